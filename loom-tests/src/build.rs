@@ -1,4 +1,5 @@
-//! The flagged builds. Each has a target folder of its own, so that none of them disturbs another.
+//! Builds of the test binaries with their flags. Each build has a target folder of its own, so that none invalidates
+//! another.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,18 +9,18 @@ use std::process::{Command, Stdio};
 /// A test binary, built with its flags.
 #[derive(Clone, Debug)]
 pub struct Binary {
-    /// Where it lies.
+    /// The path of the program.
     pub path: PathBuf,
-    /// How it was built.
+    /// The configuration that it was built with.
     pub configuration: Configuration,
 }
 
-/// Which face of `sync` ring was built with.
+/// The version of ring's module `sync` that a binary is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Configuration {
-    /// loom; the gating set is replaced without reclaiming.
+    /// loom; replaced gating sets are not reclaimed.
     Loom,
-    /// loom, in crossbeam-epoch too.
+    /// loom, with crossbeam-epoch under loom as well.
     Reclaim,
     /// shuttle.
     Shuttle,
@@ -35,12 +36,13 @@ impl Configuration {
     }
 }
 
-/// The workspace.
+/// The folder of the workspace.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("loom-tests lies in the workspace")
 }
 
-/// How many tests the source of a configuration's binary has: one that the binary lacks was forgotten in its `mod`s.
+/// Count of tests in the source of a configuration's binary. If the binary has fewer, a file is missing from its
+/// `mod`s.
 pub fn tests_written(configuration: Configuration) -> Result<usize, String> {
     let (_, test, _) = configuration.parts();
     let folder = workspace().join("loom-tests/tests").join(test);
@@ -53,22 +55,22 @@ pub fn tests_written(configuration: Configuration) -> Result<usize, String> {
     Ok(count)
 }
 
-/// The cargo that runs us, or the one in the path.
+/// The cargo that runs this program, or the one in the path.
 pub fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// Where builds go.
+/// The target folder of the builds.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
-/// Builds the tests of one configuration.
+/// Builds the test binary of a configuration.
 pub fn build(configuration: Configuration) -> Result<Binary, String> {
     build_in(workspace(), &target(), configuration)
 }
 
-/// The same for a copy of the workspace.
+/// As [`build`], for the workspace in `root` and the target folder `target`.
 pub fn build_in(root: &Path, target: &Path, configuration: Configuration) -> Result<Binary, String> {
     let (folder, test, flags) = configuration.parts();
     let built = Command::new(cargo())
@@ -77,7 +79,7 @@ pub fn build_in(root: &Path, target: &Path, configuration: Configuration) -> Res
         .arg("--target-dir")
         .arg(target.join(folder))
         .env("RUSTFLAGS", flags)
-        // The outer build's flags would win over ours.
+        // The flags of an outer build would override `RUSTFLAGS`.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .stderr(Stdio::inherit())
         .output()
@@ -86,7 +88,7 @@ pub fn build_in(root: &Path, target: &Path, configuration: Configuration) -> Res
         return Err(format!("the {folder} build failed"));
     }
     let messages = String::from_utf8_lossy(&built.stdout);
-    // Cargo names the package's other programs too, in any order.
+    // Cargo lists the package's other programs too, in any order.
     let name = format!("\"name\":\"{test}\"");
     let ours = messages.lines().filter(|line| line.contains("\"kind\":[\"test\"]") && line.contains(&name));
     let executable = ours.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();

@@ -1,5 +1,5 @@
-//! The generated part of `docs/MEMORY_ORDERING.md`: the sites, where they are used, and who kills which mutant. The runner takes its hints
-//! from there and writes it anew with `--write-docs`; a test holds it to the code.
+//! The generated part of `docs/MEMORY_ORDERING.md`: the sites, their uses, and the model that kills each mutant. The
+//! runner reads its hints there, and rewrites the part with `--write-docs`. A test compares it with the code.
 
 use crate::build::workspace;
 use crate::mutants::SURVIVORS;
@@ -28,7 +28,7 @@ fn parts() -> Result<[String; 3], String> {
     split.ok_or_else(|| format!("{} has lost the marks of its generated part", path.display()))
 }
 
-/// Which model kills which mutant, as the page says.
+/// The model that kills each mutant, according to the page.
 pub fn killers() -> Result<HashMap<String, String>, String> {
     let [_, generated, _] = parts()?;
     let mut killers = HashMap::new();
@@ -48,18 +48,18 @@ pub fn killers() -> Result<HashMap<String, String>, String> {
     Ok(killers)
 }
 
-/// The uses of sites, as the page lists them.
+/// The uses of sites that the page lists.
 pub fn uses() -> Result<Vec<String>, String> {
     let [_, generated, _] = parts()?;
     Ok(rows(&generated).into_iter().filter(|cells| cells.len() == 2).map(|mut cells| cells.swap_remove(0)).collect())
 }
 
-/// Those of one site.
+/// The uses of one site.
 fn of_site<'u>(uses: &'u [String], site: &'u Site) -> impl Iterator<Item = &'u String> {
     uses.iter().filter(|at| at.split('@').next() == Some(&site.name))
 }
 
-/// The cells of the tables of sites, uses and faults: four, two and three.
+/// The rows of the tables of sites (four cells), uses (two) and faults (three).
 fn rows(generated: &str) -> Vec<Vec<String>> {
     let known = generated.split(SURVIVE).next().unwrap_or_default();
     let cells = |line: &str| {
@@ -72,7 +72,7 @@ fn rows(generated: &str) -> Vec<Vec<String>> {
 
 const SURVIVE: &str = "\n| no model can kill | because | covered by |\n|---|---|---|\n";
 
-/// The generated part, from what was measured.
+/// The generated part, for these uses and killers.
 fn generate(catalogue: &Catalogue, uses: &[String], killers: &HashMap<String, String>) -> String {
     let by = |mutant: &str| killers.get(mutant).map_or(NOBODY, String::as_str);
     let mut page = String::from("| site | strength | partner | what |\n|---|---|---|---|\n");
@@ -97,14 +97,15 @@ fn generate(catalogue: &Catalogue, uses: &[String], killers: &HashMap<String, St
     page
 }
 
-/// Writes the page anew.
+/// Rewrites the generated part of the page.
 pub fn write(catalogue: &Catalogue, uses: &[String], killers: &HashMap<String, String>) -> Result<(), String> {
     let [before, _, after] = parts()?;
     let page = format!("{before}{BEGIN}{}{END}{after}", generate(catalogue, uses, killers));
     fs::write(path(), page).map_err(|error| format!("{}: {error}", path().display()))
 }
 
-/// Whether the page is what would be written with the uses and killers that it names; else what is wrong.
+/// Compares the page with the text that would be generated for its own uses and killers. The error describes the
+/// difference.
 pub fn check() -> Result<(), String> {
     let catalogue = Catalogue::read()?;
     let (uses, killers) = (uses()?, killers()?);

@@ -1,5 +1,5 @@
-//! Edits of ring's source that nobody thought up: every order, fence, comparison, number and call that could be another,
-//! and a seed that draws some of them.
+//! Random edits of ring's source: the orders, fences, comparisons, numbers and calls that could be changed, and a seed
+//! that draws some of them.
 
 use crate::build::workspace;
 use crate::sites::Catalogue;
@@ -12,42 +12,42 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{BinOp, Block, Expr, ExprBinary, ExprCall, ExprLit, ExprMethodCall, ExprPath, Lit, Meta, Stmt, Token};
 
-/// What an edit changes.
+/// The kind of an edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// One use of an ordering is relaxed.
+    /// A use of an ordering is relaxed.
     Order,
-    /// One fence is left out.
+    /// A fence is removed.
     Fence,
-    /// One comparison is off by one, or turned round.
+    /// A comparison is off by one or negated.
     Comparison,
-    /// One number or operand is one more or one less.
+    /// A number or operand is one more or one less.
     OneMoreOrLess,
-    /// One call whose result nobody uses is left out.
+    /// A call whose result is unused is removed.
     DroppedCall,
 }
 
 const KINDS: [Kind; 5] = [Kind::Order, Kind::Fence, Kind::Comparison, Kind::OneMoreOrLess, Kind::DroppedCall];
 
-/// One change of one place.
+/// A change of one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// Of ring's source folder.
+    /// The name of the file in ring's source folder.
     pub file: String,
-    /// The innermost function.
+    /// The innermost function that contains the place.
     pub function: String,
-    /// Counted from one.
+    /// The line, counted from 1.
     pub line: usize,
-    /// What it changes.
+    /// The kind of the edit.
     pub kind: Kind,
     at: Range<usize>,
-    /// What stands there.
+    /// The present text.
     pub before: String,
-    /// What shall stand there.
+    /// The text that replaces it.
     pub after: String,
 }
 
-/// Answers whether the edit of this number is on.
+/// Source of a function that returns true if the edit with this number is switched on.
 const IS_ON: &str = "
 #[doc(hidden)]
 pub(crate) mod edited {
@@ -58,7 +58,7 @@ pub(crate) mod edited {
 }
 ";
 
-/// Puts all of `edits` into a copy of ring's source folder, each behind a question whether it is on, so that one build serves
+/// Inserts all `edits` into a copy of ring's source folder. Each is conditional on its number, so that one build serves
 /// all of them.
 pub fn put_in(edits: &[Edit], source: &Path) -> Result<(), String> {
     let wrong = |error: std::io::Error| format!("{}: {error}", source.display());
@@ -68,7 +68,7 @@ pub fn put_in(edits: &[Edit], source: &Path) -> Result<(), String> {
     for file in files {
         let text = fs::read_to_string(source.join(file)).map_err(wrong)?;
         let mut of_file: Vec<(usize, &Edit)> = edits.iter().enumerate().filter(|(_, edit)| edit.file == file).collect();
-        // The outer one first, where one lies in another.
+        // An edit that contains another comes first.
         of_file.sort_by_key(|(_, edit)| (edit.at.start, std::cmp::Reverse(edit.at.end)));
         fs::write(source.join(file), with(&text, 0..text.len(), &of_file)).map_err(wrong)?;
     }
@@ -77,7 +77,7 @@ pub fn put_in(edits: &[Edit], source: &Path) -> Result<(), String> {
     fs::write(library, text + IS_ON).map_err(wrong)
 }
 
-/// A range of a text with the edits in it.
+/// The text of a range with the edits inserted.
 fn with(text: &str, range: Range<usize>, edits: &[(usize, &Edit)]) -> String {
     let (mut whole, mut at, mut rest) = (String::new(), range.start, edits);
     while let Some(((number, edit), behind)) = rest.split_first() {
@@ -92,16 +92,16 @@ fn with(text: &str, range: Range<usize>, edits: &[(usize, &Edit)]) -> String {
     whole + &text[at..range.end]
 }
 
-/// Which part of ring is edited.
+/// The part of ring that is edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All of it.
+    /// All of ring.
     Ring,
-    /// How it ends, and what claims and commits have to do with that.
+    /// The code that ends a ring, with the parts of claims and commits that deal with the end.
     Close,
 }
 
-/// The functions of the close, by file; none: the whole file.
+/// The functions of [`Part::Close`] by file. An empty list means all functions of the file.
 const CLOSE: [(&str, &[&str]); 8] = [
     ("closing.rs", &[]),
     ("claim.rs", &[]),
@@ -121,10 +121,11 @@ impl Part {
     }
 }
 
-/// Faults and what stands in for `std` in a model are not ring; texts and reports are no code of its orderings.
+/// Files without edits: faults and the models' replacement of `std` are not part of production; errors, reports and
+/// texts have no memory orderings.
 const LEFT_OUT: [&str; 5] = ["fault.rs", "thorough.rs", "error.rs", "report.rs", "text.rs"];
 
-/// Every edit there is of a part, in the order of the files' names and lines.
+/// All possible edits of a part, ordered by file and line.
 pub fn all(part: Part) -> Result<Vec<Edit>, String> {
     let folder = workspace().join("ring/src");
     let wrong = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -148,10 +149,10 @@ fn of_file(file: &str, text: &str, ordered: &[String]) -> Result<Vec<Edit>, Stri
     Ok(finder.edits)
 }
 
-/// An endless row of edits, drawn with a seed: first which kind, then which of that kind. None comes twice.
+/// Draws edits with a seed: first the kind, then one of that kind. Each edit comes once.
 pub fn draw(mut edits: Vec<Edit>, seed: u64) -> impl Iterator<Item = Edit> {
     let mut state = seed;
-    // splitmix64: a handful of numbers that stay the same for ever.
+    // splitmix64, written out here so that a seed always draws the same edits.
     let mut next = move || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -170,7 +171,7 @@ pub fn draw(mut edits: Vec<Edit>, seed: u64) -> impl Iterator<Item = Edit> {
     })
 }
 
-/// Goes over a file and notes what could be another.
+/// Walks over a file and collects its possible edits.
 struct Finder<'f> {
     file: &'f str,
     text: &'f str,
@@ -215,7 +216,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         }
     }
 
-    // What must be known when ring is compiled cannot be asked for when it runs.
+    // Compile-time values cannot depend on a condition at run time.
     fn visit_item_const(&mut self, _: &'ast syn::ItemConst) {}
     fn visit_item_static(&mut self, _: &'ast syn::ItemStatic) {}
     fn visit_impl_item_const(&mut self, _: &'ast syn::ImplItemConst) {}
@@ -296,7 +297,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         if let Some(nothing) = fence_of(call) {
             return self.note(Kind::Fence, call, |_| nothing.to_owned());
         }
-        // Whether a fault is on is asked in models alone.
+        // Faults are evaluated only in models.
         if !matches!(&*call.func, Expr::Path(path) if name_of(path) == "fault") {
             visit::visit_expr_call(self, call);
         }
@@ -322,7 +323,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     }
 }
 
-/// Whether an item or a statement is there in production: what its leading `cfg`s say on 64-bit Linux.
+/// True if an item or a statement is compiled in production, according to its leading `cfg`s on 64-bit Linux.
 fn is_in_production(tokens: TokenStream) -> bool {
     let mut tokens = tokens.into_iter();
     while let (Some(TokenTree::Punct(hash)), Some(TokenTree::Group(attribute))) = (tokens.next(), tokens.next()) {

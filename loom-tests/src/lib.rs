@@ -1,8 +1,9 @@
-//! Builds the models once for each configuration, runs them and the mutants, and judges what they print.
+//! Builds the models once for each configuration, runs them and the mutants, and judges their output.
 //!
-//! [`build`] knows the configurations, [`run`] one process and what its output means, [`sites`] what there is to weaken,
-//! [`uses`] in which places, [`mutants`] who kills whom, [`docs`] the page that says so, [`table`] the report, [`sanitize`] the
-//! tools of a nightly toolchain. [`edits`] draws changes of ring that nobody thought up, and [`trial`] tries them.
+//! [`build`] has the configurations, [`run`] one process and the meaning of its output, [`sites`] the sites and faults,
+//! [`uses`] their places in the source, [`mutants`] the search for each mutant's killer, [`docs`] the page with the
+//! result, [`table`] the printed report, [`sanitize`] the tools of a nightly toolchain. [`edits`] draws random edits of
+//! ring's source, and [`trial`] tries them.
 
 pub mod build;
 pub mod docs;
@@ -21,20 +22,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// What to do.
+/// The options of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Less: models at most two preemptions deep, and no attempt at the mutants that are listed as survivors.
+    /// Run less: models with at most two preemptions, and no mutants that are listed as survivors.
     pub quick: bool,
-    /// Only models and mutants whose name contains this.
+    /// Run only models and mutants whose names contain this text; `None` for all.
     pub filter: Option<String>,
-    /// Leave the mutants out.
+    /// Run no mutants.
     pub models_only: bool,
-    /// Write which model kills which mutant into docs/MEMORY_ORDERING.md.
+    /// Write the model that kills each mutant into docs/MEMORY_ORDERING.md.
     pub write_docs: bool,
-    /// Only ring's behaviour tests, under this tool.
+    /// Run only ring's behaviour tests, under this tool.
     pub tool: Option<sanitize::Tool>,
-    /// Only edits of ring, drawn with a seed.
+    /// Run only edits of ring, drawn with a seed.
     pub draw: Option<trial::Draw>,
 }
 
@@ -44,10 +45,10 @@ impl Options {
     }
 }
 
-/// No model may take longer: a bound or a smaller shape is due then.
+/// The time limit of a model. A model that exceeds it needs a bound or a smaller shape.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs models, then mutants. Prints the tables; an error says what is wrong.
+/// Runs the models, then the mutants, and prints the tables. The error lists what failed.
 pub fn everything(options: &Options) -> Result<(), String> {
     if let Some(tool) = options.tool {
         return tool.run();
@@ -74,7 +75,7 @@ pub fn everything(options: &Options) -> Result<(), String> {
     if !options.models_only {
         let costs = wanted.iter().zip(&outcomes).map(|(model, outcome)| (model.name.as_str(), outcome.took()));
         let costs = costs.collect();
-        // shuttle takes every ordering for sequentially consistent.
+        // shuttle treats every ordering as sequentially consistent, so no mutant fails there.
         models.retain(|model| model.binary.configuration != Configuration::Shuttle);
         let uses = uses::name(&places(&models, &wanted, &outcomes))?;
         let (survived, tried) = mutants::run(&models, &uses, &costs, options)?;
@@ -87,7 +88,7 @@ pub fn everything(options: &Options) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-/// The places that models come by. Those that were not wanted are asked now.
+/// The places that each model executes. Models that did not run yet are run for it.
 fn places(models: &[Model], wanted: &[Model], outcomes: &[Outcome]) -> BTreeMap<Place, BTreeSet<String>> {
     let others: Vec<Model> = models.iter().filter(|it| wanted.iter().all(|w| w.name != it.name)).cloned().collect();
     let asked = in_parallel(&others, |model| run::model_with(model, &[run::PLACES], true, LIMIT), |_, _| ());
@@ -100,8 +101,8 @@ fn places(models: &[Model], wanted: &[Model], outcomes: &[Outcome]) -> BTreeMap<
     seen
 }
 
-/// Works on `items` with as many threads as there are cores, and tells of each as it is done; the results in the items'
-/// order.
+/// Runs `work` on each item, with one thread per core, and calls `tell` with each result as it is done. Returns the
+/// results in the order of the items.
 pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> R + Sync,

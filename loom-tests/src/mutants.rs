@@ -1,4 +1,4 @@
-//! The mutants: who kills each, and which nobody can.
+//! The mutants: the model that kills each, and the list of those that no model can kill.
 
 use crate::run::{self, Model, Outcome};
 use crate::sites::{Catalogue, mutant};
@@ -7,138 +7,138 @@ use crate::{Options, docs, in_parallel, table};
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// What became of a mutant.
+/// The result of a mutant.
 #[derive(Clone, Debug)]
 pub enum Fate {
-    /// A model failed, and said why.
+    /// A model failed, and printed a reason that counts.
     Killed {
-        /// The model.
+        /// The model's name.
         by: String,
-        /// Its words.
+        /// The reason that it printed.
         what: String,
-        /// How long it took, the models that let it pass included.
+        /// Duration, including the models that did not fail.
         took: Duration,
     },
-    /// Every model that ran let it pass.
+    /// No model failed.
     Survived {
-        /// How long they took.
+        /// Duration of all models.
         took: Duration,
     },
-    /// On the list of those that no model can kill, and not tried.
+    /// Listed as a survivor, and not run.
     Listed,
 }
 
 /// A mutant that no model can kill.
 pub struct Survivor {
-    /// Its name.
+    /// The mutant's name.
     pub mutant: &'static str,
-    /// Why no model sees it.
+    /// Why no model can fail.
     pub reason: &'static str,
-    /// What shows the ordering to be right instead.
+    /// The sites or locks that ensure the order instead.
     pub covered_by: &'static str,
 }
 
-/// The list of those that are equivalent, each with the proof. They are single faults: where two orderings do the same, each may
-/// go, not both.
+/// The mutants that behave like the original, each with the proof. They are single faults: where two orderings ensure
+/// one thing, either alone may be weakened, but not both.
 pub const SURVIVORS: &[Survivor] = &[
     Survivor {
         mutant: "RING_FENCE@closing.rs:wake_all=>AcqRel",
-        reason: "whoever ends an open ring passed CLOSE_FENCE since it stored the phase; what is recorded later is recorded under the lock of the end, which a sleeper takes at its second look: then all below the end is published, cut or withdrawn, so it finds something, or sleeps at the bell of a stage as well, which is rung behind a fence",
+        reason: "the thread that ends an open ring has passed CLOSE_FENCE since it stored the phase. What it records later, it records under the lock of the end, which a sleeper takes at its second look: by then everything below the end is published, cut or withdrawn, so the sleeper finds an event or a gap, or sleeps also at the bell of a stage, which is rung after a fence",
         covered_by: "CLOSE_FENCE, the lock of the end",
     },
     Survivor {
         mutant: "RING_FENCE@closing.rs:wake_all#2=>AcqRel",
-        reason: "as the first ring there, and the ring before it passed a full fence",
+        reason: "as for the first ring in that function; that ring has also passed a full fence",
         covered_by: "CLOSE_FENCE, the lock of the end",
     },
     Survivor {
         mutant: "RING_FENCE@closing.rs:wake_all#3=>AcqRel",
-        reason: "as the first ring there, and the ring before it passed a full fence",
+        reason: "as for the first ring in that function; that ring has also passed a full fence",
         covered_by: "CLOSE_FENCE, the lock of the end",
     },
     Survivor {
         mutant: "LET_GO@consumer.rs:begin_at_the_end#2=>Relaxed",
-        reason: "the stage passed a gap or found nothing, for which it took the lock of the end behind CLOSE_FENCE: a producer that loads a set without its gate passes CLAIM_FENCE later and sees that the ring is closed, so it writes nothing",
+        reason: "the stage passed a gap or found no event, for which it took the lock of the end after CLOSE_FENCE. A producer that loads a gating set without the stage passes CLAIM_FENCE later and sees that the ring is closed, so it writes nothing",
         covered_by: "CLOSE_FENCE, CLAIM_FENCE",
     },
     Survivor {
         mutant: "FOLLOW@event_look.rs:last_look=>Relaxed",
-        reason: "what goes through is a gap: nobody reads its slots, and nobody claims them again",
-        covered_by: "the next look acquires what lies behind the gap",
+        reason: "only a gap is let through: no stage reads its slots, and no producer claims them again",
+        covered_by: "the next look acquires the events after the gap",
     },
     Survivor {
         mutant: "FOLLOW@worker.rs:is_something=>Relaxed",
-        reason: "it only says whether a take is worth trying, and the take follows the stages before again",
+        reason: "the result only tells if a take is worth trying, and the take reads the stages before it again",
         covered_by: "FOLLOW where a worker takes",
     },
     Survivor {
         mutant: "FOLLOW@worker.rs:past=>Relaxed",
-        reason: "what is passed is a gap: nobody reads its slots, and nobody claims them again",
-        covered_by: "the next look acquires what lies behind the gap",
+        reason: "only a gap is skipped: no stage reads its slots, and no producer claims them again",
+        covered_by: "the next look acquires the events after the gap",
     },
     Survivor {
         mutant: "FOLLOW@stage.rs:start=>Relaxed",
-        reason: "a stage behind the newcomer joins later, under the same lock, so it reads the position before at least as late, and passes JOIN_FENCE behind that, which acquires",
+        reason: "a stage after the newcomer joins later, under one lock with it. So it reads the position of the stage before at least as late, and passes JOIN_FENCE after that, which acquires",
         covered_by: "JOIN_FENCE, the lock of the members",
     },
     Survivor {
         mutant: "RING_FENCE@join.rs:rejoin#2=>AcqRel",
-        reason: "whoever sleeps at the old bell must see the new set, which was shown before JOIN_FENCE",
+        reason: "a thread that sleeps at the old bell must see the new set, which was installed before JOIN_FENCE",
         covered_by: "JOIN_FENCE",
     },
     Survivor {
         mutant: "RING_FENCE@join.rs:leave_for_good#2=>AcqRel",
-        reason: "whoever sleeps there must see that the ring failed, which was stored before CLOSE_FENCE",
+        reason: "a thread that sleeps at this bell must see that the ring failed, which was stored before CLOSE_FENCE",
         covered_by: "CLOSE_FENCE",
     },
     Survivor {
         mutant: "RING_FENCE@join.rs:ring_where_it_sleeps=>AcqRel",
-        reason: "the evicted consumer must see that it is evicted, which was stored before EVICT_FENCE",
+        reason: "the evicted consumer must see its eviction, which was stored before EVICT_FENCE",
         covered_by: "EVICT_FENCE",
     },
     Survivor {
         mutant: "CLAIM_FENCE@multi_producer.rs:refresh=>AcqRel",
-        reason: "who sees that a gate has gone from a ring that ends acquired that with the set, and the closed bit with it; the fence is there because the look is the one of claims",
+        reason: "a producer that sees that a gate has left an ending ring has acquired that with the gating set, and the closed bit with it. The fence is there only because this check shares its code with the check after a claim",
         covered_by: "LOAD_GATES",
     },
     Survivor {
         mutant: "LOAD_GATES@producer.rs:new=>Relaxed",
-        reason: "a producer is made by the thread that builds the ring; clones copy what that one knows",
-        covered_by: "nobody else has the ring yet",
+        reason: "the thread that builds the ring creates its producer, and clones copy that producer's set",
+        covered_by: "no other thread has the ring yet",
     },
     Survivor {
         mutant: "READ_TAKEN@worker.rs:bells=>Relaxed",
-        reason: "it only chooses the bell at which a worker sleeps",
-        covered_by: "ARM_FENCE and the look behind it",
+        reason: "the result only chooses the bell at which a worker sleeps",
+        covered_by: "ARM_FENCE and the look after it",
     },
     Survivor {
         mutant: "READ_TAKEN@worker.rs:look=>Relaxed",
-        reason: "it only says whether a take is worth trying, and the take reads the counter again",
+        reason: "the result only tells if a take is worth trying, and the take reads the counter again",
         covered_by: "the exchange of the take",
     },
     Survivor {
         mutant: "READ_TAKEN@workers.rs:take=>Relaxed",
-        reason: "the exchange decides whether the counter stood there, and what is taken is acquired with the stamps or the positions before",
+        reason: "the exchange decides if the counter had this value, and the taken events are acquired with their stamps or with the positions of the stages before",
         covered_by: "STAMP_READ_FENCE, OBSERVE_PUBLISHED, FOLLOW",
     },
     Survivor {
         mutant: "READ_TAKEN@workers.rs:take#2=>Relaxed",
-        reason: "as where the take begins",
+        reason: "as for the first use in that function",
         covered_by: "STAMP_READ_FENCE, OBSERVE_PUBLISHED, FOLLOW",
     },
 ];
 
 /// A mutant of this run.
 struct Mutant<'u> {
-    /// As the documentation has it.
+    /// The name in the documentation.
     name: String,
-    /// What turns it on.
+    /// The value of `SLIPRING_MUTANT` that switches it on.
     variable: String,
-    /// The models that come by its place; none: any might.
+    /// The models that execute its place; `None` if any model might.
     models: Option<&'u BTreeSet<String>>,
 }
 
-/// Each site weakened at each use, and each fault.
+/// All mutants: each site weakened at each use, and each fault.
 fn all<'u>(catalogue: &Catalogue, uses: &'u [Use]) -> Vec<Mutant<'u>> {
     let weakened = catalogue.sites.iter().flat_map(|site| {
         let of_site = uses.iter().filter(|it| it.site == site.name);
@@ -157,8 +157,8 @@ fn all<'u>(catalogue: &Catalogue, uses: &'u [Use]) -> Vec<Mutant<'u>> {
     weakened.chain(faults).collect()
 }
 
-/// Runs each mutant against the models until one kills it: first against the one that the documentation names, then
-/// against the others that come by, by what they cost. Returns what is wrong, and how many there were.
+/// Runs each mutant against the models until one fails: first the model that the documentation names, then the others
+/// that execute its place, the quickest first. Returns descriptions of what is wrong, and the count of mutants.
 pub fn run(
     models: &[Model],
     uses: &[Use],
@@ -181,7 +181,7 @@ pub fn run(
     table::mutants_begin();
     let fates = in_parallel(
         &mutants,
-        // Every model that comes by lets them pass: that is shown again when the page is written.
+        // Listed survivors are run only to rewrite the page, because every model must be tried.
         |mutant| match SURVIVORS.iter().any(|survivor| survivor.mutant == mutant.name) && !options.write_docs {
             true => Fate::Listed,
             false => hunt(mutant, known.get(&mutant.name).map(String::as_str), models, costs),
@@ -210,7 +210,7 @@ pub fn run(
         killers.extend(kept);
         docs::write(&catalogue, &names, &killers)?;
     } else {
-        // The page has them by site, in the order of the sites.
+        // The page lists the uses by site, in the order of the sites.
         let mut listed = docs::uses()?;
         listed.sort();
         if names != listed {
@@ -226,16 +226,18 @@ pub fn run(
     Ok((wrong, mutants.len()))
 }
 
-/// A mutant may make a model explode: that is no kill, and there are others.
+/// The time limit of a mutant in one model. A mutant may increase a model's schedules without end: that is no kill, and
+/// other models are tried.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// For the model that the documentation names: on a busy machine it may need longer, and others would be tried in vain.
+/// The time limit in the model that the documentation names. On a busy machine it may need longer, and other models
+/// would be tried without success.
 const LIMIT_OF_THE_EXPECTED: Duration = Duration::from_secs(150);
 
 fn hunt(mutant: &Mutant<'_>, expected: Option<&str>, models: &[Model], costs: &HashMap<&str, Duration>) -> Fate {
     let comes_by = |model: &&Model| mutant.models.is_none_or(|models| models.contains(&model.name));
     let mut order: Vec<&Model> = models.iter().filter(comes_by).collect();
-    // Of what has not run in this process, nobody knows the cost: last.
+    // Models that did not run in this process have no known cost, and come last.
     let cost = |model: &Model| costs.get(model.name.as_str()).copied().unwrap_or(Duration::MAX);
     order.sort_by_key(|model| (Some(model.name.as_str()) != expected, cost(model)));
     let started = Instant::now();

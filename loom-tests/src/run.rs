@@ -1,4 +1,4 @@
-//! One process: a model, perhaps with a mutant, and what its output means.
+//! Running a model in a process, with or without a mutant, and judging its output.
 
 use crate::build::{self, Binary};
 use std::io::Read;
@@ -6,52 +6,52 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A model, by its name in a test binary.
+/// A model, which is a test of a binary.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// Module and function.
+    /// Its name, `module::function`.
     pub name: String,
-    /// Where it is.
+    /// The binary that has it.
     pub binary: Binary,
 }
 
-/// Where ring names a site.
+/// A place in ring's source that names a site.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Of ring's source folder.
+    /// The name of the file in ring's source folder.
     pub file: String,
-    /// Counted from one.
+    /// The line, counted from 1.
     pub line: usize,
-    /// The site.
+    /// The site's name.
     pub site: String,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// No schedule is left, and none failed.
+    /// All schedules were explored, and none failed.
     Completed {
-        /// How many there were.
+        /// Count of schedules.
         iterations: u64,
-        /// Exhaustive, or the bound.
+        /// `all`, or the bound of preemptions.
         explored: String,
-        /// What was shown.
+        /// The property that the model checks.
         property: String,
-        /// The places that it came by, if it was asked for them.
+        /// The places that it executed, if the run asked for them; otherwise empty.
         places: Vec<Place>,
         /// How long it took.
         took: Duration,
     },
-    /// It failed, and said why in a way that counts.
+    /// It failed, for a reason that counts.
     Found {
-        /// A causality violation, a deadlock or a failed assertion, in its own words.
+        /// The printed reason: a causality violation, a deadlock or a failed assertion.
         what: String,
         /// How long it took.
         took: Duration,
     },
-    /// It ended without a word that counts: too many branches, a crash, an early end, or not in time.
+    /// It ended without a reason that counts: too many branches, a crash, an early end, or the time limit.
     Unclear {
-        /// The end of what it printed.
+        /// The last lines that it printed.
         last_words: String,
         /// How long it took.
         took: Duration,
@@ -59,7 +59,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// In a sentence after the model's name.
+    /// The result as the rest of a sentence that begins with the model's name.
     pub fn complaint(&self) -> String {
         match self {
             Self::Completed { .. } => "completed".to_owned(),
@@ -76,7 +76,7 @@ impl Outcome {
     }
 }
 
-/// The tests of a binary; an error if they are not as many as its source has.
+/// The tests of a binary. An error if its source has another count of tests.
 pub fn list(binary: &Binary) -> Result<Vec<Model>, String> {
     let output = Command::new(&binary.path).args(["--list", "--format=terse"]).output();
     let output = output.map_err(|error| format!("{}: {error}", binary.path.display()))?;
@@ -90,7 +90,7 @@ pub fn list(binary: &Binary) -> Result<Vec<Model>, String> {
     Ok(models)
 }
 
-/// Runs a test of a binary and gives back whether it succeeded and all that it printed.
+/// Runs a test of a binary. Returns true if it succeeded, and its output.
 fn process(binary: &Binary, name: &str, variables: &[(&str, &str)], limit: Duration) -> (bool, String) {
     let mut command = Command::new(&binary.path);
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
@@ -102,7 +102,7 @@ fn process(binary: &Binary, name: &str, variables: &[(&str, &str)], limit: Durat
     (ended == Some(true), said)
 }
 
-/// Runs a program. Whether it succeeded, none if it did not end in time, and all that it printed.
+/// Runs a program. Returns true if it succeeded, `None` if it exceeded the time limit, and its output.
 pub(crate) fn ended(mut command: Command, limit: Duration) -> (Option<bool>, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
@@ -136,16 +136,16 @@ fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// Runs a model, with a mutant if one is named; not as deep as it could go if `quick`.
+/// Runs a model, with a mutant if one is named, and less deep if `quick`.
 pub fn model(model: &Model, mutant: Option<&str>, quick: bool, limit: Duration) -> Outcome {
     let mutant = mutant.map(|mutant| ("SLIPRING_MUTANT", mutant));
     model_with(model, mutant.as_slice(), quick, limit)
 }
 
-/// Asks a model for the places that it comes by.
+/// The environment variable that makes a model print the places that it executes.
 pub const PLACES: (&str, &str) = ("SLIPRING_PLACES", "1");
 
-/// The same with variables of the environment.
+/// As [`model`], with additional environment variables.
 pub fn model_with(model: &Model, variables: &[(&str, &str)], quick: bool, limit: Duration) -> Outcome {
     let started = Instant::now();
     let mut variables = variables.to_vec();
@@ -154,8 +154,8 @@ pub fn model_with(model: &Model, variables: &[(&str, &str)], quick: bool, limit:
     judge(succeeded, &said, started.elapsed())
 }
 
-/// What a run's output means. A failure counts only if a model's own check failed, or loom found a race or a deadlock:
-/// not a panic elsewhere, an exhausted number of branches, or the end of its time.
+/// Judges the output of a run. A failure counts only if a model's own check failed, or loom found a race or a deadlock;
+/// not a panic elsewhere, an exhausted number of branches, or the time limit.
 fn judge(succeeded: bool, said: &str, took: Duration) -> Outcome {
     if succeeded {
         let completed = said.lines().find_map(|line| {
@@ -175,14 +175,14 @@ fn judge(succeeded: bool, said: &str, took: Duration) -> Outcome {
     Outcome::Unclear { last_words, took }
 }
 
-/// `place SITE@file.rs:7`, as ring prints it. The name of the test may stand before it.
+/// Parses `place SITE@file.rs:7`, as ring prints it. The name of the test may precede it on the line.
 fn place(line: &str) -> Option<Place> {
     let (site, rest) = line.split_once("place ")?.1.split_once('@')?;
     let (file, line) = rest.split_once(':')?;
     Some(Place { file: file.to_owned(), line: line.parse().ok()?, site: site.to_owned() })
 }
 
-/// The first panic's message, if it counts: what follows it may be its consequence.
+/// The message of the first panic if it counts; otherwise `None`. Later panics may be its consequence.
 fn why(said: &str) -> Option<String> {
     let mut lines = said.lines().skip_while(|line| !line.contains("panicked at ")).map(str::trim);
     let place = lines.next()?;

@@ -1,18 +1,18 @@
-//! ring's behaviour tests under Miri and under ThreadSanitizer, where a nightly toolchain has them.
+//! Ring's behaviour tests under Miri and ThreadSanitizer, if a nightly toolchain has them.
 
 use crate::build::workspace;
 use std::process::{Command, Stdio};
 
-/// Which of the two.
+/// The tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
-    /// Undefined behaviour, and data races in the schedules that it happens to run.
+    /// Finds undefined behaviour, and data races in the schedules that it happens to run.
     Miri,
-    /// Data races in the schedules that happen.
+    /// Finds data races in the schedules that happen to run.
     ThreadSanitizer,
 }
 
-/// `-Zbuild-std` wants it said.
+/// The target that `-Zbuild-std` requires.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 impl Tool {
@@ -23,7 +23,7 @@ impl Tool {
         }
     }
 
-    /// Why it can't run here; none if it can.
+    /// Why the tool cannot run here; `None` if it can.
     fn missing(self) -> Option<&'static str> {
         let succeeds = |arguments: &[&str]| {
             let mut probe = cargo(arguments);
@@ -48,18 +48,18 @@ impl Tool {
     fn command(self) -> Command {
         let target = workspace().join("target").join(self.name());
         let mut command = match self {
-            // Stacked Borrows, the default, stops inside of crossbeam-epoch; Tree Borrows takes it.
+            // Stacked Borrows, the default, reports errors in crossbeam-epoch; Tree Borrows accepts it.
             Self::Miri => {
                 let mut command = cargo(&["miri", "test", "-p", "slipring-ring"]);
                 let flags =
                     "-Zmiri-tree-borrows -Zmiri-disable-isolation -Zmiri-permissive-provenance -Zmiri-ignore-leaks";
-                // A backtrace of a panic that a test provokes would take Miri for ever.
+                // The backtrace of a test's intended panic would take Miri too long.
                 command.env("MIRIFLAGS", flags).env("RUST_BACKTRACE", "0");
                 command
             }
             Self::ThreadSanitizer => {
                 let mut command = cargo(&["test", "-p", "slipring-ring", "-Zbuild-std", "--target", TARGET]);
-                // One test asks for more memory than there is, and must get an error, not an end.
+                // One test requests more memory than exists, and must get an error instead of an abort.
                 command.env("RUSTFLAGS", "-Zsanitizer=thread").env("TSAN_OPTIONS", "allocator_may_return_null=1");
                 command
             }
@@ -71,8 +71,8 @@ impl Tool {
         command
     }
 
-    /// Miri takes a thousand times as long as the machine, and longer with threads that spin; with `cfg!(miri)` these tests
-    /// are smaller.
+    /// The test binaries to run. Under Miri a test takes a thousand times as long, and longer if its threads spin, so
+    /// these tests are smaller under `cfg!(miri)`.
     fn tests(self) -> &'static [&'static str] {
         match self {
             Self::Miri => &["claims", "events", "ending", "order", "wakers"],
@@ -80,7 +80,7 @@ impl Tool {
         }
     }
 
-    /// Runs it, or says that it was skipped and why.
+    /// Runs the tests, or prints that they were skipped and why.
     pub fn run(self) -> Result<(), String> {
         let name = self.name();
         if let Some(missing) = self.missing() {
@@ -99,7 +99,7 @@ impl Tool {
     }
 }
 
-/// The nightly's cargo, through rustup.
+/// The cargo of the nightly toolchain, run by rustup.
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", "nightly", "cargo"]).args(arguments).current_dir(workspace());

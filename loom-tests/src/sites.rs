@@ -1,4 +1,4 @@
-//! Ring's sites and faults, as `ring/src/ordering.rs` and `ring/src/fault.rs` declare them.
+//! Ring's sites and faults, as declared in `ring/src/ordering.rs` and `ring/src/fault.rs`.
 
 use crate::build::workspace;
 use std::fs;
@@ -6,39 +6,39 @@ use std::fs;
 /// A named ordering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// Its name.
+    /// The site's name.
     pub name: String,
-    /// In production.
+    /// Its ordering in production.
     pub order: String,
-    /// The next weaker ones.
+    /// The next weaker orderings; empty if the site is relaxed.
     pub weaker: Vec<String>,
-    /// The other end.
+    /// The names of the sites that it synchronises with.
     pub partner: String,
-    /// What it is for.
+    /// Its documentation, in one line.
     pub what: String,
 }
 
-/// What there is to weaken.
+/// All sites and faults.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
-    /// In the order of the file.
+    /// The sites, in the order of the file.
     pub sites: Vec<Site>,
-    /// Faults of logic.
+    /// The faults, in the order of the file.
     pub faults: Vec<Fault>,
 }
 
-/// A wrong step.
+/// A fault in ring's logic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Its name.
     pub name: String,
-    /// What is wrong.
+    /// Its documentation, in one line.
     pub what: String,
 }
 
 impl Catalogue {
-    /// Reads the two files. A mutant that they do not know ends the process that is to run with it, so that a
-    /// misreading can't pass for a kill.
+    /// Reads the two files. Ring ends a process whose mutant it does not know, so a misread name cannot pass for a
+    /// kill.
     pub fn read() -> Result<Self, String> {
         let read = |name: &str| {
             let path = workspace().join("ring/src").join(name);
@@ -62,7 +62,7 @@ impl Catalogue {
     }
 }
 
-/// The rows of the table that `begin` opens: lines, each behind the words that document it.
+/// The rows of the table that begins with `begin`: its lines, each with the documentation before it.
 fn rows<R>(source: &str, begin: &str, row: impl Fn(&str, String) -> Option<R>) -> Option<Vec<R>> {
     let (table, _) = source.split_once(begin)?.1.split_once("\n}\n")?;
     let (mut rows, mut what) = (Vec::new(), String::new());
@@ -77,7 +77,7 @@ fn rows<R>(source: &str, begin: &str, row: impl Fn(&str, String) -> Option<R>) -
     Some(rows)
 }
 
-/// The name of a site that is weaker, everywhere or at one use.
+/// The name of the mutant that weakens a site, or one use of a site, to `weaker`.
 pub fn mutant(site: &str, weaker: &str) -> String {
     format!("{site}=>{weaker}")
 }

@@ -1,15 +1,15 @@
-//! The tables, a row as soon as it is known.
+//! The printed tables. Each row is printed as soon as it is known.
 
 use crate::mutants::{Fate, SURVIVORS};
 use crate::run::{Model, Outcome};
 use std::time::Duration;
 
-/// Above the models.
+/// Prints the titles of the table of models.
 pub fn models_begin() {
     println!("{:<72} {:>14} {:>10} {:>7}  property", "model", "explored", "iterations", "seconds");
 }
 
-/// What a model came to.
+/// Prints the result of a model.
 pub fn model(model: &Model, outcome: &Outcome) {
     match outcome {
         Outcome::Completed { iterations, explored, property, took, .. } => {
@@ -19,24 +19,24 @@ pub fn model(model: &Model, outcome: &Outcome) {
     }
 }
 
-/// Below the models.
+/// Prints the sums of the table of models.
 pub fn models_end(outcomes: &[Outcome]) {
     let completed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Completed { .. })).count();
     let took = outcomes.iter().map(Outcome::took).sum();
     println!("{completed} of {} models completed; {} s in all\n", outcomes.len(), seconds(took));
 }
 
-/// With one decimal.
+/// Seconds as text with one decimal.
 pub fn seconds(took: Duration) -> String {
     format!("{:.1}", took.as_secs_f64())
 }
 
-/// Above the mutants.
+/// Prints the titles of the table of mutants.
 pub fn mutants_begin() {
     println!("{:<56} {:<72} {:>7}  in its words", "mutant", "killed by", "seconds");
 }
 
-/// What became of a mutant.
+/// Prints the result of a mutant.
 pub fn mutant(mutant: &str, fate: &Fate) {
     match fate {
         Fate::Killed { by, what, took } => println!("{mutant:<56} {by:<72} {:>7}  {what}", seconds(*took)),
@@ -45,7 +45,7 @@ pub fn mutant(mutant: &str, fate: &Fate) {
     }
 }
 
-/// Below the mutants: also those that no model can kill, each with its reason.
+/// Prints the sums of the table of mutants, and the listed survivors with their reasons.
 pub fn mutants_end(fates: &[Fate]) {
     let killed = fates.iter().filter(|fate| matches!(fate, Fate::Killed { .. })).count();
     let took = fates.iter().map(|fate| match fate {

@@ -1,5 +1,5 @@
-//! Tries edits of ring: all in one copy of the source, of which each program turns one on. Ring's tests run, and then the
-//! quick models, until one of them fails.
+//! Tries random edits of ring. One copy of the source holds all of them, and each process switches one on. Ring's tests
+//! run first, then the quick models, until one fails.
 
 use crate::build::{self, Configuration, workspace};
 use crate::edits::{self, Edit, Part};
@@ -10,33 +10,33 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What is drawn.
+/// The edits to draw.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw {
-    /// Fixed beforehand.
+    /// The seed, fixed before the run.
     pub seed: u64,
-    /// How many edits that compile.
+    /// Count of edits that compile.
     pub count: usize,
-    /// Of what.
+    /// The part of ring to edit.
     pub part: Part,
 }
 
-/// A test that does not end within this on a busy machine hangs.
+/// The time limit of a test, even on a busy machine. A test that exceeds it hangs.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Tests of what does not compile: they build programs of their own, which say nothing of an edit's effect.
+/// The tests that code does not compile. They build programs of their own, which an edit does not affect.
 const LEFT_OUT: &str = "compile";
 
-/// Turns an edit on by its number.
+/// The environment variable that switches an edit on by its number.
 const EDIT: &str = "SLIPRING_EDIT";
 
-/// The copy, and its own builds.
+/// The copy of the source, and its target folder.
 struct Copy {
     root: PathBuf,
     target: PathBuf,
 }
 
-/// What runs over each edit, the quickest first.
+/// The programs that run with each edit, the quickest first.
 struct Programs {
     tests: Vec<(String, PathBuf)>,
     models: Vec<Model>,
@@ -48,7 +48,7 @@ impl Copy {
         Self { root: target.join("tree"), target }
     }
 
-    /// Copies the source, with these edits in it.
+    /// Copies the source with these edits inserted.
     fn take(&self, edits: &[Edit]) -> Result<(), String> {
         fs::create_dir_all(&self.root).map_err(|error| format!("{}: {error}", self.root.display()))?;
         for name in ["Cargo.toml", "Cargo.lock", "ring", "loom-tests", "engine", "bench-harness"] {
@@ -67,8 +67,8 @@ impl Copy {
         command
     }
 
-    /// Draws until as many as were asked for compile together; the others change nothing that could be asked for when ring
-    /// runs, or no type allows them.
+    /// Draws edits until as many as requested compile together. Edits that do not compile are replaced: they change a
+    /// compile-time value, or have the wrong type.
     fn settle(&self, draw: Draw, all: Vec<Edit>) -> Result<Vec<Edit>, String> {
         let mut drawn = edits::draw(all, draw.seed);
         let mut settled: Vec<Edit> = drawn.by_ref().take(draw.count).collect();
@@ -90,7 +90,7 @@ impl Copy {
         }
     }
 
-    /// Builds everything, and runs it without an edit, which must succeed.
+    /// Builds all programs, and runs them without an edit, which must succeed.
     fn programs(&self) -> Result<Programs, String> {
         let mut cargo =
             self.cargo(&["test", "-p", "slipring-ring", "--lib", "--tests", "--no-run", "--message-format=json"]);
@@ -127,7 +127,7 @@ impl Copy {
         Ok(Programs { tests: tests.collect(), models: models.collect() })
     }
 
-    /// What fails of a test program; none if nothing does.
+    /// The test of a program that fails, as text; `None` if all succeed.
     fn failing_test(&self, (name, path): &(String, PathBuf), edit: Option<&str>) -> Option<String> {
         let mut command = Command::new(path);
         command.current_dir(self.root.join("ring")).env_remove(EDIT).envs(edit.map(|edit| (EDIT, edit)));
@@ -142,7 +142,7 @@ impl Copy {
         }
     }
 
-    /// What kills an edit; none if nothing does.
+    /// The test or model that fails with an edit, as text; `None` if none fails.
     fn killer(&self, programs: &Programs, edit: &str) -> Option<String> {
         let test = programs.tests.iter().find_map(|test| self.failing_test(test, Some(edit)));
         test.or_else(|| {
@@ -159,7 +159,7 @@ fn first_line(said: &str) -> &str {
     said.lines().find(|line| line.contains("panicked")).or_else(|| said.lines().next()).unwrap_or("no word")
 }
 
-/// File and line of `ring/src/x.rs:7:9: error…`.
+/// Parses the file and line of `ring/src/x.rs:7:9: error…`.
 fn place_of_error(line: &str) -> Option<(&str, usize)> {
     let (place, _) = line.split_once(": error")?;
     let mut parts = place.split(':');
@@ -167,7 +167,7 @@ fn place_of_error(line: &str) -> Option<(&str, usize)> {
     Some((file, parts.next()?.parse().ok()?))
 }
 
-/// Makes `to` what `from` is. What is the same keeps its time, so that it is not built anew.
+/// Makes `to` a copy of `from`. Files that are equal keep their modification time, so that they are not rebuilt.
 fn mirror(from: &Path, to: &Path) -> std::io::Result<()> {
     if !from.is_dir() {
         let (is, should) = (fs::read(to).ok(), fs::read(from)?);
@@ -187,7 +187,8 @@ fn mirror(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Draws edits and tries each. Prints a row for each as it is known; an error names those that nothing failed for.
+/// Draws edits and tries each. Prints a row for each as it is known. The error lists the edits for which nothing
+/// failed.
 pub fn run(draw: Draw) -> Result<(), String> {
     let copy = Copy::new();
     let all = edits::all(draw.part)?;

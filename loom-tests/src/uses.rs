@@ -1,8 +1,8 @@
-//! Where ring names its sites: each place is a mutant of its own, so that one fence or ordering that is too weak in one place
-//! alone is found.
+//! The places in ring's source that name sites. Each place is a mutant of its own, so that a fence or ordering that is
+//! too weak in one place is found.
 //!
-//! The places are those where the models come by: ring prints them, see `ring/src/ordering.rs`. A place is called by file and
-//! function, and numbered where functions of that name name the site more than once, so that its name outlives most edits.
+//! The places are those that models execute: ring prints them, see `ring/src/ordering.rs`. A place is named by its file
+//! and function, with a number if functions of that name name the site more than once. So the name survives most edits.
 
 use crate::build::workspace;
 use crate::run::Place;
@@ -11,32 +11,32 @@ use std::fs;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
-/// One use of a site.
+/// A use of a site.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Use {
-    /// The site.
+    /// The site's name.
     pub site: String,
-    /// `file.rs:function`, with `#2` behind it for the second of a function.
+    /// `file.rs:function`, followed by `#2` for the second use in functions of that name.
     pub at: String,
-    /// Where it is now.
+    /// The present place in the source.
     pub place: Place,
-    /// The models that come by.
+    /// The models that execute the place.
     pub models: BTreeSet<String>,
 }
 
 impl Use {
-    /// As it stands in the documentation.
+    /// The name in the documentation.
     pub fn name(&self) -> String {
         format!("{}@{}", self.site, self.at)
     }
 
-    /// What `SLIPRING_MUTANT` takes.
+    /// The value of `SLIPRING_MUTANT` that weakens this use.
     pub fn variable(&self, weaker: &str) -> String {
         format!("{}@{}:{}=>{weaker}", self.site, self.place.file, self.place.line)
     }
 }
 
-/// Names the places that models came by, in the order of files and lines.
+/// Names the places that models executed, in the order of files and lines.
 pub fn name(seen: &BTreeMap<Place, BTreeSet<String>>) -> Result<Vec<Use>, String> {
     let mut functions: BTreeMap<&str, Vec<Function>> = BTreeMap::new();
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
@@ -61,14 +61,14 @@ pub fn name(seen: &BTreeMap<Place, BTreeSet<String>>) -> Result<Vec<Use>, String
     Ok(uses)
 }
 
-/// A function and its lines.
+/// A function, and its first and last line.
 struct Function {
     name: String,
     first: usize,
     last: usize,
-    /// Its callers are the places, not itself.
+    /// True if the function is `track_caller`, so that its callers are the places.
     passes_on: bool,
-    /// The paths that it names.
+    /// The names in its body.
     paths: BTreeSet<String>,
 }
 
@@ -117,7 +117,8 @@ impl<'ast> Visit<'ast> for Paths {
     fn visit_item(&mut self, _: &'ast syn::Item) {}
 }
 
-/// Each function of a file that names `name` itself, as `file.rs:function`, and whether its callers are the places instead.
+/// The functions of a file that name `name`, as `file.rs:function`, each with true if its callers are the places
+/// instead.
 pub fn functions_that_name(file: &str, name: &str) -> Result<Vec<(String, bool)>, String> {
     let functions = functions_of(file)?.into_iter().filter(|function| function.paths.contains(name));
     Ok(functions.map(|it| (format!("{file}:{}", it.name), it.passes_on)).collect())

@@ -1,4 +1,4 @@
-//! `cargo test --workspace` runs the models: this test makes their build and fails if none ran.
+//! Runs the models as part of `cargo test --workspace`: this test builds them, and fails if none ran.
 #![cfg(not(any(loom, shuttle)))]
 
 use loom_tests::{Options, everything};

@@ -1,4 +1,5 @@
-//! What the documentation says of ring's memory orderings is what the code does, and nothing goes past the file of sites.
+//! The documentation of ring's memory orderings agrees with the code, and no ordering is used outside the file of
+//! sites.
 
 use loom_tests::build::workspace;
 use loom_tests::docs;
@@ -6,12 +7,12 @@ use loom_tests::sites::Catalogue;
 use loom_tests::uses;
 use std::fs;
 
-/// Uses that no model comes by: they are no part of a ring's life.
+/// Uses that no model executes, because they are not part of a ring's operation.
 const NO_MODEL: [&str; 4] = [
-    // The public pair of fences, which no ring uses: `ring/tests/waiting.rs` tries it on the machine.
+    // The public pair of fences, which no ring uses. `ring/tests/waiting.rs` tests it on the machine.
     "RING_FENCE@fence.rs:light",
     "ARM_FENCE@fence.rs:heavy",
-    // Only the compiler's; a model has the whole fence in its place.
+    // A fence for the compiler only; a model uses the full fence instead.
     "RING_FENCE@fence.rs:compiler_only",
     // A unit test.
     "RAISE_FLOOR@sequence.rs:raise_never_goes_back",
@@ -31,7 +32,7 @@ fn the_page_is_what_the_code_says() {
     docs::check().unwrap();
 }
 
-/// Whether there is a model of this name, `module::function`.
+/// True if a model of this name, `module::function`, exists.
 fn is_model(name: &str) -> bool {
     let folder = workspace().join("loom-tests/tests");
     let Some((module, function)) = name.split_once("::") else { return false };
@@ -48,7 +49,7 @@ fn every_model_on_the_page_exists() {
     }
 }
 
-/// The table of who takes part against what happens has no blind spot that nobody has answered for.
+/// The coverage table of states and operations has no cell without a model or a reason.
 #[test]
 fn every_pair_of_state_and_operation_has_a_model_or_a_reason() {
     let page = fs::read_to_string(workspace().join("docs/MEMORY_ORDERING.md")).unwrap();

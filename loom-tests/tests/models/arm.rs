@@ -1,6 +1,7 @@
-//! A waiter that its owner arms: one thread over many rings, and tasks. A lost wake-up is a deadlock here.
+//! Waiters that their owner arms: one thread that sleeps on many rings, and tasks. A lost wake-up is a deadlock here.
 //!
-//! As in `wake`, nobody leaves before all have what they wait for: leaving rings.
+//! As in `wake`, no producer or consumer is dropped before all threads have what they wait for, because a drop rings
+//! bells.
 
 use crate::support::*;
 use loom::sync::{Condvar, Mutex};
@@ -11,7 +12,7 @@ use slipring_ring::{
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-/// The protocol of [`Waiter`], until `want` events have come or nothing is open any more; how many came.
+/// Runs the protocol of [`Waiter`] until `want` events have come or all rings have ended. Returns the count of events.
 fn read_over<K: Kind>(consumers: &mut [Consumer<u64, K>], want: u64) -> u64 {
     let waiter = Waiter::new();
     let mut ready: Vec<usize> = (0..consumers.len()).collect();
@@ -38,7 +39,7 @@ fn read_over<K: Kind>(consumers: &mut [Consumer<u64, K>], want: u64) -> u64 {
     read
 }
 
-/// What an executor has for a task: it is polled again once it was woken.
+/// A task of a small executor, which polls it again after each wake-up.
 #[derive(Default)]
 struct Task {
     woken: Mutex<bool>,
@@ -53,7 +54,7 @@ impl Wake for Task {
 }
 
 impl Task {
-    /// Polls until it gives something, and after each poll that does not sleeps until it is woken.
+    /// Polls until the result is `Some`, and sleeps after each other poll until the task is woken.
     fn run<T>(mut poll: impl FnMut(&Waker) -> Option<T>) -> T {
         let task = Arc::new(Self::default());
         let waker = Waker::from(Arc::clone(&task));
@@ -70,8 +71,8 @@ impl Task {
     }
 }
 
-/// One waiter over two rings, each with an event to come.
-/// Allowed: both events are found at a look, or wake. Forbidden: it sleeps while a ring has one.
+/// One waiter is armed on two rings, and an event is published in each.
+/// Allowed: each event is found at a look, or wakes the waiter. Forbidden: the waiter sleeps while a ring has an event.
 #[test]
 fn one_thread_over_two_rings_is_woken_by_each() {
     model_of_sleep(Mixed(4, None), "one waiter is woken by whichever of two rings has something", || {
@@ -86,8 +87,8 @@ fn one_thread_over_two_rings_is_woken_by_each() {
     });
 }
 
-/// A waiter over one ring whose only producer publishes and goes.
-/// Allowed: the event, then the end. Forbidden: it sleeps on.
+/// A waiter is armed on a ring whose only producer publishes and is dropped.
+/// Allowed: the event, then the end. Forbidden: the waiter sleeps on.
 #[test]
 fn an_armed_waiter_hears_of_the_end() {
     model_of_sleep(Within(3), "the end wakes an armed waiter", || {
@@ -114,15 +115,15 @@ fn hears_of(end: fn(&Ring<u64, Single>)) {
     ending.join().unwrap();
 }
 
-/// A waiter that is armed for the end alone, and the ring is closed.
-/// Allowed: it is told that this has happened, or woken. Forbidden: it sleeps on.
+/// A waiter is armed for the end only, and the ring is closed.
+/// Allowed: arming reports the end, or the end wakes the waiter. Forbidden: the waiter sleeps on.
 #[test]
 fn who_wants_no_events_hears_of_the_end() {
     model_of_sleep(All, "the end wakes a waiter that is armed for nothing else", || hears_of(|ring| ring.close()));
 }
 
-/// The same for somebody without a consumer.
-/// Allowed and forbidden as before.
+/// A waiter of a thread without a consumer is armed for the end, and the ring is closed.
+/// Allowed: arming reports the end, or the end wakes the waiter. Forbidden: the waiter sleeps on.
 #[test]
 fn who_has_no_consumer_hears_of_the_end() {
     model_of_sleep(All, "the end wakes a waiter that has no consumer", || {
@@ -138,8 +139,8 @@ fn who_has_no_consumer_hears_of_the_end() {
     });
 }
 
-/// The same, and its consumer is evicted.
-/// Allowed and forbidden as before.
+/// A waiter is armed for the end only, and its consumer is evicted.
+/// Allowed: arming reports the eviction, or the eviction wakes the waiter. Forbidden: the waiter sleeps on.
 #[test]
 fn who_wants_no_events_hears_of_its_eviction() {
     model_of_sleep(All, "eviction wakes a waiter that is armed for the end alone", || {
@@ -147,8 +148,8 @@ fn who_wants_no_events_hears_of_its_eviction() {
     });
 }
 
-/// A worker that is armed, not waiting by itself.
-/// Allowed: it finds the event at a look, or is woken. Forbidden: it sleeps on.
+/// A worker arms a waiter instead of waiting by itself, and an event is published.
+/// Allowed: the worker finds the event at a look, or is woken. Forbidden: it sleeps on.
 #[test]
 fn an_armed_worker_is_woken_by_a_publish() {
     model_of_sleep(Mixed(4, None), "a publish wakes an armed worker", || {
@@ -162,7 +163,7 @@ fn an_armed_worker_is_woken_by_a_publish() {
     });
 }
 
-/// Takes one event as a worker that arms a waiter, until there is one. None once the ring has ended.
+/// Takes one event, and arms and sleeps on a waiter until there is one. `None` if the ring has ended.
 fn take_armed<K: Kind>(worker: &mut Worker<u64, K>) -> Option<()> {
     let waiter = Waiter::new();
     loop {
@@ -178,7 +179,8 @@ fn take_armed<K: Kind>(worker: &mut Worker<u64, K>) -> Option<()> {
     }
 }
 
-/// A worker behind a stage is armed, with an event published; the stage does `then` with it. What the worker is told.
+/// Arms a worker that is ordered after a stage, with one event published. The stage's consumer does `then`. Returns the
+/// result of the worker's take.
 fn behind_a_stage(then: fn(Consumer<u64, Single>) -> Option<Consumer<u64, Single>>) -> Option<()> {
     let mut builder = Builder::single(1, || 0u64);
     builder.poll(Stage::new("check").wait(park()));
@@ -192,8 +194,8 @@ fn behind_a_stage(then: fn(Consumer<u64, Single>) -> Option<Consumer<u64, Single
     working.join().unwrap().0
 }
 
-/// An armed worker behind a stage that lets its event through.
-/// Allowed: it finds the event at a look, or is woken. Forbidden: it sleeps on at a bell that nobody rings.
+/// An armed worker is ordered after a stage that passes its event.
+/// Allowed: the worker finds the event at a look, or is woken. Forbidden: it sleeps on at a bell that is never rung.
 #[test]
 fn an_armed_worker_is_woken_by_the_stage_before() {
     model_of_sleep(Mixed(3, None), "the stage before wakes an armed worker", || {
@@ -205,8 +207,8 @@ fn an_armed_worker_is_woken_by_the_stage_before() {
     });
 }
 
-/// An armed worker behind a stage that leaves for good, with its event unread.
-/// Allowed: the ring fails, and the worker is told. Forbidden: it sleeps on at a bell that nobody rings.
+/// An armed worker is ordered after a stage that leaves for good, with the event unread.
+/// Allowed: the ring fails, and the worker is told. Forbidden: it sleeps on at a bell that is never rung.
 #[test]
 fn an_armed_worker_is_told_that_the_stage_before_has_left() {
     model_of_sleep(Within(3), "a stage that leaves for good wakes an armed worker behind it", || {
@@ -218,7 +220,7 @@ fn an_armed_worker_is_told_that_the_stage_before_has_left() {
     });
 }
 
-/// A task that reads.
+/// A task reads, and an event is published.
 /// Allowed: it finds the event when it is polled, or is woken and polled again. Forbidden: it is never woken.
 #[test]
 fn a_reading_task_is_woken_by_a_publish() {
@@ -248,7 +250,7 @@ fn a_reading_task_is_woken_by_a_publish() {
     });
 }
 
-/// Claims as a task, until there is room.
+/// Claims one slot as a task, which is polled until there is room.
 fn claim_as_a_task<K: Kind>(producer: &mut Producer<u64, K>) -> Result<(), ClaimError> {
     let waiter = Waiter::new();
     let mut armed = false;
@@ -267,8 +269,8 @@ fn claim_as_a_task<K: Kind>(producer: &mut Producer<u64, K>) -> Result<(), Claim
     })
 }
 
-/// A task wants room on a full ring with two readers: whoever is the slowest changes while it is armed.
-/// Allowed: it gets room once both have read. Forbidden: it is armed at the bell of the one that has read already.
+/// A task waits for room on a full ring with two readers. Which reader is slowest changes while it is armed.
+/// Allowed: it gets room once both have read. Forbidden: it is armed at the bell of the reader that has read already.
 #[test]
 fn a_task_that_wants_room_is_woken_whichever_reader_is_last() {
     model_of_sleep(Within(2), "a task that wants room is woken by whichever reader is last", || {
@@ -280,7 +282,7 @@ fn a_task_that_wants_room_is_woken_whichever_reader_is_last() {
     });
 }
 
-/// A task wants room behind another producer's claim, and no stage is there.
+/// A task waits for room that another producer's claim occupies, on a ring without stages.
 /// Allowed: it gets room once that claim is committed. Forbidden: it is never woken.
 #[test]
 fn a_task_at_the_floor_is_woken_by_a_commit() {
@@ -293,8 +295,8 @@ fn a_task_at_the_floor_is_woken_by_a_commit() {
     });
 }
 
-/// A task wants room on a full ring, and the ring fails.
-/// Allowed: it hears of the failure. Forbidden: it is never woken.
+/// A task waits for room on a full ring, and the ring fails.
+/// Allowed: it gets the failure. Forbidden: it is never woken.
 #[test]
 fn a_task_that_wants_room_hears_of_a_failure() {
     model_of_sleep(All, "a failure wakes a task that wants room", || {
@@ -310,8 +312,8 @@ fn a_task_that_wants_room_hears_of_a_failure() {
     });
 }
 
-/// A reader whose waiter is armed for the end alone seeks back; then the ring ends.
-/// Allowed: the waiter wakes for the seek, or for the end. Forbidden: that it sleeps on at the bell that nobody rings.
+/// A reader whose waiter is armed for the end only seeks back; then the ring ends.
+/// Allowed: the seek or the end wakes the waiter. Forbidden: it sleeps on at a bell that is never rung.
 #[test]
 fn who_wants_no_events_hears_of_the_end_after_a_seek_back() {
     model_of_sleep(Within(3), "a seek back wakes a waiter that is armed for the end alone", || {

@@ -1,12 +1,12 @@
-//! The end of a ring: everybody who waits is told, and nobody is told before they have read everything.
+//! The end of a ring: all waiting threads are told, and none is told before it has read all events.
 
 use crate::support::*;
 use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use slipring_ring::{Builder, ClaimError, Closed, Consumer, Ending, Kind, Producer, Ring, Stage, Worker};
 use std::sync::Arc;
 
-/// The only producer publishes and goes.
-/// Allowed: the reader gets the event, then hears that the ring is finished. Forbidden: the end before the event.
+/// The only producer publishes and is dropped.
+/// Allowed: the reader gets the event, then the end. Forbidden: the end before the event.
 #[test]
 fn the_end_comes_after_the_last_event() {
     model(All, "what was published before the end is read before the end", || {
@@ -27,7 +27,7 @@ fn the_end_comes_after_the_last_event() {
     });
 }
 
-/// Two producers publish and go; the last one to go ends the ring for both.
+/// Two producers publish and are dropped; the last one ends the ring for both.
 /// Allowed: both events, then the end. Forbidden: the end before either event.
 #[test]
 fn the_last_producer_ends_the_ring_for_all() {
@@ -52,8 +52,8 @@ fn the_last_producer_ends_the_ring_for_all() {
     });
 }
 
-/// A parked reader, and the only producer goes without a word.
-/// Allowed: it hears of the end. Forbidden: it sleeps on.
+/// A reader is parked, and the only producer is dropped without a publish.
+/// Allowed: the reader is told the end. Forbidden: it sleeps on.
 #[test]
 fn a_parked_reader_hears_of_the_end() {
     model_of_sleep(Mixed(2, Some(3)), "the end wakes a parked reader", || {
@@ -65,8 +65,8 @@ fn a_parked_reader_hears_of_the_end() {
     });
 }
 
-/// A reader that parks behind another one, and the ring is closed with one event on its way.
-/// Allowed: both get the event and hear of the end. Forbidden: either sleeps on.
+/// A reader parks after another stage, and the ring is closed with one event published.
+/// Allowed: both stages get the event and are told the end. Forbidden: either sleeps on.
 #[test]
 fn parked_stages_read_on_to_the_end() {
     model_of_sleep(Within(1), "a closed ring is read to its end along a chain of parked stages", || {
@@ -105,8 +105,8 @@ fn a_parked_producer_hears_of_a_failure() {
     });
 }
 
-/// A producer parks without any stage, behind another one's claim, and the ring is closed.
-/// Allowed: it hears of the end. Forbidden: it sleeps on.
+/// A producer parks on a ring without stages that another producer's claim fills, and the ring is closed.
+/// Allowed: it is told the end. Forbidden: it sleeps on.
 #[test]
 fn a_producer_parked_at_the_floor_hears_of_the_end() {
     model_of_sleep(Mixed(4, None), "the end wakes a producer that waits for the floor", || {
@@ -121,8 +121,8 @@ fn a_producer_parked_at_the_floor_hears_of_the_end() {
     });
 }
 
-/// The reader that gates leaves for good while others stand behind it.
-/// Allowed: whoever stands behind hears which stage left. Forbidden: it sleeps on.
+/// A stage leaves for good while another stage is ordered after it.
+/// Allowed: the later stage gets the name of the stage that left. Forbidden: it sleeps on.
 #[test]
 fn a_stage_behind_one_that_left_is_told() {
     model_of_sleep(Within(2), "a stage whose predecessor left is told", || {
@@ -135,8 +135,8 @@ fn a_stage_behind_one_that_left_is_told() {
     });
 }
 
-/// Two parked workers, one event, and the only producer goes.
-/// Allowed: one of them gets the event, both hear of the end. Forbidden: either sleeps on.
+/// Two workers are parked with one event published, and the only producer is dropped.
+/// Allowed: one worker gets the event, both are told the end. Forbidden: either sleeps on.
 #[test]
 fn parked_workers_hear_of_the_end() {
     model_of_sleep(Within(2), "the end wakes parked workers once all is done", || {
@@ -160,7 +160,7 @@ fn parked_workers_hear_of_the_end() {
     });
 }
 
-/// A worker parks behind a stage of a ring that is closed already.
+/// A worker parks after a stage, in a ring that is closed already.
 /// Allowed: it gets the event once the stage has passed it, then the end. Forbidden: it sleeps on.
 #[test]
 fn a_worker_behind_a_stage_reads_on_to_the_end() {
@@ -180,8 +180,8 @@ fn a_worker_behind_a_stage_reads_on_to_the_end() {
     });
 }
 
-/// A stage joins while the ring is closed.
-/// Allowed: it is refused, or it joins, is told, and gates nobody. Forbidden: it sleeps on.
+/// A stage joins while the ring is being closed.
+/// Allowed: it is refused, or it joins, is told the end, and gates no producer. Forbidden: it sleeps on.
 #[test]
 fn a_newcomer_at_the_end_is_told() {
     model_of_sleep(Within(2), "a stage that joins at the end is refused or told", || {
@@ -198,7 +198,7 @@ fn a_newcomer_at_the_end_is_told() {
 }
 
 /// A claim is committed after the ring was closed, and two stages wait for it.
-/// Allowed: both get the event, then the end. Forbidden: the end before it, or either sleeps on.
+/// Allowed: both get the event, then the end. Forbidden: the end before the event, or either sleeps on.
 #[test]
 fn a_late_event_is_read_by_all() {
     model_of_sleep(Within(2), "an event that was claimed before the close is read by a chain of stages", || {
@@ -212,8 +212,8 @@ fn a_late_event_is_read_by_all() {
     });
 }
 
-/// The same with workers behind.
-/// Allowed and forbidden as before.
+/// A claim is committed after the ring was closed, and a stage and a worker after it wait for it.
+/// Allowed: both get the event, then the end. Forbidden: the end before the event, or either sleeps on.
 #[test]
 fn a_late_event_is_read_by_workers_behind() {
     model_of_sleep(Within(2), "an event that was claimed before the close is read by workers", || {
@@ -230,8 +230,8 @@ fn a_late_event_is_read_by_workers_behind() {
     });
 }
 
-/// A stage of a closed ring changes the last event, and a worker stands behind it.
-/// Allowed: the worker gets the changed event. Forbidden: the unchanged one, a read beside the change.
+/// A stage of a closed ring changes the last event, and a worker is ordered after it.
+/// Allowed: the worker gets the changed event. Forbidden: the unchanged event, a read during the change.
 #[test]
 fn what_was_changed_after_the_close_is_seen_by_workers_behind() {
     model(Within(3), "a change in a closed ring is seen by workers behind", || {
@@ -253,8 +253,9 @@ fn what_was_changed_after_the_close_is_seen_by_workers_behind() {
     });
 }
 
-/// A stage works on the last event while the ring is reported.
-/// Allowed: it is reported as drained or not. Forbidden: as drained, while what it did is not to be seen.
+/// A stage handles the last event while the ring is reported.
+/// Allowed: the report says that it is drained, or that it is not. Forbidden: the report says drained, but the stage's
+/// work is not visible.
 #[test]
 fn who_reports_a_stage_as_drained_sees_what_it_did() {
     model(Within(3), "a report that calls a stage drained comes after its work", || {
@@ -275,7 +276,7 @@ fn who_reports_a_stage_as_drained_sees_what_it_did() {
     });
 }
 
-/// Reads to the end; how many events came.
+/// Reads to the end. Returns the count of events.
 fn read_out<K: Kind>(mut consumer: Consumer<u64, K>) -> u64 {
     let mut read = 0;
     while let Ok(batch) = consumer.poll_wait(1) {
@@ -284,7 +285,7 @@ fn read_out<K: Kind>(mut consumer: Consumer<u64, K>) -> u64 {
     read
 }
 
-/// Works to the end; how many events came.
+/// Takes and handles events to the end. Returns their count.
 fn work_out<K: Kind>(mut worker: Worker<u64, K>) -> u64 {
     let mut read = 0;
     while let Ok(taken) = worker.take_wait(2) {
@@ -296,7 +297,7 @@ fn work_out<K: Kind>(mut worker: Worker<u64, K>) -> u64 {
     read
 }
 
-/// Publishes while the ring is closed and read to its end.
+/// Publishes while the ring is being closed and read to its end.
 fn publishes_while_closed<K: Kind>(mut producer: Producer<u64, K>, ring: Ring<u64, K>) {
     let reader = ring.consumer("reader").unwrap();
     let writing = thread::spawn(move || u64::from(put(&mut producer, 1).is_ok()));
@@ -305,8 +306,8 @@ fn publishes_while_closed<K: Kind>(mut producer: Producer<u64, K>, ring: Ring<u6
     assert_eq!(read, writing.join().unwrap(), "acknowledged and read");
 }
 
-/// The only producer publishes while the ring is closed.
-/// Allowed: Ok and the event, or an error and none. Forbidden: Ok and the end without the event, or no end.
+/// The only producer publishes while the ring is being closed.
+/// Allowed: `Ok` and the event, or an error and no event. Forbidden: `Ok` and the end without the event, or no end.
 #[test]
 fn a_publish_that_overlaps_a_close_is_read_or_refused() {
     model_of_sleep(Mixed(2, Some(3)), "what a single producer was told is what the reader gets", || {
@@ -315,7 +316,8 @@ fn a_publish_that_overlaps_a_close_is_read_or_refused() {
     });
 }
 
-/// The same on the way of a multi producer that is alone.
+/// The only multi producer publishes, by a plain store, while the ring is being closed.
+/// Allowed: `Ok` and the event, or an error and no event. Forbidden: `Ok` and the end without the event, or no end.
 #[test]
 fn a_publish_alone_that_overlaps_a_close_is_read_or_refused() {
     model_of_sleep(Mixed(2, Some(3)), "what a multi producer that is alone was told is what the reader gets", || {
@@ -324,7 +326,8 @@ fn a_publish_alone_that_overlaps_a_close_is_read_or_refused() {
     });
 }
 
-/// The same with a claim by exchange: there is another producer, which does nothing.
+/// One of two multi producers publishes, by an exchange, while the ring is being closed. The other does nothing.
+/// Allowed: `Ok` and the event, or an error and no event. Forbidden: `Ok` and the end without the event, or no end.
 #[test]
 fn a_publish_among_others_that_overlaps_a_close_is_read_or_refused() {
     model_of_sleep(Mixed(2, Some(3)), "what a multi producer among others was told is what the reader gets", || {
@@ -335,7 +338,7 @@ fn a_publish_among_others_that_overlaps_a_close_is_read_or_refused() {
     });
 }
 
-/// Two producers publish while the ring is closed, and a reader polls.
+/// Two producers publish while the ring is being closed, and a reader polls.
 /// Allowed: as many events as were acknowledged. Forbidden: fewer, or an event after the end.
 #[test]
 fn two_publishes_that_overlap_a_close_are_read_or_refused() {
@@ -361,8 +364,8 @@ fn two_publishes_that_overlap_a_close_are_read_or_refused() {
     });
 }
 
-/// A claim is dropped while the ring is closed, and a reader waits for the end.
-/// Allowed: the end. Forbidden: an event, or it sleeps on.
+/// A claim is dropped while the ring is being closed, and a reader waits for the end.
+/// Allowed: the end. Forbidden: an event, or the reader sleeps on.
 fn drops_while_closed<K: Kind>(mut producer: Producer<u64, K>, ring: Ring<u64, K>) {
     let reader = ring.consumer("reader").unwrap();
     let dropping = thread::spawn(move || {
@@ -394,8 +397,8 @@ fn a_claim_dropped_by_one_of_several_keeps_nobody() {
     });
 }
 
-/// A claim is never committed, and a reader sleeps behind it when it is cut.
-/// Allowed: the reader gets what lies behind the claim, then the end. Forbidden: it sleeps on.
+/// A claim is not committed, and a reader sleeps before it when it is cut.
+/// Allowed: the reader gets the event after the claim, then the end. Forbidden: it sleeps on.
 #[test]
 fn a_claim_that_is_stuck_is_cut() {
     model_of_sleep(Within(2), "a cut wakes who waits for a claim, and what lies behind it is read", || {
@@ -411,8 +414,8 @@ fn a_claim_that_is_stuck_is_cut() {
     });
 }
 
-/// A claim of the only producer is committed while it is cut, and a reader reads to the end.
-/// Allowed: Ok and the event, or an error and none. Forbidden: one without the other, or no end.
+/// A claim of the only producer is committed while it is being cut, and a reader reads to the end.
+/// Allowed: `Ok` and the event, or an error and no event. Forbidden: one without the other, or no end.
 #[test]
 fn a_commit_that_overlaps_the_cut_is_read_or_refused() {
     model_of_sleep(Within(2), "what a commit at the cut was told is what the reader gets", || {
@@ -427,8 +430,9 @@ fn a_commit_that_overlaps_the_cut_is_read_or_refused() {
     });
 }
 
-/// A claim of two slots, with an event of another producer behind it.
-/// Allowed: Ok and all three, or an error and the one behind. Forbidden: half of the claim, or the one behind is lost.
+/// A claim of two slots, followed by another producer's event, is committed while it is being cut.
+/// Allowed: `Ok` and all three events, or an error and the later event. Forbidden: half of the claim, or the later
+/// event is lost.
 #[test]
 fn a_long_commit_that_overlaps_the_cut_is_read_whole_or_refused() {
     model_of_sleep(
@@ -449,8 +453,8 @@ fn a_long_commit_that_overlaps_the_cut_is_read_whole_or_refused() {
     );
 }
 
-/// A claim is committed while it is cut, and two stages read one behind the other.
-/// Allowed: both get it, or neither. Forbidden: one of them, or no end.
+/// A claim is committed while it is being cut, and two stages read, one after the other.
+/// Allowed: both get the event, or neither. Forbidden: one of them gets it, or no end.
 #[test]
 fn stages_behind_stages_agree_on_what_was_cut() {
     model_of_sleep(Mixed(1, Some(2)), "a chain of stages reads what a commit at the cut was told", || {
@@ -465,8 +469,8 @@ fn stages_behind_stages_agree_on_what_was_cut() {
     });
 }
 
-/// A claim of workers' events is committed while it is cut.
-/// Allowed: Ok and all of them, or an error and none. Forbidden: anything in between, or no end.
+/// A claim is committed while it is being cut, and a worker takes events to the end.
+/// Allowed: `Ok` and all events, or an error and none. Forbidden: some of the events, or no end.
 fn workers_at_the_cut<K: Kind>(builder: Builder<u64, K>) {
     let mut builder = builder;
     builder.workers(Stage::new("pool").wait(park()), 1);
@@ -494,9 +498,9 @@ fn workers_do_what_a_stamp_at_the_cut_was_told() {
     });
 }
 
-/// A publish and a halt.
-/// Allowed: Ok, and the report counts it as unread or the reader has it; or an error, and neither. Forbidden: Ok, and nobody
-/// says that it was not read.
+/// A producer publishes while the ring is being halted.
+/// Allowed: `Ok`, and the report counts the event as unread or the reader has it; or an error, and neither. Forbidden:
+/// `Ok`, and the event is neither read nor reported.
 #[test]
 fn a_publish_that_overlaps_a_halt_is_in_the_report() {
     model_of_sleep(Mixed(2, Some(3)), "the report counts what was acknowledged before a halt", || {
@@ -515,8 +519,9 @@ fn a_publish_that_overlaps_a_halt_is_in_the_report() {
     });
 }
 
-/// A stage fails with one event unread and leaves, and the producer, which finds room now, claims once more.
-/// Allowed: the claim is refused, and the event is reported as unread. Forbidden: the claim it took back stamps over the event.
+/// A stage fails with one event unread and leaves, and the producer, which then finds room, claims once more.
+/// Allowed: the claim is refused, and the event is reported as unread. Forbidden: the withdrawn claim stamps over the
+/// event.
 #[test]
 fn what_was_left_is_reported_after_a_late_claim() {
     model_of_sleep(Within(1), "a claim that comes too late leaves the slots of unread events alone", || {
@@ -532,8 +537,8 @@ fn what_was_left_is_reported_after_a_late_claim() {
     });
 }
 
-/// Reads to the end as whoever writes events elsewhere: it puts back what it read, so that the slots stay as they are, and seeks
-/// behind that when it is written. How many events came.
+/// Reads to the end as a committer does: it puts back the events that it read, so that their slots are kept, and seeks
+/// past them once they are written. Returns the count of events.
 fn write_out<K: Kind>(mut consumer: Consumer<u64, K>) -> u64 {
     let mut written = 0;
     loop {
@@ -551,8 +556,10 @@ fn write_out<K: Kind>(mut consumer: Consumer<u64, K>) -> u64 {
     }
 }
 
-/// The only producer publishes while the ring is closed, and the reader lets go of an event when it has written it.
-/// Allowed: Ok and the event, once, or an error and none. Forbidden: Ok and the end without the event, twice, or no end.
+/// The only producer publishes while the ring is being closed, and the reader releases an event only after it has
+/// written it.
+/// Allowed: `Ok` and the event, once, or an error and no event. Forbidden: `Ok` and the end without the event, the
+/// event twice, or no end.
 #[test]
 fn who_writes_before_it_lets_go_writes_what_was_acknowledged() {
     model_of_sleep(Mixed(1, Some(2)), "who puts back, writes and seeks has written what was acknowledged", || {
@@ -565,8 +572,8 @@ fn who_writes_before_it_lets_go_writes_what_was_acknowledged() {
     });
 }
 
-/// The last claim is withdrawn while the ring is closed: a gap at the very end.
-/// Allowed: the event before it, then the end. Forbidden: an event of the claim, or no end.
+/// The last claim is withdrawn while the ring is being closed, which leaves a gap at the very end.
+/// Allowed: the event before the gap, then the end. Forbidden: an event of the claim, or no end.
 fn writes_up_to_a_withdrawn_claim<K: Kind>(mut producer: Producer<u64, K>, ring: Ring<u64, K>) {
     let reader = ring.consumer("reader").unwrap();
     put(&mut producer, 1).unwrap();

@@ -1,10 +1,10 @@
-//! Eviction: never under a batch, and nobody gates for ever once it was asked for.
+//! Eviction: a gate is never removed while a batch is held, and is always removed after an eviction was requested.
 
 use crate::support::*;
 use slipring_ring::{Closed, StageError};
 
-/// A reader polls while another thread evicts it and the producer wants the slot.
-/// Allowed: the reader gets its event or hears that it was evicted. Forbidden: a write beside its read.
+/// A reader polls while another thread evicts it and the producer needs the slot.
+/// Allowed: the reader gets its event or is told its eviction. Forbidden: a write during its read.
 #[test]
 fn a_batch_is_never_taken_away() {
     model_of_gates(All, "a gate stays while a batch is held", || {
@@ -24,8 +24,8 @@ fn a_batch_is_never_taken_away() {
     });
 }
 
-/// A batch that nobody iterates: eviction still waits for its end, and what was read in the batch before is over.
-/// Allowed: evicted between the batches. Forbidden: a write beside the read of the first batch.
+/// A reader reads one batch and holds a second, which it does not iterate, while it is being evicted.
+/// Allowed: it is evicted between the batches. Forbidden: a write during the read of the first batch.
 #[test]
 fn letting_go_passes_on_what_was_read() {
     model_of_gates(All, "whoever sees no batch has seen the reads of the last one", || {
@@ -43,9 +43,9 @@ fn letting_go_passes_on_what_was_read() {
     });
 }
 
-/// A batch is held when eviction is asked for. The light fence is nothing here, as beside `membarrier`: what is read must
-/// be passed on by letting go alone.
-/// Allowed: evicted once the batch is over, or refused. Forbidden: a write beside the read.
+/// An eviction is requested while a batch is held. The light fence is left out, as with `membarrier`, so only the store
+/// that lets the batch go can publish the reads.
+/// Allowed: evicted once the batch is over, or refused. Forbidden: a write during the read.
 #[test]
 fn letting_go_alone_passes_on_what_was_read() {
     model(All, "whoever sees the end of a batch has seen its reads", || {
@@ -64,9 +64,9 @@ fn letting_go_alone_passes_on_what_was_read() {
     });
 }
 
-/// The same where the reader begins another batch, and hears there that it is evicted. The events of the second batch lie in
-/// another slot.
-/// Allowed: evicted once the first batch is over, or refused. Forbidden: a write beside the read of the first batch.
+/// An eviction is requested while a batch is held. The reader then begins another batch, whose events lie in another
+/// slot, and is told its eviction there.
+/// Allowed: evicted once the first batch is over, or refused. Forbidden: a write during the read of the first batch.
 #[test]
 fn letting_go_of_what_was_not_read_passes_on_what_was() {
     model(Within(3), "whoever sees that a batch was not begun has seen the reads of the one before", || {
@@ -86,8 +86,9 @@ fn letting_go_of_what_was_not_read_passes_on_what_was() {
     });
 }
 
-/// The same where it hears there that the ring was halted.
-/// Allowed and forbidden as before.
+/// An eviction is requested while a batch is held. The reader then begins another batch, whose events lie in another
+/// slot, and is told there that the ring was halted.
+/// Allowed: evicted once the first batch is over, or refused. Forbidden: a write during the read of the first batch.
 #[test]
 fn letting_go_in_a_halted_ring_passes_on_what_was_read() {
     model(Within(1), "whoever sees that a batch was not begun in a halted ring has seen the reads before", || {
@@ -113,8 +114,8 @@ fn letting_go_in_a_halted_ring_passes_on_what_was_read() {
     });
 }
 
-/// Eviction is refused because of a batch, and the reader never polls again.
-/// Allowed: its gate goes when the batch ends. Forbidden: it gates on, and nobody is left to take it away.
+/// An eviction is refused because of a batch that ends unread, and the reader never polls again.
+/// Allowed: its gate leaves when the batch ends. Forbidden: the gate stays, and no thread is left to remove it.
 #[test]
 fn a_refused_eviction_happens_when_the_batch_ends() {
     model_of_gates(All, "an eviction that met a batch happens at its end", || {
@@ -122,7 +123,7 @@ fn a_refused_eviction_happens_when_the_batch_ends() {
         put(&mut producer, 1).unwrap();
         let mut slow = ring.consumer("slow").unwrap();
         let polling = thread::spawn(move || {
-            // Held and ended without a look at the event: the position does not move.
+            // The batch ends without being iterated, so the position does not move.
             drop(slow.poll(1));
             slow
         });
@@ -133,8 +134,8 @@ fn a_refused_eviction_happens_when_the_batch_ends() {
     });
 }
 
-/// The same where the batch was read.
-/// Allowed and forbidden as before.
+/// An eviction is refused because of a batch that is read, and the reader never polls again.
+/// Allowed: its gate leaves when the batch ends. Forbidden: the gate stays, and no thread is left to remove it.
 #[test]
 fn a_refused_eviction_happens_when_a_read_batch_ends() {
     model_of_gates(All, "an eviction that met a batch happens at its end", || {
@@ -152,8 +153,8 @@ fn a_refused_eviction_happens_when_a_read_batch_ends() {
     });
 }
 
-/// A reader that parks is evicted, and nothing is published any more.
-/// Allowed: it wakes and hears of it. Forbidden: it sleeps on.
+/// A parked reader is evicted, and no more events are published.
+/// Allowed: it wakes and is told its eviction. Forbidden: it sleeps on.
 #[test]
 fn a_parked_reader_hears_of_its_eviction() {
     model_of_sleep(All, "an evicted reader wakes", || {

@@ -3,8 +3,8 @@
 use crate::support::*;
 use slipring_ring::{BuildError, Builder, Consumer, Kind, SeekError, Sequence, Stage, Start};
 
-/// A stage joins a ring of one slot while its only producer wraps.
-/// Allowed: it starts at any event and reads on from there. Forbidden: a write beside its read, a gap.
+/// A stage joins a ring of one slot while its only producer wraps around.
+/// Allowed: it starts at any event and continues from there. Forbidden: a write during its read, a gap.
 #[test]
 fn a_newcomer_reads_on_from_where_it_starts() {
     model_of_gates(Mixed(2, Some(4)), "nothing is overwritten from where a newcomer starts", || {
@@ -22,8 +22,8 @@ fn a_newcomer_reads_on_from_where_it_starts() {
     });
 }
 
-/// The same under two multi producers, of which each has a limit of its own.
-/// Allowed and forbidden as before.
+/// A stage joins a ring of one slot while two multi producers, each with a limit of its own, wrap around.
+/// Allowed: it starts at any event and continues from there. Forbidden: a write during its read, a gap.
 #[test]
 fn a_newcomer_is_respected_by_two_producers() {
     model_of_gates(Mixed(1, Some(2)), "two producers respect a newcomer", || {
@@ -31,7 +31,7 @@ fn a_newcomer_is_respected_by_two_producers() {
         put(&mut one, 1).unwrap();
         let mut two = one.clone();
         let old = reading(ring.consumer("reader").unwrap(), 1, 1);
-        // They come back alive: a ring without producers takes no newcomer.
+        // The threads return the producers, because a ring without producers accepts no newcomer.
         let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
         let second = thread::spawn(move || (put(&mut two, 1).is_ok(), two));
         let mut late = ring.join("late").unwrap();
@@ -41,8 +41,8 @@ fn a_newcomer_is_respected_by_two_producers() {
     });
 }
 
-/// A newcomer on a ring that nobody read so far: the floor alone held the producers.
-/// Allowed: it starts at the floor or later. Forbidden: a write beside its read.
+/// A stage joins a ring without stages, whose producers only the floor limited.
+/// Allowed: it starts at the floor or later. Forbidden: a write during its read.
 #[test]
 fn the_first_stage_may_come_late() {
     model_of_gates(Mixed(1, Some(2)), "a first stage joins two producers that were held by the floor alone", || {
@@ -56,8 +56,8 @@ fn the_first_stage_may_come_late() {
     });
 }
 
-/// A newcomer that wants to begin where the ring began.
-/// Allowed: it gets the first event, or the range that is kept. Forbidden: a read beside a write, another event.
+/// A stage joins with the ring's first sequence as its start.
+/// Allowed: it gets the first event, or an error with the kept range. Forbidden: a read during a write, another event.
 #[test]
 fn a_newcomer_gets_what_it_asked_for_or_the_range() {
     model_of_gates(Within(3), "a start that is not kept any more is refused", || {
@@ -81,8 +81,8 @@ fn a_newcomer_gets_what_it_asked_for_or_the_range() {
     });
 }
 
-/// A stage joins while somebody looks at the ring's positions.
-/// Allowed: the set with the newcomer or without it. Forbidden: a set that is read while it is made.
+/// A stage joins while another thread reads the ring's positions.
+/// Allowed: the set with the newcomer or without it. Forbidden: a set that is read while it is being built.
 #[test]
 fn who_looks_at_the_positions_sees_a_whole_set() {
     model_of_gates(Within(3), "a look at the positions takes a whole set", || {
@@ -95,8 +95,8 @@ fn who_looks_at_the_positions_sees_a_whole_set() {
     });
 }
 
-/// A newcomer behind a stage.
-/// Allowed: it reads what that stage has passed. Forbidden: ahead of it, a write beside its read.
+/// A stage joins after another stage.
+/// Allowed: it reads only what that stage has passed. Forbidden: it reads more, or a write during its read.
 #[test]
 fn a_newcomer_may_stand_behind_a_stage() {
     model_of_gates(Within(3), "a newcomer stands behind a stage from its first event", || {
@@ -115,8 +115,8 @@ fn a_newcomer_may_stand_behind_a_stage() {
     });
 }
 
-/// A reader seeks back to what is retained while the producer wants that slot.
-/// Allowed: it reads that event again, or is told the range and stays. Forbidden: a write beside its read, a gap.
+/// A reader seeks back to a retained event while the producer needs its slot.
+/// Allowed: it reads that event again, or gets the kept range and stays. Forbidden: a write during its read, a gap.
 #[test]
 fn a_seek_back_gets_what_it_asked_for_or_the_range() {
     model_of_gates(Within(3), "a seek back is as safe as a join", || {
@@ -136,9 +136,9 @@ fn a_seek_back_gets_what_it_asked_for_or_the_range() {
     });
 }
 
-/// The same under two multi producers, of which each has a limit of its own. What one of them has claimed before moves the
-/// floor for the other one.
-/// Allowed and forbidden as before.
+/// A reader seeks back to a retained event while two multi producers, each with a limit of its own, need slots. A
+/// publish of one producer raises the floor for the other.
+/// Allowed: it reads that event again, or gets the kept range and stays. Forbidden: a write during its read, a gap.
 #[test]
 fn a_seek_back_is_respected_by_two_producers() {
     model_of_gates(Mixed(1, Some(2)), "two producers respect a seek back", || {
@@ -160,8 +160,9 @@ fn a_seek_back_is_respected_by_two_producers() {
     });
 }
 
-/// A newcomer on a ring that retains an event which its reader has read: the lowest gate lies above what is kept.
-/// Allowed: it starts at the retained event or later. Forbidden: a write beside its read, another event.
+/// A stage joins a ring with a retained event that its reader has read already, so the lowest gate is above the kept
+/// events.
+/// Allowed: it starts at the retained event or later. Forbidden: a write during its read, another event.
 #[test]
 fn a_newcomer_is_pinned_no_higher_than_what_is_retained() {
     model_of_gates(
@@ -186,8 +187,9 @@ fn a_newcomer_is_pinned_no_higher_than_what_is_retained() {
     );
 }
 
-/// A slow reader asks for what is not kept any more.
-/// Allowed: it is told the range, stays, and reads on where it stood. Forbidden: that this was overwritten meanwhile.
+/// A slow reader seeks back to an event that is no longer kept.
+/// Allowed: it gets the kept range, stays, and reads on from its position. Forbidden: its next event is overwritten
+/// meanwhile.
 #[test]
 fn a_seek_back_that_is_refused_keeps_the_gate() {
     model_of_gates(Within(3), "the old gate stands until the new one is shown", || {
@@ -207,8 +209,9 @@ fn a_seek_back_that_is_refused_keeps_the_gate() {
     });
 }
 
-/// A reader seeks back to before a slot that is skipped.
-/// Allowed: it is given what lies around that slot again. Forbidden: the skipped slot, whatever it knew before.
+/// A reader seeks back to an event before a skipped slot.
+/// Allowed: it gets the events before and after the slot again. Forbidden: it gets the skipped slot, because of what it
+/// knew before.
 #[test]
 fn a_seek_back_forgets_what_was_known() {
     model_of_gates(Within(2), "no skipped slot is given after a seek back", || {
@@ -243,8 +246,8 @@ fn seek_to_the_first<K: Kind>(reader: &mut Consumer<u64, K>) {
     }
 }
 
-/// A reader leaves after it read; the producer takes the slot because the gate has gone.
-/// Allowed: room before or after. Forbidden: a write beside the read that came before the leaving.
+/// A reader leaves after it read, and the producer takes the slot because the gate has left.
+/// Allowed: room before or after the reader left. Forbidden: a write during the read.
 #[test]
 fn what_a_leaver_read_is_read_before_its_gate_goes() {
     model_of_gates(All, "a gate goes after the reads behind it", || {
@@ -261,8 +264,8 @@ fn what_a_leaver_read_is_read_before_its_gate_goes() {
     });
 }
 
-/// The same under two multi producers, of which each has a limit of its own.
-/// Allowed and forbidden as before.
+/// A reader leaves after it read, and two multi producers, each with a limit of its own, need its slot.
+/// Allowed: room before or after the reader left. Forbidden: a write during the read.
 #[test]
 fn what_a_leaver_read_is_read_before_two_producers_write() {
     model_of_gates(Mixed(1, Some(2)), "two producers take the slot of one that left after its reads", || {

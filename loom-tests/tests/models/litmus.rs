@@ -1,12 +1,13 @@
-//! What loom leaves out by itself, and that thorough atomics bring it back: see `ring/src/thorough.rs`.
+//! A schedule that loom leaves out by itself, and that thorough atomics bring back: see `ring/src/thorough.rs`.
 
 use crate::support::{completed, explore_to, thread};
 use slipring_ring::thorough::{self, AtomicU64};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// One thread loads; another one loads, then stores.
-/// Allowed: the first one sees the old value, or the new one. Forbidden: that the latter is never tried.
+/// One thread loads; another thread loads, then stores.
+/// Allowed: the first thread sees the old value or the new one. Forbidden: a schedule with the new value is never
+/// tried.
 #[test]
 fn a_load_of_ones_own_hides_no_other_threads_load() {
     let tries_both = |with_shadows| {
@@ -30,7 +31,7 @@ fn a_load_of_ones_own_hides_no_other_threads_load() {
     };
     let (found, iterations) = tries_both(true);
     assert!(found, "thorough atomics leave schedules out");
-    // Should this fail some day, then loom has mended it, and the shadows can go.
+    // If this fails, loom tries both schedules by itself, and the shadows are no longer needed.
     assert!(!tries_both(false).0, "loom by itself tries both");
     completed(iterations, "all", "every order of a load and a store is tried");
 }

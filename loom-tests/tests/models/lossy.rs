@@ -1,16 +1,16 @@
-//! The lossy ring: nothing torn, everything counted, and nobody waits.
+//! The lossy ring: no event is torn, every lost event is counted, and no writer waits.
 
 use crate::support::*;
 use slipring_ring::{Closed, LossyReader, LossyRing, Multi, Sequence, Single, Start};
 
-/// Two words, so that half an event can be seen.
+/// Two words, so that a torn event can be detected.
 type Event = [u64; 2];
 
 const fn event_of(sequence: u64) -> Event {
     [sequence.wrapping_mul(2).wrapping_add(1), sequence.wrapping_mul(2).wrapping_add(2)]
 }
 
-/// Reads once, and checks that what comes is whole and in its place.
+/// Reads once, and checks that the event is whole and has its sequence's value. Returns the count of events, 0 or 1.
 fn read(reader: &mut LossyReader<Event>) -> Result<u64, Closed> {
     Ok(match reader.read()? {
         Some((sequence, event)) => {
@@ -21,7 +21,7 @@ fn read(reader: &mut LossyReader<Event>) -> Result<u64, Closed> {
     })
 }
 
-/// Reads on to the end. How many events came.
+/// Reads to the end. Returns the count of events.
 fn drain(reader: &mut LossyReader<Event>) -> u64 {
     let mut count = 0;
     while let Ok(more) = read(reader) {
@@ -31,8 +31,8 @@ fn drain(reader: &mut LossyReader<Event>) -> u64 {
     count
 }
 
-/// One writer writes two events into one slot, a reader reads beside it.
-/// Allowed: either of the events, whole, in order. Forbidden: half an event, or one under another's sequence.
+/// A writer writes two events into one slot while a reader reads.
+/// Allowed: either of the events, whole, in order. Forbidden: a torn event, or an event with another's sequence.
 #[test]
 fn nothing_is_torn() {
     model(Mixed(4, None), "no reader gets half an event", || {
@@ -46,8 +46,8 @@ fn nothing_is_torn() {
     });
 }
 
-/// Two slots, three events, and the reader goes on to the end.
-/// Allowed: any events in order. Forbidden: read and lost together are not what was written.
+/// A writer writes three events into two slots, and the reader reads to the end.
+/// Allowed: any events in order. Forbidden: the counts of read and lost events do not add up to the written ones.
 #[test]
 fn what_is_lost_is_counted() {
     model(Mixed(4, None), "read and lost together are what was written", || {
@@ -63,7 +63,7 @@ fn what_is_lost_is_counted() {
     });
 }
 
-/// The last writer goes while a reader looks.
+/// The last writer is dropped while a reader looks.
 /// Allowed: the event, then the end. Forbidden: the end before the event.
 #[test]
 fn the_end_comes_after_the_last_event() {
@@ -85,8 +85,8 @@ fn drain_when(writing: thread::JoinHandle<()>, reader: &mut LossyReader<Event>) 
     drain(reader)
 }
 
-/// Two writers come to one slot at once, each with an event of its own, and a reader looks.
-/// Allowed: one of the two drops its event, which counts as lost. Forbidden: a mixture of both, a wrong count.
+/// Two writers write different events into one slot at once, and a reader looks.
+/// Allowed: one of them drops its event, which counts as lost. Forbidden: a mixture of both, a wrong count.
 #[test]
 fn two_writers_never_mix() {
     model(Within(3), "events of two writers in one slot never mix", || {
@@ -108,8 +108,8 @@ fn two_writers_never_mix() {
     });
 }
 
-/// Two writers, one after the other in the same slot, each with an event of its own; whoever reads last reads the last.
-/// Allowed: the event of the higher sequence that was not dropped. Forbidden: words of the earlier one in it.
+/// Two writers write different events into one slot, and then a reader reads.
+/// Allowed: the event with the highest sequence that was not dropped. Forbidden: words of the earlier event in it.
 #[test]
 fn the_later_writer_stays() {
     model(Within(3), "words of an earlier lap never stay under a later stamp", || {
@@ -128,8 +128,8 @@ fn the_later_writer_stays() {
     });
 }
 
-/// The first sequence is the last number there is, and where stamps lose their topmost bits.
-/// Allowed: as without the wrap. Forbidden: a stamp that compares the wrong way round.
+/// The first sequence is `u64::MAX`, or the last one before stamps lose their highest bits.
+/// Allowed: as without the wrap-around. Forbidden: a stamp that compares the wrong way round.
 #[test]
 fn stamps_go_on_across_the_end_of_the_range() {
     for first in [u64::MAX, (1 << 62) - 1] {
@@ -147,8 +147,8 @@ fn stamps_go_on_across_the_end_of_the_range() {
     }
 }
 
-/// Three laps of two writers: one that is overtaken by a lap drops its event.
-/// Allowed: a slot that holds nothing for a lap. Forbidden: an event that comes back under a stamp that was seen.
+/// Two writers write three laps. A writer that is overtaken by a lap drops its event.
+/// Allowed: a slot without an event for a lap. Forbidden: an event that comes back under a stamp that was seen before.
 #[test]
 fn a_writer_that_was_overtaken_leaves_nothing() {
     model(Within(2), "a writer that was overtaken leaves a slot with nothing to read", || {

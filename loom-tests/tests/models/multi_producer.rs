@@ -4,8 +4,8 @@ use crate::support::*;
 use slipring_ring::{Builder, Sequence};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// One multi producer, one reader, capacity 1, two events.
-/// Allowed: the reader gets the first event, or both, or none. Forbidden: any other value, a read beside a write.
+/// One multi producer publishes two events, with one reader and capacity 1.
+/// Allowed: the reader gets the first event, both, or none. Forbidden: any other value, a read during a write.
 #[test]
 fn what_is_published_is_read_and_then_overwritten() {
     model(All, "written before read, read before overwritten", || {
@@ -18,8 +18,8 @@ fn what_is_published_is_read_and_then_overwritten() {
     });
 }
 
-/// Two producers and a reader at capacity 1: each producer has a limit of its own.
-/// Allowed: the events in the order of their claims. Forbidden: both in one slot at once, a lost one.
+/// Two producers, each with a limit of its own, and a reader at capacity 1.
+/// Allowed: the events in the order of their claims. Forbidden: both producers in one slot at once, a lost event.
 #[test]
 fn two_producers_never_share_a_slot() {
     model(Mixed(2, Some(3)), "two producers never hold one slot, whoever caches what", || {
@@ -36,7 +36,7 @@ fn two_producers_never_share_a_slot() {
     });
 }
 
-/// Claims of two slots by two producers at capacity 2.
+/// Two producers claim up to two slots at capacity 2.
 /// Allowed: each claim whole, one after the other. Forbidden: claims that overlap.
 #[test]
 fn claims_of_two_do_not_overlap() {
@@ -54,7 +54,7 @@ fn claims_of_two_do_not_overlap() {
 }
 
 /// Three producers publish out of order.
-/// Allowed: the reader gets what is published up to the first hole. Forbidden: an event behind a hole.
+/// Allowed: the reader gets the events up to the first unpublished slot. Forbidden: an event after an unpublished slot.
 #[test]
 fn publication_out_of_order_is_read_in_order() {
     model(Mixed(1, Some(2)), "nothing behind an unpublished slot is read", || {
@@ -75,8 +75,8 @@ fn publication_out_of_order_is_read_in_order() {
     });
 }
 
-/// No stage at all, capacity 1, and a producer that may stall between claim and commit.
-/// Allowed: the second producer is refused while the first one writes. Forbidden: both write the one slot.
+/// A ring without stages at capacity 1, with a producer that may stall between claim and commit.
+/// Allowed: the second producer is refused while the first one writes. Forbidden: both write the slot at once.
 #[test]
 fn the_floor_keeps_a_producer_from_lapping_another() {
     model(Mixed(2, None), "without a stage no producer laps another one that still writes", || {
@@ -88,8 +88,8 @@ fn the_floor_keeps_a_producer_from_lapping_another() {
     });
 }
 
-/// The same, and the floor is raised by a third thread that only looks at the published position.
-/// Allowed and forbidden as before.
+/// A ring without stages at capacity 1, whose floor a third thread raises by reading the published position.
+/// Allowed: a producer is refused while another one writes. Forbidden: both write the slot at once.
 #[test]
 fn a_floor_raised_by_a_bystander_is_respected() {
     model(Mixed(2, Some(3)), "a floor raised by whoever looks passes on what it saw", || {
@@ -103,9 +103,10 @@ fn a_floor_raised_by_a_bystander_is_respected() {
     });
 }
 
-/// A producer claims two slots, another one the first of them again and stalls, and a third one asks for the second. It may
-/// find the floor laps behind, and then looks for what is published from that second slot on, in the middle of a claim.
-/// Allowed: it gets the slot once the first claim is committed. Forbidden: both write there at once.
+/// A producer claims two slots, a second one claims the first of them again and stalls, and a third one claims the
+/// second slot. The third one may find the floor laps behind, and then walk over the stamps from that second slot on,
+/// in the middle of a claim.
+/// Allowed: it gets the slot once the first claim is committed. Forbidden: two producers write it at once.
 #[test]
 fn a_walk_may_begin_in_the_middle_of_a_claim() {
     model(Mixed(1, Some(2)), "each slot of a claim passes on what was written there", || {
@@ -120,7 +121,7 @@ fn a_walk_may_begin_in_the_middle_of_a_claim() {
     });
 }
 
-/// A producer has claimed as the only one; then it is cloned, and both claim.
+/// A producer that has claimed as the only one is cloned, and both claim.
 /// Allowed: two events one after the other. Forbidden: both in one slot.
 #[test]
 fn a_producer_that_was_alone_respects_its_clone() {
@@ -135,8 +136,8 @@ fn a_producer_that_was_alone_respects_its_clone() {
     });
 }
 
-/// A claim dropped, one unwound, then one committed.
-/// Allowed: the reader gets the committed event, or nothing yet. Forbidden: what was in the other slots.
+/// One claim is dropped, one is unwound, and one is committed.
+/// Allowed: the reader gets the committed event, or no event yet. Forbidden: it gets one of the other slots.
 #[test]
 fn a_dropped_claim_is_never_delivered() {
     model(All, "slots of a claim that was dropped or unwound are skipped", || {
@@ -156,8 +157,8 @@ fn a_dropped_claim_is_never_delivered() {
     });
 }
 
-/// Skipped slots on their way through a chain of stages, then overwritten.
-/// Allowed: both stages get the committed event or nothing yet. Forbidden: the skipped one, at either stage.
+/// Skipped slots pass a chain of stages, and are then overwritten.
+/// Allowed: both stages get the committed event or no event yet. Forbidden: either stage gets the skipped slot.
 #[test]
 fn every_stage_of_a_chain_skips() {
     model(Within(3), "every stage looks at the skip bit", || {
@@ -175,8 +176,8 @@ fn every_stage_of_a_chain_skips() {
     });
 }
 
-/// Near the end of the range, and where stamps lose their topmost bit.
-/// Allowed: as without the wrap. Forbidden: a stamp that compares the wrong way round.
+/// The first sequence is `u64::MAX`, or the last one before stamps lose their highest bit.
+/// Allowed: as without the wrap-around. Forbidden: a stamp that compares the wrong way round.
 #[test]
 fn stamps_go_on_across_the_end_of_the_range() {
     for first in [u64::MAX, (1 << 63) - 1] {
@@ -193,8 +194,8 @@ fn stamps_go_on_across_the_end_of_the_range() {
     }
 }
 
-/// A ring with a reader goes several laps before anybody asks what is published.
-/// Allowed: all of it. Forbidden: less, because nobody looked for laps.
+/// A ring with a reader runs several laps before the published position is read.
+/// Allowed: the position after all published events. Forbidden: a lower one, because the floor is laps behind.
 #[test]
 fn what_is_published_is_known_laps_later() {
     model(All, "what is published is found also by who looks laps later", || {
@@ -212,8 +213,8 @@ fn what_is_published_is_known_laps_later() {
     });
 }
 
-/// A reader reads an event, and passes the skipped slot behind it.
-/// Allowed: the producer writes where it has read or passed. Forbidden: a write beside the read.
+/// A reader reads an event, and passes the skipped slot after it.
+/// Allowed: the producer writes where the reader has read or passed. Forbidden: a write during the read.
 #[test]
 fn what_was_read_before_a_skipped_slot_was_read() {
     model(Within(3), "passing a skipped slot passes on what was read before it", || {

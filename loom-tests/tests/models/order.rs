@@ -1,9 +1,10 @@
-//! Stages that read further on than they let through: newcomers that start late behind slow ones, and seeks forward.
+//! Stages whose next sequence is ahead of their published position: newcomers that start late after slow stages, and
+//! seeks forward.
 
 use crate::support::*;
 use slipring_ring::{Builder, ConsumerMut, Ring, Sequence, Single, SingleProducer, Stage, Start};
 
-/// A ring whose stage `check` changes events; one is published.
+/// Builds a ring whose stage `check` changes events, with one event published.
 fn unchecked(behind: &[(&str, &str)]) -> (SingleProducer<u64>, Ring<u64, Single>, ConsumerMut<u64, Single>) {
     let mut builder = Builder::single(1, || 0u64);
     builder.poll_mut(Stage::new("check").wait(park()));
@@ -22,8 +23,9 @@ fn change(check: &mut ConsumerMut<u64, Single>) {
     }
 }
 
-/// A newcomer begins behind an event that a stage still changes, and another newcomer stands behind it.
-/// Allowed: the second one gets the event once it is changed. Forbidden: before, a read beside the change.
+/// A newcomer begins after an event that a stage is still changing, and another newcomer is ordered after it.
+/// Allowed: the second newcomer gets the event once it is changed. Forbidden: it gets the event before, or reads during
+/// the change.
 #[test]
 fn a_newcomer_that_passes_over_lets_nothing_through_early() {
     model_of_gates(Within(2), "what a newcomer passes over goes through after the stage before", || {
@@ -44,8 +46,9 @@ fn a_newcomer_that_passes_over_lets_nothing_through_early() {
     });
 }
 
-/// A stage seeks forward over an event that the one before still changes.
-/// Allowed and forbidden as before.
+/// A stage seeks forward past an event that the stage before is still changing, and another stage is ordered after it.
+/// Allowed: the later stage gets the event once it is changed. Forbidden: it gets the event before, or reads during the
+/// change.
 #[test]
 fn what_a_seek_forward_passes_over_goes_through_in_order() {
     model(Within(3), "what a seek forward passes over goes through after the stage before", || {
@@ -65,9 +68,9 @@ fn what_a_seek_forward_passes_over_goes_through_in_order() {
     });
 }
 
-/// The ring ends while a stage has something to let through that it does not read.
-/// Allowed: it is told the end when that is through, and the stage behind it gets the event. Forbidden: that the end comes
-/// first.
+/// The ring ends while a stage has not yet let through an event that it skips.
+/// Allowed: the stage is told the end after it has let the event through, and the later stage gets the event.
+/// Forbidden: the end comes first.
 #[test]
 fn the_end_comes_after_what_was_passed_over() {
     model_of_gates(Within(2), "nobody is told the end before what it passes over is through", || {
@@ -88,8 +91,8 @@ fn the_end_comes_after_what_was_passed_over() {
     });
 }
 
-/// A stage sleeps behind one that reads nothing and only lets through; that one sleeps too.
-/// Allowed: both are woken. Forbidden: that either sleeps on.
+/// A stage sleeps after a stage that skips the event and only lets it through, and that stage sleeps too.
+/// Allowed: both are woken. Forbidden: either sleeps on.
 #[test]
 fn whoever_sleeps_behind_one_that_passes_over_is_woken() {
     model_of_sleep(Within(1), "letting through wakes whoever stands behind", || {
@@ -109,8 +112,9 @@ fn whoever_sleeps_behind_one_that_passes_over_is_woken() {
     });
 }
 
-/// A stage behind one that changes events seeks back while that one changes the next event.
-/// Allowed: it is given what was changed, again or for the first time. Forbidden: before, a read beside the change.
+/// A stage seeks back while the stage before it changes the next event.
+/// Allowed: it gets changed events, again or for the first time. Forbidden: it gets an unchanged event, or reads during
+/// the change.
 #[test]
 fn a_seek_back_behind_a_stage_is_given_nothing_early() {
     model_of_gates(Within(2), "who seeks back behind a stage is given only what that stage let through", || {

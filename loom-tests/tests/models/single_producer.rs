@@ -4,9 +4,9 @@ use crate::support::*;
 use slipring_ring::{Builder, Sequence};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// One producer, one reader, capacity 1, two events: each write must be seen, and each read must be done before the
-/// slot is written again.
-/// Allowed: the reader gets the first event, or both, or none. Forbidden: any other value, a read beside a write.
+/// One producer publishes two events, with one reader and capacity 1. The reader must see each write, and finish each
+/// read before its slot is written again.
+/// Allowed: the reader gets the first event, both, or none. Forbidden: any other value, a read during a write.
 #[test]
 fn what_is_published_is_read_and_then_overwritten() {
     model(All, "written before read, read before overwritten", || {
@@ -20,7 +20,8 @@ fn what_is_published_is_read_and_then_overwritten() {
     });
 }
 
-/// Capacity 2, three events, a reader that takes one at a time: the producer's cached limit is used and renewed.
+/// Three events at capacity 2, and a reader that takes one at a time: the producer's cached limit is used and
+/// refreshed.
 /// Allowed: up to three events, in order. Forbidden: a third write before the first read.
 #[test]
 fn a_cached_limit_is_never_too_high() {
@@ -35,8 +36,9 @@ fn a_cached_limit_is_never_too_high() {
     });
 }
 
-/// Claims of two: committed, dropped, and unwound.
-/// Allowed: the reader gets both committed events or none of them. Forbidden: anything of the other claims, a part.
+/// Claims of two slots are committed, dropped and unwound.
+/// Allowed: the reader gets both committed events or none of them. Forbidden: an event of the other claims, a part of a
+/// claim.
 #[test]
 fn a_claim_is_published_whole_or_not_at_all() {
     model(All, "a claim is published whole or not at all", || {
@@ -55,8 +57,8 @@ fn a_claim_is_published_whole_or_not_at_all() {
     });
 }
 
-/// The first sequence is the last number there is.
-/// Allowed: as without the wrap. Forbidden: a position that compares the wrong way round.
+/// The first sequence is `u64::MAX`.
+/// Allowed: as without the wrap-around. Forbidden: a position that compares the wrong way round.
 #[test]
 fn positions_go_on_across_the_end_of_the_range() {
     model(All, "positions compare across the end of the range", || {
@@ -71,8 +73,9 @@ fn positions_go_on_across_the_end_of_the_range() {
     });
 }
 
-/// `retain(1)` at capacity 2: what is retained is not overwritten under a newcomer that starts there.
-/// Allowed: the newcomer starts at the first or a later event and reads on from there. Forbidden: a read beside a write.
+/// `retain(1)` at capacity 2: a retained event is not overwritten while a newcomer starts there.
+/// Allowed: the newcomer starts at the first or a later event and continues from there. Forbidden: a read during a
+/// write.
 #[test]
 fn what_is_retained_can_still_be_read() {
     model_of_gates(Mixed(2, None), "a newcomer reads what is retained", || {
@@ -90,8 +93,8 @@ fn what_is_retained_can_still_be_read() {
     });
 }
 
-/// A reader gives the first of two slots back in the middle of its batch.
-/// Allowed: the producer writes there once it was read. Forbidden: a write beside the read.
+/// A reader releases the first of two slots in the middle of its batch.
+/// Allowed: the producer writes there after the read. Forbidden: a write during the read.
 #[test]
 fn what_is_released_in_a_batch_was_read() {
     model(All, "what a batch gives back in its middle was read before", || {
@@ -110,8 +113,8 @@ fn what_is_released_in_a_batch_was_read() {
     });
 }
 
-/// A reader seeks past an event after it read the one before.
-/// Allowed: the producer writes where it has read or passed. Forbidden: a write beside the read.
+/// A reader reads an event, and seeks past the next one.
+/// Allowed: the producer writes where the reader has read or passed. Forbidden: a write during the read.
 #[test]
 fn what_was_read_before_a_seek_forward_was_read() {
     model(All, "a seek forward passes on what was read before it", || {
@@ -128,8 +131,8 @@ fn what_was_read_before_a_seek_forward_was_read() {
     });
 }
 
-/// A producer publishes, a reader reads, and somebody asks where all stand.
-/// Allowed: any moment. Forbidden: a reader that stands beyond what is published.
+/// A producer publishes, a reader reads, and a third thread reads the positions.
+/// Allowed: the positions of any moment. Forbidden: a reader's position beyond the published one.
 #[test]
 fn no_reader_is_told_to_stand_beyond_what_is_published() {
     model(Within(2), "who asks for positions sees what the readers have read as published", || {

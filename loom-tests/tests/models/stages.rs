@@ -1,4 +1,5 @@
-//! Stages behind stages: what one passed on, the next one sees, and producers wait for the last.
+//! Stages after stages: a stage sees what the stage before has written and passed, and producers wait for the last
+//! stage.
 
 use crate::support::*;
 use slipring_ring::{Builder, Sequence, Stage};
@@ -7,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed as COUNT};
 use std::time::Duration;
 
-/// Producer, a stage, a stage behind it, capacity 1, two events.
-/// Allowed: the second stage gets at most what the first one passed. Forbidden: a read beside a write.
+/// A producer, a stage and a later stage at capacity 1, with two events.
+/// Allowed: the later stage gets at most the events that the first one passed. Forbidden: a read during a write.
 #[test]
 fn a_stage_reads_only_what_the_one_before_has_passed() {
     model(Within(3), "a stage reads behind the one before, and gates", || {
@@ -22,8 +23,8 @@ fn a_stage_reads_only_what_the_one_before_has_passed() {
     });
 }
 
-/// The first stage changes the event.
-/// Allowed: the second stage gets the changed event. Forbidden: the unchanged one, a read beside the change.
+/// The first of two stages changes the event.
+/// Allowed: the later stage gets the changed event. Forbidden: the unchanged event, a read during the change.
 #[test]
 fn what_a_mutable_stage_changed_is_seen_behind_it() {
     model(All, "a change is seen by the stage behind", || {
@@ -47,8 +48,9 @@ fn what_a_mutable_stage_changed_is_seen_behind_it() {
     });
 }
 
-/// A diamond: two stages side by side, one behind both, and a producer that wants the slot back.
-/// Allowed: the last stage gets what both passed. Forbidden: what only one of them passed, a read beside a write.
+/// A diamond: two parallel stages, one stage after both, and a producer that needs the slot again.
+/// Allowed: the last stage gets an event that both passed. Forbidden: an event that only one of them passed, a read
+/// during a write.
 #[test]
 fn a_diamond_is_read_behind_both_sides() {
     model(Mixed(1, Some(2)), "behind two stages is behind the slower one", || {
@@ -64,9 +66,9 @@ fn a_diamond_is_read_behind_both_sides() {
     });
 }
 
-/// A handler that flushes at the end of a batch; a skipped slot follows the only event, sooner or later.
-/// Allowed: the handler gets the event and is told that it is the last one of its batch. Forbidden: that the skipped slot
-/// is.
+/// A handler flushes at the end of each batch, and a skipped slot follows the only event, sooner or later.
+/// Allowed: the handler gets the event as the last one of its batch. Forbidden: the skipped slot counts as the last
+/// one.
 #[test]
 fn the_end_of_a_batch_is_told_though_skipped_slots_follow() {
     model_of_sleep(Within(1), "the last event of a batch is told, though skipped slots follow", || {

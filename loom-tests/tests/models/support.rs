@@ -1,4 +1,4 @@
-//! How a model is run: bounded or to exhaustion, with bells or without, and what it must say at the end.
+//! Running a model: bounds, the fences that are left out, and the line that it must print at the end.
 
 use slipring_ring::fence::quiet::{self, Quiet};
 use slipring_ring::{
@@ -10,33 +10,33 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use loom::thread;
 
-/// How far the schedules are explored; every store that a load may see is, in any case. A quick run goes less far.
+/// How many schedules are explored. In any case, a load tries every store that it may see. A quick run explores less.
 #[derive(Clone, Copy)]
 pub enum Explore {
     /// Every schedule.
     All,
-    /// Every schedule with so many preemptions at most.
+    /// Every schedule with at most this many preemptions.
     Within(usize),
-    /// Both: every schedule with so many preemptions at most, and, to this bound, those that loom tries by itself. What
-    /// it leaves out then is told in `ring/src/thorough.rs`.
+    /// Two rounds: every schedule with at most this many preemptions, and then, up to the bound, the schedules that
+    /// loom tries by itself. `ring/src/thorough.rs` describes which ones loom leaves out.
     Mixed(usize, Bound),
 }
 pub use Explore::{All, Mixed, Within};
 
-/// Of preemptions. None: any number of them.
+/// The most preemptions; `None` for any number.
 pub type Bound = Option<usize>;
 
-/// A model in which nobody sleeps, joins or evicts: light fences are nothing, as beside `membarrier(2)`.
+/// Runs a model in which no thread sleeps, joins or evicts. Light fences are left out, as with `membarrier(2)`.
 pub fn model(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
     check(explore, Quiet::Everything, property, run);
 }
 
-/// A model in which somebody joins or evicts, but nobody sleeps: bells are nothing.
+/// Runs a model in which a thread joins or evicts, but no thread sleeps. The fences of bells are left out.
 pub fn model_of_gates(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
     check(explore, Quiet::Bells, property, run);
 }
 
-/// A model in which somebody sleeps.
+/// Runs a model in which a thread sleeps. No fences are left out.
 pub fn model_of_sleep(explore: Explore, property: &str, run: impl Fn() + Send + Sync + 'static) {
     check(explore, Quiet::Nothing, property, run);
 }
@@ -63,15 +63,15 @@ fn check(explore: Explore, leave_out: Quiet, property: &str, run: impl Fn() + Se
     completed(iterations, &explored, property);
 }
 
-/// Says that there is no schedule left: the runner requires this line.
+/// Prints that all schedules were explored. The runner requires this line.
 pub fn completed(iterations: usize, explored: &str, property: &str) {
     println!("\nCompleted in {iterations} iterations | {explored} | {property}");
 }
 
-/// Explores every schedule to a bound; how many there were.
+/// Explores every schedule up to a bound of preemptions. Returns the count of schedules.
 pub fn explore_to(bound: Bound, run: Arc<impl Fn() + Send + Sync + 'static>) -> usize {
     let mut builder = loom::model::Builder::new();
-    // Those two would end a model early and let it pass.
+    // These two limits would end a model early and let it pass.
     (builder.max_duration, builder.max_permutations) = (None, None);
     builder.preemption_bound = bound;
     builder.max_branches = 10_000;
@@ -84,22 +84,22 @@ pub fn explore_to(bound: Bound, run: Arc<impl Fn() + Send + Sync + 'static>) -> 
     iterations.load(Ordering::Relaxed)
 }
 
-/// Sleeps at the first empty look.
+/// A wait strategy that sleeps after the first empty look.
 pub fn park() -> Wait {
     Wait::spin_then_park().spins(0).yields(0).pause(0)
 }
 
-/// What every producer of these models writes into the slot of `sequence`.
+/// The value that every producer of these models writes into the slot of `sequence`.
 pub fn value_of(sequence: Sequence) -> u64 {
     sequence.0.wrapping_mul(10).wrapping_add(7)
 }
 
-/// Claims `len` slots if there is room, fills and publishes them.
+/// Claims `len` slots if there is room, fills them and publishes them.
 pub fn put<K: Kind>(producer: &mut Producer<u64, K>, len: usize) -> Result<Sequences, ClaimError> {
     Ok(fill(producer.try_claim(len)?)?)
 }
 
-/// The same, but waits for room.
+/// As [`put`], but waits for room.
 pub fn put_wait<K: Kind>(producer: &mut Producer<u64, K>, len: usize) -> Result<Sequences, ClaimError> {
     Ok(fill(producer.claim(len)?)?)
 }
@@ -112,22 +112,23 @@ pub fn fill<K: Kind>(mut claim: Claim<'_, u64, K>) -> Result<Sequences, Closed> 
     claim.commit()
 }
 
-/// Polls once, and checks that what comes follows without a gap and is what was written there. How many came.
+/// Polls once, and checks that the events have consecutive sequences and the written values. Returns their count.
 pub fn get<K: Kind>(consumer: &mut Consumer<u64, K>, limit: usize) -> u64 {
     consumer.poll(limit).map_or(0, |batch| check_batch(batch, true))
 }
 
-/// The same with skipped slots in between.
+/// As [`get`], but allows skipped slots in between.
 pub fn get_some<K: Kind>(consumer: &mut Consumer<u64, K>, limit: usize) -> u64 {
     consumer.poll(limit).map_or(0, |batch| check_batch(batch, false))
 }
 
-/// Waits for at least one event. None once the ring has ended.
+/// Waits for at least one event and checks the batch as [`get`] does. Returns the count of events; `None` if the ring
+/// has ended.
 pub fn get_wait<K: Kind>(consumer: &mut Consumer<u64, K>, limit: usize) -> Option<u64> {
     consumer.poll_wait(limit).ok().map(|batch| check_batch(batch, true))
 }
 
-/// Checks what a batch brings, without a gap if `gapless`. How many events there were.
+/// Checks the events of a batch, which must have consecutive sequences if `gapless`. Returns their count.
 pub fn check_batch<K: Kind>(mut batch: Batch<'_, u64, K>, gapless: bool) -> u64 {
     let mut next = batch.position();
     let mut count = 0;
@@ -143,17 +144,17 @@ pub fn check_batch<K: Kind>(mut batch: Batch<'_, u64, K>, gapless: bool) -> u64 
     count
 }
 
-/// A ring with one producer and these polled stages, each behind those named with it.
+/// A ring with one producer and these polled stages, each ordered after the stages named with it.
 pub fn single(capacity: usize, stages: &[(&str, &[&str])]) -> (SingleProducer<u64>, Ring<u64, Single>) {
     declare(Builder::single(capacity, || 0), stages).build().unwrap()
 }
 
-/// The same for several producers.
+/// As [`single`], for several producers.
 pub fn multi(capacity: usize, stages: &[(&str, &[&str])]) -> (MultiProducer<u64>, Ring<u64, Multi>) {
     declare(Builder::multi(capacity, || 0), stages).build().unwrap()
 }
 
-/// Declares polled stages that park at once.
+/// Declares polled stages that sleep after the first empty look.
 pub fn declare<K: Kind>(mut builder: Builder<u64, K>, stages: &[(&str, &[&str])]) -> Builder<u64, K> {
     for (name, after) in stages {
         builder.poll(Stage::new(*name).after(after.iter().copied()).wait(park()));
@@ -161,7 +162,8 @@ pub fn declare<K: Kind>(mut builder: Builder<u64, K>, stages: &[(&str, &[&str])]
     builder
 }
 
-/// Polls so often on a thread of its own. The consumer comes back with the count: as long as it lives, it gates.
+/// Polls `polls` times on a thread of its own. The thread returns the consumer with the count of events, because a
+/// dropped consumer would no longer gate.
 pub fn reading<K: Kind>(mut consumer: Consumer<u64, K>, polls: usize, limit: usize) -> Reading<K> {
     thread::spawn(move || {
         let count = (0..polls).map(|_| get_some(&mut consumer, limit)).sum();
@@ -170,7 +172,7 @@ pub fn reading<K: Kind>(mut consumer: Consumer<u64, K>, polls: usize, limit: usi
 }
 pub type Reading<K> = thread::JoinHandle<(u64, Consumer<u64, K>)>;
 
-/// How many events a reader got.
+/// The count of events that a reader got.
 pub fn count<K: Kind>(reading: Reading<K>) -> u64 {
     reading.join().unwrap().0
 }

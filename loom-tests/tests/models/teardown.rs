@@ -1,4 +1,4 @@
-//! Taking a ring down: every event is dropped once, whoever goes last, and a managed stage ends.
+//! Dropping a ring: every event is dropped once, in whatever order the handles go, and a managed stage ends.
 
 use crate::support::*;
 use slipring_ring::{Builder, Sequence};
@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Producer, reader and handle go on threads of their own, in any order, with one event unread.
-/// Allowed: the last one to go drops both events. Forbidden: twice, or never, or under somebody's eyes.
+/// Producer, reader and handle are dropped on threads of their own, in any order, with one event unread.
+/// Allowed: the last drop drops both events. Forbidden: an event is dropped twice, never, or while it is being read.
 #[test]
 fn every_event_is_dropped_once() {
     model(Within(3), "every event is dropped once, whoever goes last", || {
@@ -30,8 +30,8 @@ fn every_event_is_dropped_once() {
     });
 }
 
-/// A managed stage on a thread of its own, one event, shutdown.
-/// Allowed: the handler gets the event, and the report says so. Forbidden: a hang, an event that is left.
+/// A managed stage gets one event, and the ring is shut down.
+/// Allowed: the handler gets the event, and the report says so. Forbidden: a hang, an unread event.
 #[test]
 fn shutdown_drains_a_managed_stage() {
     model_of_sleep(Within(1), "shutdown drains a managed stage and ends its thread", || {

@@ -1,12 +1,13 @@
-//! Parking and being woken: nobody sleeps while there is something for them. A lost wake-up is a deadlock here.
+//! Parking and waking: no thread sleeps while it could continue. A lost wake-up is a deadlock here.
 //!
-//! Everybody who waits parks at the first empty look. Nobody leaves before all have what they wait for: leaving rings.
+//! Every waiting thread parks after the first empty look. No producer or consumer is dropped before all threads have
+//! what they wait for, because a drop rings bells.
 
 use crate::support::*;
 use slipring_ring::{Builder, Sequence, Stage};
 
-/// A consumer that parks, a producer that publishes one event and goes on holding the ring open.
-/// Allowed: the consumer finds it at its first or second look, or is woken. Forbidden: it sleeps on.
+/// A consumer parks, and a producer publishes one event and is not dropped.
+/// Allowed: the consumer finds the event at its first or second look, or is woken. Forbidden: it sleeps on.
 #[test]
 fn a_parked_consumer_is_woken_by_a_publish() {
     model_of_sleep(All, "a publish wakes a parked consumer", || {
@@ -18,7 +19,7 @@ fn a_parked_consumer_is_woken_by_a_publish() {
     });
 }
 
-/// The same with two producers, of which either may be the one that the consumer needs next.
+/// A consumer parks, and two producers publish an event each, of which either may come first.
 /// Allowed: the consumer gets both events, in one batch or two. Forbidden: it sleeps while one is published.
 #[test]
 fn a_parked_consumer_is_woken_by_either_of_two_producers() {
@@ -41,7 +42,7 @@ fn a_parked_consumer_is_woken_by_either_of_two_producers() {
 }
 
 /// A producer parks on a full ring of one slot.
-/// Allowed: it finds room at a look, or is woken by the consumer's progress. Forbidden: it sleeps on.
+/// Allowed: it finds room at a look, or the consumer's progress wakes it. Forbidden: it sleeps on.
 #[test]
 fn a_parked_producer_is_woken_by_a_reader() {
     model_of_sleep(All, "progress of the slowest stage wakes a parked producer", || {
@@ -54,8 +55,8 @@ fn a_parked_producer_is_woken_by_a_reader() {
     });
 }
 
-/// Two producers park on a full ring; the reader gives both slots back at once.
-/// Allowed: both get through, in either order. Forbidden: one sleeps while there is room.
+/// Two producers park on a full ring, and the reader frees both slots at once.
+/// Allowed: both publish, in either order. Forbidden: one sleeps while there is room.
 #[test]
 fn two_parked_producers_are_both_woken() {
     model_of_sleep(Mixed(1, Some(2)), "each of two parked producers is woken", || {
@@ -71,8 +72,8 @@ fn two_parked_producers_are_both_woken() {
     });
 }
 
-/// A producer parks on a full ring with two readers: whoever is the slowest changes while it lies down.
-/// Allowed: it finds room once both have read. Forbidden: it sleeps at the bell of the one that has read already.
+/// A producer parks on a full ring with two readers. Which reader is slowest changes while it arms its bell.
+/// Allowed: it finds room once both have read. Forbidden: it sleeps at the bell of the reader that has read already.
 #[test]
 fn a_parked_producer_is_woken_whichever_reader_is_last() {
     model_of_sleep(Within(3), "a producer wakes whichever reader is last", || {
@@ -85,8 +86,8 @@ fn a_parked_producer_is_woken_whichever_reader_is_last() {
     });
 }
 
-/// A multi producer without any stage waits for another one's publish.
-/// Allowed: it finds room, or is woken by the commit. Forbidden: it sleeps on.
+/// A multi producer waits for another producer's publish, on a ring without stages.
+/// Allowed: it finds room, or the commit wakes it. Forbidden: it sleeps on.
 #[test]
 fn a_producer_parked_at_the_floor_is_woken_by_a_commit() {
     model_of_sleep(Within(3), "a commit wakes a producer that waits for the floor", || {
@@ -100,8 +101,8 @@ fn a_producer_parked_at_the_floor_is_woken_by_a_commit() {
     });
 }
 
-/// The same where the claim is dropped.
-/// Allowed: the skipped slot is room, and wakes. Forbidden: it sleeps on.
+/// A multi producer waits for another producer's claim, which is dropped, on a ring without stages.
+/// Allowed: it finds room in the skipped slot, or the drop wakes it. Forbidden: it sleeps on.
 #[test]
 fn a_producer_parked_at_the_floor_is_woken_by_a_dropped_claim() {
     model_of_sleep(Within(3), "a dropped claim wakes as a commit does", || {
@@ -115,8 +116,8 @@ fn a_producer_parked_at_the_floor_is_woken_by_a_dropped_claim() {
     });
 }
 
-/// A stage parks behind another one.
-/// Allowed: woken by the progress of the one before. Forbidden: it sleeps on.
+/// A stage parks after another stage.
+/// Allowed: the progress of the stage before wakes it. Forbidden: it sleeps on.
 #[test]
 fn a_stage_parked_behind_a_stage_is_woken() {
     model_of_sleep(All, "progress wakes the stage behind", || {
@@ -129,8 +130,8 @@ fn a_stage_parked_behind_a_stage_is_woken() {
     });
 }
 
-/// A stage parks behind two others: whoever is the slower one changes while it lies down.
-/// Allowed: woken once both have passed. Forbidden: it sleeps at the bell of the one that has passed already.
+/// A stage parks after two stages. Which of them is slower changes while it arms its bell.
+/// Allowed: it is woken once both have passed. Forbidden: it sleeps at the bell of the stage that has passed already.
 #[test]
 fn a_stage_parked_behind_two_is_woken_by_whichever_is_last() {
     model_of_sleep(Mixed(2, Some(3)), "whichever of two stages is last wakes the one behind", || {
@@ -143,8 +144,8 @@ fn a_stage_parked_behind_two_is_woken_by_whichever_is_last() {
     });
 }
 
-/// A producer parks because of a stage that leaves.
-/// Allowed: it finds room once the gate has gone. Forbidden: it sleeps on.
+/// A producer parks because of a stage's gate, and the stage leaves.
+/// Allowed: it finds room once the gate has left. Forbidden: it sleeps on.
 #[test]
 fn a_parked_producer_is_woken_by_a_stage_that_leaves() {
     model_of_sleep(Mixed(4, None), "a stage that leaves wakes a parked producer", || {
@@ -158,7 +159,7 @@ fn a_parked_producer_is_woken_by_a_stage_that_leaves() {
     });
 }
 
-/// A newcomer is pinned below a producer that parks; then it starts higher up, or reads on.
+/// A newcomer's pinned gate keeps a parked producer waiting; then the newcomer starts at a higher sequence, or reads.
 /// Allowed: the producer gets room once the newcomer and the reader have passed. Forbidden: it sleeps at the old gate.
 #[test]
 fn a_parked_producer_is_woken_by_a_newcomer() {
@@ -178,7 +179,7 @@ fn a_parked_producer_is_woken_by_a_newcomer() {
     });
 }
 
-/// Two workers park at the same bell for one event each.
+/// Two workers park at one bell, and each is to get one event.
 /// Allowed: each gets one. Forbidden: one sleeps on.
 #[test]
 fn parked_workers_are_all_woken() {
@@ -199,8 +200,8 @@ fn parked_workers_are_all_woken() {
     });
 }
 
-/// A ring of one slot, full of a claim that was dropped; a producer sleeps until there is room.
-/// Allowed: a reader passes the slot and wakes the producer. Forbidden: that it sleeps on.
+/// A ring of one slot is full of a dropped claim, and a producer sleeps until there is room.
+/// Allowed: a reader passes the slot and wakes the producer. Forbidden: the producer sleeps on.
 #[test]
 fn a_reader_that_passes_skipped_slots_wakes_producers() {
     model_of_sleep(Within(2), "skipped slots that are given back wake whoever waits for them", || {
@@ -216,8 +217,8 @@ fn a_reader_that_passes_skipped_slots_wakes_producers() {
     });
 }
 
-/// A producer sleeps until there is room, and a reader gives a slot back in the middle of its batch.
-/// Allowed: the producer wakes. Forbidden: it sleeps on though there is room.
+/// A producer sleeps until there is room, and a reader releases a slot in the middle of its batch.
+/// Allowed: the producer wakes. Forbidden: it sleeps on although there is room.
 #[test]
 fn a_release_in_a_batch_wakes_a_parked_producer() {
     model_of_sleep(All, "what a batch gives back in its middle wakes whoever waits for it", || {
@@ -237,8 +238,8 @@ fn a_release_in_a_batch_wakes_a_parked_producer() {
     });
 }
 
-/// A producer sleeps at the gate of a stage that is evicted.
-/// Allowed: the producer wakes and has room. Forbidden: it sleeps on at a gate that has gone.
+/// A producer sleeps because of a stage's gate, and the stage is evicted.
+/// Allowed: the producer wakes and has room. Forbidden: it sleeps on although the gate has left.
 #[test]
 fn a_parked_producer_is_woken_by_an_eviction() {
     model_of_sleep(All, "an eviction wakes whoever waits for the gate", || {
@@ -252,8 +253,8 @@ fn a_parked_producer_is_woken_by_an_eviction() {
     });
 }
 
-/// The same where the eviction met a batch, which ends unread.
-/// Allowed and forbidden as before.
+/// A producer sleeps because of a stage's gate. The stage's eviction is refused because of a batch, which ends unread.
+/// Allowed: the producer wakes and has room. Forbidden: it sleeps on although the gate has left.
 #[test]
 fn a_parked_producer_is_woken_by_the_end_of_an_evicted_batch() {
     model_of_sleep(All, "the end of an evicted stage's batch wakes whoever waits for the gate", || {
@@ -269,8 +270,10 @@ fn a_parked_producer_is_woken_by_the_end_of_an_evicted_batch() {
     });
 }
 
-/// A reader seeks back to the second of two events beside one that has read none; the producer sleeps at the reader's pin.
-/// Allowed: the producer wakes when the pin is let go, or when the other one reads. Forbidden: it sleeps on though there is room.
+/// A reader seeks back to the second of two events, beside a reader that has read none. A producer sleeps because of
+/// the seeking reader's pinned gate.
+/// Allowed: the producer wakes when the gate moves to its start, or when the other reader reads. Forbidden: it sleeps
+/// on although there is room.
 #[test]
 fn a_producer_parked_at_the_pin_of_a_seek_is_woken() {
     model_of_sleep(Mixed(1, Some(2)), "a seek back wakes whoever waits for its pin", || {

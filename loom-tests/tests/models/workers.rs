@@ -1,4 +1,4 @@
-//! Work sharing: each event to exactly one worker, and nobody passes what a worker has in hand.
+//! Work sharing: each event goes to exactly one worker, and no stage or producer passes a worker's unfinished event.
 
 use crate::support::*;
 use slipring_ring::{Builder, Kind, Multi, Producer, Ring, Single, Stage, Worker};
@@ -9,7 +9,7 @@ fn pool(capacity: usize, workers: usize) -> (Producer<u64, Single>, Ring<u64, Si
     builder.build().unwrap()
 }
 
-/// Takes once, and checks what it gets. How many.
+/// Takes once, and checks the events. Returns their count.
 fn take<K: Kind>(worker: &mut Worker<u64, K>, limit: usize) -> u64 {
     let mut count = 0;
     if let Ok(taken) = worker.take(limit) {
@@ -21,8 +21,8 @@ fn take<K: Kind>(worker: &mut Worker<u64, K>, limit: usize) -> u64 {
     count
 }
 
-/// Two workers and two events.
-/// Allowed: each event is taken once, by either. Forbidden: twice, or never, or before it was written.
+/// Two workers take two events.
+/// Allowed: each event is taken once, by either. Forbidden: twice, never, or before it was written.
 #[test]
 fn each_event_is_taken_once() {
     model(Within(3), "each event is taken by exactly one worker", || {
@@ -43,7 +43,7 @@ fn each_event_is_taken_once() {
 }
 
 /// A stage changes the event before a worker takes it.
-/// Allowed: the worker gets the changed event, or nothing. Forbidden: the unchanged one, a read beside the change.
+/// Allowed: the worker gets the changed event, or none. Forbidden: the unchanged event, a read during the change.
 #[test]
 fn what_a_mutable_stage_changed_is_seen_by_workers_behind_it() {
     model(All, "a change is seen by workers behind", || {
@@ -61,8 +61,8 @@ fn what_a_mutable_stage_changed_is_seen_by_workers_behind_it() {
     });
 }
 
-/// One slot, two workers; the producer wants it back.
-/// Allowed: it is refused until the event is done with. Forbidden: a write beside a worker's read.
+/// Two workers at capacity 1, and a producer that needs the slot again.
+/// Allowed: it is refused until the event is finished. Forbidden: a write during a worker's read.
 #[test]
 fn what_a_worker_has_in_hand_is_not_overwritten() {
     model(Within(3), "no producer overwrites what a worker has in hand", || {
@@ -79,8 +79,9 @@ fn what_a_worker_has_in_hand_is_not_overwritten() {
     });
 }
 
-/// Two slots filled, two workers that take one each, and a producer that wants a slot back.
-/// Allowed: it gets the first slot once the first event is done with. Forbidden: because the second one is.
+/// Two workers take one of two events each, and a producer needs a slot again.
+/// Allowed: it gets the first slot once the first event is finished. Forbidden: it gets the first slot because the
+/// second event is finished.
 #[test]
 fn a_fast_worker_does_not_give_away_what_a_slow_one_has() {
     model(Within(2), "the slowest worker holds the stage back", || {
@@ -96,8 +97,8 @@ fn a_fast_worker_does_not_give_away_what_a_slow_one_has() {
     });
 }
 
-/// A stage behind two workers.
-/// Allowed: it gets what all before it are done with. Forbidden: what one of them still has in hand.
+/// A stage is ordered after two workers.
+/// Allowed: it gets events up to the first unfinished one. Forbidden: it gets an event that a worker has not finished.
 #[test]
 fn a_stage_behind_workers_waits_for_the_slowest() {
     model(Within(2), "a stage behind workers sees what all are done with", || {
@@ -121,7 +122,7 @@ fn a_stage_behind_workers_waits_for_the_slowest() {
     });
 }
 
-/// Marks that a model leaves for itself, outside of what it explores.
+/// Marks that a model sets for itself, outside the explored state.
 #[derive(Clone, Default)]
 struct Flags(std::sync::Arc<std::sync::Mutex<Vec<u64>>>);
 
@@ -135,14 +136,14 @@ impl Flags {
     }
 }
 
-/// A worker leaves with an event in hand, another one adopts it; the producer looks for room meanwhile.
-/// Allowed: the event is read once, before its slot is written again. Forbidden: a write beside the adopter's read.
+/// A worker leaves with unfinished events, another worker adopts them, and the producer looks for room meanwhile.
+/// Allowed: each event is read once, before its slot is written again. Forbidden: a write during the adopter's read.
 #[test]
 fn what_a_worker_leaves_behind_is_adopted_and_still_gates() {
     model(Within(3), "an orphan gates producers on its way to the adopter", || {
         let (mut producer, ring) = pool(2, 2);
         put(&mut producer, 2).unwrap();
-        // The places are given out from 0: the adopter's is looked at before the orphan's.
+        // Places are assigned from 0, so the adopter's place is read before the orphan's.
         let mut adopter = ring.worker("pool").unwrap();
         let mut leaver = ring.worker("pool").unwrap();
         let taken = leaver.take(2).unwrap();
@@ -155,8 +156,8 @@ fn what_a_worker_leaves_behind_is_adopted_and_still_gates() {
     });
 }
 
-/// A worker leaves while another one parks because everything is taken.
-/// Allowed: it is woken and adopts. Forbidden: it sleeps beside an orphan.
+/// A worker leaves while another one parks because all events are taken.
+/// Allowed: the parked worker is woken and adopts the orphan. Forbidden: it sleeps on although there is an orphan.
 #[test]
 fn a_parked_worker_is_woken_to_adopt() {
     model_of_sleep(Within(3), "what is left behind wakes a parked worker", || {
@@ -173,8 +174,8 @@ fn a_parked_worker_is_woken_to_adopt() {
     });
 }
 
-/// The last worker goes while the producer wants room.
-/// Allowed: the stage goes with it, and there is room. Forbidden: a write beside a read.
+/// The last worker is dropped while the producer waits for room.
+/// Allowed: the stage leaves with it, and there is room. Forbidden: a write during a read.
 #[test]
 fn the_last_worker_takes_the_stage_along() {
     model(Mixed(3, None), "the last worker takes the gate along", || {
@@ -188,8 +189,8 @@ fn the_last_worker_takes_the_stage_along() {
     });
 }
 
-/// Multi producers, whose stamps may be of a later lap when an unlucky worker looks.
-/// Allowed: each event once. Forbidden: an event of a later lap, or one twice.
+/// Workers of a ring with a multi producer, where a stamp may already be of a later lap when a slow worker reads it.
+/// Allowed: each event once. Forbidden: an event of a later lap, or an event twice.
 #[test]
 fn an_unlucky_worker_takes_nothing_stale() {
     model(Within(2), "a stale look at the counter takes nothing", || {
@@ -216,9 +217,9 @@ fn an_unlucky_worker_takes_nothing_stale() {
     });
 }
 
-/// One worker takes the only event, or both look at it at once, and the ring goes on; a newcomer joins meanwhile.
-/// Allowed: it starts where the workers stand or later. Forbidden: lower than a producer believed, so a write beside its
-/// read, another event.
+/// One or both of two workers look at the only event, the ring continues, and a newcomer joins meanwhile.
+/// Allowed: the newcomer starts at the workers' position or later. Forbidden: it starts below a producer's limit less
+/// the capacity, so that a write happens during its read; or it gets another event.
 #[test]
 fn a_newcomer_beside_workers_starts_no_lower_than_producers_believe() {
     model_of_gates(Mixed(1, Some(3)), "where workers stand never goes back under a newcomer", || {
@@ -234,8 +235,8 @@ fn a_newcomer_beside_workers_starts_no_lower_than_producers_believe() {
     });
 }
 
-/// A worker goes with an event unread when all are taken and the ring has ended.
-/// Allowed: the other one adopts it, then is told the end. Forbidden: that it is told the end before.
+/// A worker is dropped with an unfinished event, when all events are taken and the ring has ended.
+/// Allowed: the other worker adopts the event, then is told the end. Forbidden: it is told the end before.
 #[test]
 fn workers_are_told_the_end_when_all_is_done() {
     model_of_gates(All, "workers are told the end when everything is done, not when it is taken", || {
@@ -256,9 +257,9 @@ fn workers_are_told_the_end_when_all_is_done() {
     });
 }
 
-/// A ring of one slot, full of a claim that was dropped; a producer sleeps until there is room.
-/// Allowed: a worker passes the slot and wakes the producer, and gets its event. Forbidden: that it sleeps on, an event of
-/// the skipped slot.
+/// A ring of one slot is full of a dropped claim, and a producer sleeps until there is room.
+/// Allowed: a worker passes the slot, wakes the producer, and gets its event. Forbidden: the producer sleeps on, or the
+/// worker gets the skipped slot.
 #[test]
 fn a_worker_that_passes_skipped_slots_wakes_producers() {
     model_of_sleep(Within(2), "workers give skipped slots back and wake whoever waits for them", || {
@@ -277,8 +278,8 @@ fn a_worker_that_passes_skipped_slots_wakes_producers() {
     });
 }
 
-/// Workers on a ring with a claim that was dropped before an event and one behind it.
-/// Allowed: they get the events. Forbidden: a skipped slot.
+/// Two workers on a ring in which a dropped claim precedes each event.
+/// Allowed: they get the events. Forbidden: a worker gets a skipped slot.
 #[test]
 fn workers_are_given_no_skipped_slot() {
     model(Within(3), "no worker is given a skipped slot, and a limit counts events", || {
@@ -298,8 +299,8 @@ fn workers_are_given_no_skipped_slot() {
     });
 }
 
-/// A worker has done an event and looks for another one, which comes or does not; the producer wants the first slot.
-/// Allowed: it gets that slot. Forbidden: a write beside the worker's read.
+/// A worker finishes an event and looks for another one, which may or may not come; the producer needs the first slot.
+/// Allowed: the producer gets that slot. Forbidden: a write during the worker's read.
 #[test]
 fn what_a_worker_has_done_is_over_at_its_next_look() {
     model(Within(3), "a worker's next look passes on what it did before", || {
@@ -313,8 +314,8 @@ fn what_a_worker_has_done_is_over_at_its_next_look() {
     });
 }
 
-/// A worker leaves behind one of two events.
-/// Allowed: the producer gets the slot of the other one. Forbidden: a write beside the worker's read.
+/// A worker finishes one of two events and leaves the other.
+/// Allowed: the producer gets the slot of the finished event. Forbidden: a write during the worker's read.
 #[test]
 fn what_a_worker_has_done_is_over_when_it_leaves_the_rest() {
     model(Within(3), "a worker that leaves something behind passes on what it did", || {
@@ -330,8 +331,8 @@ fn what_a_worker_has_done_is_over_when_it_leaves_the_rest() {
     });
 }
 
-/// A worker does an event, and then adopts what another one left behind.
-/// Allowed: the producer gets the first slot. Forbidden: a write beside the worker's read.
+/// A worker finishes an event, and then adopts another worker's orphan.
+/// Allowed: the producer gets the first slot. Forbidden: a write during the worker's read.
 #[test]
 fn what_a_worker_has_done_is_over_when_it_adopts() {
     model(Within(3), "a worker that adopts passes on what it did before", || {
@@ -346,8 +347,8 @@ fn what_a_worker_has_done_is_over_when_it_adopts() {
     });
 }
 
-/// A worker does an event, and then passes a skipped slot, with an event behind it or none.
-/// Allowed: the producer gets the first slot. Forbidden: a write beside the worker's read.
+/// A worker finishes an event, and then passes a skipped slot, which may have an event after it.
+/// Allowed: the producer gets the first slot. Forbidden: a write during the worker's read.
 fn passes_a_skipped_slot(capacity: usize, behind: usize) {
     let mut builder = Builder::multi(capacity, || 0u64);
     builder.workers("pool", 1);

@@ -1,4 +1,4 @@
-//! Many producers and consumers at once, and consumers that come and go.
+//! Many producers and consumers at once, and consumers that join and leave.
 
 use crate::support::{check, thread};
 use slipring_ring::{Builder, Closed, Consumer, LossyRing, Multi, MultiProducer, Sequence, Stage, Start, Wait, Worker};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 const PRODUCERS: u64 = 3;
 const EVENTS: u64 = 4;
 
-/// Whose event it is, its number there, and a word that must fit both.
+/// The event's producer, its number among that producer's events, and a word that must fit both.
 #[derive(Clone, Copy, Debug, Default)]
 struct Event {
     producer: u64,
@@ -31,7 +31,8 @@ fn park() -> Wait {
     Wait::spin_then_park().spins(0).yields(0).pause(0)
 }
 
-/// What one reader saw: in order, whole, and each producer's events in the order in which it published them.
+/// The events that one reader saw. Checks that they are in order and whole, and that each producer's events come in the
+/// order in which it published them.
 #[derive(Default)]
 struct Seen {
     next: [u64; PRODUCERS as usize],
@@ -75,9 +76,9 @@ fn read(mut consumer: Consumer<Event, Multi>, limit: usize) -> (Seen, Closed) {
     }
 }
 
-/// Three producers, four consumers: two side by side, one behind both, and one that joins, reads a while and leaves,
-/// again and again.
-/// Allowed: each reads all from where it starts. Forbidden: a gap, a mixture, a wrong order, a hang.
+/// Three producers and four consumers: two in parallel, one after both, and one that repeatedly joins, reads for a
+/// while and leaves.
+/// Allowed: each consumer reads all events from its start. Forbidden: a gap, a mixed event, a wrong order, a hang.
 #[test]
 fn consumers_come_and_go_under_three_producers() {
     check(10_000, "three producers, four consumers, of which one comes and goes", || {
@@ -112,8 +113,9 @@ fn consumers_come_and_go_under_three_producers() {
     });
 }
 
-/// Three producers, of which one drops claims and panics while it fills; three readers in a chain; the last one is evicted.
-/// Allowed: what was committed is read by the first two; the third one hears of its eviction. Forbidden: anything of the
+/// Three producers, one of which drops claims and panics while it fills; two readers in a chain, and a third reader
+/// that is evicted.
+/// Allowed: the first two read the committed events; the third is told of its eviction. Forbidden: any slot of the
 /// dropped claims, a hang.
 #[test]
 fn dropped_claims_and_an_eviction() {
@@ -162,7 +164,7 @@ fn dropped_claims_and_an_eviction() {
             })
         });
         let mut slow = ring.consumer("slow").unwrap();
-        // It never reads what it holds, so that nothing moves before it is evicted.
+        // This reader never iterates its batches, so that its position does not move before it is evicted.
         let slow = thread::spawn(move || {
             loop {
                 match slow.poll_wait(1) {
@@ -182,8 +184,9 @@ fn dropped_claims_and_an_eviction() {
     });
 }
 
-/// Two producers, three workers of one stage, of which one leaves with events in hand, and a stage behind them.
-/// Allowed: each event is worked on once, and seen behind the workers afterwards. Forbidden: twice, never, or before.
+/// Two producers, three workers of one stage, one of which leaves with unfinished events, and a stage after them.
+/// Allowed: each event is handled by one worker, and seen by the later stage afterwards. Forbidden: it is handled twice
+/// or never, or seen before.
 #[test]
 fn workers_leave_and_others_adopt() {
     check(10_000, "workers that leave with events in hand", || {
@@ -229,8 +232,8 @@ fn workers_leave_and_others_adopt() {
     });
 }
 
-/// A lossy ring: two writers, two readers that wait.
-/// Allowed: any whole events in order. Forbidden: read and lost together are not what was written.
+/// A lossy ring with two writers, and two readers that wait.
+/// Allowed: any whole events in order. Forbidden: the counts of read and lost events do not add up to the written ones.
 #[test]
 fn lossy_readers_count_what_they_miss() {
     check(10_000, "two lossy writers, two readers", || {

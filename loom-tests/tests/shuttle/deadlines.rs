@@ -1,4 +1,4 @@
-//! The forms with a deadline, on a clock that each look moves on.
+//! Methods with a deadline, on a clock that each reading advances.
 
 use crate::support::{check, thread};
 use slipring_ring::{Builder, ClaimError, Instant, LossyRing, Stage, Start, Wait};
@@ -12,8 +12,8 @@ fn soon(microseconds: u64) -> Instant {
     Instant::now().checked_add(Duration::from_micros(microseconds)).unwrap()
 }
 
-/// Two producers want the one slot until a deadline, and a reader takes its time.
-/// Allowed: a claim goes through, or the error names the reader. Forbidden: a hang, an event that is lost or comes twice.
+/// Two producers claim the only slot with a deadline, and a reader is slow.
+/// Allowed: a claim succeeds, or the error names the reader. Forbidden: a hang, an event that is lost or read twice.
 #[test]
 fn publish_until_goes_through_or_names_the_slowest() {
     check(10_000, "publish_until goes through or names the slowest stage", || {
@@ -29,7 +29,7 @@ fn publish_until_goes_through_or_names_the_slowest() {
                     for _ in 0..2 {
                         match producer.publish_until(soon(30), |event| *event = 7) {
                             Ok(_) => published += 1,
-                            // Without a name: it was another producer's publish that was missing.
+                            // No name: another producer's publish was missing.
                             Err(ClaimError::TimedOut { by }) => assert!(by.is_none_or(|by| by == "reader")),
                             Err(other) => panic!("{other}"),
                         }
@@ -52,8 +52,8 @@ fn publish_until_goes_through_or_names_the_slowest() {
     });
 }
 
-/// Nobody reads, and somebody looks at the positions: the deadline passes.
-/// Allowed: the error that names the reader, after the deadline. Forbidden: before it, or never.
+/// A producer waits on a full ring that is not read, while another thread reads the positions.
+/// Allowed: after the deadline, the error that names the reader. Forbidden: the error before the deadline, or never.
 #[test]
 fn a_full_ring_lets_the_deadline_pass() {
     check(5_000, "a deadline passes on a full ring", || {
@@ -74,8 +74,8 @@ fn a_full_ring_lets_the_deadline_pass() {
     });
 }
 
-/// A reader and two workers wait until a deadline, again and again, for what a producer publishes meanwhile.
-/// Allowed: nothing when the deadline has passed. Forbidden: nothing before it has, an event that is lost.
+/// A reader and two workers wait with deadlines, again and again, while a producer publishes.
+/// Allowed: no event after the deadline has passed. Forbidden: no event before it has passed, a lost event.
 #[test]
 fn poll_until_and_take_until_give_events_or_the_deadline() {
     check(10_000, "poll_until and take_until give events, or nothing once it is time", || {
@@ -115,8 +115,8 @@ fn poll_until_and_take_until_give_events_or_the_deadline() {
     });
 }
 
-/// A lossy reader waits until a deadline.
-/// Allowed: the event, or nothing once it is time. Forbidden: nothing before, or for ever.
+/// A lossy reader waits with a deadline.
+/// Allowed: the event, or none after the deadline. Forbidden: none before the deadline, or a hang.
 #[test]
 fn read_until_gives_the_event_or_the_deadline() {
     check(10_000, "read_until gives an event, or nothing once it is time", || {

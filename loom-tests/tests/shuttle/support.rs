@@ -1,15 +1,15 @@
-//! How a test is run: under which schedulers, how often, and again.
+//! Running a test under shuttle: schedulers, count of runs, and replay.
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
 pub use shuttle::thread;
 
-/// How many preemptions a bug may need at most, for the scheduler that looks for such bugs.
+/// The most preemptions that a bug may need to be found by the PCT scheduler.
 const DEPTH: usize = 3;
 
-/// Runs `run` so often under each of the two schedulers, less often if it is to be quick. With `SLIPRING_SCHEDULE`, what a
-/// failure printed, it runs once, in that order.
+/// Runs `run` `times` times under each of the two schedulers, a tenth as often in a quick run. If `SLIPRING_SCHEDULE`
+/// holds the schedule that a failure printed, runs `run` once with that schedule.
 pub fn check(times: usize, property: &str, run: impl Fn() + Send + Sync + Copy + 'static) {
     if let Ok(schedule) = std::env::var("SLIPRING_SCHEDULE") {
         shuttle::replay(run, &schedule);
