@@ -50,7 +50,7 @@ pub enum BuildError {
     /// Two stages have one name.
     #[error("there is a stage called {name:?} already: give each its own name")]
     NameTaken {
-        /// The name.
+        /// The name in use.
         name: String,
     },
     /// A stage is ordered after a stage that the ring does not have.
@@ -236,13 +236,13 @@ pub enum StageError {
     /// The ring has no stage of this name.
     #[error("there is no stage called {name:?}")]
     Unknown {
-        /// The name.
+        /// The requested name.
         name: String,
     },
     /// The stage is not polled, was taken already, or has the other kind of access.
     #[error("the consumer of {name:?} is not here to take: it was taken before, or is not polled in this way")]
     NotHere {
-        /// The name.
+        /// The stage's name.
         name: String,
     },
     /// Another stage is ordered after it.

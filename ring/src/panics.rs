@@ -41,7 +41,7 @@ impl fmt::Display for Panic {
 
 /// Runs `work`, and returns its panic as an error.
 pub fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
-    // The culprit of a panic that is unwinding this thread while a destructor runs `work`.
+    // A destructor may run `work` while another panic unwinds this thread. That panic's culprit is kept for it.
     let outer = CULPRIT.take().filter(|_| std::thread::panicking());
     let done = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let caught = Panic { culprit: CULPRIT.take(), message: message(&*panic) };

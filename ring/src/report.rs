@@ -16,7 +16,7 @@ pub struct Positions {
     pub published: Sequence,
     /// The next sequence to be claimed. For a single producer it equals `published`.
     pub claimed: Sequence,
-    /// Count of slots that hold events which a stage has not read, or which are retained, or claims.
+    /// Count of slots in use: claimed, published and unread by a stage, or retained.
     pub fill: u64,
     /// Count of slots that can be claimed.
     pub free: u64,

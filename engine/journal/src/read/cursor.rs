@@ -50,6 +50,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// Creates a cursor.
+    ///
     /// # Errors
     /// The journal does not know the partition, or the start lies outside its kept offsets.
     pub(crate) fn new(shared: &Shared, partition: PartitionId, start: Start) -> Result<Self, ReplayError> {

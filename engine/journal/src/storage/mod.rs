@@ -96,9 +96,9 @@ pub enum NotOurs {
          it after forking, or start another program"
     )]
     Forked {
-        /// The process that opened the directory.
+        /// The id of the process that opened the directory.
         opened: u32,
-        /// This process.
+        /// The id of this process.
         now: u32,
     },
 }

@@ -264,7 +264,7 @@ fn damage_below_mark(survey: &Survey, candidates: &[Candidate], broken: Option<B
     {
         return damaged(first.number, 0, what);
     }
-    // Nor can a crash give a segment another segment's name.
+    // No crash gives a segment another segment's name.
     if let Some((what @ Malformed::Misnamed(_), _, index)) = broken {
         return damaged(candidates[index].number, 0, what);
     }

@@ -85,8 +85,8 @@ impl Disk {
         Ok(&held.directory)
     }
 
-    /// Opens and locks the file `lock`. If `alone`, the directory itself is not locked, so this file must not be
-    /// replaced.
+    /// Opens and locks the file `lock`. `alone` is true if the directory itself could not be locked: then this lock is
+    /// the only one, and its file must not be replaced.
     fn lock_file(&self, directory: &OwnedFd, alone: bool) -> io::Result<fs::File> {
         let found = match look(directory, LOCK) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
