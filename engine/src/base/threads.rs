@@ -15,7 +15,7 @@ pub(crate) fn token() -> usize {
     PLACE.try_with(|place| std::ptr::from_ref(place).addr()).unwrap_or(0)
 }
 
-/// The time between two checks, while waiting for threads, that none of them waits for the waiting thread.
+/// How often a thread that waits for others checks that none of them waits for it.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 thread_local! { static IS_MANAGED: Cell<bool> = const { Cell::new(false) } }

@@ -244,7 +244,7 @@ impl<E, K: Producers> Producer<E, K> {
 pub struct Publishing<'p, E, K: Producers, F> {
     producer: &'p mut Producer<E, K>,
     fill: Option<F>,
-    /// Created when there is no room.
+    /// The state of the wait for room; `None` before the first poll.
     task: Option<Task>,
 }
 

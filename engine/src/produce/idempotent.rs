@@ -400,7 +400,7 @@ fn wait_for_the_journal<E, K: Producers>(
     Ok(())
 }
 
-/// The time between two checks, while waiting for the journal, that the topic has not ended.
+/// How often a publish that waits for the journal checks that the topic has not ended.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl<K: Producers> IdempotentProducer<Message, K> {

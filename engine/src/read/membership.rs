@@ -102,8 +102,8 @@ pub(crate) struct TooOld {
 }
 
 impl<E, K: Producers> PartitionConsumer<E, K> {
-    /// Moves to the start, if that is a time or is limited by the retention by age. The gate is at or before the start
-    /// already.
+    /// Moves the consumer to `start` where joining the ring could not: to a time, or past the events that are older
+    /// than the retention by age. The consumer has joined at or before that offset.
     pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &TopicCore<E, K>) -> Result<(), TooOld> {
         let from = self.consumer.consumed().0;
         let oldest = self.oldest_kept(topic);

@@ -358,7 +358,7 @@ impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
     }
 
     fn arm(&mut self, source: usize, _: &Waiter) -> bool {
-        // The waiter of this `MultiWait` is the one of the membership.
+        // The subscriber's `MultiWait` waits with the membership's waiter, so that is the waiter passed here.
         arm_part(self.visibility, source, &mut self.parts[source], &self.membership.waiter, source)
     }
 

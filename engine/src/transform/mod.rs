@@ -280,8 +280,8 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
             let start = || Some(journal?.1.extent(journal?.0.id(index))?.start);
             self.offsets.get(&index).copied().or_else(start).unwrap_or(0)
         });
-        // All written events may be read: they are in the journal before the frame of their output, so they survive if
-        // it does.
+        // Written events may be read before they are durable: in the journal they come before the frame of their
+        // output, so they survive a crash if that frame does.
         let replay = ReplayBuilder::new(Arc::clone(&self.topic), reader_name(&self.name));
         let replay = replay.start(StartAt::Offsets(from.collect())).visible(Visible::Written).open_as_named()?;
         Ok((partitions, replay))
@@ -375,7 +375,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         let Self { input, holder, transaction, .. } = self;
         transaction.clear();
         if !holder.is_held() {
-            // The newer transform reads under the name of this replay.
+            // Dropping the replay frees its consumer's name in the rings, which the newer transform's replay needs.
             input.replay = None;
             return Err(holder.fenced().into());
         }

@@ -22,7 +22,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The time between two checks that the transform was stopped.
+/// How often a waiting thread checks that the transform was not stopped.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {

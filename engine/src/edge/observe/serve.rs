@@ -20,8 +20,8 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// Greatest length of a request that is read, in bytes. Of a longer one, only the beginning is read.
 const REQUEST: usize = 16 << 10;
 
-/// Greatest count of connections that are served at a time. Others wait to be accepted, at most for the two time
-/// limits.
+/// Greatest count of connections that are served at a time. Another client waits to be accepted, at most as long as
+/// both time limits.
 const SERVED: usize = 32;
 
 /// How long no connection is accepted after the system refused one, for want of descriptors or memory. Without a pause

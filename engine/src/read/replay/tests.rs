@@ -3,8 +3,8 @@ use crate::Engine;
 use slipring_journal::Options;
 use slipring_journal::simulated::SimulatedDisk;
 
-/// The offset and value of each event that a replay returns: 200 published before, read one a call, and 50 when it is
-/// live.
+/// The offset and value of each event that a replay returns: 200 events that are published before it opens and read one
+/// per call, then 50 that are published once it reads the ring.
 fn over_the_seam(past: bool) -> Vec<(u64, u64)> {
     let mut options = Options { segment_size: 1 << 18, ..Options::default() };
     options.sabotage.join_at_a_past_slot = past;
