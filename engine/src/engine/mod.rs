@@ -65,7 +65,7 @@ impl fmt::Debug for Engine {
 }
 
 /// The least time that a shutdown leaves the journal to write what was published, whatever its deadline.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LEAST_JOURNAL_TIME: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Returns an engine's settings, to be finished with [`build`](EngineBuilder::build).
@@ -398,7 +398,7 @@ impl Engine {
         let _caller = ShutdownCaller::enter(left.iter().any(|topic| topic.is_held_here()));
         let mut reports = Vec::new();
         let mut topics = Vec::new();
-        let journal_until = deadline.unwrap_or_else(Instant::now).max(Instant::now() + LAST_WORDS);
+        let journal_until = deadline.unwrap_or_else(Instant::now).max(Instant::now() + LEAST_JOURNAL_TIME);
         while !left.is_empty() {
             let next = left.iter().position(|topic| topic.producers() == 0).unwrap_or(0);
             let topic = left.remove(next);
@@ -407,7 +407,7 @@ impl Engine {
             lifecycle!(info, "topic shut down", topic = topic.name());
             topics.push(topic);
         }
-        let deadline = deadline.map(|deadline| deadline.max(Instant::now() + LAST_WORDS));
+        let deadline = deadline.map(|deadline| deadline.max(Instant::now() + LEAST_JOURNAL_TIME));
         let mut journal = self.shared.host.committer.as_ref().map(|committer| committer.close(deadline));
         let transforms = self.transforms();
         for (topic, report) in topics.iter().zip(&mut reports) {

@@ -186,7 +186,7 @@ impl<E, K: Producers> Appender<E, K> {
             );
             let slowest = self.ring.slowest().and_then(|it| topic.slow(it)).filter(|(_, slow)| slow.evicts(begun));
             let Some((slowest, Slow::EvictAfter(patience))) = slowest else {
-                let soon = Instant::now() + BEHIND_THE_JOURNAL;
+                let soon = Instant::now() + COMMITTER_WAIT;
                 if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
                     break;
                 }
@@ -268,7 +268,7 @@ impl<E, K: Producers> Appender<E, K> {
                         return Err(PublishError::OwnConsumer { topic, partition: self.partition.index, consumer });
                     }
                     // Another consumer is further behind at the moment.
-                    Some(_) => Attempt::Until(Instant::now() + LOOK_AT_ITSELF),
+                    Some(_) => Attempt::Until(Instant::now() + OWN_CONSUMER_CHECK),
                     None => last,
                 };
                 match self.attempt::<DRY>(next, len, meta, fill) {
@@ -295,7 +295,7 @@ impl<E, K: Producers> Appender<E, K> {
 }
 
 /// How often a producer that waits inside a handler checks that the slowest consumer is not the handler's own.
-const LOOK_AT_ITSELF: Duration = Duration::from_millis(10);
+const OWN_CONSUMER_CHECK: Duration = Duration::from_millis(10);
 
 /// How long a publish waits for the committer of a full partition before it checks again which consumer is the slowest.
-const BEHIND_THE_JOURNAL: Duration = Duration::from_millis(1);
+const COMMITTER_WAIT: Duration = Duration::from_millis(1);

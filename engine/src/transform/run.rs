@@ -133,7 +133,7 @@ struct InputReader<'t, E: Send + Sync + 'static, K: Producers> {
     /// The other transaction; `None` while it is being committed.
     spare: Option<Transaction>,
     /// Count of batches that must be committed each in a transaction of its own.
-    careful: usize,
+    separate: usize,
     reads_ahead: bool,
     over: &'t AtomicBool,
 }
@@ -160,7 +160,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         std::thread::scope(|scope| {
             let (work, jobs) = sync_channel(1);
             let (tell, done) = sync_channel(1);
-            let reader = InputReader { input, holder, work, done, job, spare, careful: 0, reads_ahead, over: &over };
+            let reader = InputReader { input, holder, work, done, job, spare, separate: 0, reads_ahead, over: &over };
             let over = &over;
             let gives_up = move || stopped.load(Ordering::Acquire) || over.load(Ordering::Acquire);
             let thread = std::thread::Builder::new().name("slipring-commit".to_owned());
@@ -189,7 +189,7 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
             if self.job.batches > 0 && self.spare.is_some() {
                 self.hand_over();
             }
-            let alone = self.careful > 0 || !self.reads_ahead;
+            let alone = self.separate > 0 || !self.reads_ahead;
             // If the input must be opened again, reading begins at the committed offsets, so all that was read is
             // committed first.
             let is_full = self.job.batches > 0 && !self.job.transaction.is_ample();
@@ -209,7 +209,7 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                     if let Some((partition, next)) = next {
                         self.job.read.insert(partition, next);
                         self.job.batches += 1;
-                        self.careful = self.careful.saturating_sub(1);
+                        self.separate = self.separate.saturating_sub(1);
                     }
                     if self.job.batches > 0 && (is_cut || next.is_none()) {
                         self.settle(true)?;
@@ -222,9 +222,9 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                 Err(TransformError::Input(ReplayError::Gap(gap))) => {
                     // Events before the gap are committed first. If that leads to reading them again, the gap comes
                     // again too.
-                    let careful = self.careful;
+                    let separate = self.separate;
                     self.flush()?;
-                    if self.careful <= careful {
+                    if self.separate <= separate {
                         self.holder.pass_gap(&mut self.input.offsets, &gap, self.input.topic.host.clock.wall())?;
                         self.input.on_gap.answer(gap).map_err(ReplayError::Gap)?;
                     }
@@ -243,7 +243,7 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
     /// Discards the job that is being filled. Its batches and `more` further ones are read again, each for a
     /// transaction of its own.
     fn read_again(&mut self, more: usize) -> Result<(), TransformError> {
-        self.careful += self.job.batches + more;
+        self.separate += self.job.batches + more;
         self.input.replay = None;
         let fresh = Transaction::like(&self.job.transaction);
         let given_up = std::mem::replace(&mut self.job, CommitJob::of(fresh));

@@ -66,7 +66,7 @@ struct Connection {
     until: Instant,
     state: State,
     /// True once the client has closed its sending side.
-    heard: bool,
+    input_closed: bool,
 }
 
 enum State {
@@ -126,7 +126,7 @@ fn accept(listener: &UnixListener, connections: &mut Vec<Connection>, now: Insta
                     stream,
                     until: now + ASK,
                     state: State::Asking(Vec::new()),
-                    heard: false,
+                    input_closed: false,
                 });
             }
             Ok(_) => {}
@@ -151,20 +151,20 @@ impl From<io::Error> for Over {
 
 impl Connection {
     fn interest(&self) -> PollFlags {
-        let hears = if self.heard { PollFlags::empty() } else { PollFlags::IN };
+        let input = if self.input_closed { PollFlags::empty() } else { PollFlags::IN };
         match self.state {
-            State::Answering { .. } => hears | PollFlags::OUT,
-            _ => hears,
+            State::Answering { .. } => input | PollFlags::OUT,
+            _ => input,
         }
     }
 
     fn step(&mut self, ready: bool, now: Instant, engine: &Weak<Registry>) -> Result<(), Over> {
         let late = self.until <= now;
-        if ready && !self.heard {
+        if ready && !self.input_closed {
             self.hear()?;
         }
         if let State::Asking(asked) = &self.state {
-            if !late && !self.heard && !is_whole(asked) {
+            if !late && !self.input_closed && !is_whole(asked) {
                 return Ok(());
             }
             self.state = State::Answering { answer: answer(asked, engine)?, sent: 0 };
@@ -185,14 +185,14 @@ impl Connection {
             self.stream.shutdown(Shutdown::Write)?;
             self.state = State::Leaving;
         }
-        if self.heard { Err(Over) } else { Ok(()) }
+        if self.input_closed { Err(Over) } else { Ok(()) }
     }
 
     /// Reads the client's input, and appends it to the request.
     fn hear(&mut self) -> Result<(), Over> {
         let mut part = [0; 4096];
         match self.stream.read(&mut part) {
-            Ok(0) => self.heard = true,
+            Ok(0) => self.input_closed = true,
             Ok(len) => {
                 if let State::Asking(asked) = &mut self.state {
                     asked.extend_from_slice(&part[..len]);
