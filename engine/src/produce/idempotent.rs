@@ -57,7 +57,7 @@ pub const MAX_PRODUCER_NAMES: usize = 1024;
 /// duplicate is acknowledged when its first event has reached the [requested
 /// level](crate::producer::ProducerBuilder::acknowledge).
 ///
-/// With several partitions, a publish waits while 128 earlier sequences are not written yet.
+/// With several partitions, a publish waits while 128 or more earlier sequences are not written yet.
 ///
 /// # Memory
 /// A name takes up to 20 KiB, mostly for receipts, so the names of a topic take up to 20 MiB. Names may fill half of

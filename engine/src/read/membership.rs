@@ -20,8 +20,8 @@ pub(crate) struct Membership<E, K: Producers> {
     pub(super) stage: Stage,
     pub(super) waiter: Arc<Waiter>,
     pub(super) wait: Wait,
-    /// The selector that waits for this subscriber: its waiter, and the subscriber's token there. `None` if there was
-    /// none yet.
+    /// The selector that waits for this subscriber: its waiter, and the subscriber's token there. `None` if no selector
+    /// has waited for it yet.
     watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
     /// Another wait strategy, to be used from the next wait on.
     pub(super) other_wait: Mutex<Option<Wait>>,
