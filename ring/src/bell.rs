@@ -295,8 +295,8 @@ impl WaiterState {
         self.woken.notify_all();
     }
 
-    /// A task cannot sleep until `due`, so a thread waits for it. If no thread can be started, the task is told to look
-    /// again at once.
+    /// A task cannot sleep until `due`, so a thread waits for it. If no thread can be started, the task is woken at
+    /// once.
     #[cold]
     fn watch(asleep: &Arc<Self>) {
         let shared = Arc::clone(asleep);

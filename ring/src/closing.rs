@@ -2,8 +2,8 @@
 //!
 //! # The invariant
 //! An event whose commit returned `Ok` lies below the recorded end and in no gap. So every stage that continues to read
-//! will read it, and the report counts it as unread for a stage that does not. A stage that was told the end receives
-//! no event after that.
+//! will read it, and the report counts it as unread for a stage that does not. After a stage's poll has returned the
+//! end as an error, the stage receives no event.
 //!
 //! # The protocol
 //!
@@ -24,8 +24,9 @@
 //! withdrawn sequences become a gap. So below the end every claim is published, withdrawn, or still uncommitted, and
 //! above the end there is no event.
 //!
-//! *Closing does not wait.* A claim that is uncommitted may still be committed. Stages are told the end only when they
-//! have passed all sequences below it. So they wait for such a claim, and its commit or withdrawal wakes them.
+//! *Closing does not wait.* A claim that is uncommitted may still be committed. A stage's poll returns the end only
+//! after the stage has passed all sequences below it. So stages wait for such a claim, and its commit or withdrawal
+//! wakes them.
 //!
 //! *The cut.* When a shutdown's time limit has passed, or the ring is halted or fails, every sequence below the end
 //! that is still unpublished is cut, under the lock: it becomes a gap, and its commit returns an error. No thread waits

@@ -62,7 +62,7 @@ pub struct Consumer<E, K: Kind, A: Access = Shared> {
     available: u64,
     waiting: Waiting,
     first: u64,
-    /// True if it was told that it has read everything.
+    /// True if a poll has returned the end as an error.
     at_end: bool,
     access: PhantomData<A>,
 }

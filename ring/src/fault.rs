@@ -45,7 +45,7 @@ faults! {
     NewcomerStartsWhereItLikes;
     /// A newcomer lets through all sequences before its start, even if the stages before it have not.
     NewcomerLetsThroughWhatItPassesOver;
-    /// A consumer that skips sequences is told the end before it has let them through.
+    /// A consumer that skips sequences gets the end before it has let them through.
     EndToldBeforeAllIsLetThrough;
     /// After a seek back, the consumer still trusts the run of readable events that it found before.
     SeekBackKeepsWhatItKnew;
@@ -65,7 +65,7 @@ faults! {
     SeekBackLetsTheOldGateGoFirst;
     /// The walk for the published position begins at a floor that is laps behind.
     PublishedWalksFromAFloorLapsBehind;
-    /// Workers are told the end when all events are taken, not when all are finished.
+    /// Workers get the end when all events are taken, not when all are finished.
     EndToldWhenAllIsTaken;
     /// A seek back rings the new bell of its stage, but not the old one.
     OldBellNotRungAfterASeekBack;
@@ -95,7 +95,7 @@ faults! {
     EvictionWakesNobody;
     /// The end of the ring wakes no thread.
     CloseWakesNobody;
-    /// A consumer that finds no event in a closed ring is told the end, even if it has not reached the end.
+    /// A consumer that finds no event in a closed ring gets the end, even if it has not reached the end.
     ToldTheEndTooEarly;
     /// A single producer does not show its claims.
     SingleProducerShowsNoClaim;

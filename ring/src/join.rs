@@ -201,8 +201,8 @@ impl<E, K: Kind> Core<E, K> {
     }
 
     /// Removes a stage because its consumer is dropped. Stages after it could never continue, so the ring fails if
-    /// there are any. It does not fail if they have nothing left to read: the ring is ending, and the consumer was told
-    /// so (`at_end`) or has read everything.
+    /// there are any. It does not fail if they have nothing left to read: the ring is ending, and the consumer has got
+    /// the end as an error (`at_end`) or has read everything.
     pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>, at_end: bool) {
         let mut members = lock(&self.members);
         let behind = members.iter().find(|member| member.is_behind(stage)).map(|member| member.name.clone());

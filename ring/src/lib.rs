@@ -72,7 +72,7 @@
 //! producer.publish(|order| order.price = 7)?;
 //! other.join().unwrap()?;
 //!
-//! // A stage joins while the ring runs. It is told its first sequence, and misses no event from there on.
+//! // A stage joins while the ring runs. It knows its first sequence, and misses no event from there on.
 //! let mut tape = ring.join(Stage::new("tape").after(["check"]).start(Start::Earliest))?;
 //! let promised = tape.first();
 //! producer.publish(|order| order.price = 8)?;
@@ -162,7 +162,7 @@
 //!   goes to exactly one worker.
 //! - A stage receives an event after every stage that it is ordered after has moved past the event, and sees their
 //!   changes.
-//! - A stage that joins is told its first sequence, and no event from there on is overwritten before the stage has
+//! - A stage that joins learns its first sequence, and no event from there on is overwritten before the stage has
 //!   passed it.
 //! - No reference to an event outlives its claim, its batch or its handler's call: the compiler refuses such code.
 //! - No call waits for ever on a peer that died: it gets an error that names the peer. (A handler that never returns

@@ -127,17 +127,17 @@ where
 /// The threads of a ring's managed stages.
 #[derive(Default)]
 pub(crate) struct Threads {
-    crew: Arc<Crew>,
+    registry: Arc<ThreadRegistry>,
 }
 
 /// The running threads, and the stages of ended ones for the report. The thread of an evicted stage leaves no record.
-struct Crew {
-    roll: Mutex<Roll>,
+struct ThreadRegistry {
+    list: Mutex<ThreadList>,
     ended: Condvar,
 }
 
 #[derive(Default)]
-struct Roll {
+struct ThreadList {
     /// The number of the next thread.
     next: u64,
     threads: Vec<Thread>,
@@ -154,9 +154,9 @@ struct Thread {
     has_ended: bool,
 }
 
-impl Default for Crew {
+impl Default for ThreadRegistry {
     fn default() -> Self {
-        Self { roll: Mutex::new(Roll::default()), ended: Condvar::new() }
+        Self { list: Mutex::new(ThreadList::default()), ended: Condvar::new() }
     }
 }
 
@@ -209,11 +209,11 @@ impl Threads {
         let stage = declared.name.clone();
         // A thread's name must not contain a zero byte: the standard library panics at one.
         let name = declared.name.replace('\0', "");
-        let enrolled = Enrolled::new(&self.crew, state);
-        let number = enrolled.number;
+        let registration = Registration::new(&self.registry, state);
+        let number = registration.number;
         let thread = thread::Builder::new().name(name).spawn(move || {
             // Dropped last, so that a thread that waits for this one finds its complete result.
-            let mut enrolled = enrolled;
+            let mut registration = registration;
             let said = begin(&declared, make);
             let (result, worker) = match said {
                 Ok(worker) => (Ok(()), Some(worker)),
@@ -222,7 +222,7 @@ impl Threads {
             *lock(&told.0) = Some(result);
             told.1.notify_one();
             if let Some(worker) = worker {
-                enrolled.is_told = attend(worker);
+                registration.is_reported = attend(worker);
             }
         });
         let thread = thread.map_err(|cause| BuildError::Thread { stage, cause })?;
@@ -236,19 +236,19 @@ impl Threads {
             let _ = thread.join();
             return Err(refused);
         }
-        self.crew.give_handle(number, thread);
+        self.registry.give_handle(number, thread);
         Ok(())
     }
 
     /// Waits until every thread except the calling one has ended. False if `deadline` passes first.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
-        let mut roll = lock(&self.crew.roll);
-        while roll.threads.iter().any(|thread| !thread.has_ended && !thread.is_current()) {
+        let mut list = lock(&self.registry.list);
+        while list.threads.iter().any(|thread| !thread.has_ended && !thread.is_current()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            roll = wait_at_most(&self.crew.ended, &self.crew.roll, roll, left);
+            list = wait_at_most(&self.registry.ended, &self.registry.list, list, left);
         }
         true
     }
@@ -256,28 +256,28 @@ impl Threads {
     /// Waits until every thread has ended.
     pub(crate) fn wait_for_all(&self) {
         let handles: Vec<_> =
-            lock(&self.crew.roll).threads.iter_mut().filter_map(|thread| thread.handle.take()).collect();
+            lock(&self.registry.list).threads.iter_mut().filter_map(|thread| thread.handle.take()).collect();
         handles.into_iter().for_each(|handle| drop(handle.join()));
     }
 
     /// The stages whose threads run, or have ended without eviction.
     pub(crate) fn stages(&self) -> Vec<Arc<StageState>> {
-        let roll = lock(&self.crew.roll);
-        once_each(roll.threads.iter().map(|thread| &thread.stage).chain(&roll.ended))
+        let list = lock(&self.registry.list);
+        without_duplicates(list.threads.iter().map(|thread| &thread.stage).chain(&list.ended))
     }
 
     /// Joins the threads that have ended. Returns the stages whose threads have all ended, except evicted ones, and the
     /// stages that still run.
     pub(crate) fn join(&self) -> (Vec<Arc<StageState>>, Vec<Arc<StageState>>) {
-        let mut roll = lock(&self.crew.roll);
+        let mut list = lock(&self.registry.list);
         let is_over = |thread: &mut Thread| thread.has_ended && !thread.is_current();
-        let over: Vec<Thread> = roll.threads.extract_if(.., is_over).collect();
-        roll.ended.extend(over.iter().map(|thread| Arc::clone(&thread.stage)));
-        let running: Vec<_> = once_each(roll.threads.iter().map(|thread| &thread.stage));
+        let over: Vec<Thread> = list.threads.extract_if(.., is_over).collect();
+        list.ended.extend(over.iter().map(|thread| Arc::clone(&thread.stage)));
+        let running: Vec<_> = without_duplicates(list.threads.iter().map(|thread| &thread.stage));
         // A stage runs while one of its workers runs.
         let is_running = |stage: &&Arc<StageState>| running.iter().any(|other| Arc::ptr_eq(other, stage));
-        let ended = once_each(roll.ended.iter().filter(|stage| !is_running(stage)));
-        drop(roll);
+        let ended = without_duplicates(list.ended.iter().filter(|stage| !is_running(stage)));
+        drop(list);
         // Joined without the lock held: a thread's local data, which may be the user's, are dropped at its very end.
         // Its panic was caught and reported already.
         over.into_iter().filter_map(|thread| thread.handle).for_each(|handle| drop(handle.join()));
@@ -285,7 +285,7 @@ impl Threads {
     }
 }
 
-fn once_each<'s>(stages: impl Iterator<Item = &'s Arc<StageState>>) -> Vec<Arc<StageState>> {
+fn without_duplicates<'s>(stages: impl Iterator<Item = &'s Arc<StageState>>) -> Vec<Arc<StageState>> {
     let mut once: Vec<Arc<StageState>> = Vec::new();
     for stage in stages {
         if !once.iter().any(|other| Arc::ptr_eq(other, stage)) {
@@ -301,48 +301,48 @@ impl Thread {
     }
 }
 
-impl Crew {
+impl ThreadRegistry {
     /// Stores the handle of a thread. If the thread has ended and left no record, drops the handle.
     fn give_handle(&self, number: u64, handle: thread::JoinHandle<()>) {
-        let mut roll = lock(&self.roll);
-        if let Some(thread) = roll.threads.iter_mut().find(|thread| thread.number == number) {
+        let mut list = lock(&self.list);
+        if let Some(thread) = list.threads.iter_mut().find(|thread| thread.number == number) {
             thread.handle = Some(handle);
         }
     }
 }
 
 /// A thread's entry among the running threads, from before its start until its end.
-struct Enrolled {
-    crew: Arc<Crew>,
+struct Registration {
+    registry: Arc<ThreadRegistry>,
     number: u64,
     /// True if its stage belongs into the ring's report.
-    is_told: bool,
+    is_reported: bool,
 }
 
-impl Enrolled {
-    fn new(crew: &Arc<Crew>, stage: Arc<StageState>) -> Self {
-        let mut roll = lock(&crew.roll);
-        let number = roll.next;
-        roll.next += 1;
-        roll.threads.push(Thread { number, stage, handle: None, has_ended: false });
-        drop(roll);
-        Self { crew: Arc::clone(crew), number, is_told: false }
+impl Registration {
+    fn new(registry: &Arc<ThreadRegistry>, stage: Arc<StageState>) -> Self {
+        let mut list = lock(&registry.list);
+        let number = list.next;
+        list.next += 1;
+        list.threads.push(Thread { number, stage, handle: None, has_ended: false });
+        drop(list);
+        Self { registry: Arc::clone(registry), number, is_reported: false }
     }
 }
 
-impl Drop for Enrolled {
+impl Drop for Registration {
     fn drop(&mut self) {
-        let mut roll = lock(&self.crew.roll);
-        let gone = match roll.threads.iter().position(|thread| thread.number == self.number) {
-            Some(at) if self.is_told => {
-                roll.threads[at].has_ended = true;
+        let mut list = lock(&self.registry.list);
+        let gone = match list.threads.iter().position(|thread| thread.number == self.number) {
+            Some(at) if self.is_reported => {
+                list.threads[at].has_ended = true;
                 None
             }
-            Some(at) => Some(roll.threads.swap_remove(at)),
+            Some(at) => Some(list.threads.swap_remove(at)),
             None => None,
         };
-        drop(roll);
-        self.crew.ended.notify_all();
+        drop(list);
+        self.registry.ended.notify_all();
         // Includes the handle, if there is one: then the system frees the thread when it ends.
         drop(gone);
     }
@@ -369,9 +369,9 @@ fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(
     let _ = caught(move || drop(worker));
     let stage = Arc::clone(&consumer.stage);
     drop(consumer);
-    let is_told = !stage.is_evicted() || matches!(ending, Ending::Failed(_));
+    let is_reported = !stage.is_evicted() || matches!(ending, Ending::Failed(_));
     stage.end(ending);
-    is_told
+    is_reported
 }
 
 /// Runs a worker until it ends.

@@ -59,7 +59,7 @@ macro_rules! sites {
 }
 
 sites! {
-    /// The single producer publishes its published position, after it wrote the events.
+    /// The single producer moves its published position, after it wrote the events.
     PUBLISH: Release => [Relaxed], "OBSERVE_PUBLISHED";
     /// A consumer reads the single producer's published position before it reads the events.
     OBSERVE_PUBLISHED: Acquire => [Relaxed], "PUBLISH";
@@ -100,7 +100,7 @@ sites! {
     LOOK_AT_STAGE: Relaxed => [], "CONSUME";
     /// A producer reads a gate, before it overwrites the slots below.
     GATE: Acquire => [Relaxed], "CONSUME";
-    /// A stage reads the position of a stage before it, before it reads the events.
+    /// A stage reads the position of an earlier stage, before it reads the events below.
     FOLLOW: Acquire => [Relaxed], "CONSUME";
     /// A thread that walked over the stamps raises the floor to where the walk ended.
     RAISE_FLOOR: Release => [Relaxed], "READ_FLOOR";

@@ -28,11 +28,11 @@ use std::fmt::Display;
 /// declared stages whose consumers were never taken leave then.
 pub struct Ring<E, K: Kind> {
     pub(crate) core: Arc<Core<E, K>>,
-    pub(crate) held: Arc<Held<E, K>>,
+    pub(crate) shared: Arc<HandleState<E, K>>,
 }
 
 /// The values that the handles of a ring own together.
-pub(crate) struct Held<E, K: Kind> {
+pub(crate) struct HandleState<E, K: Kind> {
     core: Arc<Core<E, K>>,
     pub(crate) threads: Threads,
     pub(crate) untaken: Mutex<Vec<Untaken<E, K>>>,
@@ -48,7 +48,7 @@ pub(crate) enum Untaken<E, K: Kind> {
 
 impl<E, K: Kind> Clone for Ring<E, K> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core), held: Arc::clone(&self.held) }
+        Self { core: Arc::clone(&self.core), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -60,8 +60,8 @@ impl<E, K: Kind> fmt::Debug for Ring<E, K> {
 
 impl<E, K: Kind> Ring<E, K> {
     pub(crate) fn new(core: Arc<Core<E, K>>, threads: Threads, untaken: Vec<Untaken<E, K>>) -> Self {
-        let held = Held { core: Arc::clone(&core), threads, untaken: Mutex::new(untaken) };
-        Self { core, held: Arc::new(held) }
+        let shared = HandleState { core: Arc::clone(&core), threads, untaken: Mutex::new(untaken) };
+        Self { core, shared: Arc::new(shared) }
     }
 
     /// Takes the consumer of a stage declared with [`Builder::poll`](crate::Builder::poll).
@@ -98,7 +98,7 @@ impl<E, K: Kind> Ring<E, K> {
         is_it: impl Fn(&Untaken<E, K>) -> bool,
         open: impl FnOnce(Untaken<E, K>) -> Option<C>,
     ) -> Result<C, StageError> {
-        let mut untaken = lock(&self.held.untaken);
+        let mut untaken = lock(&self.shared.untaken);
         match untaken.iter().position(is_it) {
             Some(index) => open(untaken.remove(index)).ok_or_else(|| StageError::NotHere { name: name.to_owned() }),
             None => Err(self.not_here(name)),
@@ -118,7 +118,7 @@ impl<E, K: Kind> Ring<E, K> {
     /// # Errors
     /// The ring has no such stage, all its workers are taken, or its last worker was dropped.
     pub fn worker(&self, name: &str) -> Result<Worker<E, K>, StageError> {
-        let untaken = lock(&self.held.untaken);
+        let untaken = lock(&self.shared.untaken);
         let found = untaken.iter().find_map(|untaken| match untaken {
             Untaken::Workers(stage, wait) if stage.name == name => Some((Arc::clone(stage), wait.clone())),
             _ => None,
@@ -203,7 +203,7 @@ impl<E, K: Kind> Ring<E, K> {
         let stage = stage.into();
         let consumer = self.join(stage.clone())?;
         let first = consumer.first();
-        self.held.threads.run(&stage, consumer, move || Events(make()))?;
+        self.shared.threads.run(&stage, consumer, move || Events(make()))?;
         Ok(first)
     }
 
@@ -224,7 +224,7 @@ impl<E, K: Kind> Ring<E, K> {
         let stage = stage.into();
         let consumer = self.join(stage.clone())?;
         let first = consumer.first();
-        self.held.threads.run(&stage, consumer, move || Spans(make()))?;
+        self.shared.threads.run(&stage, consumer, move || Spans(make()))?;
         Ok(first)
     }
 
@@ -365,7 +365,7 @@ impl<E, K: Kind> Ring<E, K> {
     }
 }
 
-impl<E, K: Kind> Drop for Held<E, K> {
+impl<E, K: Kind> Drop for HandleState<E, K> {
     fn drop(&mut self) {
         // Dropped without the lock held: a consumer takes its gate with it, which wakes the threads that wait for that
         // gate.

@@ -93,7 +93,7 @@ impl<E, K: Kind> Ring<E, K> {
         if !self.drain(deadline(limit)) {
             let more = if self.core.cut().is_empty() { Duration::ZERO } else { A_MOMENT };
             self.drain(deadline(more));
-            if !self.held.threads.wait(deadline(Duration::ZERO)) {
+            if !self.shared.threads.wait(deadline(Duration::ZERO)) {
                 self.core.end(Phase::Halted, None);
             }
         }
@@ -104,12 +104,12 @@ impl<E, K: Kind> Ring<E, K> {
     /// except the calling one has ended. False if `deadline` passes first.
     pub fn drain(&self, deadline: Instant) -> bool {
         let polled = self.wait_for_polled(deadline);
-        self.held.threads.wait(deadline) && polled
+        self.shared.threads.wait(deadline) && polled
     }
 
     /// The report at this moment.
     pub fn report(&self) -> Report {
-        let (ended, running) = self.held.threads.join();
+        let (ended, running) = self.shared.threads.join();
         let core = &self.core;
         let members = lock(&core.members).clone();
         let untaken = self.untaken();
@@ -134,7 +134,7 @@ impl<E, K: Kind> Ring<E, K> {
 
     /// The report, after threads that are about to end got `moment` to do so.
     fn report_by(&self, moment: Duration) -> Report {
-        self.held.threads.wait(deadline(moment));
+        self.shared.threads.wait(deadline(moment));
         self.report()
     }
 
@@ -144,7 +144,7 @@ impl<E, K: Kind> Ring<E, K> {
             Untaken::Exclusive(consumer) => Some(Arc::clone(&consumer.stage)),
             Untaken::Workers(stage, _) => stage.workers.as_ref()?.is_unattended().then(|| Arc::clone(stage)),
         };
-        lock(&self.held.untaken).iter().filter_map(stage).collect()
+        lock(&self.shared.untaken).iter().filter_map(stage).collect()
     }
 
     /// True if the ring is closed and the stage has nothing left to read.
@@ -197,7 +197,7 @@ impl<E, K: Kind> Ring<E, K> {
 
     /// The polled stages whose consumers were taken and have unread events.
     fn reading(&self) -> Vec<Arc<StageState>> {
-        let (untaken, managed) = (self.untaken(), self.held.threads.stages());
+        let (untaken, managed) = (self.untaken(), self.shared.threads.stages());
         let mut members = lock(&self.core.members).clone();
         members.retain(|stage| !is_one(&untaken, stage) && !is_one(&managed, stage) && !self.is_done(stage));
         members

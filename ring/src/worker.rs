@@ -46,7 +46,7 @@ pub struct Worker<E, K: Kind> {
     /// The events that this worker has taken but not finished: `at..end`.
     at: u64,
     end: u64,
-    /// True if it was told that all events were taken.
+    /// True if a take has returned the end as an error.
     at_end: bool,
     waiting: Waiting,
 }

@@ -208,7 +208,7 @@ fn an_armed_worker_is_woken_by_the_stage_before() {
 }
 
 /// An armed worker is ordered after a stage that leaves for good, with the event unread.
-/// Allowed: the ring fails, and the worker is told. Forbidden: it sleeps on at a bell that is never rung.
+/// Allowed: the ring fails, and the worker gets the failure. Forbidden: it sleeps on at a bell that is never rung.
 #[test]
 fn an_armed_worker_is_told_that_the_stage_before_has_left() {
     model_of_sleep(Within(3), "a stage that leaves for good wakes an armed worker behind it", || {

@@ -1,4 +1,4 @@
-//! The end of a ring: all waiting threads are told, and none is told before it has read all events.
+//! The end of a ring: all waiting threads are woken and get the end, and none gets it before it has read all events.
 
 use crate::support::*;
 use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -53,7 +53,7 @@ fn the_last_producer_ends_the_ring_for_all() {
 }
 
 /// A reader is parked, and the only producer is dropped without a publish.
-/// Allowed: the reader is told the end. Forbidden: it sleeps on.
+/// Allowed: the reader gets the end. Forbidden: it sleeps on.
 #[test]
 fn a_parked_reader_hears_of_the_end() {
     model_of_sleep(Mixed(2, Some(3)), "the end wakes a parked reader", || {
@@ -66,7 +66,7 @@ fn a_parked_reader_hears_of_the_end() {
 }
 
 /// A reader parks after another stage, and the ring is closed with one event published.
-/// Allowed: both stages get the event and are told the end. Forbidden: either sleeps on.
+/// Allowed: both stages get the event and get the end. Forbidden: either sleeps on.
 #[test]
 fn parked_stages_read_on_to_the_end() {
     model_of_sleep(Within(1), "a closed ring is read to its end along a chain of parked stages", || {
@@ -106,7 +106,7 @@ fn a_parked_producer_hears_of_a_failure() {
 }
 
 /// A producer parks on a ring without stages that another producer's claim fills, and the ring is closed.
-/// Allowed: it is told the end. Forbidden: it sleeps on.
+/// Allowed: it gets the end. Forbidden: it sleeps on.
 #[test]
 fn a_producer_parked_at_the_floor_hears_of_the_end() {
     model_of_sleep(Mixed(4, None), "the end wakes a producer that waits for the floor", || {
@@ -136,7 +136,7 @@ fn a_stage_behind_one_that_left_is_told() {
 }
 
 /// Two workers are parked with one event published, and the only producer is dropped.
-/// Allowed: one worker gets the event, both are told the end. Forbidden: either sleeps on.
+/// Allowed: one worker gets the event, both get the end. Forbidden: either sleeps on.
 #[test]
 fn parked_workers_hear_of_the_end() {
     model_of_sleep(Within(2), "the end wakes parked workers once all is done", || {
@@ -181,7 +181,7 @@ fn a_worker_behind_a_stage_reads_on_to_the_end() {
 }
 
 /// A stage joins while the ring is being closed.
-/// Allowed: it is refused, or it joins, is told the end, and gates no producer. Forbidden: it sleeps on.
+/// Allowed: it is refused, or it joins, gets the end, and gates no producer. Forbidden: it sleeps on.
 #[test]
 fn a_newcomer_at_the_end_is_told() {
     model_of_sleep(Within(2), "a stage that joins at the end is refused or told", || {

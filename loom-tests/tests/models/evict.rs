@@ -4,7 +4,7 @@ use crate::support::*;
 use slipring_ring::{Closed, StageError};
 
 /// A reader polls while another thread evicts it and the producer needs the slot.
-/// Allowed: the reader gets its event or is told its eviction. Forbidden: a write during its read.
+/// Allowed: the reader gets its event or gets its eviction as an error. Forbidden: a write during its read.
 #[test]
 fn a_batch_is_never_taken_away() {
     model_of_gates(All, "a gate stays while a batch is held", || {
@@ -65,7 +65,7 @@ fn letting_go_alone_passes_on_what_was_read() {
 }
 
 /// An eviction is requested while a batch is held. The reader then begins another batch, whose events lie in another
-/// slot, and is told its eviction there.
+/// slot, and gets its eviction as an error there.
 /// Allowed: evicted once the first batch is over, or refused. Forbidden: a write during the read of the first batch.
 #[test]
 fn letting_go_of_what_was_not_read_passes_on_what_was() {
@@ -87,7 +87,7 @@ fn letting_go_of_what_was_not_read_passes_on_what_was() {
 }
 
 /// An eviction is requested while a batch is held. The reader then begins another batch, whose events lie in another
-/// slot, and is told there that the ring was halted.
+/// slot, and gets the halt as an error there.
 /// Allowed: evicted once the first batch is over, or refused. Forbidden: a write during the read of the first batch.
 #[test]
 fn letting_go_in_a_halted_ring_passes_on_what_was_read() {
@@ -154,7 +154,7 @@ fn a_refused_eviction_happens_when_a_read_batch_ends() {
 }
 
 /// A parked reader is evicted, and no more events are published.
-/// Allowed: it wakes and is told its eviction. Forbidden: it sleeps on.
+/// Allowed: it wakes and gets its eviction as an error. Forbidden: it sleeps on.
 #[test]
 fn a_parked_reader_hears_of_its_eviction() {
     model_of_sleep(All, "an evicted reader wakes", || {

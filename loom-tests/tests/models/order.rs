@@ -69,7 +69,7 @@ fn what_a_seek_forward_passes_over_goes_through_in_order() {
 }
 
 /// The ring ends while a stage has not yet let through an event that it skips.
-/// Allowed: the stage is told the end after it has let the event through, and the later stage gets the event.
+/// Allowed: the stage gets the end after it has let the event through, and the later stage gets the event.
 /// Forbidden: the end comes first.
 #[test]
 fn the_end_comes_after_what_was_passed_over() {

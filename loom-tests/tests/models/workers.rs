@@ -236,10 +236,10 @@ fn a_newcomer_beside_workers_starts_no_lower_than_producers_believe() {
 }
 
 /// A worker is dropped with an unfinished event, when all events are taken and the ring has ended.
-/// Allowed: the other worker adopts the event, then is told the end. Forbidden: it is told the end before.
+/// Allowed: the other worker adopts the event, then gets the end. Forbidden: it gets the end before.
 #[test]
 fn workers_are_told_the_end_when_all_is_done() {
-    model_of_gates(All, "workers are told the end when everything is done, not when it is taken", || {
+    model_of_gates(All, "workers get the end when everything is done, not when it is taken", || {
         let (mut producer, ring) = pool(1, 2);
         put(&mut producer, 1).unwrap();
         drop(producer);

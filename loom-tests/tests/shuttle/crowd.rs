@@ -115,7 +115,7 @@ fn consumers_come_and_go_under_three_producers() {
 
 /// Three producers, one of which drops claims and panics while it fills; two readers in a chain, and a third reader
 /// that is evicted.
-/// Allowed: the first two read the committed events; the third is told of its eviction. Forbidden: any slot of the
+/// Allowed: the first two read the committed events; the third gets its eviction as an error. Forbidden: any slot of the
 /// dropped claims, a hang.
 #[test]
 fn dropped_claims_and_an_eviction() {
