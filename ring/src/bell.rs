@@ -84,6 +84,8 @@ impl Bell {
     #[inline(never)]
     #[cfg_attr(loom, track_caller)]
     fn ring_slowly(&self) -> bool {
+        // Pairs with ARM_FENCE: this load sees the sleeper, or the sleeper's second look sees the moved position. And
+        // with CLOSE_FENCE: this load sees the closed bit, or the cut sees the publish.
         fence::light_at(&RING_FENCE);
         let attention = self.attention.load(ATTENTION.get());
         if attention & SLEEPERS != 0 && !fault(Fault::NoWake) {
@@ -120,6 +122,7 @@ impl Bell {
     #[inline(never)]
     #[cfg_attr(loom, track_caller)]
     fn is_closed_slowly(&self) -> bool {
+        // Pairs with CLOSE_FENCE: this load sees the closed bit, or the closing thread reads the claim.
         fence::light_at(&CLAIM_FENCE);
         self.attention.load(ATTENTION.get()) & CLOSED != 0
     }
@@ -147,6 +150,7 @@ impl Bell {
     pub(crate) fn fence<'b>(bells: impl Iterator<Item = &'b Self> + Clone, waiter: &Waiter, token: usize) {
         let membarrier = bells.clone().any(|bell| bell.made == Fences::Membarrier);
         let made = if membarrier { Fences::Membarrier } else { Fences::SeqCst };
+        // Pairs with RING_FENCE.
         if fence::heavy_at(&ARM_FENCE, made).is_err() {
             bells.for_each(|bell| _ = bell.attention.fetch_or(NO_MEMBARRIER, ARM.get()));
             waiter.shared.wake_later(token);

@@ -229,6 +229,7 @@ impl<E, K: Kind> Core<E, K> {
             self.closing.phase.store(phase as u32, CLOSE.get());
             if before == Phase::Open {
                 self.bell.mark_closed();
+                // Pairs with CLAIM_FENCE, RING_FENCE, HOLD_FENCE and SHARE_FENCE: see the top of this file.
                 if fence::heavy_at(&CLOSE_FENCE, self.fences).is_err() {
                     fence::wait_for_stores();
                 }

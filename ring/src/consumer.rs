@@ -344,6 +344,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
         let too_early = fault(Fault::StageLooksForTheEndTooEarly).then(|| self.core.closing.phase());
         self.stage.hold();
+        // Pairs with EVICT_FENCE: this stage sees the eviction, or the evicting thread sees the batch. And with CLOSE_FENCE.
         fence::light_at(&HOLD_FENCE);
         if self.stage.is_evicted() {
             return Err(self.evicted());
@@ -420,8 +421,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             self.release(to);
         }
         self.stage.let_go();
-        // A thread that evicts this stage may have seen the batch, and have left the removal of the gate to this
-        // thread.
+        // Pairs with EVICT_FENCE: a thread that evicts this stage may have seen the batch, and have left the removal of
+        // the gate to this thread.
         fence::light_at(&HOLD_FENCE);
         if self.stage.is_evicted() && !fault(Fault::NoLookForAnEvictionAfterTheBatch) {
             self.core.leave(&self.stage);

@@ -106,6 +106,7 @@ impl<E, K: Kind> Core<E, K> {
     pub(crate) fn has_one_producer(&self) -> bool {
         let has_one = self.producers.load(READ_PRODUCERS.get()) == 1;
         if has_one {
+            // Pairs with DROP_PRODUCER.
             ONE_PRODUCER.fence();
         }
         has_one

@@ -92,6 +92,7 @@ impl Gates {
                 *known = self.load();
             }
             let found = limit(known);
+            // Pairs with JOIN_FENCE: this producer sees the new version, or the newcomer sees the gates that it read.
             fence::light_at(&REFRESH_FENCE);
             // If the set is newer than the version that was read, the newcomer is counted already.
             let moved = ahead(self.version.load(CHECK_VERSION.get()), known.version) > 0;

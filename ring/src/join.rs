@@ -65,6 +65,7 @@ impl<E, K: Kind> Core<E, K> {
         let others = members.clone();
         members.push(Arc::clone(&stage));
         self.gates.show(members.clone());
+        // Pairs with REFRESH_FENCE: see `gates.rs`.
         let fenced = fence::heavy_at(&JOIN_FENCE, self.fences);
         // While the ring is being built no thread publishes, so a refused fence has no effect.
         if let (Err(cause), true) = (fenced, role.at_run_time) {
@@ -127,6 +128,7 @@ impl<E, K: Kind> Core<E, K> {
         }
         members[place] = Arc::clone(&again);
         self.gates.show(members.clone());
+        // Pairs with REFRESH_FENCE: see `gates.rs`.
         let fenced = match fault(Fault::SeekBackIssuesNoFence) {
             false => fence::heavy_at(&JOIN_FENCE, self.fences),
             true => Ok(()),
@@ -244,6 +246,7 @@ impl<E, K: Kind> Core<E, K> {
             return Err(StageError::Workers { name: name.to_owned() });
         }
         stage.evict();
+        // Pairs with HOLD_FENCE: this thread sees the batch, or the consumer sees the eviction.
         if let Err(cause) = fence::heavy_at(&EVICT_FENCE, self.fences) {
             drop(members);
             self.ring_where_it_sleeps(&stage);

@@ -262,7 +262,7 @@ fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
         }
         let free = matches!(seen & STATE, DONE | GONE) || fault(Fault::LossyWriterEntersASlotInWriting);
         let mine = stamp_of(sequence, if free { BUSY } else { BUSY_GONE });
-        // Acquire, because the last writer's stores must be ordered before this writer's stores.
+        // Pairs with LOSSY_STAMP: the last writer's stores must be ordered before this writer's stores.
         match stamp.compare_exchange(seen, mine, LOSSY_ENTER.get(), LOSSY_LOOK.get()) {
             Ok(_) => return free,
             Err(now) => seen = now,
@@ -284,7 +284,8 @@ fn leave(stamp: &AtomicU64, sequence: u64) {
     }
 }
 
-/// Stores the event's words. A reader that sees one of them also sees the `BUSY` stamp or a later one.
+/// Stores the event's words. A reader that sees one of them also sees the `BUSY` stamp or a later one, because
+/// LOSSY_WRITE_FENCE pairs with LOSSY_READ_FENCE.
 #[inline(always)]
 fn fill<T: Plain>(words: &[AtomicU64], event: &T) {
     LOSSY_WRITE_FENCE.fence();
@@ -421,6 +422,7 @@ impl<T: Plain> LossyReader<T> {
                 let whole = word.load(LOSSY_WORD.get()).to_ne_bytes();
                 bytes.copy_from_slice(&whole[..bytes.len()]);
             }
+            // Pairs with LOSSY_WRITE_FENCE: if a word came from a later writer, the stamp has changed.
             LOSSY_READ_FENCE.fence();
             if stamp.load(LOSSY_CHECK.get()) == seen || fault(Fault::LossyStampNotLookedAtAgain) {
                 self.next = sequence.wrapping_add(1);

@@ -297,6 +297,7 @@ fn stamp<E>(core: &Core<E, Multi>, first: u64, len: u64, skipped: u64) {
         slots.stamp(first).store(stamp_of(first) | skipped, STAMP.get());
     }
     if len > 1 {
+        // Pairs with STAMP_READ_FENCE: a reader that sees one of the relaxed stamps below sees the events.
         STAMP_FENCE.fence();
     }
     for index in (1..len).rev() {

@@ -280,7 +280,7 @@ impl<E, K: Kind> Share<'_, E, K> {
             if run.end == from {
                 return run;
             }
-            // Must come after the look at the published events: see `closing.rs`.
+            // Must come after the look at the published events. Pairs with CLOSE_FENCE: see `closing.rs`.
             fence::light_at(&SHARE_FENCE);
             phase = too_early.unwrap_or_else(|| core.closing.phase());
             if phase == Phase::Open { run } else { Run { start: from, end: from } }
