@@ -61,7 +61,7 @@ impl<T: IntoBytes + FromBytes + Immutable + Copy + Send> Plain for T {}
 /// |---|---|---|
 /// | wait for | nothing | the next event, if they choose |
 /// | when the ring is full | overwrite the oldest event | detect it, and count the lost events |
-/// | several | [`multi`](Self::multi): a writer that finds its slot still being written drops its event | any number, each reads all events |
+/// | several | [`multi`](Self::multi): a writer drops its event if its slot is being written | any number, each reads all |
 ///
 /// ```
 /// use slipring_ring::{LossyRing, Start};
