@@ -114,12 +114,12 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         };
         let (reader, of) = (group.to_owned(), durable.id(self.id.partition));
         let time = clock.wall().as_nanos();
-        let told = GapReport { kind: ReaderKind::Group, reader, of, offsets: offsets.clone(), time };
+        let report = GapReport { kind: ReaderKind::Group, reader, of, offsets: offsets.clone(), time };
         let (right, end) = (Arc::clone(&self.right), offsets.end);
         let put = |frame: &mut FrameBuilder| {
             frame.put(state_kind::GROUP_OFFSETS, committed_offset.key(), &committed_offset.value_at(end))
         };
-        match told.record(&durable.committer, put, move || right.commit_recorded(end)) {
+        match report.record(&durable.committer, put, move || right.commit_recorded(end)) {
             GapReportOutcome::Yes => {}
             GapReportOutcome::Denied => return Ok(false),
             GapReportOutcome::Not(cause) => return Err(refused(cause)),

@@ -348,7 +348,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             return Err(GroupError::NotExactlyOnce { group: self.name });
         }
         let mut handler = handler;
-        self.launch(move |member, policy, run| managed::read_on(member, policy, &mut handler, run))
+        self.launch(move |member, policy, run| managed::run_handler(member, policy, &mut handler, run))
     }
 
     /// Joins the group with a thread that passes each event to `handler`, with a transaction for the handler's outputs.
@@ -403,7 +403,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         let mut out = Transaction::new(Arc::clone(committer));
         // Short, so that the member checks between the waits if it must stop.
         out.patience(Duration::from_millis(50));
-        self.launch(move |member, policy, run| deliver::pass_on(member, policy, &mut out, delivery, &mut handler, run))
+        self.launch(move |member, policy, run| {
+            deliver::run_publishing_handler(member, policy, &mut out, delivery, &mut handler, run)
+        })
     }
 
     fn launch(

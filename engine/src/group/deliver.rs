@@ -97,7 +97,7 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
 
 impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
     /// Passes the uncommitted events to the handler, until it fails or the member is stopped.
-    fn hand_over<X: Display>(
+    fn handle_batch<X: Display>(
         &self,
         out: &mut Transaction,
         handler: &mut impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
@@ -127,7 +127,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
 }
 
 /// The loop of a managed member whose handler publishes.
-pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
+pub(super) fn run_publishing_handler<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
     policy: &mut MemberErrorPolicy<E>,
     out: &mut Transaction,
@@ -158,7 +158,7 @@ pub(super) fn pass_on<E: Send + Sync + 'static, K: Producers, X: Display>(
         let Some(partition) = batch.partition() else { continue };
         while !batch.is_empty() {
             out.clear();
-            let Handled { done, failed } = batch.hand_over(out, handler);
+            let Handled { done, failed } = batch.handle_batch(out, handler);
             let Some(held) = &mut batch.held else { break };
             let some = done > held.first();
             match if some { held.deliver_in_time(done, out, delivery, &signal) } else { Ok(()) } {

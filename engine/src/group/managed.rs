@@ -74,7 +74,7 @@ impl fmt::Debug for GroupRun {
 #[derive(Default)]
 struct End {
     ended: Mutex<Option<MemberEnd>>,
-    told: Condvar,
+    notified: Condvar,
 }
 
 impl GroupRun {
@@ -95,7 +95,7 @@ impl GroupRun {
             if let Some(end) = &*ended {
                 return end.clone();
             }
-            ended = self.end.told.wait(ended).unwrap_or_else(PoisonError::into_inner);
+            ended = self.end.notified.wait(ended).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -108,7 +108,7 @@ impl GroupRun {
             if left.is_zero() {
                 break;
             }
-            ended = self.end.told.wait_timeout(ended, left).unwrap_or_else(PoisonError::into_inner).0;
+            ended = self.end.notified.wait_timeout(ended, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         ended.clone()
     }
@@ -168,7 +168,7 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     let life = move |()| {
         let _core = ticket.read_back();
         handler_thread::begin(stage_name(&member.group.name, 0), None, None);
-        attend(member, work, &running);
+        run_thread(member, work, &running);
     };
     let started = group.threads.start(&name, core, || (), life);
     started.map_err(|cause| match cause {
@@ -180,7 +180,7 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
 }
 
 /// The thread of a managed member, from its first poll to its end.
-fn attend<E: Send + Sync + 'static, K: Producers>(
+fn run_thread<E: Send + Sync + 'static, K: Producers>(
     mut member: Member<E, K>,
     mut work: impl FnMut(&mut Member<E, K>, &GroupRun) -> MemberEnd,
     run: &GroupRun,
@@ -206,7 +206,7 @@ fn attend<E: Send + Sync + 'static, K: Producers>(
     let _ = caught(move || drop(member));
     let _ = caught(move || drop(work));
     *run.end.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
-    run.end.told.notify_all();
+    run.end.notified.notify_all();
 }
 
 /// Waits for the next partition with events; `None` if the caller must call again. The error says how the member has
@@ -302,7 +302,7 @@ pub(super) fn forward_and_commit<E: Send + Sync + 'static, K: Producers>(
 }
 
 /// The loop of a managed member whose handler does not publish.
-pub(super) fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
+pub(super) fn run_handler<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
     policy: &mut MemberErrorPolicy<E>,
     handler: &mut impl FnMut(&E, At) -> Result<(), X>,

@@ -190,8 +190,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         if !self.unsettled && !self.signal.has_news() && !self.over {
             let Self { group, settings, partitions, watch, signal, scan, .. } = self;
             let by = settings.looking(group, scan);
-            let mut look = AssignedSources { partitions, signal, by, told: None };
-            if let (Wakeup::Source(source), None) = (watch.next(&mut look, true, None), look.told) {
+            let mut look = AssignedSources { partitions, signal, by, no_event: None };
+            if let (Wakeup::Source(source), None) = (watch.next(&mut look, true, None), look.no_event) {
                 self.signal.see(self.group.clock.coarse());
                 return Ok(PollOutcome::Source(source));
             }
@@ -215,7 +215,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     pub(crate) fn end_to_wait(&self) {
         let now = self.group.now();
         self.signal.seen.store(nanos(now), Ordering::SeqCst);
-        self.group.mind(now, self.settings.joining.deadline);
+        self.group.reschedule(now, self.settings.joining.deadline);
     }
 
     fn wait(&mut self, limit: Duration) -> Result<PollOutcome, GroupError> {
@@ -238,19 +238,19 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 match self.is_over_but_for_pauses() {
                     Ok(true) => return Ok(PollOutcome::Nothing),
                     Ok(false) => {}
-                    Err((source, reason)) => return Err(self.tell_of_end(source, reason)),
+                    Err((source, reason)) => return Err(self.end_error(source, reason)),
                 }
             }
             let Self { group, settings, partitions, watch, signal, scan, .. } = self;
             let by = settings.looking(group, scan);
-            let mut look = AssignedSources { partitions, signal, by, told: None };
+            let mut look = AssignedSources { partitions, signal, by, no_event: None };
             let found = watch.next(&mut look, now, deadline);
-            match (found, look.told) {
+            match (found, look.no_event) {
                 (Wakeup::Source(source), None) => return Ok(PollOutcome::Source(source)),
                 (Wakeup::Source(source), Some(NoEvent::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
                 // The member was fenced, and the group is about to signal it.
                 (Wakeup::Source(_), Some(NoEvent::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
-                (Wakeup::Source(source), Some(NoEvent::Closed(reason))) => return Err(self.tell_of_end(source, reason)),
+                (Wakeup::Source(source), Some(NoEvent::Closed(reason))) => return Err(self.end_error(source, reason)),
                 (Wakeup::Source(source), Some(NoEvent::Gap(offsets))) => self.meet_gap(source, offsets)?,
                 (Wakeup::Source(_), Some(NoEvent::Failed(refused))) => return Err(refused),
                 (Wakeup::Interrupted, _) => {}
@@ -279,12 +279,12 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// Arms paused partitions for their end alone, not for events.
     fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
         for assigned in self.partitions.iter_mut().flatten().filter(|assigned| assigned.paused) {
-            let hears = match &mut assigned.feed {
+            let is_armed = match &mut assigned.feed {
                 Feed::Ring(consumer) => consumer.arm_for_end(waiter, token),
                 Feed::Journal(_) => false,
             };
             // There is no consumer in the ring, or it was evicted.
-            if !hears {
+            if !is_armed {
                 assigned.partition.ring.arm_for_end(waiter, token);
             }
         }
@@ -326,7 +326,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.begin_to_wait();
         self.arm_paused(&Arc::clone(&self.signal.waiter), MultiWait::WAKE);
         let Self { group, settings, partitions, watch, signal, scan, .. } = &mut *self;
-        let mut look = AssignedSources { partitions, signal, by: settings.looking(group, scan), told: None };
+        let mut look = AssignedSources { partitions, signal, by: settings.looking(group, scan), no_event: None };
         let waits = watch.wake(&mut look, task) && !self.has_ended_meanwhile();
         if !waits {
             self.end_to_wait();
@@ -413,7 +413,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     pub fn leave(mut self) {
         let names = self.assignment();
         if !names.is_empty() {
-            self.tell(&Rebalance::Revoked(names));
+            self.notify_listener(&Rebalance::Revoked(names));
         }
         self.go(true);
     }

@@ -117,7 +117,7 @@ pub(crate) struct Group<E, K: Producers> {
     epoch: AtomicU64,
     /// The time at which the timer checks for late members, in nanoseconds of the engine's clock; `NEVER` if it is not
     /// set.
-    looks_at: AtomicU64,
+    timer_at: AtomicU64,
     /// Notified when a partition was read to its end, and when a member has left.
     drained: Condvar,
 }
@@ -145,7 +145,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             this: Weak::clone(this),
             state: Mutex::new(state),
             epoch: AtomicU64::new(0),
-            looks_at: AtomicU64::new(NEVER),
+            timer_at: AtomicU64::new(NEVER),
             drained: Condvar::new(),
         })
     }
@@ -176,7 +176,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         for (member, in_hand) in &expired {
             lifecycle!(warn, "member fenced", group = self.name, member = member);
             if let Some(signal) = state.signals.remove(member) {
-                signal.tell();
+                signal.notify();
             }
             for partition in in_hand {
                 if let Some(entry) = state.entries.get_mut(partition) {
@@ -198,7 +198,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         for member in state.coordinator.take_news() {
             if let Some(signal) = state.signals.get(&member) {
-                signal.tell();
+                signal.notify();
             }
         }
         self.schedule(state);
@@ -228,7 +228,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 }
             }
             let at = state.due.as_ref().map_or(NEVER, |(at, _)| nanos(*at));
-            self.looks_at.store(at, Ordering::SeqCst);
+            self.timer_at.store(at, Ordering::SeqCst);
             // A member that stops waiting stores its time and then reads the time stored here, so one of the two
             // threads sees the other's.
             for (&member, signal) in &state.signals {
@@ -250,9 +250,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// Called when a member stops waiting: sets the timer, if it is set to a time after the member's deadline.
-    fn mind(&self, now: Duration, deadline: Duration) {
+    fn reschedule(&self, now: Duration, deadline: Duration) {
         let at = now.checked_add(deadline).map_or(NEVER, nanos);
-        if self.looks_at.load(Ordering::SeqCst) > at {
+        if self.timer_at.load(Ordering::SeqCst) > at {
             let mut state = self.state();
             self.expire(&mut state, now);
             self.settle(&mut state);
@@ -271,7 +271,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         // Other members of these topics may have reached their end as well.
         let over = state.signals.iter().filter(|(member, _)| state.is_over(**member));
-        over.for_each(|(_, signal)| signal.tell());
+        over.for_each(|(_, signal)| signal.notify());
         self.drained.notify_all();
     }
 
@@ -292,7 +292,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         state.entries.retain(|partition, _| partition.topic != number);
         state.coordinator.forget(number);
         // A member that reads only that topic has reached its end.
-        state.signals.values().for_each(|signal| signal.tell());
+        state.signals.values().for_each(|signal| signal.notify());
         self.settle(&mut state);
     }
 

@@ -37,7 +37,7 @@ impl MemberSignal {
         }
     }
 
-    pub(super) fn tell(&self) {
+    pub(super) fn notify(&self) {
         self.news.store(true, Ordering::Release);
         self.waiter.wake(MultiWait::WAKE);
         let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -56,7 +56,7 @@ impl MemberSignal {
 
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        self.tell();
+        self.notify();
     }
 
     pub(super) fn manage(&self) {

@@ -231,30 +231,30 @@ impl Committer {
     /// Writes frames in order, and waits until they are durable. If a frame is refused, the later ones are not written.
     pub(crate) fn commit(&self, frames: impl Into<Vec<FrameBuilder>>) -> Result<(), String> {
         self.may_wait()?;
-        let (told, hears) = sync_channel(1);
-        self.send(Command::Commit(frames.into(), told));
+        let (sender, receiver) = sync_channel(1);
+        self.send(Command::Commit(frames.into(), sender));
         let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
-        hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+        receiver.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
     /// Writes the committed offsets of all groups, and waits until they are durable.
     pub(crate) fn commit_offsets(&self) -> Result<(), String> {
         self.may_wait()?;
-        let (told, hears) = sync_channel(1);
+        let (sender, receiver) = sync_channel(1);
         // A member that was fenced in the middle of a commit may have changed its offset without signalling it.
         self.committed_offsets.look_at_all();
-        self.send(Command::CommittedOffsets(told));
+        self.send(Command::CommittedOffsets(sender));
         let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
-        hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+        receiver.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
     /// Deletes a topic's state and records from the journal, and waits until that is durable.
     pub(crate) fn forget(&self, topic: u32, name: &str) -> Result<(), String> {
         self.may_wait()?;
-        let (told, hears) = sync_channel(1);
-        self.send(Command::Forget(topic, name.to_owned(), told));
+        let (sender, receiver) = sync_channel(1);
+        self.send(Command::Forget(topic, name.to_owned(), sender));
         let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
-        hears.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+        receiver.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
     /// Sets a topic's retention.
@@ -264,9 +264,9 @@ impl Committer {
 
     /// Starts deleting the records that are outside of their topics' retention. The receiver gets the outcome.
     pub(crate) fn retain_soon(&self) -> Receiver<Result<Freed, WriteError>> {
-        let (told, hears) = sync_channel(1);
-        self.send(Command::Retain(told));
-        hears
+        let (sender, receiver) = sync_channel(1);
+        self.send(Command::Retain(sender));
+        receiver
     }
 
     /// Waits for the right to give a transaction to the committer. `None` if the calling thread has it already, because
@@ -283,7 +283,7 @@ impl Committer {
         if let Err(own) = self.may_wait() {
             return TransactionOutcome::Ended(own);
         }
-        let (told, hears) = sync_channel(1);
+        let (sender, receiver) = sync_channel(1);
         let state = Arc::new(AtomicU8::new(OPEN));
         let (decide, decided) = (transaction.decide, Arc::clone(&state));
         transaction.decide = Box::new(move || {
@@ -291,11 +291,11 @@ impl Committer {
             decided.store(if yes { DECIDED } else { DENIED }, Ordering::Release);
             yes
         });
-        self.send(Command::Transaction(Box::new(transaction), told));
+        self.send(Command::Transaction(Box::new(transaction), sender));
         drop(order);
         let ended =
             || self.notifier.end_cause().unwrap_or("the journal was closed, or a topic of it halted").to_owned();
-        let reply = hears.recv();
+        let reply = receiver.recv();
         match (reply, state.load(Ordering::Acquire)) {
             (Ok(Ok(())), _) => TransactionOutcome::Durable,
             (_, DENIED) => TransactionOutcome::Denied,

@@ -46,7 +46,7 @@ impl WaitSources for Sources {
     fn is_interrupted(&self) -> bool {
         let Committer { has_commands, state_signalled, state_urgent, committed_offsets, .. } = &*self.interrupted;
         let has = |flag: &AtomicBool| flag.load(Ordering::Acquire);
-        has(has_commands) || has(state_signalled) || has(state_urgent) || committed_offsets.has_told()
+        has(has_commands) || has(state_signalled) || has(state_urgent) || committed_offsets.is_signalled()
     }
 }
 
@@ -213,7 +213,7 @@ impl CommitterThread {
             let deadline = linger.or(mark);
             // A slot below the claims may be published without an event, which does not wake this thread.
             let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
-            let moved = self.shared.committed_offsets.hear();
+            let moved = self.shared.committed_offsets.take_signal();
             self.moved_since = moved.then(|| self.moved_since.unwrap_or_else(Instant::now));
             let alone = self.moved_since.map(|since| since + IDLE);
             // A state source changes its state before it signals, so the flag is cleared before the state is read.
@@ -431,11 +431,11 @@ impl CommitterThread {
             let Some(source) = source.upgrade() else { return false };
             let room = limit.saturating_sub(frame.len()).min(writer.state_room().saturating_sub(frame.len()));
             let mut drained = |id| sources.of(id).map(|source| source.drained());
-            let told = source.drain(frame, room, &mut drained);
-            urgent |= told.urgent;
-            more |= told.more;
-            *state_awaits_events |= told.awaits_events;
-            state_written.extend(told.changes.map(|changes| (Arc::clone(source.progress()), changes)));
+            let state = source.drain(frame, room, &mut drained);
+            urgent |= state.urgent;
+            more |= state.more;
+            *state_awaits_events |= state.awaits_events;
+            state_written.extend(state.changes.map(|changes| (Arc::clone(source.progress()), changes)));
             true
         });
         if more {

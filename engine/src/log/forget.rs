@@ -58,7 +58,7 @@ fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
         of(state_kind::GROUP_OFFSETS).filter_map(|(kind, key)| Some((kind, key, Some(group::key_topic(key)?))));
     let transforms = of(state_kind::TRANSFORM_OFFSETS)
         .filter_map(|(kind, key)| Some((kind, key, Some(transform::key_parts(key)?.1.topic))));
-    let told = of(state_kind::REPORTED_GAPS).filter_map(|(kind, key)| Some((kind, key, Some(gap::key_topic(key)?))));
+    let gaps = of(state_kind::REPORTED_GAPS).filter_map(|(kind, key)| Some((kind, key, Some(gap::key_topic(key)?))));
     let producers = producers::owners(state).into_iter().map(|(key, owner)| (state_kind::PRODUCERS, key, owner));
     let leases = of(state_kind::QUEUES).filter_map(|(kind, key)| {
         let owner = match queues::key_owner(key)? {
@@ -67,7 +67,7 @@ fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
         };
         Some((kind, key, owner))
     });
-    groups.chain(transforms).chain(producers).chain(told).chain(leases).collect()
+    groups.chain(transforms).chain(producers).chain(gaps).chain(leases).collect()
 }
 
 #[cfg(test)]

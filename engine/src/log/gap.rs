@@ -265,21 +265,21 @@ pub(crate) enum GapReportOutcome {
 /// The gaps of a journal that were reported to named readers, and that no one has acknowledged.
 pub fn reported_gaps(state: &State) -> Vec<ReportedGap> {
     let topics = recorded_topics(state);
-    let told = GapReport::all(state).into_iter().filter_map(|GapReport { kind, reader, of, offsets, time }| {
+    let reports = GapReport::all(state).into_iter().filter_map(|GapReport { kind, reader, of, offsets, time }| {
         let topic = topics.iter().find(|topic| topic.number == of.topic)?;
         let gap = Gap::new(topic.name.as_str(), of.partition, offsets);
         Some(ReportedGap { kind, reader, gap, time: Timestamp::from_nanos(time) })
     });
-    told.collect()
+    reports.collect()
 }
 
 /// Adds to `frame` the deletion of this reader's reported gaps. Returns their number. Only for journals that no engine
 /// has open.
 pub fn acknowledge_gaps(state: &State, kind: ReaderKind, reader: &str, frame: &mut FrameBuilder) -> usize {
-    let told: Vec<_> =
-        GapReport::all(state).into_iter().filter(|told| told.kind == kind && told.reader == reader).collect();
-    told.iter().for_each(|told| told.delete(frame));
-    told.len()
+    let reports: Vec<_> =
+        GapReport::all(state).into_iter().filter(|report| report.kind == kind && report.reader == reader).collect();
+    reports.iter().for_each(|report| report.delete(frame));
+    reports.len()
 }
 
 #[cfg(test)]
@@ -290,15 +290,15 @@ mod tests {
     fn what_was_told_comes_back_from_the_journals_state() {
         let mut state = State::default();
         let of = PartitionId { topic: 7, partition: 3 };
-        let told = |kind, reader: &str, offsets| GapReport { kind, reader: reader.to_owned(), of, offsets, time: 9 };
+        let report = |kind, reader: &str, offsets| GapReport { kind, reader: reader.to_owned(), of, offsets, time: 9 };
         let all = [
-            told(ReaderKind::Group, "billing", 5..9),
-            told(ReaderKind::Group, "billing", 20..21),
-            told(ReaderKind::Transform, "billing", 5..9),
-            told(ReaderKind::Queue, "jobs", 5..9),
+            report(ReaderKind::Group, "billing", 5..9),
+            report(ReaderKind::Group, "billing", 20..21),
+            report(ReaderKind::Transform, "billing", 5..9),
+            report(ReaderKind::Queue, "jobs", 5..9),
         ];
         let mut frame = FrameBuilder::new();
-        all.iter().for_each(|told| told.put(&mut frame));
+        all.iter().for_each(|report| report.put(&mut frame));
         state.take(&mut frame);
         assert_eq!(GapReport::all(&state), all);
         let mut frame = FrameBuilder::new();

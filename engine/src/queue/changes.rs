@@ -91,9 +91,9 @@ impl Changes {
     }
 
     /// Adds a reported gap, after which the queue continues to read.
-    pub(super) fn gap(&mut self, told: GapReport) {
-        self.cursor(Cursor::Partition(told.of.partition), told.offsets.end);
-        self.gaps.push_back(told);
+    pub(super) fn gap(&mut self, report: GapReport) {
+        self.cursor(Cursor::Partition(report.of.partition), report.offsets.end);
+        self.gaps.push_back(report);
     }
 
     /// Records that the next frame writes this part, or deletes it if `is_there` is false. Returns false if there is
@@ -143,8 +143,8 @@ impl Changes {
             known.remove(&part);
             return Some(NextWrite::Part(part));
         }
-        if let Some(told) = current.gaps.pop_front() {
-            return Some(NextWrite::Gap(told));
+        if let Some(report) = current.gaps.pop_front() {
+            return Some(NextWrite::Gap(report));
         }
         if let Some((cursor, next)) = current.cursors.pop_first() {
             return Some(NextWrite::Cursor(cursor, next));

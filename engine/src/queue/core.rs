@@ -185,7 +185,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state: &mut QueueState<E, K>,
         times: ClockTimes,
     ) -> Option<Result<Granted<E>, ReadError>> {
-        self.hear(state);
+        self.take_signals(state);
         if let Some(grant) = state.next(times, self.log.as_ref()) {
             self.reader.store(crate::base::threads::token(), Ordering::Relaxed);
             self.settle(state, times.now);
@@ -212,7 +212,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     }
 
     /// Marks the partitions that have signalled while no worker watched.
-    fn hear(&self, state: &mut QueueState<E, K>) {
+    fn take_signals(&self, state: &mut QueueState<E, K>) {
         if !state.watched && state.ready.len() < state.partitions.len() {
             let mut rang = Vec::new();
             self.waiter.take(|token| rang.push(token));
@@ -291,7 +291,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             // it can see the letter, and waits for this lock before it takes the queue's state. It is not signalled
             // when it publishes dead letters itself while it takes that state, because a message without room would
             // signal it for ever.
-            log.tell();
+            log.notify();
         }
         state.write_dead_letters(self.log.as_ref());
         state.drop_gone();
@@ -299,7 +299,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         if let Some(log) = &self.log
             && state.leases.changes().is_some_and(|changes| !changes.is_empty())
         {
-            log.tell();
+            log.notify();
         }
         let Some(next) = state.leases.next_due(now) else { return };
         if state.alarm.is_some_and(|(at, _)| at <= next) {

@@ -32,11 +32,11 @@ enum LetterSource {
 /// What is done with a dead letter.
 pub(super) enum Verdict {
     /// The letter is dropped.
-    Out,
+    Drop,
     /// The letter stays.
-    Stays,
+    Keep,
     /// This letter and all later ones stay. Ends the pass.
-    Enough,
+    Stop,
 }
 
 /// The end of each partition in the journal, at which a new queue's dead letters begin.
@@ -73,7 +73,7 @@ impl DeadLetterReader {
         self.letters = LetterSource::None;
     }
 
-    /// Passes the dead letters to `each`, the oldest of each partition first, until it returns `Enough`. Once a letter
+    /// Passes the dead letters to `each`, the oldest of each partition first, until it returns `Stop`. Once a letter
     /// stays, later letters of its partition must stay too. On a durable topic `each` also gets the letter's partition
     /// and the offset after it. Returns, for a durable topic, the partitions whose first kept letter has moved, with
     /// its offset.
@@ -125,11 +125,11 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
                 let Some((at, message)) = (&mut batch).into_iter().next() else { break };
                 match each(message) {
                     None => {}
-                    Some(Verdict::Out) => {
+                    Some(Verdict::Drop) => {
                         debug_assert!(stays.is_none(), "the first that stays is the last to be asked")
                     }
-                    Some(Verdict::Stays) => _ = stays.get_or_insert(at),
-                    Some(Verdict::Enough) => {
+                    Some(Verdict::Keep) => _ = stays.get_or_insert(at),
+                    Some(Verdict::Stop) => {
                         batch.put_back(stays.unwrap_or(at));
                         return;
                     }
@@ -147,7 +147,7 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
 }
 
 /// Passes the dead letters of a partition to `each`, from offset `from` on. Returns the offset up to which letters may
-/// be dropped, and true if `each` has returned `Enough`.
+/// be dropped, and true if `each` has returned `Stop`.
 pub(super) fn each_in_journal(
     journal: &Journal,
     id: PartitionId,
@@ -162,9 +162,9 @@ pub(super) fn each_in_journal(
     while let Ok(Some(record)) = reader.next() {
         let (offset, message) = (record.offset, Message::of_stored(record.bytes));
         match message.as_ref().and_then(|message| each(message, offset)) {
-            Some(Verdict::Enough) => return (to, true),
-            Some(Verdict::Stays) => stays = true,
-            None | Some(Verdict::Out) if !stays => to = offset + 1,
+            Some(Verdict::Stop) => return (to, true),
+            Some(Verdict::Keep) => stays = true,
+            None | Some(Verdict::Drop) if !stays => to = offset + 1,
             _ => {}
         }
     }

@@ -153,7 +153,7 @@ impl<M: Clone> Leases<M> {
     /// [`may_follow`](Self::may_follow).
     pub fn admit(&mut self, partition: u32, offset: u64, message: M, now: Duration) -> Grant<M> {
         let slot = self.add(line(partition), offset, message);
-        self.give_out(slot, now)
+        self.lease(slot, now)
     }
 
     /// Admits a message from the ring that may not be leased before `due`.
@@ -246,7 +246,7 @@ impl<M: Clone> Leases<M> {
         while is_later(self) && self.expire_one(now) {}
         let (at, slot) = self.waiting.first().filter(|first| first.0 <= moment_before(now))?;
         self.waiting.remove(&mut self.links, at, slot);
-        Some(self.give_out(slot, now))
+        Some(self.lease(slot, now))
     }
 
     /// Extends a lease until `visibility` after `now`. Returns the new deadline.
@@ -282,7 +282,7 @@ impl<M: Clone> Leases<M> {
     pub fn nack(&mut self, id: LeaseId, now: Duration, delay: Duration, reason: &str) -> Result<bool, Lost> {
         let at = self.held(id, now)?.at;
         self.leased.remove(&mut self.links, at, id.slot);
-        Ok(self.take_back(id.slot, due(now, delay), || DeathCause::Refused(reason.into())))
+        Ok(self.requeue(id.slot, due(now, delay), || DeathCause::Refused(reason.into())))
     }
 
     /// Returns a leased message that no worker has seen. It may be leased again at once, and the attempt does not
@@ -319,7 +319,7 @@ impl<M: Clone> Leases<M> {
     /// Deletes a message, even a leased one. Returns false if it is not present, or if its dead letter is written.
     pub fn delete(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state != EntryState::Written);
-        found.inspect(|&slot| self.let_go(slot)).is_some()
+        found.inspect(|&slot| self.discard(slot)).is_some()
     }
 
     /// True if the message is present.
@@ -333,7 +333,7 @@ impl<M: Clone> Leases<M> {
         let idle = |entry: &MessageEntry<M>| !matches!(entry.state, EntryState::Leased | EntryState::Written);
         let slots = self.entries.iter().enumerate().filter(|(_, entry)| entry.as_ref().is_some_and(idle));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
-        slots.iter().for_each(|&slot| self.let_go(slot));
+        slots.iter().for_each(|&slot| self.discard(slot));
         slots.len()
     }
 
@@ -358,7 +358,7 @@ impl<M: Clone> Leases<M> {
     /// Removes the message that [`dying`](Self::dying) returns, since its dead letter is published.
     pub fn dead_letter_done(&mut self) {
         if let Some(&slot) = self.dying.front() {
-            self.let_go(slot);
+            self.discard(slot);
         }
     }
 
@@ -373,7 +373,7 @@ impl<M: Clone> Leases<M> {
     /// Removes a message whose dead letter is durable. Returns false if the message was deleted meanwhile.
     pub(super) fn settle_dead_letter(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state == EntryState::Written);
-        found.inspect(|&slot| self.let_go(slot)).is_some()
+        found.inspect(|&slot| self.discard(slot)).is_some()
     }
 
     /// The bodies of the messages that were removed since the last call, to be dropped after the caller's lock is
@@ -395,7 +395,7 @@ impl<M: Clone> Leases<M> {
         entry.filter(is_held).ok_or(Lost)
     }
 
-    fn give_out(&mut self, slot: u32, now: Duration) -> Grant<M> {
+    fn lease(&mut self, slot: u32, now: Duration) -> Grant<M> {
         self.last_number += 1;
         let number = self.last_number;
         let deadline = moment_after(now.saturating_add(self.terms.visibility));
@@ -430,7 +430,7 @@ impl<M: Clone> Leases<M> {
                     Duration::ZERO => at,
                     delay => moment_after(time_of(at).saturating_add(delay)),
                 };
-                self.take_back(slot, due, || DeathCause::Expired);
+                self.requeue(slot, due, || DeathCause::Expired);
                 true
             }
             _ => false,
@@ -438,7 +438,7 @@ impl<M: Clone> Leases<M> {
     }
 
     /// Puts a message back whose lease was removed. Returns true if this was its last attempt, so that it is dying.
-    fn take_back(&mut self, slot: u32, due: u64, cause: impl FnOnce() -> DeathCause) -> bool {
+    fn requeue(&mut self, slot: u32, due: u64, cause: impl FnOnce() -> DeathCause) -> bool {
         let max = self.terms.max_attempts;
         let entry = self.entry(slot);
         let (partition, offset) = (entry.partition, entry.offset);

@@ -56,21 +56,21 @@ impl<E: Job> QueueLog<E> {
     }
 
     /// Records in the engine's state that a gap was reported to the queue. Returns the entry for the journal.
-    pub(super) fn told_of(&self, partition: u32, offsets: Range<u64>, now: Timestamp) -> GapReport {
+    pub(super) fn gap_report(&self, partition: u32, offsets: Range<u64>, now: Timestamp) -> GapReport {
         let of = PartitionId { topic: self.bodies.topic, partition };
         let (kind, reader, time) = (ReaderKind::Queue, self.name.clone(), now.as_nanos());
-        let told = GapReport { kind, reader, of, offsets, time };
-        told.note(&self.committer);
-        told
+        let report = GapReport { kind, reader, of, offsets, time };
+        report.note(&self.committer);
+        report
     }
 
     /// Signals the committer that its next frame can have changes of this queue.
-    pub(super) fn tell(&self) {
+    pub(super) fn notify(&self) {
         self.committer.notify_state();
     }
 
     /// Signals the committer that a thread waits for the changes.
-    pub(super) fn tell_now(&self) {
+    pub(super) fn notify_urgent(&self) {
         self.committer.notify_state_urgent();
     }
 
@@ -112,7 +112,7 @@ impl<E: Job> QueueLog<E> {
         if level == Level::Durable {
             self.wanted.fetch_max(change, Ordering::AcqRel);
         }
-        self.tell_now();
+        self.notify_urgent();
     }
 
     /// True if a change has reached the queue's acknowledgement level, or the journal has ended. Otherwise `waker` is

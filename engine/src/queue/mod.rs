@@ -172,10 +172,10 @@ impl<E: Job, K: Producers> Queue<E, K> {
         let mut found = Vec::new();
         self.core.each_dead_letter(|letter, _| {
             if found.len() == limit {
-                return Verdict::Enough;
+                return Verdict::Stop;
             }
             found.push(letter);
-            Verdict::Stays
+            Verdict::Keep
         });
         found
     }
@@ -185,7 +185,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
         let mut purged = 0;
         self.core.each_dead_letter(|_, _| {
             purged += 1;
-            Verdict::Out
+            Verdict::Drop
         });
         purged
     }
@@ -198,10 +198,10 @@ impl<E: Job, K: Producers> Queue<E, K> {
         let mut sent = 0;
         self.core.each_dead_letter(|letter, next| {
             if sent == limit || !self.core.restore(letter, next) {
-                return Verdict::Enough;
+                return Verdict::Stop;
             }
             sent += 1;
-            Verdict::Out
+            Verdict::Drop
         });
         sent
     }
@@ -484,12 +484,12 @@ mod tests {
         let mut after = None;
         queue.core.each_dead_letter(|letter, next| {
             if after.is_some() {
-                return Verdict::Enough;
+                return Verdict::Stop;
             }
             assert!(queue.core.restore(letter, next));
             worker.receive(Duration::MAX).unwrap().unwrap().ack().unwrap();
             after = Some(disk.crash(3));
-            Verdict::Out
+            Verdict::Drop
         });
         let (_engine, _, mut worker) = open(&after.unwrap(), &clock);
         let left: Vec<u64> = worker.queue().dead_letters(9).iter().map(|letter| letter.offset).collect();

@@ -289,10 +289,10 @@ impl RecordedQueue {
         let mut found = Vec::new();
         self.letters(journal, |letter| {
             if found.len() == limit {
-                return Verdict::Enough;
+                return Verdict::Stop;
             }
             found.push(letter);
-            Verdict::Stays
+            Verdict::Keep
         })?;
         Ok(found)
     }
@@ -336,7 +336,7 @@ impl RecordedQueue {
         let mut purged = 0;
         let moved = self.letters(&writer.journal(), |_| {
             purged += 1;
-            Verdict::Out
+            Verdict::Drop
         })?;
         self.deal_with(moved).write(writer, &self.recovered_queue.messages, time)?;
         Ok(purged)
@@ -355,13 +355,13 @@ impl RecordedQueue {
             let at = (letter.partition, letter.offset);
             let start = journal.extent(self.id(letter.partition)).map_or(0, |extent| extent.start);
             if sent == limit || letter.offset < start {
-                return Verdict::Enough;
+                return Verdict::Stop;
             }
             sent += 1;
             let anew = KnownMessage { number: 0, attempts: 0, phase: Phase::Waiting(Duration::ZERO) };
             messages.entry(at).or_insert(anew);
             blocks.insert(StatePart::of(at));
-            Verdict::Out
+            Verdict::Drop
         })?;
         let mut change = self.deal_with(moved);
         change.blocks = blocks;

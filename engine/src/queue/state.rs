@@ -209,7 +209,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 Ok(InputOutcome::Gap(offsets)) => {
                     self.counters.lost += offsets.end.saturating_sub(offsets.start);
                     if let (Some(log), Some(changes)) = (log, self.leases.changes()) {
-                        changes.gap(log.told_of(partition, offsets, times.wall));
+                        changes.gap(log.gap_report(partition, offsets, times.wall));
                     }
                     continue;
                 }
@@ -282,7 +282,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
             // There may be room when changes are written.
             self.input.arm_journal();
             if let Some(log) = log {
-                log.tell_now();
+                log.notify_urgent();
             }
             return true;
         }

@@ -47,7 +47,7 @@ pub(crate) trait AnyTopic: Send + Sync {
 /// How long a shutdown waits for a polled consumer that makes no progress, has unread events and holds no batch.
 /// Applies to consumers whose last batch was given to the thread that shuts down, or to no thread; others get the
 /// shutdown's whole limit.
-const STANDS_STILL: Duration = Duration::from_millis(500);
+const STALL_LIMIT: Duration = Duration::from_millis(500);
 
 /// The interval at which a shutdown polls the positions of polled consumers.
 const LOOK: Duration = Duration::from_millis(5);
@@ -84,7 +84,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
             }
             // Another thread may take any time between two polls, so it gets the whole deadline.
             let is_awaited = now.iter().any(|(name, ..)| self.is_read_elsewhere(name));
-            let until = if is_awaited { deadline } else { deadline.min(moved + STANDS_STILL) };
+            let until = if is_awaited { deadline } else { deadline.min(moved + STALL_LIMIT) };
             if until <= Instant::now() {
                 return;
             }
@@ -205,18 +205,18 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         let readers = self.readers().all();
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
         // The least time for threads that are about to end, or that read events after a claim that was cut.
-        let a_moment = || Instant::now() + Duration::from_millis(100);
+        let grace = || Instant::now() + Duration::from_millis(100);
         // Producers have until the deadline to publish their outstanding claims. Claims that are still outstanding then
         // are cut.
         let is_settled = partitions.iter().all(|partition| partition.ring.settle(deadline));
         partitions.iter().for_each(|partition| drop(partition.ring.cut()));
-        if !drained(if is_settled { deadline } else { deadline.max(a_moment()) }) {
+        if !drained(if is_settled { deadline } else { deadline.max(grace()) }) {
             if let Some(durable) = &self.durable {
                 // A halted ring gives the committer no more events, so accepted events are written first.
                 durable.drained(&partitions, deadline.max(journal_until));
             }
             self.halt();
-            drained(a_moment());
+            drained(grace());
         }
         self.wait_for_polled(&partitions, deadline);
         if let Some(durable) = &self.durable {

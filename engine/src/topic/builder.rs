@@ -251,7 +251,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                     let durable = DurableTopic::open(committer, id, &name, persistence, size)?;
                     if settings.keep != Retention::default() {
                         committer.keep(durable.id(0).topic, settings.keep);
-                        engine.host.retain_by_and_by();
+                        engine.host.start_retention();
                     }
                     Some(Arc::new(durable))
                 }
@@ -293,7 +293,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 ids: deduplication.map(|(window, _)| Arc::new(DedupIndex::new(window))),
             };
             if let Err(refused) = inner.grow(|_| partitions) {
-                inner.durable.iter().for_each(|durable| durable.take_back());
+                inner.durable.iter().for_each(|durable| durable.undo_open());
                 return Err(refused);
             }
             restore_names::restore(&inner);

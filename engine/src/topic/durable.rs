@@ -168,7 +168,7 @@ impl<E> DurableTopic<E> {
 
     /// Undoes this opening when the partitions could not be made: deletes the topic from the journal if this opening
     /// added it.
-    pub(crate) fn take_back(&self) {
+    pub(crate) fn undo_open(&self) {
         if self.is_new {
             // Fails only if the journal has ended.
             let _ = self.forget();

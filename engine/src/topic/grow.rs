@@ -90,7 +90,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
             }
         }
         *self.partitions.write().unwrap_or_else(PoisonError::into_inner) = partitions.into();
-        let told: Vec<_> = joined
+        let wakers: Vec<_> = joined
             .into_iter()
             .map(|(reader, partition, consumer, preparation)| reader.take(&partition, consumer, preparation))
             .collect();
@@ -98,7 +98,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         self.count.store(total, Ordering::Release);
         drop(readers);
         // A woken reader may run at once and lock the readers, so the lock is released before.
-        told.into_iter().for_each(|tell| tell());
+        wakers.into_iter().for_each(|wake| wake());
         Ok(())
     }
 

@@ -71,9 +71,9 @@ pub struct GapMetrics {
 }
 
 impl From<ReportedGap> for GapMetrics {
-    fn from(told: ReportedGap) -> Self {
-        let Gap { topic, partition, offsets: Range { start: first, end } } = told.gap;
-        Self { kind: told.kind.to_string(), reader: told.reader, topic, partition, first, end }
+    fn from(reported: ReportedGap) -> Self {
+        let Gap { topic, partition, offsets: Range { start: first, end } } = reported.gap;
+        Self { kind: reported.kind.to_string(), reader: reported.reader, topic, partition, first, end }
     }
 }
 

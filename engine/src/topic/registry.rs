@@ -52,7 +52,7 @@ const RETAIN: Duration = Duration::from_secs(60);
 
 impl Host {
     /// Starts applying the topics' retention once a minute. Does nothing if it was started before.
-    pub(crate) fn retain_by_and_by(self: &Arc<Self>) {
+    pub(crate) fn start_retention(self: &Arc<Self>) {
         if !self.retains.swap(true, Ordering::Relaxed) {
             self.retain_later();
         }

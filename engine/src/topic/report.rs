@@ -90,12 +90,12 @@ impl TopicReport {
         let mut consumers = Vec::new();
         for partition in partitions {
             let at = partition.ring.positions();
-            let told = partition.ring.report();
-            cut.extend(told.cut.iter().map(|claim| {
+            let ring_report = partition.ring.report();
+            cut.extend(ring_report.cut.iter().map(|claim| {
                 let first = claim.first.0;
                 CutClaim { partition: partition.index, offsets: first..first + claim.len as u64 }
             }));
-            let told_of = |name: &str| told.stages.iter().find(|stage| stage.name == name);
+            let stage_report = |name: &str| ring_report.stages.iter().find(|stage| stage.name == name);
             let left = |consumed: u64| partition.ring.unread(Sequence(consumed));
             let mut attended = Vec::new();
             for run in runs {
@@ -125,8 +125,9 @@ impl TopicReport {
                 left: left(stage.consumed.0),
                 skipped: 0,
                 // A polled consumer may still read on. The events of a batch that it holds count as unread.
-                ending: told_of(&stage.name).filter(|told| told.left > 0).and_then(|told| told.ending.clone()),
-                running: told_of(&stage.name).is_some_and(|told| told.left > 0 && told.running),
+                ending:
+                    stage_report(&stage.name).filter(|report| report.left > 0).and_then(|report| report.ending.clone()),
+                running: stage_report(&stage.name).is_some_and(|report| report.left > 0 && report.running),
             }));
             published.push(at.published.0);
         }

@@ -16,7 +16,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// The error for a source whose topic was halted or has failed. If the member has other topics, it drops all
     /// partitions of that topic, so that it returns the error once.
     #[cold]
-    pub(super) fn tell_of_end(&mut self, source: usize, reason: Closed) -> GroupError {
+    pub(super) fn end_error(&mut self, source: usize, reason: Closed) -> GroupError {
         let Some((id, topic)) =
             self.partitions[source].as_ref().map(|assigned| (assigned.topic.id, assigned.name.topic.to_string()))
         else {
@@ -36,7 +36,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 }
             }
             names.sort();
-            self.tell(&Rebalance::Lost(names));
+            self.notify_listener(&Rebalance::Lost(names));
         }
         GroupError::Closed { group: self.group.name.clone(), topic, reason: reason.into() }
     }
@@ -86,7 +86,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                     member = _id,
                     partitions = crate::group::listener::listed(&names)
                 );
-                self.tell(&Rebalance::Revoked(names));
+                self.notify_listener(&Rebalance::Revoked(names));
             }
             let partitions = revoked.into_iter().filter_map(|source| {
                 self.watch.remove(source);
@@ -105,7 +105,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 member = _id,
                 partitions = crate::group::listener::listed(&given)
             );
-            self.tell(&Rebalance::Assigned(given));
+            self.notify_listener(&Rebalance::Assigned(given));
         }
         update.refused.map_or(Ok(()), Err)
     }
@@ -117,12 +117,12 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.partitions.clear();
         self.scan = None;
         if !names.is_empty() {
-            self.tell(&Rebalance::Lost(names));
+            self.notify_listener(&Rebalance::Lost(names));
         }
         self.group.fenced(self.epoch)
     }
 
-    pub(super) fn tell(&mut self, rebalance: &Rebalance) {
+    pub(super) fn notify_listener(&mut self, rebalance: &Rebalance) {
         if let Some(listener) = &mut self.listener {
             blaming("the listener", || listener(rebalance));
         }

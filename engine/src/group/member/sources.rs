@@ -25,15 +25,15 @@ pub(super) struct AssignedSources<'m, E, K: Producers> {
     pub(super) signal: &'m MemberSignal,
     pub(super) by: LookContext<'m>,
     /// Why the partition that was polled last had no event; `None` if it had one.
-    pub(super) told: Option<NoEvent>,
+    pub(super) no_event: Option<NoEvent>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> WaitSources for AssignedSources<'_, E, K> {
     #[inline]
     fn look(&mut self, source: usize, looks: u32) -> bool {
         let Some(assigned) = &mut self.partitions[source] else { return false };
-        assigned.look(&mut self.by, looks).unwrap_or_else(|told| {
-            self.told = Some(told);
+        assigned.look(&mut self.by, looks).unwrap_or_else(|no_event| {
+            self.no_event = Some(no_event);
             true
         })
     }

@@ -10,7 +10,7 @@ impl CommitterThread {
     pub(super) fn sync(&mut self, now: bool) -> Result<(), WriteError> {
         if self.in_flight {
             match self.done.try_recv() {
-                Ok(told) => self.synced(told)?,
+                Ok(outcome) => self.synced(outcome)?,
                 Err(_) if now => self.sync_wait()?,
                 Err(_) => return Ok(()),
             }
@@ -48,8 +48,8 @@ impl CommitterThread {
     }
 
     fn sync_wait(&mut self) -> Result<(), WriteError> {
-        let told = self.done.recv().map_err(|_| self.gone())?;
-        self.synced(told)
+        let outcome = self.done.recv().map_err(|_| self.gone())?;
+        self.synced(outcome)
     }
 
     fn gone(&self) -> WriteError {

@@ -48,7 +48,7 @@ pub(super) fn start_syncs(
     waiter: Arc<Waiter>,
 ) -> Result<(Sender<SyncRequest>, Receiver<SyncDone>), std::io::Error> {
     let (syncs, jobs) = channel::<SyncRequest>();
-    let (told, done) = channel();
+    let (results, done) = channel();
     std::thread::Builder::new().name("slipring-sync".to_owned()).spawn(move || {
         notifier.enter();
         for SyncRequest { job, pending, replies } in jobs {
@@ -61,7 +61,7 @@ pub(super) fn start_syncs(
                 replies
             };
             notifier.notify();
-            if told.send((outcome, unanswered)).is_err() {
+            if results.send((outcome, unanswered)).is_err() {
                 break;
             }
             waiter.wake(MultiWait::WAKE);

@@ -115,8 +115,8 @@ impl CommittedOffset {
 struct Signal {
     /// True if an offset has changed since the committer last took the changed offsets.
     moved: AtomicBool,
-    /// True if `moved` was set since the committer last called [`CommittedOffsets::hear`].
-    told: AtomicBool,
+    /// True if `moved` was set since the committer last called [`CommittedOffsets::take_signal`].
+    signalled: AtomicBool,
     /// The committer's waiter, which the signal wakes.
     waiter: Arc<Waiter>,
     #[cfg(test)]
@@ -125,14 +125,14 @@ struct Signal {
 
 impl std::fmt::Debug for Signal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signal").field("moved", &self.moved).field("told", &self.told).finish_non_exhaustive()
+        f.debug_struct("Signal").field("moved", &self.moved).field("signalled", &self.signalled).finish_non_exhaustive()
     }
 }
 
 impl Signal {
     fn moved(&self) {
         if !self.moved.swap(true, Ordering::AcqRel) {
-            self.told.store(true, Ordering::Release);
+            self.signalled.store(true, Ordering::Release);
             self.waiter.wake(MultiWait::WAKE);
         }
     }
@@ -155,7 +155,7 @@ impl CommittedOffsets {
         let _ = no_epoch_check;
         let signal = Signal {
             moved: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            signalled: AtomicBool::new(false),
             waiter,
             #[cfg(test)]
             no_epoch_check,
@@ -169,14 +169,14 @@ impl CommittedOffsets {
         self.signal.moved.store(true, Ordering::Release);
     }
 
-    pub(crate) fn has_told(&self) -> bool {
-        self.signal.told.load(Ordering::Acquire)
+    pub(crate) fn is_signalled(&self) -> bool {
+        self.signal.signalled.load(Ordering::Acquire)
     }
 
     /// True if an offset has changed. Clears the signal.
-    pub(crate) fn hear(&self) -> bool {
-        // A signalling thread sets `moved` before `told`.
-        self.signal.told.swap(false, Ordering::AcqRel);
+    pub(crate) fn take_signal(&self) -> bool {
+        // A signalling thread sets `moved` before `signalled`.
+        self.signal.signalled.swap(false, Ordering::AcqRel);
         self.signal.moved.load(Ordering::Acquire)
     }
 

@@ -70,9 +70,9 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
                 }
                 // The gap and the offset after it are in one frame, because a crash between two frames would report the
                 // gap twice.
-                Some(NextWrite::Gap(told)) => {
-                    told.put(frame);
-                    codec::put_cursor(frame, number, Cursor::Partition(told.of.partition), told.offsets.end);
+                Some(NextWrite::Gap(report)) => {
+                    report.put(frame);
+                    codec::put_cursor(frame, number, Cursor::Partition(report.of.partition), report.offsets.end);
                 }
                 Some(NextWrite::Cursor(cursor, next)) => codec::put_cursor(frame, number, cursor, next),
                 Some(NextWrite::End(count)) => drained_state.changes = Some(count),

@@ -38,7 +38,7 @@ fn hash(partition: u16, offset: u64) -> u64 {
 
 impl<M: Clone> Leases<M> {
     /// Removes a message, and keeps its body for the caller to drop.
-    pub(super) fn let_go(&mut self, slot: u32) {
+    pub(super) fn discard(&mut self, slot: u32) {
         let message = self.remove(slot);
         self.gone.extend(message);
     }
