@@ -317,7 +317,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// Makes a task wake when the member has events. Returns false if a poll would return something now.
+    /// Registers `task`, which is woken when the member has events. Returns false if a poll would return something now.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if self.unsettled || self.signal.has_news() {

@@ -93,7 +93,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         self.leave(&mut state);
     }
 
-    /// Returns a leased message that the user has not seen to the queue.
+    /// Returns to the queue a leased message that the user has not seen.
     pub(super) fn put_back(&self, given: Granted<E>) {
         let now = self.now();
         let mut state = self.lock();

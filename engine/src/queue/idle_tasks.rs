@@ -11,7 +11,7 @@ use std::task::Waker;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TaskPlace(u64);
 
-/// How a worker waits without a thread.
+/// How a worker waits that has no thread: in a task or a selector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum TaskWait {
     /// The worker does not wait.

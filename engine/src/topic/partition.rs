@@ -99,7 +99,7 @@ impl PublishTimes {
     }
 
     fn slot(&self, offset: u64) -> &AtomicU64 {
-        // The capacity is a power of two.
+        // The capacity is a power of two, so the mask selects the slot.
         &self.nanos[offset as usize & (self.nanos.len() - 1)]
     }
 

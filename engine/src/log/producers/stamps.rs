@@ -29,7 +29,7 @@ impl ProducerStamps {
     }
 
     fn slot(&self, offset: u64) -> &StampSlot {
-        // The capacity is a power of two.
+        // The capacity is a power of two, so the mask selects the slot.
         &self.slots[offset as usize & (self.slots.len() - 1)]
     }
 
