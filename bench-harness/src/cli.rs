@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::assertion::Assertions;
+use crate::growth::GrowthArgs;
 use crate::peers::WaitClass;
 use crate::pin::PinPlan;
 use crate::quantity::{self, Rate, Steps};
@@ -49,6 +50,8 @@ pub enum Command {
     Journal(JournalArgs),
     /// Consume, transform, produce: exactly once against at least once, on one disk
     Transform(TransformArgs),
+    /// How costs grow with topics, partitions, members, groups and segments
+    Growth(GrowthArgs),
     /// Walk a scenario over rates, capacities or payloads
     Sweep(SweepArgs),
     /// Compare two results, or two builds of this program
@@ -75,6 +78,7 @@ impl Command {
             Self::Journal(arguments) => Some(&arguments.output),
             Self::Transform(arguments) => Some(&arguments.output),
             Self::Sweep(arguments) => Some(&arguments.output),
+            Self::Growth(arguments) => Some(&arguments.output),
             Self::Doctor(_) | Self::Compare(_) | Self::Baseline(_) | Self::Report(_) | Self::Explain { .. } => None,
         }
     }
@@ -598,7 +602,7 @@ pub enum BaselineAction {
 /// Options of `report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// A directory with run.json, peers.json or sweep.json
+    /// A directory with run.json, peers.json, sweep.json or growth.json
     pub dir: PathBuf,
     /// What to write, by commas
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Format::Text, Format::Html])]

@@ -30,6 +30,11 @@ impl Failure {
         Self::Usage(message.into())
     }
 
+    /// The engine or the journal refused a call: a usage failure with its cause.
+    pub fn refused(cause: impl std::fmt::Display) -> Self {
+        Self::Usage(format!("the engine refused: {cause}"))
+    }
+
     /// A file failure.
     pub fn file(path: &std::path::Path, source: std::io::Error) -> Self {
         Self::File { path: path.display().to_string(), source }

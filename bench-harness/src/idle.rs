@@ -9,6 +9,7 @@ use crate::cli::{Format, IdleArgs};
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::system::{others_time, resident};
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -38,27 +39,26 @@ struct IdleDocument {
 /// [`Failure`]: the engine refused, or the system tells no figures.
 pub fn command(arguments: &IdleArgs) -> Result<(), Failure> {
     let environment = Environment::capture();
-    let refused = |error: &dyn std::fmt::Display| Failure::usage(format!("the engine refused: {error}"));
     let before = resident()?;
-    let engine = Engine::builder().build().map_err(|error| refused(&error))?;
+    let engine = Engine::builder().build().map_err(Failure::refused)?;
     let mut topics = Vec::new();
     for index in 0..arguments.topics {
         let topic = engine.topic::<u64>(format!("topic-{index}"));
         let topic = topic.partitions(arguments.partitions).capacity(arguments.capacity).create();
-        topics.push(topic.map_err(|error| refused(&error))?);
+        topics.push(topic.map_err(Failure::refused)?);
     }
     let with_topics = resident()?;
     for topic in &topics {
         let subscriber = topic.subscribe("reader").wait(Wait::spin_then_park());
         let subscriber = subscriber.run(|_, _| Ok::<_, std::convert::Infallible>(()));
-        subscriber.map_err(|error| refused(&error))?;
+        subscriber.map_err(Failure::refused)?;
     }
     // Until the last of them has gone to sleep.
     std::thread::sleep(Duration::from_secs(2));
     let with_subscribers = resident()?;
-    let (began, cpu) = (Instant::now(), processor_time()?);
+    let (began, cpu) = (Instant::now(), others_time()?);
     std::thread::sleep(arguments.duration);
-    let (seconds, cpu) = (began.elapsed().as_secs_f64(), processor_time()? - cpu);
+    let (seconds, cpu) = (began.elapsed().as_secs_f64(), others_time()? - cpu);
     let document = IdleDocument {
         version: 1,
         command: command_line(),
@@ -103,35 +103,4 @@ impl IdleDocument {
             self.cpu_ms_per_second,
         )
     }
-}
-
-fn silent(what: &str) -> Failure {
-    Failure::usage(format!("the system does not tell {what}: this needs Linux"))
-}
-
-/// Resident bytes of this process.
-fn resident() -> Result<u64, Failure> {
-    let path = std::path::Path::new("/proc/self/status");
-    let status = std::fs::read_to_string(path).map_err(|error| Failure::file(path, error))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| silent("resident memory"))
-}
-
-/// Nanoseconds that all threads of this process but the measuring one have run: to read a thousand threads' figures takes
-/// some milliseconds itself.
-fn processor_time() -> Result<u64, Failure> {
-    let path = std::path::Path::new("/proc/self/task");
-    let tasks = std::fs::read_dir(path).map_err(|error| Failure::file(path, error))?;
-    let own = std::process::id().to_string();
-    let spent = |task: std::fs::DirEntry| {
-        if task.file_name().to_str() == Some(&own) {
-            return None;
-        }
-        // A thread that has just ended is not counted.
-        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    let times: Vec<u64> = tasks.flatten().filter_map(spent).collect();
-    if times.is_empty() { Err(silent("the time that threads have run")) } else { Ok(times.iter().sum()) }
 }

@@ -16,6 +16,7 @@ mod doctor;
 mod environment;
 mod explain;
 mod failure;
+mod growth;
 mod idle;
 mod journal;
 mod latency;
@@ -29,6 +30,7 @@ mod run;
 mod scenario;
 mod statistics;
 mod sweep;
+mod system;
 mod transform;
 mod wait_spec;
 mod waits;
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Transform(arguments) => transform::command(&arguments),
         Command::Doctor(arguments) => doctor::command(arguments.json),
         Command::Waits(arguments) => waits::command(&arguments),
+        Command::Growth(arguments) => growth::command(&arguments),
         Command::Sweep(arguments) => sweep::command(&arguments),
         Command::Compare(arguments) => compare::command(&arguments),
         Command::Baseline(arguments) => baseline::command(&arguments),

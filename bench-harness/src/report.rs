@@ -2,6 +2,7 @@
 
 use crate::cli::{OutputArgs, ReportArgs};
 use crate::failure::Failure;
+use crate::growth::GrowthDocument;
 use crate::output::{Output, load};
 use crate::peers::PeersDocument;
 use crate::run::document::RunDocument;
@@ -35,9 +36,14 @@ pub fn command(arguments: &ReportArgs) -> Result<(), Failure> {
         found = true;
         crate::sweep::write(&load::<SweepDocument>(&sweep)?, &mut output)?;
     }
+    let growth = directory.join("growth.json");
+    if growth.is_file() {
+        found = true;
+        crate::growth::write(&load::<GrowthDocument>(&growth)?, &mut output)?;
+    }
     if !found {
         return Err(Failure::usage(format!(
-            "{} holds no run.json, peers.json or sweep.json; make one with --out {} --format json",
+            "{} holds no run.json, peers.json, sweep.json or growth.json; make one with --out {} --format json",
             directory.display(),
             directory.display()
         )));

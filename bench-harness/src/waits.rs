@@ -18,6 +18,7 @@ use crate::progress::Progress;
 use crate::quantity::{per_second, three};
 use crate::run::measure::open_loop;
 use crate::run::schedule::Arrival;
+use crate::system::process_time;
 use crate::{statistics, wait_spec};
 
 /// What `waits` found.
@@ -192,18 +193,6 @@ fn park(arguments: &WaitsArgs, pins: &PinPlan, rows: &mut Vec<Row>) -> Result<()
     Ok(())
 }
 
-/// The processor time that this process has taken.
-#[cfg(target_os = "linux")]
-fn processor_time() -> Option<Duration> {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Some(Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn processor_time() -> Option<Duration> {
-    None
-}
-
 const SLEEPERS: usize = 8;
 
 fn idle(arguments: &WaitsArgs) -> Result<Row, Failure> {
@@ -222,9 +211,9 @@ fn idle(arguments: &WaitsArgs) -> Result<Row, Failure> {
     std::thread::sleep(Duration::from_millis(100));
     let mut found = Vec::new();
     for _ in 0..arguments.rounds {
-        let (begun, before) = (Instant::now(), processor_time());
+        let (begun, before) = (Instant::now(), process_time());
         std::thread::sleep(arguments.duration.max(Duration::from_millis(100)));
-        if let (Some(before), Some(after)) = (before, processor_time()) {
+        if let (Some(before), Some(after)) = (before, process_time()) {
             found.push((after - before).as_secs_f64() * 1e6 / begun.elapsed().as_secs_f64());
         }
     }

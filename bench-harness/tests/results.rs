@@ -297,3 +297,24 @@ fn a_foreign_result_is_shown_as_text_whatever_it_holds() {
         }
     }
 }
+
+#[test]
+fn growth_counts_and_judges() {
+    let scratch = Scratch::new("growth");
+    let formats = "json,text,csv,svg,html";
+    let words = ["growth", "restarts", "layers-build", "--quick", "--out", scratch.text(), "--format", formats];
+    let output = bench(&words);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let document = scratch.json("growth.json");
+    let rows = document["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| row["row"].as_str().unwrap()).collect::<Vec<_>>(), ["layers-build", "restarts"]);
+    assert!(rows.iter().all(|row| row["verdict"] == "met" && row["exponent"].is_number()), "{document}");
+    // A slow machine may leave out the largest size.
+    assert!((1 + 2 + 2..=1 + 3 + 3).contains(&scratch.read("growth.csv").lines().count()));
+    assert!(scratch.read("growth.svg").contains("layers-build") && scratch.read("growth.html").contains("<svg"));
+    std::fs::remove_file(scratch.0.join("growth.csv")).unwrap();
+    assert_eq!(code(&["report", scratch.text(), "--format", "csv"]), 0);
+    assert!(scratch.read("growth.csv").contains("restarts,count,"));
+    assert_eq!(code(&["growth", "everything"]), 64);
+}

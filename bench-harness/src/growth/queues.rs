@@ -1,0 +1,35 @@
+//! What a queue takes.
+
+use super::bound::Bound;
+use super::cost::in_memory;
+use super::row::{Row, Unit};
+use crate::failure::Failure;
+use crate::system::resident;
+use slipring::Message;
+
+pub const ROWS: &[Row] = &[Row {
+    name: "queue-memory",
+    cost: "memory of a queue of messages of 32 bytes",
+    of: "queues of one topic",
+    unit: Unit::Bytes,
+    quick: &[4, 16],
+    full: &[4, 16, 64],
+    target: Bound::AtMost(65_536.0),
+    today: Some(Bound::AtMost(1_048_576.0)),
+    before: "594 KB",
+    measure: memory,
+}];
+
+fn memory(n: usize) -> Result<f64, Failure> {
+    let engine = in_memory()?;
+    let jobs = engine.topic::<Message>("jobs").max_message(32).capacity(64).create().map_err(Failure::refused)?;
+    let queue = |index| jobs.queue(format!("queue-{index}")).open().map_err(Failure::refused);
+    // What the first one takes is not its own.
+    let first = queue(n)?;
+    let before = resident()?;
+    let queues = (0..n).map(queue).collect::<Result<Vec<_>, _>>()?;
+    let grown = resident()?.saturating_sub(before);
+    // Memory that is given back would be taken again for the next size, which would then seem to need none.
+    std::mem::forget((engine, jobs, first, queues));
+    Ok(grown as f64 / n as f64)
+}

@@ -1,0 +1,136 @@
+//! The table, the lines and the picture of `growth`.
+
+use std::fmt::Write as _;
+
+use super::document::{GrowthDocument, Line};
+use super::row::Verdict;
+use crate::cli::Format;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::output::page::Page;
+use crate::output::plot::{self, Bar, Panel, escape};
+use crate::quantity::grouped;
+
+/// Writes a document in every format asked for, and prints its table.
+///
+/// # Errors
+///
+/// [`Failure::File`].
+pub fn write(document: &GrowthDocument, output: &mut Output) -> Result<(), Failure> {
+    if output.wants(Format::Text) {
+        let text = text(document);
+        println!("{text}");
+        output.write("growth.txt", &text)?;
+    }
+    if output.wants(Format::Json) {
+        output.json("growth.json", document)?;
+    }
+    if output.wants(Format::Csv) {
+        output.write("growth.csv", &csv(document))?;
+    }
+    if output.wants(Format::Svg) {
+        output.write("growth.svg", &plot::standalone(&chart(document)))?;
+    }
+    if output.wants(Format::Html) {
+        output.write("growth.html", &page(document))?;
+    }
+    Ok(())
+}
+
+const HEAD: [&str; 7] = ["row", "n", "cost at n", "exponent", "bound", "verdict", "before"];
+
+/// A line's cells, in the order of [`HEAD`].
+pub fn cells(line: &Line) -> [String; 7] {
+    let sizes = line.points.iter().map(|point| grouped(point.n)).collect::<Vec<_>>().join(", ");
+    let costs = line.points.iter().map(|point| point.shown.as_str()).collect::<Vec<_>>().join(", ");
+    let known = line.today.as_ref().map_or_else(String::new, |today| format!(" (today {today})"));
+    [
+        line.row.clone(),
+        sizes,
+        costs,
+        line.exponent.map_or_else(|| "-".to_owned(), |exponent| format!("{exponent:.2}")),
+        format!("{}{known}", line.target),
+        line.verdict.word().to_owned(),
+        line.before.clone(),
+    ]
+}
+
+fn text(document: &GrowthDocument) -> String {
+    let mut text = format!("{}\n\n", document.environment.headline());
+    let rows: Vec<[String; 7]> =
+        std::iter::once(HEAD.map(str::to_owned)).chain(document.rows.iter().map(cells)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    for row in &rows {
+        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(text, "{}", line.join("  ").trim_end());
+    }
+    text.push_str("\nwhat the costs are of\n");
+    for line in &document.rows {
+        let _ = writeln!(text, "{:<width$}  {}, by {}", line.row, line.cost, line.of, width = widths[0]);
+    }
+    let _ = writeln!(text, "\n{}\n{}", document.verdict_line(), document.command);
+    text
+}
+
+fn csv(document: &GrowthDocument) -> String {
+    let mut text = String::from("row,unit,n,cost,exponent,bound,today,verdict\n");
+    for line in &document.rows {
+        let exponent = line.exponent.map_or_else(String::new, |exponent| format!("{exponent:.3}"));
+        let today = line.today.as_deref().unwrap_or_default();
+        for point in &line.points {
+            let _ = writeln!(
+                text,
+                "{},{},{},{},{exponent},{},{today},{}",
+                line.row,
+                line.unit,
+                point.n,
+                point.cost,
+                line.target,
+                line.verdict.word()
+            );
+        }
+    }
+    text
+}
+
+/// A bar for each exponent.
+fn chart(document: &GrowthDocument) -> String {
+    let bars = document.rows.iter().filter_map(|line| {
+        let exponent = line.exponent?.max(0.0);
+        Some(Bar {
+            name: line.row.clone(),
+            class: match line.verdict {
+                Verdict::Met => "ours",
+                Verdict::Known => "floor",
+                Verdict::Worse => "rival",
+            },
+            value: exponent,
+            ends: (exponent.min(line.allowed.unwrap_or(0.0)), exponent.max(line.allowed.unwrap_or(0.0))),
+            label: format!("{exponent:.2}, bound {}: {}", line.target, line.verdict.word()),
+        })
+    });
+    let panel = Panel { title: "exponent: 0 is constant, 1 linear, 2 quadratic".to_owned(), bars: bars.collect() };
+    let note =
+        "The slope of log cost over log n; the whisker goes to the exponent of the bound. Pale: known to be worse.";
+    plot::bars("How cost grows", note, &[panel])
+}
+
+fn page(document: &GrowthDocument) -> String {
+    let mut page = Page::new("How cost grows", &document.environment.headline().replace('\n', " | "));
+    let good = document.worse().next().is_none();
+    page.badge(good, if good { "WITHIN BOUNDS" } else { "WORSE" }, &document.verdict_line());
+    page.figure(&chart(document));
+    let rows: Vec<_> = document
+        .rows
+        .iter()
+        .map(|line| {
+            let mut cells = cells(line).map(|cell| escape(&cell)).to_vec();
+            let _ = write!(cells[0], "<br><small>{}, by {}</small>", escape(&line.cost), escape(&line.of));
+            ("words".to_owned(), cells)
+        })
+        .collect();
+    page.table(&HEAD.map(str::to_owned), &rows);
+    page.origin(&document.environment, &document.command);
+    page.finish()
+}
