@@ -155,7 +155,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     return Ok(CatchUpOutcome::Caught(consumer));
                 }
                 Step::Refused(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
-                    // All consumers have read the closed ring to its end, and so has the committer.
+                    // The ring refuses to be joined once all its consumers have read it to its end, and the committer
+                    // is one of them.
                     let over = turn.end >= partition.ring.published().0
                         || catch_up.is_over(Visible::Written)
                         || durable.acks.notifier.end_cause().is_some();

@@ -319,7 +319,8 @@ impl Coordinator {
             Candidate { id, name, topics }
         };
         let candidates: Vec<_> = self.members.iter().map(candidate).collect();
-        // For partitions that are about to move, the new member counts as the previous one.
+        // The previous assignment: the owner of each partition, or the member that the target names if the partition
+        // has no owner.
         let mut before = self.target.clone();
         before.extend(self.owners.iter().map(|(&partition, owner)| (partition, owner.member)));
         self.target = self.assignor.assign(&candidates, &self.topics, &before);
