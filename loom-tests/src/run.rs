@@ -39,21 +39,21 @@ pub enum Outcome {
         property: String,
         /// The places that it executed, if the run asked for them; otherwise empty.
         places: Vec<Place>,
-        /// How long it took.
+        /// Duration of the run.
         took: Duration,
     },
     /// It failed, for a reason that counts.
     Found {
         /// The printed reason: a causality violation, a deadlock or a failed assertion.
         what: String,
-        /// How long it took.
+        /// Duration of the run.
         took: Duration,
     },
     /// It ended without a reason that counts: too many branches, a crash, an early end, or the time limit.
     Unclear {
         /// The last lines that it printed.
         last_words: String,
-        /// How long it took.
+        /// Duration of the run.
         took: Duration,
     },
 }
@@ -68,7 +68,7 @@ impl Outcome {
         }
     }
 
-    /// How long it took.
+    /// Duration of the run.
     pub fn took(&self) -> Duration {
         match self {
             Self::Completed { took, .. } | Self::Found { took, .. } | Self::Unclear { took, .. } => *took,

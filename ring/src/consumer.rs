@@ -338,7 +338,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         };
         self.pass_over(run);
         if run.start == run.end {
-            // Claims that came too late leave such slots beyond the end.
+            // Claims made after the close leave skipped slots beyond the end.
             let is_open = self.core.closing.phase() == Phase::Open;
             return if is_open { Ok(None) } else { self.begin_at_the_end(limit) };
         }

@@ -7,7 +7,7 @@ use crate::pin::PinError;
 use crate::sequence::Sequence;
 use crate::text;
 
-/// A ring could not be built, or a stage could not join it.
+/// Why a ring could not be built, or a stage could not join it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {

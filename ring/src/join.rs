@@ -41,7 +41,7 @@ pub(crate) struct Role {
 impl<E, K: Kind> Core<E, K> {
     /// Adds a stage to the ring. Returns the stage and its consumer's position.
     pub(crate) fn join(&self, declared: &Stage, role: Role) -> Result<(Arc<StageState>, Place), BuildError> {
-        // `Workers::start` relies on it.
+        // `Workers::start` relies on this: no thread may publish or take meanwhile.
         debug_assert!(role.workers == 0 || !role.at_run_time, "workers join while the ring is being built only");
         let mut members = lock(&self.members);
         let may_read_out = role.successor && !self.closing.phase().at_once();

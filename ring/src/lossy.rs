@@ -175,7 +175,7 @@ impl<T: Plain> LossyRing<T> {
         let refused = |_| BuildError::Memory { bytes: capacity.saturating_mul(stride * 8) };
         words.try_reserve_exact(capacity * stride).map_err(refused)?;
         for index in 0..capacity as u64 {
-            // As if the lap before the first one had been written.
+            // The initial stamps are those of a dropped lap before the first one.
             let sequence = first.wrapping_add(index.wrapping_sub(first) & (capacity as u64 - 1));
             words.push(AtomicU64::new(stamp_of(sequence.wrapping_sub(capacity as u64), GONE)));
             words.extend((1..stride).map(|_| AtomicU64::new(0)));

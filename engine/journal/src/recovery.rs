@@ -185,7 +185,7 @@ pub(super) fn open_after_repair(
     Ok((writer, recovered))
 }
 
-/// Steps 3 and 4 of an opening.
+/// Steps 3 and 4 of an opening: copies and cuts the torn tail, and writes the frames after the durable mark again.
 fn settle_tail(
     storage: &dyn Storage,
     survey: &mut Survey,

@@ -66,7 +66,7 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Decodes a header.
+    /// Decodes a segment header.
     ///
     /// # Errors
     /// The bytes are no segment header, the checksum does not match, or a newer program wrote it.

@@ -87,7 +87,7 @@ pub enum NotOurs {
     Linked {
         /// The name in the directory.
         name: String,
-        /// Count of its names.
+        /// Count of the file's names.
         links: u64,
     },
     /// This process is a fork of the process that opened the directory.

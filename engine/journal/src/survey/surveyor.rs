@@ -63,7 +63,7 @@ impl<'s> Surveyor<'s> {
         Ok(Self { files, options, checker, unfinished, others, numbers, checkpoint, strict, broken: None })
     }
 
-    /// Surveys the journal.
+    /// Determines the journal's segments, the end of its frame chain, and the bytes after the end.
     ///
     /// # Errors
     /// There is damage below the durable mark ([`broken`](Self::broken) then holds the survey of the part before it), a

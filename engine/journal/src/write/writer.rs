@@ -422,7 +422,7 @@ impl Writer {
             Some(Err(_)) | None => None,
         };
         let storage = &*shared.storage;
-        // The segment that was created ahead is not needed.
+        // Removes the segment that was created ahead, which is not needed.
         let _ = storage.remove(&segment_name(next));
         let durable = shared.durable.load(Ordering::Acquire);
         // Errors are ignored: the frames are durable without a checkpoint.
