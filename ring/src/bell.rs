@@ -35,7 +35,7 @@ const CLOSED: u32 = 4;
 
 /// Wakes the threads and tasks that sleep until one position moves.
 pub(crate) struct Bell {
-    /// The kind of fences that threads which ring this bell were built with.
+    /// The kind of fences when the bell was created, on which the threads that ring it rely.
     made: Fences,
     attention: CachePadded<AtomicU32>,
     sleepers: Mutex<Vec<Sleeper>>,
