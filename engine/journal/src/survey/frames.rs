@@ -1,4 +1,4 @@
-//! An iterator over all frames of a journal in write order. The tools are built on it.
+//! An iterator over all frames of a journal in write order. The command `slipring` uses it.
 
 use crate::error::{DiskError, ReplayError};
 use crate::files::descriptors::Files;
