@@ -33,6 +33,7 @@ pub enum Idle {
 /// ```
 pub trait WaitStrategy: Send + Sync + 'static {
     /// Passes some time after `looks` (1 or more) consecutive empty looks, and returns whether to look again or sleep.
+    /// A reader of many rings calls this once after it has looked at all of them, and counts a look at each.
     fn idle(&self, looks: u32) -> Idle;
 }
 
@@ -116,7 +117,7 @@ impl Wait {
 
     /// Sets the count of looks with spin hints before the strategy yields or sleeps. A look takes 20 to 150
     /// nanoseconds. Sleeping and being woken costs some microseconds on both sides, so spin at least that long, unless
-    /// an idle core matters more.
+    /// an idle core matters more. A reader of many rings makes this many looks at all of them together.
     pub const fn spins(mut self, spins: u32) -> Self {
         self.spins = spins;
         self
@@ -131,7 +132,7 @@ impl Wait {
     /// Sets the longest pause, in spin hints (default: 63; 0: no pauses). A consumer pauses between short batches that
     /// follow one another closely, while that increases its batches: the pause keeps the consumer from taking the
     /// producer's cache line at each publish, and adds at most this much latency, above about 5 million events a
-    /// second. A multi producer pauses after a claim that collided with another producer's, so that the two do not take
+    /// second. A poll that does not wait makes no pause, and a poll of many rings makes at most one. A multi producer pauses after a claim that collided with another producer's, so that the two do not take
     /// the line from each other each time.
     pub const fn pause(mut self, hints: u32) -> Self {
         self.pause = hints;

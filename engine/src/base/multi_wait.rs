@@ -1,14 +1,33 @@
 //! One thread that waits for several sources, such as partitions or topics.
+//!
+//! A source is *ready* or *armed*. A call checks the ready sources. An armed source costs nothing until its bell wakes the
+//! waiter. The cost of a call does not grow with the number of sources:
+//! - A source whose last [`QUIET`] checks have found nothing is armed, while more than [`FEW`] sources are ready. So a call
+//!   checks the sources that have events now and then, and at most [`FEW`] others.
+//! - A thread that waits makes as many checks before it sleeps as its [`Wait`] has, of all sources together, and then arms the
+//!   ready sources.
+//! - It pauses between short batches (see [`Wait::pause`]) at most once a call, and never in a call that does not wait.
+//!
+//! No event is missed. `arm` checks once more after the arming (the handshake of [`Waiter`]), so each later event wakes the
+//! waiter with the number of its source. The number stays in the waiter until this thread takes it, in
+//! [`ask_the_armed`](MultiWait::ask_the_armed) or when it wakes up, and then the source is ready again. This holds whether or
+//! not the thread sleeps between the two.
 
 use slipring_ring::{Idle, Wait, Waiter};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The sources that a thread waits for, each with a number.
 pub(crate) trait WaitSources {
     /// True if the source has something for its reader: events, an end or an error. `looks` is the count of checks in a
-    /// row that have found nothing.
+    /// row that have found nothing, and 0 if the check may pause first.
     fn look(&mut self, source: usize, looks: u32) -> bool;
+
+    /// True if the source may be armed in a call that does not sleep.
+    fn may_rest(&self, source: usize) -> bool {
+        let _ = source;
+        true
+    }
 
     /// Registers `waiter` to be woken with the source's number when the source may have something. False if it has
     /// something by now.
@@ -39,24 +58,54 @@ pub(crate) struct MultiWait {
     /// Numbers of the sources to be checked at each call. All other sources are armed.
     ready: Vec<usize>,
     armed: Vec<bool>,
+    /// Count of the last checks of each source that have found nothing.
+    quiet: Vec<u32>,
     /// Index in `ready` of the next source to be checked.
     turn: usize,
     /// Count of returned sources since the armed ones were last asked.
     finds: u32,
     /// If true, the lowest number goes first; if false, the sources take turns.
     by_number: bool,
+    /// Says if spinning pays. `None` if the thread always spins as its [`Wait`] says.
+    pace: Option<FindPace>,
 }
 
-/// Count of returned sources after which the armed ones are asked if they rang, so that busy sources do not starve
-/// them.
+/// Count of returned sources, or of checks that have found nothing, after which the armed sources are asked if they rang, so
+/// that busy sources do not starve them.
 const PATIENCE: u32 = 16;
+
+/// Count of checks that find nothing after which a source is quiet. Arming a source costs about as much as so many checks.
+const QUIET: u32 = 64;
+
+/// Count of ready sources that are never armed for being quiet, since a check costs less than the wake-up of an armed source.
+const FEW: usize = 16;
+
+/// If two finds are closer than this, spinning until the second one costs less than a sleep.
+const CLOSE: Duration = Duration::from_micros(100);
+
+/// How closely the finds of a thread's waits follow one another.
+#[derive(Clone, Copy, Debug, Default)]
+struct FindPace {
+    /// When the last wait ended with a source. `None` before the first.
+    found_at: Option<Instant>,
+    /// True if the next wait spins before it sleeps.
+    is_close: bool,
+}
 
 impl MultiWait {
     /// The number under which other threads wake the waiter.
     pub(crate) const WAKE: usize = usize::MAX;
 
     pub(crate) fn new(wait: Wait, waiter: Arc<Waiter>) -> Self {
-        Self { waiter, wait, ready: Vec::new(), armed: Vec::new(), turn: 0, finds: 0, by_number: false }
+        let (ready, armed, quiet) = (Vec::new(), Vec::new(), Vec::new());
+        Self { waiter, wait, ready, armed, quiet, turn: 0, finds: 0, by_number: false, pace: None }
+    }
+
+    /// Sets that the thread spins only while finds follow one another closely: after it has spun in vain, it sleeps at once in
+    /// each wait, until two finds are less than [`CLOSE`] apart. For threads of the engine, whose waiting no user has chosen.
+    pub(crate) fn sparing(mut self) -> Self {
+        self.pace = Some(FindPace { found_at: None, is_close: true });
+        self
     }
 
     /// Sets that the source with the lowest number always goes first.
@@ -69,8 +118,10 @@ impl MultiWait {
     pub(crate) fn add(&mut self, source: usize) {
         if self.armed.len() <= source {
             self.armed.resize(source + 1, false);
+            self.quiet.resize(source + 1, 0);
         }
         self.armed[source] = false;
+        self.quiet[source] = 0;
         if !self.ready.contains(&source) {
             self.ready.push(source);
         }
@@ -88,19 +139,26 @@ impl MultiWait {
     /// `None`; with `now` it does not wait.
     #[inline]
     pub(crate) fn next(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> Wakeup {
+        match self.find(watched, !now) {
+            Wakeup::Nothing => self.wait(watched, now, deadline),
+            found => found,
+        }
+    }
+
+    /// Checks each ready source once, and does not wait. With `pauses`, for a caller that waits if this finds nothing, the first
+    /// check may pause.
+    #[inline]
+    pub(crate) fn find(&mut self, watched: &mut impl WaitSources, pauses: bool) -> Wakeup {
         self.finds += 1;
         let asks = (self.finds >= PATIENCE || self.by_number) && self.ready.len() < self.armed.len();
         if asks && self.ask_the_armed() {
             return Wakeup::Interrupted;
         }
-        match self.sweep(watched, 0) {
-            Some(source) => Wakeup::Source(source),
-            None => self.wait(watched, now, deadline),
-        }
+        self.sweep(watched, u32::from(!pauses)).map_or(Wakeup::Nothing, Wakeup::Source)
     }
 
     #[inline]
-    fn sweep(&mut self, watched: &mut impl WaitSources, looks: u32) -> Option<usize> {
+    fn sweep(&mut self, watched: &mut impl WaitSources, mut looks: u32) -> Option<usize> {
         if self.by_number {
             self.ready.sort_unstable();
             self.turn = 0;
@@ -112,10 +170,28 @@ impl MultiWait {
             let source = self.ready[self.turn];
             self.turn += 1;
             if watched.look(source, looks) {
+                self.quiet[source] = 0;
                 return Some(source);
+            }
+            // One pause a call is enough.
+            looks = looks.max(1);
+            self.quiet[source] += 1;
+            if self.quiet[source] >= QUIET {
+                self.rest(watched, source);
             }
         }
         None
+    }
+
+    /// Arms the source that was checked last and is quiet, unless few sources are ready.
+    #[cold]
+    fn rest(&mut self, watched: &mut impl WaitSources, source: usize) {
+        self.quiet[source] = 0;
+        if self.ready.len() > FEW && watched.may_rest(source) && watched.arm(source, &self.waiter) {
+            self.turn -= 1;
+            self.ready.remove(self.turn);
+            self.armed[source] = true;
+        }
     }
 
     /// Asks which armed sources rang. True if another thread has woken the waiter.
@@ -128,14 +204,21 @@ impl MultiWait {
     }
 
     fn wait(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> Wakeup {
-        let mut looks: u32 = 0;
+        // The count of checks of all sources together, and that count when the armed sources and the clock were asked last.
+        let (mut looks, mut asked, mut timed): (u64, u64, u64) = (0, 0, 0);
+        let mut sweeps: u32 = 0;
         loop {
-            if self.ready.len() < self.armed.len() && (now || looks.is_multiple_of(PATIENCE)) && self.ask_the_armed() {
-                return Wakeup::Interrupted;
+            let asks = now || looks == 0 || looks - asked >= u64::from(PATIENCE);
+            if asks && self.ready.len() < self.armed.len() {
+                asked = looks;
+                if self.ask_the_armed() {
+                    return Wakeup::Interrupted;
+                }
             }
             // A check has found nothing before this loop, so the pause between two batches has been made.
-            if let Some(source) = self.sweep(watched, looks + 1) {
-                return Wakeup::Source(source);
+            sweeps = (sweeps + 1).min(u32::MAX - 1);
+            if let Some(source) = self.sweep(watched, sweeps) {
+                return self.found(source);
             }
             if watched.is_interrupted() {
                 return Wakeup::Interrupted;
@@ -143,14 +226,21 @@ impl MultiWait {
             if now {
                 return Wakeup::Nothing;
             }
-            looks = (looks + 1).min(u32::MAX - 1);
-            if self.wait.idle(looks) == Idle::Look {
-                // Reading the clock costs about as much as a check, so it is read only at every 16th.
-                let due = looks.is_multiple_of(16) && deadline.is_some_and(|deadline| deadline <= Instant::now());
-                if due {
-                    return self.sweep(watched, looks).map_or(Wakeup::Nothing, Wakeup::Source);
+            looks += self.ready.len().max(1) as u64;
+            let in_a_row = u32::try_from(looks).unwrap_or(u32::MAX).min(u32::MAX - 1);
+            if self.pace.is_none_or(|pace| pace.is_close) && self.wait.idle(in_a_row) == Idle::Look {
+                // Reading the clock costs about as much as a check, so it is read only after every 16.
+                if looks - timed >= 16 {
+                    timed = looks;
+                    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        return self.sweep(watched, sweeps).map_or(Wakeup::Nothing, Wakeup::Source);
+                    }
                 }
                 continue;
+            }
+            // It has spun in vain. The next find says if it spins again.
+            if let Some(pace) = &mut self.pace {
+                pace.is_close = false;
             }
             if !self.arm_all(watched) {
                 continue;
@@ -169,6 +259,16 @@ impl MultiWait {
                 return Wakeup::Interrupted;
             }
         }
+    }
+
+    /// Ends a wait with this source.
+    fn found(&mut self, source: usize) -> Wakeup {
+        if let Some(pace) = &mut self.pace {
+            let now = Instant::now();
+            let before = pace.found_at.replace(now);
+            pace.is_close = before.is_some_and(|before| now.saturating_duration_since(before) < CLOSE);
+        }
+        Wakeup::Source(source)
     }
 
     /// For a task that has just found nothing: registers it to be woken. False if there is something by now.
@@ -205,3 +305,6 @@ fn rung(source: usize, ready: &mut Vec<usize>, armed: &mut [bool]) -> bool {
     }
     source == MultiWait::WAKE
 }
+
+#[cfg(test)]
+mod tests;

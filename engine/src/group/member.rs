@@ -167,7 +167,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// once all topics are closed and the group has read and committed all events that this member could get. A limit
     /// of zero never waits. While partitions are [paused](Self::pause), the end of closed topics is reached only when
     /// these are resumed and read: until then, once all other partitions are read to their end, an empty batch is
-    /// returned at once.
+    /// returned at once. For what a call costs see [`Subscriber::poll`](crate::Subscriber::poll).
     ///
     /// A poll also takes assigned partitions, and releases revoked ones.
     ///
@@ -191,7 +191,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             let Self { group, settings, partitions, watch, signal, scan, .. } = self;
             let by = settings.looking(group, scan);
             let mut look = AssignedSources { partitions, signal, by, no_event: None };
-            if let (Wakeup::Source(source), None) = (watch.next(&mut look, true, None), look.no_event) {
+            if let (Wakeup::Source(source), None) = (watch.find(&mut look, !limit.is_zero()), look.no_event) {
                 self.signal.see(self.group.clock.coarse());
                 return Ok(PollOutcome::Source(source));
             }

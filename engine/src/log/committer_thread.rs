@@ -112,7 +112,7 @@ impl CommitterThread {
     ) -> Result<Self, std::io::Error> {
         let (syncs, done) = start_syncs(Arc::clone(&shared.notifier), Arc::clone(&shared.waiter))?;
         Ok(Self {
-            watch: MultiWait::new(Wait::default(), Arc::clone(&shared.waiter)),
+            watch: MultiWait::new(Wait::default(), Arc::clone(&shared.waiter)).sparing(),
             sources: Sources { list: Vec::new(), interrupted: Arc::clone(&shared) },
             shared,
             writer: Some(writer),

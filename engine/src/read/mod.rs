@@ -95,6 +95,12 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// Waits for events, for at most `limit`, and returns a batch of one partition. The batch is empty if no event
     /// came. `None` if the topic was closed and all events were read. A limit of zero never waits.
     ///
+    /// A call costs the partitions that have events now and then, not all of them: a partition that was found empty 64 times
+    /// in a row is polled again when it has an event, if more than 16 are polled at all (not so with
+    /// [`visible`](SubscriberBuilder::visible)). The polls before a sleep are those
+    /// of [`Wait::spins`](slipring_ring::Wait::spins) and [`Wait::yields`](slipring_ring::Wait::yields), at all partitions
+    /// together. A limit of zero never [pauses](slipring_ring::Wait::pause).
+    ///
     /// While partitions are [paused](Self::pause), a closed topic does not end: once all other partitions are read to
     /// their end, each call returns an empty batch at once, until the paused partitions are resumed and read.
     ///
@@ -360,6 +366,12 @@ impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
     fn arm(&mut self, source: usize, _: &Waiter) -> bool {
         // The subscriber's `MultiWait` waits with the membership's waiter, so that is the waiter passed here.
         arm_part(self.visibility, source, &mut self.parts[source], &self.membership.waiter, source)
+    }
+
+    /// An event that became visible in the journal is found by the next call that does not wait. If its partition were armed,
+    /// that call might come before the journal's thread has woken it.
+    fn may_rest(&self, _: usize) -> bool {
+        self.visibility.is_none()
     }
 
     #[inline]

@@ -168,4 +168,9 @@ impl WaitSources for SelectedReaders<'_, '_> {
         self.armed = true;
         self.readers[source].arm(self.waiter, source)
     }
+
+    /// Readers are armed for a sleep alone, after which each of them ends its waiting. In between they stay as they are.
+    fn may_rest(&self, _: usize) -> bool {
+        false
+    }
 }

@@ -8,6 +8,7 @@ mod dead_letters;
 mod gaps;
 #[path = "../common/damage.rs"]
 mod lost;
+mod many_partitions;
 mod positions;
 mod selector;
 #[path = "../common/sleeps.rs"]

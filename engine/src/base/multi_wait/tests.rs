@@ -1,0 +1,166 @@
+use super::*;
+use std::collections::HashSet;
+
+const LATER: Duration = Duration::from_secs(600);
+
+/// Sources that count what is done to them.
+#[derive(Default)]
+struct Counting {
+    has: HashSet<usize>,
+    looks: usize,
+    /// Polls before which the reader may pause.
+    pauses: usize,
+    arms: usize,
+    /// Once so many sources were armed, each further arming wakes the waiter as this source.
+    rings: Option<(usize, usize)>,
+    /// How long the last arming takes.
+    slow: Duration,
+}
+
+impl WaitSources for Counting {
+    fn look(&mut self, source: usize, looks: u32) -> bool {
+        self.looks += 1;
+        self.pauses += usize::from(looks == 0);
+        self.has.contains(&source)
+    }
+
+    fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
+        if self.has.contains(&source) {
+            return false;
+        }
+        self.arms += 1;
+        if let Some((_, rung)) = self.rings.filter(|(after, _)| self.arms >= *after) {
+            std::thread::sleep(self.slow);
+            self.has.insert(rung);
+            waiter.wake(rung);
+        }
+        true
+    }
+}
+
+impl Counting {
+    fn take(&mut self) -> (usize, usize, usize) {
+        let counts = (self.looks, self.pauses, self.arms);
+        (self.looks, self.pauses, self.arms) = (0, 0, 0);
+        counts
+    }
+}
+
+fn waiting(sources: usize) -> MultiWait {
+    let mut watch = MultiWait::new(Wait::spin_then_park().spins(1_000).yields(20), Arc::new(Waiter::new()));
+    (0..sources).for_each(|source| watch.add(source));
+    watch
+}
+
+/// It made a thousand sweeps before: a million polls of a thousand sources.
+#[test]
+fn the_polls_before_a_sleep_do_not_grow_with_the_number_of_sources() {
+    for sources in [1, 4, 64, 1024] {
+        let mut watch = waiting(sources);
+        let mut counting = Counting { rings: Some((sources, sources - 1)), ..Counting::default() };
+        let found = watch.next(&mut counting, false, Instant::now().checked_add(LATER));
+        assert_eq!(found, Wakeup::Source(sources - 1));
+        let (looks, _, arms) = counting.take();
+        assert!(looks <= 1_020 + 3 * sources, "{sources} sources: {looks} polls before the first sleep");
+        assert_eq!(arms, sources, "it has slept");
+        // From now on all but this one sleep: they cost nothing.
+        counting.rings = Some((1, sources - 1));
+        counting.has.clear();
+        assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), Wakeup::Source(sources - 1));
+        let (looks, _, arms) = counting.take();
+        assert!(looks <= 1_020 + 3 * FEW && arms == 1, "{sources} sources: {looks} polls before the second sleep");
+    }
+}
+
+/// It polled all of them in each call before.
+#[test]
+fn a_call_that_does_not_wait_polls_the_busy_sources_and_a_few_others() {
+    for sources in [4, 64, 1024] {
+        let mut watch = waiting(sources);
+        let mut counting = Counting { has: [sources / 2].into(), ..Counting::default() };
+        for _ in 0..QUIET + 1 {
+            assert_eq!(watch.next(&mut counting, true, None), Wakeup::Source(sources / 2));
+        }
+        let (_, pauses, arms) = counting.take();
+        assert_eq!(
+            (pauses, arms),
+            (0, sources.saturating_sub(FEW)),
+            "{sources} sources: no pause in a call that does not wait"
+        );
+        for _ in 0..1_000 {
+            assert_eq!(watch.next(&mut counting, true, None), Wakeup::Source(sources / 2));
+        }
+        let (looks, ..) = counting.take();
+        assert!(looks <= 1_000 * FEW, "{sources} sources: {looks} polls in 1,000 calls");
+        // One of the others rings, and has its turn.
+        let rung = watch.armed.iter().position(|armed| *armed).unwrap_or(0);
+        counting.has.insert(rung);
+        watch.waiter.wake(rung);
+        let found = (0..2 * PATIENCE).map(|_| watch.next(&mut counting, true, None));
+        assert!(found.into_iter().any(|found| found == Wakeup::Source(rung)), "{sources} sources");
+        // Nothing at all costs the few, twice.
+        counting.has.clear();
+        (0..2 * QUIET).for_each(|_| _ = watch.next(&mut counting, true, None));
+        counting.take();
+        assert_eq!(watch.next(&mut counting, true, None), Wakeup::Nothing);
+        assert!(counting.take().0 <= 2 * FEW.min(sources));
+    }
+}
+
+/// It paused at each of them before.
+#[test]
+fn a_call_that_waits_pauses_at_one_source_at_most() {
+    let mut watch = waiting(64);
+    let mut counting = Counting { has: [63].into(), ..Counting::default() };
+    for call in 1..100 {
+        assert_eq!(watch.next(&mut counting, false, None), Wakeup::Source(63));
+        assert!(counting.pauses <= call);
+    }
+}
+
+#[test]
+fn a_source_that_may_not_rest_is_armed_for_a_sleep_alone() {
+    struct Restless(Counting);
+    impl WaitSources for Restless {
+        fn look(&mut self, source: usize, looks: u32) -> bool {
+            self.0.look(source, looks)
+        }
+        fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
+            self.0.arm(source, waiter)
+        }
+        fn may_rest(&self, _: usize) -> bool {
+            false
+        }
+    }
+    let mut watch = waiting(64);
+    let mut restless = Restless(Counting::default());
+    (0..1_000).for_each(|_| assert_eq!(watch.next(&mut restless, true, None), Wakeup::Nothing));
+    assert_eq!(restless.0.arms, 0);
+}
+
+/// Between events that are far apart it spun before each sleep.
+#[test]
+fn a_sparing_wait_spins_in_vain_once() {
+    let mut watch = waiting(4).sparing();
+    let slow = 2 * CLOSE;
+    let mut spun = 0;
+    for event in 0..20 {
+        let mut counting = Counting { slow, ..Counting::default() };
+        counting.rings = Some((watch.ready.len(), event % 4));
+        assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), Wakeup::Source(event % 4));
+        spun += usize::from(counting.looks > 30);
+    }
+    assert_eq!(spun, 1, "waits that spun");
+    // Two events that follow closely have it spin again.
+    let mut counting = Counting::default();
+    while !watch.pace.is_some_and(|pace| pace.is_close) {
+        counting.has.clear();
+        counting.rings = Some((1, 0));
+        assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), Wakeup::Source(0));
+    }
+    counting.take();
+    counting.has.clear();
+    counting.rings = Some((1, 0));
+    assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), Wakeup::Source(0));
+    assert!(counting.looks > 1_000);
+}
