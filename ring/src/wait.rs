@@ -132,8 +132,9 @@ impl Wait {
     /// Sets the longest pause, in spin hints (default: 63; 0: no pauses). A consumer pauses between short batches that
     /// follow one another closely, while that increases its batches: the pause keeps the consumer from taking the
     /// producer's cache line at each publish, and adds at most this much latency, above about 5 million events a
-    /// second. A poll that does not wait makes no pause, and a poll of many rings makes at most one. A multi producer pauses after a claim that collided with another producer's, so that the two do not take
-    /// the line from each other each time.
+    /// second. A poll that does not wait makes no pause, and a poll of many rings makes at most one. A multi producer
+    /// pauses after a claim that collided with another producer's, so that the two do not take the line from each other
+    /// each time.
     pub const fn pause(mut self, hints: u32) -> Self {
         self.pause = hints;
         self

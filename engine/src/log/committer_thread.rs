@@ -345,11 +345,13 @@ impl CommitterThread {
         }
         for (progress, changes) in state_written {
             progress.written.fetch_max(changes, Ordering::Release);
+            progress.wake();
             self.pending.push(PendingProgress { progress, durable: Some(changes), reserved: None });
         }
         for source in drained {
             let Some(rings) = &mut self.sources.list[source] else { continue };
             let (durable, reserved) = (rings.written(), rings.reserves());
+            rings.progress().wake();
             if durable.is_some() || reserved.is_some() {
                 let progress = Arc::clone(rings.progress());
                 self.pending.push(PendingProgress { progress, durable, reserved });

@@ -5,6 +5,7 @@ pub(crate) mod committer;
 mod committer_thread;
 pub(crate) mod forget;
 pub(crate) mod gap;
+pub(crate) mod offset_waits;
 pub(crate) mod offsets;
 pub(crate) mod producers;
 pub(crate) mod progress;

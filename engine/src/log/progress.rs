@@ -4,11 +4,12 @@ use crate::base::ids::TopicId;
 use crate::base::level::{Level, WaitError};
 use crate::base::threads::caught;
 use crate::base::trace::lifecycle;
+use crate::log::offset_waits::{OffsetWait, OffsetWaits, thread_waker};
 use slipring_journal::Visible;
 use slipring_journal::storage::Process;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::task::Waker;
 use std::time::Instant;
@@ -23,11 +24,15 @@ pub(crate) struct Progress {
     /// The offset from which on no event will be written any more, and why. Unset while the committer reads the
     /// partition.
     lost: OnceLock<(u64, String)>,
+    /// The waits for its offsets.
+    pub(super) waits: OffsetWaits,
+    /// True if the journal's notifier knows this progress, and wakes its waits when the journal ends.
+    is_known: AtomicBool,
 }
 
 impl Progress {
     pub(crate) fn at(next: u64) -> Self {
-        Self { written: next.into(), durable: next.into(), reserved: next.into(), lost: OnceLock::new() }
+        Self { written: next.into(), durable: next.into(), reserved: next.into(), ..Self::default() }
     }
 
     /// The offset below which all events are visible to a reader of this kind.
@@ -41,6 +46,12 @@ impl Progress {
     /// Ends the partition's progress: no event at or above `offset` will be written.
     pub(crate) fn end_at(&self, offset: u64, why: String) {
         let _ = self.lost.set((offset, why));
+    }
+
+    /// Wakes the waits for offsets that the progress has reached, or never will. Called after it has moved.
+    pub(crate) fn wake(&self) {
+        let (written, durable) = (self.written.load(Ordering::Acquire), self.durable.load(Ordering::Acquire));
+        self.waits.wake(written.max(durable), durable, self.lost.get().map(|(from, _)| *from));
     }
 
     /// True if no more events become visible to a reader of this kind.
@@ -81,6 +92,8 @@ pub(crate) struct Notifier {
     notified: Condvar,
     /// Why the journal has ended. Unset while it is open.
     over: OnceLock<String>,
+    /// The progress of each partition and queue that somebody has waited for by offset.
+    known: Mutex<Vec<Weak<Progress>>>,
     /// The process in which the journal's threads run.
     process: Process,
 }
@@ -112,6 +125,9 @@ impl Notifier {
     pub(crate) fn end(&self, why: String) {
         let _ = self.over.set(why);
         self.notify();
+        let known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        // No offset will be written any more.
+        known.iter().filter_map(Weak::upgrade).for_each(|progress| progress.waits.wake(0, 0, Some(0)));
     }
 
     /// True in a fork of the process in which the journal's threads run. The journal has ended there, with `end_cause`.
@@ -167,6 +183,78 @@ impl Notifier {
         self.sleepers.fetch_sub(1, Ordering::Relaxed);
         drop(wakers);
         outcome
+    }
+
+    /// As [`wait`](Self::wait), for a `done` that becomes ready when the progress has this offset at this level, or never will.
+    pub(crate) fn wait_for_offset<T>(
+        &self,
+        (progress, offset, level): (&Arc<Progress>, u64, Level),
+        deadline: Option<Instant>,
+        mut done: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        if let Some(at_once) = done() {
+            return Some(at_once);
+        }
+        if self.is_forked() || self.is_own_thread() {
+            return done();
+        }
+        let thread = thread_waker();
+        let waker = Waker::from(Arc::clone(&thread));
+        let mut wait = None;
+        loop {
+            if let Some(outcome) = self.watch_offset(&mut wait, (progress, offset, level), &waker, &mut done) {
+                return Some(outcome);
+            }
+            if !thread.0.park(deadline, |_| ()) {
+                return done();
+            }
+        }
+    }
+
+    /// As [`watch`](Self::watch), for a `done` that becomes ready when the progress has this offset at this level, or never
+    /// will. `wait` keeps the registration from one call to the next, and ends it when it is dropped.
+    pub(crate) fn watch_offset<T>(
+        &self,
+        wait: &mut Option<OffsetWait>,
+        (progress, offset, level): (&Arc<Progress>, u64, Level),
+        waker: &Waker,
+        mut done: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        if let Some(at_once) = done() {
+            *wait = None;
+            return Some(at_once);
+        }
+        if self.is_forked() {
+            return done();
+        }
+        if !wait.as_ref().is_some_and(|wait| wait.will_wake(waker)) {
+            self.know(progress);
+            // Cloning a waker runs the user's code, so no lock is held.
+            *wait = Some(OffsetWait::new(progress, offset, level, waker.clone()));
+        }
+        // Read after the registration. If the journal has ended before it, its end is seen here: it is set before the known
+        // progress is taken, and before the list of waits is locked.
+        let outcome = done();
+        if outcome.is_some() {
+            *wait = None;
+        }
+        outcome
+    }
+
+    /// Has the end of the journal wake the waits for this progress.
+    fn know(&self, progress: &Arc<Progress>) {
+        if progress.is_known.load(Ordering::Acquire) {
+            return;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Set after the push: who reads it finds the progress in the list, or the journal's end set before.
+        if !progress.is_known.load(Ordering::Relaxed) {
+            if known.len() == known.capacity() {
+                known.retain(|progress| progress.strong_count() > 0);
+            }
+            known.push(Arc::downgrade(progress));
+            progress.is_known.store(true, Ordering::Release);
+        }
     }
 
     /// Registers `waker` for the next notification, unless `done` returns a value now.
@@ -250,18 +338,20 @@ impl Acks {
         deadline: Option<Instant>,
     ) -> Result<Level, WaitError> {
         let Some(progress) = self.progress(partition) else { return Err(WaitError::Gone) };
-        let reached = self.notifier.wait(deadline, || self.reached(&progress, offset, level));
+        let of = (&progress, offset, level);
+        let reached = self.notifier.wait_for_offset(of, deadline, || self.reached(&progress, offset, level));
         reached.unwrap_or(Err(WaitError::TimedOut { level }))
     }
 
     pub(crate) fn poll(
         &self,
+        wait: &mut Option<OffsetWait>,
         waker: &Waker,
         partition: u32,
         offset: u64,
         level: Level,
     ) -> Option<Result<Level, WaitError>> {
         let Some(progress) = self.progress(partition) else { return Some(Err(WaitError::Gone)) };
-        self.notifier.watch(waker, || self.reached(&progress, offset, level))
+        self.notifier.watch_offset(wait, (&progress, offset, level), waker, || self.reached(&progress, offset, level))
     }
 }

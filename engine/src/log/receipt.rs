@@ -2,6 +2,7 @@
 
 use crate::base::ids::TopicId;
 use crate::base::level::{Level, NO_JOURNAL, Unsupported, WaitError};
+use crate::log::offset_waits::OffsetWait;
 use crate::log::progress::Acks;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl Receipt {
 
     /// A future that resolves as [`wait`](Self::wait) returns, for any runtime. Dropping it only stops the waiting.
     pub fn reach(self, level: Level) -> Reach {
-        Reach { receipt: self, level }
+        Reach { receipt: self, level, wait: None }
     }
 
     /// The topic's progress; `None` if the receipt has this level already.
@@ -114,17 +115,19 @@ impl Receipt {
 pub struct Reach {
     receipt: Receipt,
     level: Level,
+    wait: Option<OffsetWait>,
 }
 
 impl Future for Reach {
     type Output = Result<Level, WaitError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let level = self.level;
         let Receipt { partition, offset, .. } = self.receipt;
         match self.receipt.acks(self.level) {
             Err(refused) => Poll::Ready(Err(refused)),
             Ok(None) => Poll::Ready(Ok(self.receipt.level)),
-            Ok(Some(acks)) => match acks.poll(context.waker(), partition, offset, self.level) {
+            Ok(Some(acks)) => match acks.poll(&mut self.wait, context.waker(), partition, offset, level) {
                 Some(outcome) => Poll::Ready(outcome),
                 None => Poll::Pending,
             },

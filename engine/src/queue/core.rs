@@ -25,6 +25,8 @@ use crate::base::held::{self, Locked};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::timer::TimerId;
+#[cfg(feature = "async")]
+use crate::log::offset_waits::OffsetWait;
 use crate::read::error::ReadError;
 use crate::topic::error::SubscribeError;
 use crate::topic::partition::Partition;
@@ -384,8 +386,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     /// True if a change has reached the queue's acknowledgement level, or never will. Otherwise `waker` is woken when
     /// that may have changed.
     #[cfg(feature = "async")]
-    pub(super) fn is_safe(&self, change: u64, waker: &std::task::Waker) -> bool {
-        self.log.as_ref().is_none_or(|log| log.is_safe(change, waker))
+    pub(super) fn is_safe(&self, change: u64, wait: &mut Option<OffsetWait>, waker: &std::task::Waker) -> bool {
+        self.log.as_ref().is_none_or(|log| log.is_safe(change, wait, waker))
     }
 
     /// Removes a message whose body the journal no longer has, and counts it as lost.

@@ -161,6 +161,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
 mod task {
     use super::super::worker::Lease;
     use super::*;
+    use crate::log::offset_waits::OffsetWait;
     use std::fmt;
     use std::future::Future;
     use std::pin::Pin;
@@ -194,13 +195,15 @@ mod task {
         /// # Errors
         /// As for [`receive`](Self::receive).
         pub fn next_lease(&mut self) -> NextLease<'_, E, K> {
-            NextLease { worker: self }
+            NextLease { worker: self, durable: None }
         }
     }
 
     /// The future of [`Worker::next_lease`].
     pub struct NextLease<'w, E: Job = crate::event::message::Message, K: Producers = slipring_ring::Multi> {
         worker: &'w mut Worker<E, K>,
+        /// The wait until the lease is as safe as the queue acknowledges.
+        durable: Option<OffsetWait>,
     }
 
     impl<E: Job, K: Producers> fmt::Debug for NextLease<'_, E, K> {
@@ -213,7 +216,7 @@ mod task {
         type Output = Result<Lease<E, K>, ReadError>;
 
         fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-            let worker = &mut *self.worker;
+            let Self { worker, durable } = &mut *self;
             loop {
                 if !worker.has_found() {
                     match worker.core.poll(&mut worker.waits, context.waker()) {
@@ -226,7 +229,7 @@ mod task {
                     _ => 0,
                 };
                 // A lease is returned when it has reached the queue's acknowledgement level.
-                if !worker.core.is_safe(change, context.waker()) {
+                if !worker.core.is_safe(change, durable, context.waker()) {
                     return Poll::Pending;
                 }
                 if let Some(lease) = worker.take_found().transpose() {

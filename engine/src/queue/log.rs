@@ -5,6 +5,8 @@ use crate::base::clock::Timestamp;
 use crate::base::level::Level;
 use crate::log::committer::Committer;
 use crate::log::gap::{GapReport, ReaderKind};
+#[cfg(feature = "async")]
+use crate::log::offset_waits::OffsetWait;
 use crate::log::progress::OWN_THREAD;
 use crate::log::progress::Progress;
 use crate::topic::durable::DurableTopic;
@@ -94,7 +96,9 @@ impl<E: Job> QueueLog<E> {
         }
         self.want(change, level);
         let notifier = &self.committer.notifier;
-        let done = notifier.wait(None, || {
+        // A change is a position: what is reached when the offset before it is.
+        let of = (&self.progress, change.saturating_sub(1), level);
+        let done = notifier.wait_for_offset(of, None, || {
             reached().or_else(|| notifier.end_cause().map(|cause| reached().unwrap_or_else(|| Err(cause.to_owned()))))
         });
         done.unwrap_or_else(|| Err(OWN_THREAD.to_owned()))
@@ -118,14 +122,15 @@ impl<E: Job> QueueLog<E> {
     /// True if a change has reached the queue's acknowledgement level, or the journal has ended. Otherwise `waker` is
     /// woken when that may have changed.
     #[cfg(feature = "async")]
-    pub(super) fn is_safe(&self, change: u64, waker: &Waker) -> bool {
+    pub(super) fn is_safe(&self, change: u64, wait: &mut Option<OffsetWait>, waker: &Waker) -> bool {
         let notifier = &self.committer.notifier;
         let done = || (self.has_reached(change, self.level) || notifier.end_cause().is_some()).then_some(());
         if done().is_some() {
             return true;
         }
         self.want(change, self.level);
-        notifier.watch(waker, done).is_some()
+        let of = (&self.progress, change.saturating_sub(1), self.level);
+        notifier.watch_offset(wait, of, waker, done).is_some()
     }
 
     /// The body of a message. `None` if the journal no longer has it.

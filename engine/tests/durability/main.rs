@@ -1,10 +1,13 @@
 //! What outlives a restart, a crash and a full disk.
 
+#[path = "../common/bell.rs"]
+mod bell;
 #[path = "../common/counting.rs"]
 mod counting;
 #[path = "../common/damage.rs"]
 mod damage;
 mod durable;
 mod full;
+mod receipts;
 mod state_costs;
 mod upgrade;

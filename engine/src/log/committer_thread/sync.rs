@@ -1,6 +1,6 @@
 //! Making written frames durable: one sync at a time, on a thread of its own.
 
-use super::sync_thread::{SyncDone, SyncRequest};
+use super::sync_thread::{PendingProgress, SyncDone, SyncRequest};
 use super::{CommitterThread, LAZY};
 use slipring_journal::WriteError;
 
@@ -17,7 +17,8 @@ impl CommitterThread {
         }
         if self.dirty_since.is_none() && self.lazy_since.is_none() && !self.pending.is_empty() {
             // Slots without an event are not written, so their progress needs no sync.
-            self.pending.drain(..).for_each(|pending| pending.apply());
+            self.pending.iter().for_each(PendingProgress::apply);
+            self.pending.drain(..).for_each(|pending| pending.progress.wake());
             self.shared.notifier.notify();
         }
         let lingered = self.dirty_since.is_some_and(|since| since.elapsed() >= self.pace.linger);

@@ -60,6 +60,9 @@ pub(super) fn start_syncs(
             } else {
                 replies
             };
+            if outcome.is_ok() {
+                pending.iter().for_each(|pending| pending.progress.wake());
+            }
             notifier.notify();
             if results.send((outcome, unanswered)).is_err() {
                 break;
