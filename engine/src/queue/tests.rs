@@ -1,0 +1,136 @@
+use super::*;
+use crate::base::clock::{Clock, ManualClock, Tick, Timestamp};
+use crate::event::message::Message;
+use crate::{Engine, Level, Topic};
+use slipring_journal::{PartitionId, simulated::SimulatedDisk};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+/// A queue whose messages die after one attempt.
+fn open(disk: &SimulatedDisk, clock: &(impl Clock + Clone)) -> (Engine, Topic<u64>, Worker<u64>) {
+    let engine = Engine::builder().journal_in(disk.clone()).clock(clock.clone()).build().unwrap();
+    let jobs = engine.topic::<u64>("jobs").durable().create().unwrap();
+    let worker = jobs.queue("q").max_attempts(1).acknowledge(Level::Durable).join().unwrap();
+    (engine, jobs, worker)
+}
+
+/// A clock that counts the readings of the wall clock. The committer reads it for each frame that it begins.
+#[derive(Clone, Default)]
+struct Asked(ManualClock, Arc<AtomicU64>);
+
+impl Clock for Asked {
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.wall()
+    }
+
+    fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+        self.0.watch(tick)
+    }
+}
+
+/// When the committer asked a queue for its state, the queue used to retry its dead letters and signal the
+/// committer again, 50 times a second.
+#[test]
+fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
+    let clock = Asked::default();
+    let (engine, jobs, mut worker) = open(&SimulatedDisk::new(), &clock);
+    engine.get::<Message, Multi>("jobs.q.dead").unwrap().close();
+    jobs.producer().create().unwrap().publish(|event| *event = 7).unwrap();
+    worker.receive(Duration::MAX).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
+    assert_eq!(worker.queue().metrics().dying, 1);
+    let asked = || clock.1.load(Ordering::Relaxed);
+    let until = Instant::now() + Duration::from_secs(60);
+    // Longer than the committer's idle time before it writes a mark.
+    let is_quiet = || {
+        let before = asked();
+        std::thread::sleep(Duration::from_millis(1500));
+        asked() == before
+    };
+    while !is_quiet() {
+        assert!(Instant::now() < until, "the committer does not come to rest");
+    }
+    assert_eq!(worker.queue().metrics().dying, 1);
+}
+
+thread_local! {
+    static AT_LETTER: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// Called when a dead letter was published, before its message is marked as written.
+pub(super) fn dead_letter_is_out() {
+    if let Some(then) = AT_LETTER.take() {
+        then();
+    }
+}
+
+/// A frame used to have a dead letter without the removal of its message. After a crash between that frame and the
+/// next, the message died again, and there were two letters.
+#[test]
+fn a_letter_is_in_no_frame_without_the_end_of_its_message() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let (_engine, jobs, mut worker) = open(&disk, &clock);
+    jobs.producer().create().unwrap().publish(|event| *event = 7).unwrap();
+    let lease = worker.receive(Duration::MAX).unwrap().unwrap();
+    let queue = worker.queue();
+    let after = Arc::new(Mutex::new(None));
+    let (copy, live) = (Arc::clone(&after), disk.clone());
+    AT_LETTER.set(Some(Box::new(move || {
+        let durable = jobs.inner.durable.as_ref().unwrap();
+        let letters = (0..9).filter(|topic| *topic != durable.id(0).topic);
+        let letters: Vec<_> = letters.map(|topic| PartitionId { topic, partition: 0 }).collect();
+        let extent = |id| durable.journal().extent(id);
+        let is_written = || letters.iter().any(|id| extent(*id).is_some_and(|extent| extent.end > extent.start));
+        // The committer should wait for the queue's lock meanwhile.
+        let deadline = Instant::now() + Duration::from_millis(300);
+        while !is_written() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        *copy.lock().unwrap() = Some(live.copy());
+    })));
+    lease.nack(Duration::ZERO, "no").unwrap();
+    assert_eq!(queue.dead_letters(9).len(), 1);
+    let after = after.lock().unwrap().take().unwrap();
+    let (_engine, _jobs, worker) = open(&after, &clock);
+    // The old lease expires, and the message dies if it is still there.
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(worker.queue().peek(9).len(), 0);
+    assert_eq!(worker.queue().dead_letters(9).len(), 1);
+}
+
+/// Letters are sent back while workers take them. A message that was acked before the last letter was sent back
+/// used to be a letter again after a crash.
+#[test]
+fn what_was_sent_back_and_acked_is_no_letter_after_a_crash() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let (_engine, jobs, mut worker) = open(&disk, &clock);
+    let mut producer = jobs.producer().create().unwrap();
+    (0..3).for_each(|number| _ = producer.publish(|event| *event = number).unwrap());
+    for _ in 0..3 {
+        worker.receive(Duration::MAX).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
+    }
+    let queue = worker.queue();
+    assert_eq!(queue.dead_letters(9).len(), 3);
+    let mut after = None;
+    queue.core.each_dead_letter(|letter, next| {
+        if after.is_some() {
+            return Verdict::Stop;
+        }
+        assert!(queue.core.restore(letter, next));
+        worker.receive(Duration::MAX).unwrap().unwrap().ack().unwrap();
+        after = Some(disk.crash(3));
+        Verdict::Drop
+    });
+    let (_engine, _, mut worker) = open(&after.unwrap(), &clock);
+    let left: Vec<u64> = worker.queue().dead_letters(9).iter().map(|letter| letter.offset).collect();
+    assert_eq!(left, [1, 2]);
+    assert_eq!(worker.queue().redrive(9), 2);
+    let offset = |_| worker.receive(Duration::MAX).unwrap().unwrap().offset();
+    assert_eq!((0..2).map(offset).collect::<Vec<_>>(), [1, 2]);
+}
