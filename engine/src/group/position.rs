@@ -73,7 +73,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             match paused {
                 true => self.watch.remove(source),
                 false if assigned.ended => {}
-                false => self.watch.add(source),
+                false => {
+                    self.watch.add(source);
+                    self.signal.wake_watcher();
+                }
             }
         }
         Ok(())
@@ -103,7 +106,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// published yet: the error has the range. Nothing moves then.
     pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), GroupError> {
         let source = self.source(partition)?;
-        let Self { group, partitions, watch, epoch, settings, .. } = self;
+        let Self { group, partitions, watch, epoch, settings, signal, .. } = self;
         let Some(assigned) = &mut partitions[source] else { return Ok(()) };
         let before = assigned.position();
         if !assigned.seek(&to, &group.name, &*group.clock, &settings.wait)? {
@@ -115,6 +118,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         if !assigned.paused {
             // The source is armed at its old position, so it must be polled again.
             watch.add(source);
+            signal.wake_watcher();
         }
         Ok(())
     }

@@ -40,6 +40,11 @@ impl MemberSignal {
     pub(super) fn notify(&self) {
         self.news.store(true, Ordering::Release);
         self.waiter.wake(MultiWait::WAKE);
+        self.wake_watcher();
+    }
+
+    /// Wakes the selector that waits for this member, or has its next call poll the member.
+    pub(super) fn wake_watcher(&self) {
         let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((watcher, token)) = watcher {
             watcher.wake(token);

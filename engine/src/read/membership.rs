@@ -53,6 +53,14 @@ impl<E, K: Producers> Membership<E, K> {
             *watcher = Some((Arc::clone(waiter), token));
         }
     }
+
+    /// Wakes the selector that waits for this subscriber, or has its next call poll the subscriber.
+    pub(super) fn wake_watcher(&self) {
+        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((watcher, token)) = watcher {
+            watcher.wake(token);
+        }
+    }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::SetWait for Membership<E, K> {
@@ -80,10 +88,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Membership<E,
         self.has_changes.store(true, Ordering::Release);
         Box::new(move || {
             self.waiter.wake(MultiWait::WAKE);
-            let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some((watcher, token)) = watcher {
-                watcher.wake(token);
-            }
+            self.wake_watcher();
         })
     }
 }

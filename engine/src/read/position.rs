@@ -105,6 +105,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         // The source may be armed, and a partition that was read to its end has events again.
         if !self.paused.contains(&partition) {
             watch.add(partition as usize);
+            membership.wake_watcher();
         }
         if let Some(over) = self.over.iter().position(|&over| over == partition) {
             self.over.swap_remove(over);
@@ -168,6 +169,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         self.paused.retain(|&paused| paused != partition);
         if !self.over.contains(&partition) {
             self.watch.add(partition as usize);
+            self.membership.wake_watcher();
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use slipring::{
     Engine, Message, Record, Subscriber, Topic,
     clock::ManualClock,
     group::{GroupError, Member},
-    subscriber::{Selectable, Selector},
+    subscriber::{Selectable, Selector, StartAt},
 };
 use slipring_ring::Waiter;
 use std::sync::Arc;
@@ -223,4 +223,50 @@ fn readers_may_change_places() {
     publish(&topics[1], 0..1);
     assert_eq!(select(&mut selector, &mut tapes, LONG), Some(1));
     assert_eq!(select(&mut selector, &mut [], NOW), None);
+}
+
+/// It slept, as its partitions were armed where they had stood.
+#[test]
+fn one_that_goes_back_or_is_resumed_between_two_calls_is_found_by_the_next() {
+    let engine = Engine::builder().build().unwrap();
+    let topic = engine.topic::<u64>("numbers").partitions(2).create().unwrap();
+    // Keeps the events.
+    let _slow = topic.subscribe("slow").poll().unwrap();
+    let mut tape = topic.subscribe("tape").poll().unwrap();
+    let mut member = topic.group("sums").join().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    let mut selector = Selector::round_robin();
+    let mut select = |reader: &mut dyn Selectable, limit| selector.select(&mut [reader], limit).unwrap();
+    let (soon, late) = (Duration::from_millis(1), Duration::from_secs(20));
+
+    producer.publish_to(0, |number| *number = 7).unwrap();
+    assert_eq!(select(&mut tape, late), Some(0));
+    assert_eq!(read(&mut tape), 7);
+    assert_eq!(select(&mut tape, soon), None);
+    tape.seek(0, 0).unwrap();
+    assert_eq!(select(&mut tape, late), Some(0), "it went back");
+    assert_eq!(read(&mut tape), 7);
+    tape.pause(1).unwrap();
+    assert_eq!(select(&mut tape, soon), None);
+    producer.publish_to(1, |number| *number = 8).unwrap();
+    assert_eq!(select(&mut tape, soon), None);
+    tape.resume(1).unwrap();
+    assert_eq!(select(&mut tape, late), Some(0), "it was resumed");
+    assert_eq!(read(&mut tape), 8);
+
+    for _ in 0..2 {
+        assert_eq!(select(&mut member, late), Some(0));
+        member.poll(NOW).unwrap().unwrap().commit().unwrap();
+    }
+    let [first, second] = &member.assignment()[..] else { panic!("both partitions") };
+    assert_eq!(select(&mut member, soon), None);
+    member.seek(first, StartAt::Offset(0)).unwrap();
+    assert_eq!(select(&mut member, late), Some(0), "it went back");
+    member.poll(NOW).unwrap().unwrap().commit().unwrap();
+    member.pause(second).unwrap();
+    assert_eq!(select(&mut member, soon), None);
+    producer.publish_to(1, |number| *number = 9).unwrap();
+    assert_eq!(select(&mut member, soon), None);
+    member.resume(second).unwrap();
+    assert_eq!(select(&mut member, late), Some(0), "it was resumed");
 }
