@@ -87,11 +87,28 @@ pub fn build_in(root: &Path, target: &Path, configuration: Configuration) -> Res
     if !built.status.success() {
         return Err(format!("the {folder} build failed"));
     }
-    let messages = String::from_utf8_lossy(&built.stdout);
-    // Cargo lists the package's other programs too, in any order.
-    let name = format!("\"name\":\"{test}\"");
-    let ours = messages.lines().filter(|line| line.contains("\"kind\":[\"test\"]") && line.contains(&name));
-    let executable = ours.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
-    let path = executable.ok_or_else(|| format!("the {folder} build made no test binary"))?;
-    Ok(Binary { path: path.into(), configuration })
+    // Cargo names the package's other programs too, in any order.
+    let program = programs(&built.stdout).filter(|program| program.is_test && program.name == test).last();
+    let program = program.ok_or_else(|| format!("the {folder} build made no test binary"))?;
+    Ok(Binary { path: program.path, configuration })
+}
+
+/// A program that cargo has built.
+pub struct Program {
+    /// The name of its target.
+    pub name: String,
+    /// True if its target is one of `tests/`.
+    pub is_test: bool,
+    /// Where the executable is.
+    pub path: PathBuf,
+}
+
+/// The programs that cargo names in its messages (`--message-format=json`).
+pub fn programs(messages: &[u8]) -> impl Iterator<Item = Program> {
+    let messages = serde_json::Deserializer::from_slice(messages).into_iter::<serde_json::Value>();
+    messages.map_while(Result::ok).filter_map(|message| {
+        let (target, path) = (&message["target"], message["executable"].as_str()?);
+        let is_test = target["kind"].as_array()?.iter().any(|kind| kind == "test");
+        Some(Program { name: target["name"].as_str()?.to_owned(), is_test, path: path.into() })
+    })
 }

@@ -98,14 +98,9 @@ impl Copy {
         if !built.status.success() {
             return Err(format!("ring's tests do not compile:\n{}", String::from_utf8_lossy(&built.stderr)));
         }
-        let messages = String::from_utf8_lossy(&built.stdout).into_owned();
-        let program = |line: &str| {
-            let path = PathBuf::from(line.split_once("\"executable\":\"")?.1.split('"').next()?);
-            let name = path.file_name()?.to_str()?.rsplit_once('-')?.0.to_owned();
-            Some((name, path))
-        };
         let mut tests = Vec::new();
-        for test in messages.lines().filter_map(program).filter(|(name, _)| name != LEFT_OUT) {
+        let built = build::programs(&built.stdout).map(|program| (program.name, program.path));
+        for test in built.filter(|(name, _)| name != LEFT_OUT) {
             let begun = Instant::now();
             if let Some(failed) = self.failing_test(&test, None) {
                 return Err(format!("without an edit {failed}"));
