@@ -3,6 +3,8 @@
 use crate::base::ids::MAX_PARTITIONS;
 use slipring_journal::State;
 use slipring_ring::text;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The kinds of state in the journal: the numbers that [`FrameBuilder::put`](slipring_journal::FrameBuilder::put)
 /// takes.
@@ -34,20 +36,27 @@ pub(crate) struct CatalogEntry {
     pub(crate) is_old: bool,
 }
 
+/// The bytes of an entry, before the layout.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawCatalogEntry {
+    number: U32,
+    partitions: U32,
+    max_message: U64,
+}
+
 /// The byte before each layout since format 2. No layout of format 1 begins with it.
 const NAMED: u8 = 2;
 
 impl CatalogEntry {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.extend_from_slice(&self.number.to_le_bytes());
-        out.extend_from_slice(&self.partitions.to_le_bytes());
-        out.extend_from_slice(&self.max_message.to_le_bytes());
-        if !self.is_old {
-            out.push(NAMED);
-        }
-        out.extend_from_slice(self.layout.as_bytes());
-        out
+        let head = RawCatalogEntry {
+            number: self.number.into(),
+            partitions: self.partitions.into(),
+            max_message: self.max_message.into(),
+        };
+        let named: &[u8] = if self.is_old { &[] } else { &[NAMED] };
+        [head.as_bytes(), named, self.layout.as_bytes()].concat()
     }
 
     /// True if the recorded events can have the layout of `asked`. `size` is the size in bytes of an event of plain
@@ -66,18 +75,16 @@ impl CatalogEntry {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (number, rest) = bytes.split_first_chunk()?;
-        let (partitions, rest) = rest.split_first_chunk()?;
-        let (max_message, layout) = rest.split_first_chunk()?;
-        let partitions = u32::from_le_bytes(*partitions);
+        let (head, layout) = RawCatalogEntry::read_from_prefix(bytes).ok()?;
+        let partitions = head.partitions.get();
         // An entry with more partitions is refused, because memory is allocated by this number.
         if partitions as usize > MAX_PARTITIONS {
             return None;
         }
         Some(Self {
-            number: u32::from_le_bytes(*number),
+            number: head.number.get(),
             partitions,
-            max_message: u64::from_le_bytes(*max_message),
+            max_message: head.max_message.get(),
             is_old: layout.first() != Some(&NAMED),
             layout: String::from_utf8_lossy(layout.strip_prefix(&[NAMED]).unwrap_or(layout)).into_owned(),
         })

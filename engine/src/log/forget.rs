@@ -3,7 +3,7 @@
 
 use super::{gap, producers, queues};
 use crate::log::catalog::{CatalogEntry, state_kind};
-use crate::log::offsets::{group, transform};
+use crate::log::partition_key;
 use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,9 +55,9 @@ fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
     let of_queues: BTreeMap<u32, u32> = queues::numbers(state);
     let of = |kind: u16| state.values(kind).map(move |(key, _)| (kind, key));
     let groups =
-        of(state_kind::GROUP_OFFSETS).filter_map(|(kind, key)| Some((kind, key, Some(group::key_topic(key)?))));
+        of(state_kind::GROUP_OFFSETS).filter_map(|(kind, key)| Some((kind, key, Some(partition_key::key_topic(key)?))));
     let transforms = of(state_kind::TRANSFORM_OFFSETS)
-        .filter_map(|(kind, key)| Some((kind, key, Some(transform::key_parts(key)?.1.topic))));
+        .filter_map(|(kind, key)| Some((kind, key, Some(partition_key::key_topic(key)?))));
     let gaps = of(state_kind::REPORTED_GAPS).filter_map(|(kind, key)| Some((kind, key, Some(gap::key_topic(key)?))));
     let producers = producers::owners(state).into_iter().map(|(key, owner)| (state_kind::PRODUCERS, key, owner));
     let leases = of(state_kind::QUEUES).filter_map(|(kind, key)| {

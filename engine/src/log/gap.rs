@@ -6,10 +6,13 @@ use crate::base::threads::blaming;
 use crate::log::catalog::recorded_topics;
 use crate::log::catalog::state_kind;
 use crate::log::committer::{Committer, TransactionFrame, TransactionOutcome};
+use crate::log::partition_key::RawPartitionId;
 use slipring_journal::{FrameBuilder, PartitionId, State};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// A range of offsets of a partition whose records were lost to damage: a [repair](crate::journal::repair) of the
 /// journal could not save them.
@@ -155,9 +158,26 @@ pub(crate) struct GapReport {
     pub(crate) time: u64,
 }
 
-/// The number of the topic that a key belongs to.
+/// The bytes of a key, before the reader's name.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawKey {
+    kind: u8,
+    of: RawPartitionId,
+    first: U64,
+}
+
+/// The bytes of a value.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawValue {
+    end: U64,
+    time: U64,
+}
+
+/// The topic's number in a key; `None` if the bytes are too few.
 pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
-    Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?))
+    Some(PartitionId::from(RawKey::read_from_prefix(key).ok()?.0.of).topic)
 }
 
 impl GapReport {
@@ -167,17 +187,13 @@ impl GapReport {
             ReaderKind::Transform => 2,
             ReaderKind::Queue => 3,
         };
-        let mut key = vec![kind];
-        key.extend(self.of.topic.to_le_bytes());
-        key.extend(self.of.partition.to_le_bytes());
-        key.extend(self.offsets.start.to_le_bytes());
-        key.extend(self.reader.as_bytes());
-        key
+        let head = RawKey { kind, of: self.of.into(), first: self.offsets.start.into() };
+        [head.as_bytes(), self.reader.as_bytes()].concat()
     }
 
     pub(crate) fn put(&self, frame: &mut FrameBuilder) {
-        let value = [self.offsets.end.to_le_bytes(), self.time.to_le_bytes()].concat();
-        frame.put(state_kind::REPORTED_GAPS, &self.key(), &value);
+        let value = RawValue { end: self.offsets.end.into(), time: self.time.into() };
+        frame.put(state_kind::REPORTED_GAPS, &self.key(), value.as_bytes());
     }
 
     pub(crate) fn delete(&self, frame: &mut FrameBuilder) {
@@ -185,27 +201,24 @@ impl GapReport {
     }
 
     fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
-        let ([kind], rest) = key.split_first_chunk()?;
+        let (RawKey { kind, of, first }, name) = RawKey::read_from_prefix(key).ok()?;
         let kind = match kind {
             1 => ReaderKind::Group,
             2 => ReaderKind::Transform,
             3 => ReaderKind::Queue,
             _ => return None,
         };
-        let (topic, rest) = rest.split_first_chunk()?;
-        let (partition, rest) = rest.split_first_chunk()?;
-        let (first, name) = rest.split_first_chunk()?;
-        let (end, time) = value.split_first_chunk()?;
-        let offsets = u64::from_le_bytes(*first)..u64::from_le_bytes(*end);
+        let (RawValue { end, time }, _) = RawValue::read_from_prefix(value).ok()?;
+        let offsets = first.get()..end.get();
         if offsets.start > offsets.end {
             return None;
         }
         Some(Self {
             kind,
             reader: std::str::from_utf8(name).ok()?.to_owned(),
-            of: PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) },
+            of: of.into(),
             offsets,
-            time: u64::from_le_bytes(*time.first_chunk()?),
+            time: time.get(),
         })
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod forget;
 pub(crate) mod gap;
 pub(crate) mod offset_waits;
 pub(crate) mod offsets;
+pub(crate) mod partition_key;
 pub(crate) mod producers;
 pub(crate) mod progress;
 pub(crate) mod queues;

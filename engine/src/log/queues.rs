@@ -4,6 +4,8 @@ use super::catalog::state_kind;
 use slipring_journal::State;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const FORMAT: u8 = 1;
 
@@ -18,37 +20,43 @@ pub(crate) struct QueueEntry {
     pub(crate) dead_topic: String,
 }
 
+/// The bytes of a line, before the name of the dead letters' topic.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawQueueEntry {
+    format: u8,
+    strict: u8,
+    number: U32,
+    /// 0 stands for no limit.
+    max_attempts: U32,
+    /// In milliseconds.
+    visibility: U64,
+    max_messages: U64,
+}
+
 impl QueueEntry {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![FORMAT, u8::from(self.strict)];
-        out.extend_from_slice(&self.number.to_le_bytes());
-        out.extend_from_slice(&self.max_attempts.unwrap_or(0).to_le_bytes());
-        let visibility = u64::try_from(self.visibility.as_millis()).unwrap_or(u64::MAX);
-        out.extend_from_slice(&visibility.to_le_bytes());
-        out.extend_from_slice(&self.max_messages.to_le_bytes());
-        out.extend_from_slice(self.dead_topic.as_bytes());
-        out
+        let head = RawQueueEntry {
+            format: FORMAT,
+            strict: self.strict.into(),
+            number: self.number.into(),
+            max_attempts: self.max_attempts.unwrap_or(0).into(),
+            visibility: u64::try_from(self.visibility.as_millis()).unwrap_or(u64::MAX).into(),
+            max_messages: self.max_messages.into(),
+        };
+        [head.as_bytes(), self.dead_topic.as_bytes()].concat()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut rest = bytes;
-        let mut take = |len: usize| {
-            let (part, after) = rest.split_at_checked(len)?;
-            rest = after;
-            Some(part)
-        };
-        let [FORMAT, strict] = *take(2)? else { return None };
-        let number = u32::from_le_bytes(take(4)?.try_into().ok()?);
-        let attempts = u32::from_le_bytes(take(4)?.try_into().ok()?);
-        let visibility = u64::from_le_bytes(take(8)?.try_into().ok()?);
-        let max_messages = u64::from_le_bytes(take(8)?.try_into().ok()?);
-        Some(Self {
-            number,
-            visibility: Duration::from_millis(visibility),
+        let (head, dead_topic) = RawQueueEntry::read_from_prefix(bytes).ok()?;
+        let attempts = head.max_attempts.get();
+        (head.format == FORMAT).then(|| Self {
+            number: head.number.get(),
+            visibility: Duration::from_millis(head.visibility.get()),
             max_attempts: (attempts > 0).then_some(attempts),
-            strict: strict != 0,
-            max_messages,
-            dead_topic: String::from_utf8_lossy(rest).into_owned(),
+            strict: head.strict != 0,
+            max_messages: head.max_messages.get(),
+            dead_topic: String::from_utf8_lossy(dead_topic).into_owned(),
         })
     }
 }

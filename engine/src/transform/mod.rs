@@ -45,7 +45,8 @@ use crate::base::kind::Producers;
 use crate::log::catalog::state_kind;
 use crate::log::committer::Committer;
 use crate::log::gap::{Gap, GapReport, GapReportOutcome, OnGap, ReaderKind};
-use crate::log::offsets::transform::{key, reader_name};
+use crate::log::offsets::transform::reader_name;
+use crate::log::partition_key::key;
 use crate::produce::transaction::{FrameExtras, InputFailure, Transaction, TransactionError};
 use crate::read::replay::{Replay, ReplayBuilder, ReplayError};
 use crate::read::{At, StartAt};
@@ -213,7 +214,7 @@ impl TransformHolder {
         let of = PartitionId { topic: self.at.1, partition };
         let (kind, reader, time) = (ReaderKind::Transform, self.at.0.clone(), now.as_nanos());
         let told = GapReport { kind, reader, of, offsets: gap.offsets.clone(), time };
-        let key = key(&self.at.0, self.at.1, partition);
+        let key = key(&self.at.0, PartitionId { topic: self.at.1, partition });
         let (committer, at, epoch) = (Arc::downgrade(&self.committer), self.at.clone(), self.epoch);
         let decide = move || {
             let next = NextOffsets::from([(partition, end)]);
@@ -234,7 +235,8 @@ impl TransformHolder {
     fn commit(&self, transaction: &mut Transaction, read: &NextOffsets) -> Result<(), TransactionError> {
         let put = |frame: &mut FrameBuilder| {
             for (partition, next) in read {
-                frame.put(state_kind::TRANSFORM_OFFSETS, &key(&self.at.0, self.at.1, *partition), &next.to_le_bytes());
+                let of = PartitionId { topic: self.at.1, partition: *partition };
+                frame.put(state_kind::TRANSFORM_OFFSETS, &key(&self.at.0, of), &next.to_le_bytes());
             }
         };
         let decide = || -> Box<dyn FnOnce() -> bool + Send> {

@@ -6,11 +6,14 @@
 //! a fenced member can change nothing.
 
 use crate::base::multi_wait::MultiWait;
+use crate::log::partition_key::key;
 use slipring_journal::format::MAX_POSITION;
 use slipring_journal::{PartitionId, State};
 use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The committed offset of a group in a partition, as the committer reads it.
 #[derive(Debug)]
@@ -34,31 +37,24 @@ pub(super) fn offset_of(word: &AtomicU64) -> u64 {
     word.load(Ordering::Acquire) & !FENCED
 }
 
-/// The bytes of a key: the topic's number and the partition, 4 bytes each, little endian, then the group's name.
-pub(crate) fn key(group: &str, of: PartitionId) -> Vec<u8> {
-    [&of.topic.to_le_bytes()[..], &of.partition.to_le_bytes(), group.as_bytes()].concat()
+/// The bytes of a value.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawOffset {
+    next: U64,
+    epoch: U64,
 }
 
-pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
-    let (topic, rest) = key.split_first_chunk()?;
-    let (partition, name) = rest.split_first_chunk()?;
-    let of = PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) };
-    Some((std::str::from_utf8(name).ok()?, of))
+/// The bytes of a value: the next offset and the group's epoch.
+pub(crate) fn value(next: u64, epoch: u64) -> [u8; 16] {
+    zerocopy::transmute!(RawOffset { next: next.into(), epoch: epoch.into() })
 }
 
-/// The bytes of a value: the next offset and the group's epoch, 8 bytes each, little endian.
-pub(crate) fn value(offset: u64, epoch: u64) -> [u8; 16] {
-    let mut value = [0; 16];
-    value[..8].copy_from_slice(&offset.to_le_bytes());
-    value[8..].copy_from_slice(&epoch.to_le_bytes());
-    value
-}
-
+/// The next offset and the group's epoch in a value; `None` if the bytes are no value.
 pub(crate) fn value_parts(value: &[u8]) -> Option<(u64, u64)> {
-    let (offset, epoch) = value.split_first_chunk()?;
-    let parts = (u64::from_le_bytes(*offset), u64::from_le_bytes(*epoch.first_chunk()?));
+    let (RawOffset { next, epoch }, _) = RawOffset::read_from_prefix(value).ok()?;
     // Both numbers are incremented later, so a recorded one near the highest number is refused.
-    (parts.0.max(parts.1) <= MAX_POSITION).then_some(parts)
+    (next.get().max(epoch.get()) <= MAX_POSITION).then_some((next.get(), epoch.get()))
 }
 
 impl CommittedOffset {
@@ -223,11 +219,6 @@ impl CommittedOffsets {
 /// none.
 pub(crate) fn recorded(state: &State, group: &str, of: PartitionId) -> Option<(u64, u64)> {
     value_parts(state.get(crate::log::catalog::state_kind::GROUP_OFFSETS, &key(group, of))?)
-}
-
-/// The number of the topic that a key belongs to.
-pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
-    Some(u32::from_le_bytes(*key.first_chunk()?))
 }
 
 #[cfg(test)]

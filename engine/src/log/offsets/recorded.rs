@@ -1,8 +1,8 @@
 //! Committed offsets as a journal has them, for programs that read a journal without an engine.
 
-use super::group::{key, key_parts, value, value_parts};
-use super::transform;
+use super::group::{value, value_parts};
 use crate::log::catalog::state_kind;
+use crate::log::partition_key::{key, key_parts};
 use slipring_journal::{FrameBuilder, PartitionId, State};
 
 /// The kind of reader that commits in a partition. A group and a transform may have the same name.
@@ -45,24 +45,18 @@ impl GroupOffset {
 
     /// Adds the offset to `frame`. Only for journals that no engine has open, because an engine would not notice.
     pub fn put(&self, frame: &mut FrameBuilder) {
+        let key = key(&self.group, self.of);
         match self.kind {
-            GroupKind::Group => frame.put(state_kind::GROUP_OFFSETS, &self.key(), &value(self.offset, self.epoch)),
-            GroupKind::Transform => frame.put(state_kind::TRANSFORM_OFFSETS, &self.key(), &self.offset.to_le_bytes()),
+            GroupKind::Group => frame.put(state_kind::GROUP_OFFSETS, &key, &value(self.offset, self.epoch)),
+            GroupKind::Transform => frame.put(state_kind::TRANSFORM_OFFSETS, &key, &self.offset.to_le_bytes()),
         }
     }
 
     /// Adds the deletion of the offset to `frame`, as if the partition had never been read.
     pub fn delete(&self, frame: &mut FrameBuilder) {
         match self.kind {
-            GroupKind::Group => frame.delete(state_kind::GROUP_OFFSETS, &self.key()),
-            GroupKind::Transform => frame.delete(state_kind::TRANSFORM_OFFSETS, &self.key()),
-        }
-    }
-
-    fn key(&self) -> Vec<u8> {
-        match self.kind {
-            GroupKind::Group => key(&self.group, self.of),
-            GroupKind::Transform => transform::key(&self.group, self.of.topic, self.of.partition),
+            GroupKind::Group => frame.delete(state_kind::GROUP_OFFSETS, &key(&self.group, self.of)),
+            GroupKind::Transform => frame.delete(state_kind::TRANSFORM_OFFSETS, &key(&self.group, self.of)),
         }
     }
 }
@@ -70,7 +64,7 @@ impl GroupOffset {
 /// The committed offsets of all transforms in a journal, by name, topic and partition.
 pub fn transform_offsets(state: &State) -> Vec<GroupOffset> {
     let known = state.values(state_kind::TRANSFORM_OFFSETS).filter_map(|(key, value)| {
-        let (name, of) = transform::key_parts(key)?;
+        let (name, of) = key_parts(key)?;
         Some(GroupOffset::of_transform(name, of, u64::from_le_bytes(value.try_into().ok()?)))
     });
     let mut known: Vec<_> = known.collect();

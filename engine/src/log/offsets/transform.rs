@@ -9,20 +9,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The bytes of a key of [`TRANSFORM_OFFSETS`](crate::log::catalog::state_kind::TRANSFORM_OFFSETS). The value is the
-/// next offset, 8 bytes, little endian.
-pub(crate) fn key(name: &str, topic: u32, partition: u32) -> Vec<u8> {
-    [&topic.to_le_bytes()[..], &partition.to_le_bytes(), name.as_bytes()].concat()
-}
-
-/// The transform's name and input partition of a key; `None` if the key is malformed.
-pub(crate) fn key_parts(key: &[u8]) -> Option<(&str, PartitionId)> {
-    let (topic, rest) = key.split_first_chunk()?;
-    let (partition, name) = rest.split_first_chunk()?;
-    let of = PartitionId { topic: u32::from_le_bytes(*topic), partition: u32::from_le_bytes(*partition) };
-    Some((std::str::from_utf8(name).ok()?, of))
-}
-
 /// The name of a transform among the consumers of its input. Its colon is not allowed in other consumers' names.
 pub(crate) fn reader_name(name: &str) -> String {
     format!("transform:{name}")

@@ -4,6 +4,8 @@ use super::WINDOW;
 use crate::base::clock::Timestamp;
 use crate::base::varint;
 use std::collections::BTreeMap;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 /// The first byte of a base. The first byte of a note is its number of runs, which is never 0.
 const BASE: u8 = 0;
@@ -144,20 +146,15 @@ impl SequenceWindow {
         if rest.is_empty() {
             return Some(Self { used, ..Self::default() });
         }
-        let (next, rest) = rest.split_first_chunk()?;
-        let (runs, rest) = rest.as_chunks::<24>();
-        let run = |run: &[u8; 24]| {
-            let (sequence, run) = run.split_first_chunk()?;
-            let (len, run) = run.split_first_chunk()?;
-            let (partition, first) = run.split_first_chunk()?;
-            Some(SequenceRun {
-                sequence: u64::from_le_bytes(*sequence),
-                len: u32::from_le_bytes(*len).into(),
-                partition: u32::from_le_bytes(*partition),
-                first: u64::from_le_bytes(first.try_into().ok()?),
-            })
+        let (next, runs) = rest.split_first_chunk()?;
+        let runs = <[RawRun]>::ref_from_bytes(runs).ok()?;
+        let run = |run: &RawRun| SequenceRun {
+            sequence: run.sequence.get(),
+            len: run.len.get().into(),
+            partition: run.partition.get(),
+            first: run.first.get(),
         };
-        let runs: Vec<SequenceRun> = runs.iter().map(run).collect::<Option<_>>()?;
+        let runs: Vec<SequenceRun> = runs.iter().map(run).collect();
         // Forged numbers are refused, because their sums would overflow.
         let is_sane = |run: &SequenceRun| {
             let ends = run.sequence.checked_add(run.len).zip(run.first.checked_add(run.len));
@@ -166,8 +163,18 @@ impl SequenceWindow {
         if !runs.iter().all(is_sane) {
             return None;
         }
-        rest.is_empty().then_some(Self { next: Some(u64::from_le_bytes(*next)), runs, used })
+        Some(Self { next: Some(u64::from_le_bytes(*next)), runs, used })
     }
+}
+
+/// A run as the first version of the format wrote it.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawRun {
+    sequence: U64,
+    len: U32,
+    partition: U32,
+    first: U64,
 }
 
 impl SequenceRun {
