@@ -6,6 +6,7 @@
 mod common;
 
 use common::{STARTS, at_once, soon};
+use fastrand::Rng;
 use slipring_ring::{
     Builder, Closed, Consumer, ConsumerMut, Kind, Multi, Producer, Ring, SeekError, Sequence, Single, Stage, Start,
 };
@@ -306,44 +307,32 @@ struct Member<K: Kind> {
     consumer: Consumer<Owned, K>,
 }
 
-/// Numbers that are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
 /// Stages that come in every way, read, seek and go in any order. Nobody is given an event before each of those that it
 /// stands behind reads from beyond it, and `check` has changed it.
 fn random_history<K: Kind>(builder: Builder<Owned, K>, first: u64, seed: u64) {
     let (mut producer, ring, mut check) = unchecked(builder, first, 2);
-    let mut dice = Dice(seed);
+    let mut dice = Rng::with_seed(seed);
     let mut members: Vec<Member<K>> = Vec::new();
     let mut named = 0;
     for _ in 0..200 {
-        match dice.roll(9) {
+        match dice.u64(..9) {
             0..=1 => _ = producer.try_publish(|event| **event = u64::MAX / 2),
-            2 => change(&mut check, 1 + dice.roll(3) as usize),
+            2 => change(&mut check, 1 + dice.usize(..3)),
             3 if members.len() < 6 => {
                 named += 1;
                 let name = format!("{named}");
                 let mut after: Vec<String> = Vec::new();
-                after.extend(members.iter().filter(|_| dice.roll(3) == 0).map(|member| member.name.clone()));
-                if after.is_empty() || dice.roll(3) == 0 {
+                after.extend(members.iter().filter(|_| dice.u64(..3) == 0).map(|member| member.name.clone()));
+                if after.is_empty() || dice.u64(..3) == 0 {
                     after.push("check".to_owned());
                 }
-                let start = match dice.roll(3) {
+                let start = match dice.u64(..3) {
                     0 => Start::Earliest,
                     1 => Start::Latest,
-                    _ => Start::At(Sequence(ring.positions().published.0.wrapping_sub(dice.roll(5)))),
+                    _ => Start::At(Sequence(ring.positions().published.0.wrapping_sub(dice.u64(..5)))),
                 };
                 let stage = Stage::new(&name).after(after.clone()).start(start);
-                let replaced = members.last().map(|member| member.name.clone()).filter(|_| dice.roll(3) == 0);
+                let replaced = members.last().map(|member| member.name.clone()).filter(|_| dice.u64(..3) == 0);
                 let joined = match &replaced {
                     Some(old) => ring.take_over(old, stage),
                     None => ring.join(stage),
@@ -354,22 +343,22 @@ fn random_history<K: Kind>(builder: Builder<Owned, K>, first: u64, seed: u64) {
                 }
             }
             4 if !members.is_empty() => {
-                let at = dice.roll(members.len() as u64) as usize;
+                let at = dice.usize(..members.len());
                 let name = members[at].name.clone();
                 if !members.iter().any(|member| member.after.contains(&name)) {
                     members.remove(at);
                 }
             }
             5 if !members.is_empty() => {
-                let at = dice.roll(members.len() as u64) as usize;
-                let to = members[at].consumer.consumed().0.wrapping_add(dice.roll(7)).wrapping_sub(3);
+                let at = dice.usize(..members.len());
+                let to = members[at].consumer.consumed().0.wrapping_add(dice.u64(..7)).wrapping_sub(3);
                 let _ = members[at].consumer.seek(Sequence(to));
             }
             _ if !members.is_empty() => {
-                let at = dice.roll(members.len() as u64) as usize;
+                let at = dice.usize(..members.len());
                 let before: Vec<Sequence> =
                     members[at].after.iter().map(|name| reads_from(&members, &check, name)).collect();
-                let limit = 1 + dice.roll(4) as usize;
+                let limit = 1 + dice.usize(..4);
                 for (sequence, event) in &mut members[at].consumer.poll(limit).unwrap() {
                     assert_eq!(**event, sequence.0, "not changed yet, seed {seed}");
                     assert!(before.iter().all(|before| sequence.since(*before) < 0), "too early, seed {seed}");

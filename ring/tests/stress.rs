@@ -13,6 +13,7 @@
 mod common;
 
 use common::{STARTS, at_once, quiet_panic, waits};
+use fastrand::Rng;
 use slipring_ring::{Builder, Consumer, Kind, Multi, Positions, Producer, Ring, Sequence, Single, Stage, Start, Wait};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
@@ -56,17 +57,6 @@ struct Shape {
     harm: bool,
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % end
-    }
-}
-
 /// What one reader knows of each producer's order.
 struct Order {
     next: Vec<Option<u64>>,
@@ -98,14 +88,14 @@ impl Order {
 }
 
 fn produce<K: Kind>(mut producer: Producer<Event, K>, id: usize, shape: &Shape, seed: u64) {
-    let mut random = Random(seed | 1);
+    let mut random = Rng::with_seed(seed);
     producer.set_wait(shape.wait.clone());
     let mut number = 0;
     while number < shape.events {
-        let len = random.below(4.min(shape.capacity as u64)) + 1;
+        let len = random.u64(..4.min(shape.capacity as u64)) + 1;
         let len = len.min(shape.events - number).max(1) as usize;
-        let harm = if shape.harm { random.below(8) } else { 7 };
-        let mut claim = if random.below(3) == 0 {
+        let harm = if shape.harm { random.u64(..8) } else { 7 };
+        let mut claim = if random.u64(..3) == 0 {
             match producer.try_claim(len) {
                 Ok(claim) => claim,
                 Err(_) => {
@@ -138,15 +128,15 @@ fn produce<K: Kind>(mut producer: Producer<Event, K>, id: usize, shape: &Shape, 
 }
 
 fn consume<K: Kind>(mut consumer: Consumer<Event, K>, shape: &Shape, seed: u64) -> u64 {
-    let mut random = Random(seed | 1);
+    let mut random = Rng::with_seed(seed);
     let mut order = Order::new(shape.producers, true);
-    let limit = random.below(2 * shape.capacity as u64) as usize + 1;
+    let limit = random.usize(..2 * shape.capacity) + 1;
     while let Ok(mut batch) = consumer.poll_wait(limit) {
-        let some = random.below(limit as u64 + 1) as usize + 1;
+        let some = random.usize(..=limit) + 1;
         for (sequence, event) in batch.into_iter().take(some) {
             order.see(sequence, event);
         }
-        if random.below(4) == 0 {
+        if random.u64(..4) == 0 {
             batch.release();
             for (sequence, event) in &mut batch {
                 order.see(sequence, event);
@@ -227,10 +217,10 @@ fn run<K: Kind>(
         start(
             format!("w{index}"),
             Box::new(move || {
-                let mut random = Random(seed.wrapping_add(index as u64 * 55) | 1);
+                let mut random = Rng::with_seed(seed.wrapping_add(index as u64 * 55));
                 let mut seen = Vec::new();
                 while let Ok(taken) = worker.take_wait(3) {
-                    let harm = shape.harm && index > 0 && random.below(50) == 0;
+                    let harm = shape.harm && index > 0 && random.u64(..50) == 0;
                     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                         taken.for_each(|sequence, event| {
                             assert_eq!(event.check, check(event.producer, event.number, sequence));
@@ -383,13 +373,10 @@ fn soak() {
     let only = number("SLIPRING_SOAK_SEED");
     let mut seed = only.unwrap_or_else(|| std::process::id().into());
     loop {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        for _ in 0..8 {
-            random.below(2);
-        }
-        let mut wait = waits()[random.below(waits().len() as u64) as usize].clone();
-        let mut capacity = 1 << random.below(9);
-        let producers = random.below(4) as usize + 1;
+        let mut random = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut wait = waits()[random.usize(..waits().len())].clone();
+        let mut capacity = 1 << random.u64(..9);
+        let producers = random.usize(..4) + 1;
         if wait.occupies_a_core() {
             capacity = capacity.max(64);
             if producers > 2 {
@@ -398,17 +385,17 @@ fn soak() {
         }
         let shape = Shape {
             producers,
-            consumers: random.below(5) as usize + 1,
-            workers: random.below(4) as usize,
+            consumers: random.usize(..5) + 1,
+            workers: random.usize(..4),
             capacity,
-            first: STARTS[random.below(5) as usize].wrapping_sub(random.below(300)),
+            first: STARTS[random.usize(..5)].wrapping_sub(random.u64(..300)),
             events: if wait.occupies_a_core() { 500 } else { 5000 },
             wait,
-            comers: random.below(3) as usize,
-            harm: random.below(2) == 0,
+            comers: random.usize(..3),
+            harm: random.bool(),
         };
         println!("seed {seed}: {shape:?}");
-        run_either(producers == 1 && random.below(2) == 0, &shape, seed);
+        run_either(producers == 1 && random.bool(), &shape, seed);
         seed += 1;
         if only.is_some() || Instant::now() > until {
             return;

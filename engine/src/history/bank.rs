@@ -1,11 +1,12 @@
 //! Transfers through a transform, with holders that are fenced and go on trying.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, power, read_all};
+use super::{Actor, LONG, Step, broken, ensure, power, read_all};
 use crate::{
     Engine, Level, Receipt, Topic,
     producer::IdempotentProducer,
     transform::{Transform, TransformError},
 };
+use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -84,9 +85,9 @@ impl Actor for Bank {
         Ok(())
     }
 
-    fn act(&mut self, dice: &mut Dice) -> Step {
+    fn act(&mut self, dice: &mut Rng) -> Step {
         let Some(life) = &mut self.life else { return Ok(()) };
-        match dice.roll(10) {
+        match dice.u64(..10) {
             0..4 if life.next < TRANSFERS => {
                 let number = life.next;
                 let receipt = life.teller.publish(number, |event| *event = number).map_err(power)?;
@@ -106,11 +107,11 @@ impl Actor for Bank {
                 }
             }
             8 => {
-                let successor = life.transfers.transform("bank").batch(1 + dice.roll(5) as usize).open();
+                let successor = life.transfers.transform("bank").batch(1 + dice.usize(..5)).open();
                 life.fenced.push(std::mem::replace(&mut life.holder, successor.map_err(power)?));
             }
             _ if !life.fenced.is_empty() => {
-                let old = dice.roll(life.fenced.len() as u64) as usize;
+                let old = dice.usize(..life.fenced.len());
                 let stepped = life.step(Some(old), Duration::ZERO);
                 ensure(!matches!(stepped, Ok(Some(read)) if read > 0), || "a fenced transform has committed".into())?;
             }

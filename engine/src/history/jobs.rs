@@ -1,13 +1,14 @@
 //! Workers of a queue: leases that are acked, renewed, given back, lost, left, and taken up again in another life; and
 //! messages that die of it, and are sent back or forgotten.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, ensure_all, power, publish, read_all, settle};
+use super::{Actor, LONG, Step, broken, ensure, ensure_all, power, publish, read_all, settle};
 use crate::{
     Engine, Level, Producer, Receipt, Topic,
     clock::{Clock, ManualClock, Timestamp},
     dead_letter::DeadLetter,
     queue::{Lease, LeaseError, Order, Queue, QueueBuilder, Ticket, Worker},
 };
+use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -124,11 +125,11 @@ impl Jobs {
         self.life.as_mut().map_or(Ok(()), |life| settle(&mut life.pending, &mut self.known.sent))
     }
 
-    fn handle(&mut self, (number, until, mut lease): (u64, Timestamp, Lease<u64>), dice: &mut Dice) -> Step {
+    fn handle(&mut self, (number, until, mut lease): (u64, Timestamp, Lease<u64>), dice: &mut Rng) -> Step {
         let (now, known) = (self.clock.wall(), &mut self.known);
         let lasts = now < until;
-        let later = Duration::from_millis(dice.roll(300));
-        match dice.roll(8) {
+        let later = Duration::from_millis(dice.u64(..300));
+        match dice.u64(..8) {
             0..3 => known.ack(number, lasts, lease)?,
             3 => {
                 if lasts {
@@ -187,7 +188,7 @@ impl Jobs {
     }
 
     /// Looks at the dead letters, and sends some back, or forgets them all.
-    fn bury(&mut self, dice: &mut Dice) -> Step {
+    fn bury(&mut self, dice: &mut Rng) -> Step {
         let Some((topic, queue)) = self.life.as_ref().map(|life| (life.topic.clone(), life.worker.queue())) else {
             return Ok(());
         };
@@ -198,8 +199,8 @@ impl Jobs {
         let gone = self.known.letters.iter().find(|number| !letters.contains(number));
         ensure_all(gone.is_none(), || format!("message {gone:?} was a dead letter, and is none any more: lost"))?;
         self.known.letters = letters.iter().copied().collect();
-        match dice.roll(6) {
-            0..4 => self.redrive(&topic, &queue, &letters[..letters.len().min(1 + dice.roll(3) as usize)])?,
+        match dice.u64(..6) {
+            0..4 => self.redrive(&topic, &queue, &letters[..letters.len().min(1 + dice.usize(..3))])?,
             4 => {
                 self.known.perhaps.extend(&letters);
                 self.known.letters.clear();
@@ -233,10 +234,10 @@ impl Jobs {
         ensure_all(sent == count, || format!("{sent} of {letters:?} were sent back"))
     }
 
-    fn resume(&mut self, dice: &mut Dice) -> Step {
+    fn resume(&mut self, dice: &mut Rng) -> Step {
         let Some(life) = self.life.as_mut().filter(|_| !self.left.is_empty()) else { return Ok(()) };
         let queue: Queue<u64> = life.worker.queue();
-        let (number, until, ticket) = self.left.swap_remove(dice.roll(self.left.len() as u64) as usize);
+        let (number, until, ticket) = self.left.swap_remove(dice.usize(..self.left.len()));
         let lasts = self.clock.wall() < until;
         match queue.resume(&ticket) {
             Ok(lease) => {
@@ -258,8 +259,8 @@ impl Actor for Jobs {
         Ok(())
     }
 
-    fn act(&mut self, dice: &mut Dice) -> Step {
-        match dice.roll(10) {
+    fn act(&mut self, dice: &mut Rng) -> Step {
+        match dice.u64(..10) {
             0..2 => {
                 let Some(life) = &mut self.life else { return Ok(()) };
                 publish(&mut self.next, PARTITIONS, &mut life.producer, &mut life.pending)?;
@@ -274,12 +275,12 @@ impl Actor for Jobs {
             }
             5..8 => {
                 if let Some(life) = self.life.as_mut().filter(|life| !life.leases.is_empty()) {
-                    let any = dice.roll(life.leases.len() as u64) as usize;
+                    let any = dice.usize(..life.leases.len());
                     let given = life.leases.swap_remove(any);
                     self.handle(given, dice)?;
                 }
             }
-            8 if self.attempts.is_some() && dice.roll(2) == 0 => self.bury(dice)?,
+            8 if self.attempts.is_some() && dice.bool() => self.bury(dice)?,
             8 => self.resume(dice)?,
             _ => self.clock.advance(VISIBILITY / 2),
         }

@@ -1,7 +1,7 @@
 //! Members on threads of their own that publish what comes of their batches, under each kind of delivery: handlers that
 //! fail, panic, and take so long that their member is fenced.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, power, publish, read_all, settle};
+use super::{Actor, LONG, Step, broken, ensure, power, publish, read_all, settle};
 use crate::{
     Engine, Producer, Receipt, Topic,
     clock::ManualClock,
@@ -9,6 +9,7 @@ use crate::{
     subscriber::OnError,
     transaction::Transaction,
 };
+use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -123,19 +124,19 @@ impl Actor for Managed {
         self.run()
     }
 
-    fn act(&mut self, dice: &mut Dice) -> Step {
+    fn act(&mut self, dice: &mut Rng) -> Step {
         self.look()?;
         let Some(life) = &mut self.life else { return Ok(()) };
-        match dice.roll(10) {
+        match dice.u64(..10) {
             0..4 => {
-                for _ in 0..1 + dice.roll(3) {
+                for _ in 0..1 + dice.u64(..3) {
                     publish(&mut self.next, PARTITIONS, &mut life.producer, &mut life.pending)?;
                 }
             }
             4 => self.settle()?,
             5 if life.runs.len() < 3 => self.run()?,
             6 if life.runs.len() > 1 => {
-                let run = life.runs.swap_remove(dice.roll(life.runs.len() as u64) as usize);
+                let run = life.runs.swap_remove(dice.usize(..life.runs.len()));
                 run.stop();
                 match run.wait_for(LONG).ok_or_else(|| broken("a managed member does not stop"))? {
                     // It is not retried any more: others read that event.

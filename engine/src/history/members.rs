@@ -1,12 +1,13 @@
 //! Members of a group that join, leave, and stall until they are fenced and commit too late.
 
-use super::{Actor, Dice, LONG, Step, broken, ensure, power, publish, read_all, settle};
+use super::{Actor, LONG, Step, broken, ensure, power, publish, read_all, settle};
 use crate::transaction::TransactionError;
 use crate::{
     Engine, Producer, Receipt, Topic,
     clock::ManualClock,
     group::{CommitError, GroupBatch, GroupError, Member},
 };
+use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -122,10 +123,10 @@ impl Members {
         Ok((open(self.topic)?, self.outputs.map(open).transpose()?))
     }
 
-    fn with(&self, dice: &mut Dice) -> With {
+    fn with(&self, dice: &mut Rng) -> With {
         match self.outputs {
             Some(_) => With::Outputs,
-            None if dice.roll(2) == 0 => With::Nothing,
+            None if dice.bool() => With::Nothing,
             None => With::Sync,
         }
     }
@@ -153,10 +154,10 @@ impl Members {
     }
 
     /// One reads, and comes back when its deadline is over and perhaps another one has read on.
-    fn stall(&mut self, dice: &mut Dice) -> Step {
+    fn stall(&mut self, dice: &mut Rng) -> Step {
         let with = self.with(dice);
         let Some(life) = &mut self.life else { return Ok(()) };
-        let mut stalled = life.members.swap_remove(dice.roll(life.members.len() as u64) as usize);
+        let mut stalled = life.members.swap_remove(dice.usize(..life.members.len()));
         life.join()?;
         let Some(batch) = poll(&mut stalled, Duration::ZERO)? else { return Ok(()) };
         let numbers = self.known.read(&batch, &self.acknowledged)?;
@@ -165,7 +166,7 @@ impl Members {
         }
         self.clock.advance(DEADLINE);
         // It has the partition, and whatever it commits counts.
-        let reads_on = dice.roll(3);
+        let reads_on = dice.u64(..3);
         if reads_on > 0 {
             life.members.clear();
             life.join()?;
@@ -195,22 +196,22 @@ impl Actor for Members {
         Ok(())
     }
 
-    fn act(&mut self, dice: &mut Dice) -> Step {
+    fn act(&mut self, dice: &mut Rng) -> Step {
         let with = self.with(dice);
         let Some(life) = &mut self.life else { return Ok(()) };
-        match dice.roll(10) {
+        match dice.u64(..10) {
             0..3 => {
-                for _ in 0..1 + dice.roll(3) {
+                for _ in 0..1 + dice.u64(..3) {
                     publish(&mut self.next, PARTITIONS, &mut life.producer, &mut life.pending)?;
                 }
             }
             3 => self.settle()?,
             4..8 => {
-                let any = dice.roll(life.members.len() as u64) as usize;
+                let any = dice.usize(..life.members.len());
                 self.work(any, Duration::ZERO, with)?;
             }
-            8 if life.members.len() > 1 && dice.roll(2) == 0 => {
-                life.members.swap_remove(dice.roll(life.members.len() as u64) as usize).leave();
+            8 if life.members.len() > 1 && dice.bool() => {
+                life.members.swap_remove(dice.usize(..life.members.len())).leave();
             }
             8 if life.members.len() < 4 => life.join()?,
             _ => self.stall(dice)?,

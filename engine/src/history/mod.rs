@@ -13,6 +13,7 @@ use crate::{
     Engine, EngineError, Level, Producer, Receipt, Topic, clock::ManualClock, group::Delivery, queue::Order,
     replay::Replay,
 };
+use fastrand::Rng;
 use slipring_journal::simulated::{Fault, SimulatedDisk};
 use slipring_journal::{Options, Sabotage};
 use std::collections::BTreeSet;
@@ -50,22 +51,12 @@ fn ensure_all(holds: bool, what: impl FnOnce() -> String) -> Step {
     if holds { Ok(()) } else { Err(Stop::Less(what())) }
 }
 
-/// A small generator.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % sides
-    }
-}
-
 /// Somebody with things to do, and a memory that no crash touches.
 trait Actor {
     /// Opens what it needs in a new life, after it has looked at what is there.
     fn begin(&mut self, engine: &Engine) -> Step;
     /// Does one thing.
-    fn act(&mut self, dice: &mut Dice) -> Step;
+    fn act(&mut self, dice: &mut Rng) -> Step;
     /// Does all that is left, in a life that is not cut short.
     fn finish(&mut self) -> Step;
     /// Drops what it holds of the engine.
@@ -155,7 +146,7 @@ const FAULTS: [Fault; 6] = [Fault::PowerCut, Fault::PowerCut, Fault::PowerCut, F
 
 /// Some lives that end in faults of the disk, and one that does not. How many cuts there were, or what was broken.
 fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> {
-    let (clock, mut dice) = (ManualClock::new(), Dice(seed));
+    let (clock, mut dice) = (ManualClock::new(), Rng::with_seed(seed));
     let actors = &mut *cast(&clock);
     let mut disk = SimulatedDisk::new();
     let mut cuts = 0;
@@ -163,8 +154,8 @@ fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> 
         let is_last = life == 5;
         let mut fault_at = u64::MAX;
         if !is_last {
-            let fault = FAULTS[dice.roll(FAULTS.len() as u64) as usize];
-            fault_at = disk.fail_after(3 + dice.roll(60), fault);
+            let fault = FAULTS[dice.usize(..FAULTS.len())];
+            fault_at = disk.fail_after(3 + dice.u64(..60), fault);
         }
         let lived = live(&disk, &clock, sabotage, actors, &mut dice, is_last);
         let about = |what: &str| format!("seed {seed}, life {life}: {what}");
@@ -177,7 +168,7 @@ fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> 
         }
         if !is_last {
             // Or the process alone ends.
-            disk = if dice.roll(4) == 0 { disk.copy() } else { disk.crash(dice.roll(u64::MAX)) };
+            disk = if dice.u64(..4) == 0 { disk.copy() } else { disk.crash(dice.u64(..u64::MAX)) };
         }
         // Looked at on a copy, so that the next life begins with what the crash has left.
         let look = || -> Step {
@@ -198,22 +189,22 @@ fn live(
     clock: &ManualClock,
     sabotage: Sabotage,
     actors: &mut [Box<dyn Actor>],
-    dice: &mut Dice,
+    dice: &mut Rng,
     is_last: bool,
 ) -> Step {
     let engine = engine(disk, clock, sabotage).map_err(power)?;
     let lived = (|| {
         actors.iter_mut().try_for_each(|actor| actor.begin(&engine))?;
-        for _ in 0..40 + dice.roll(80) {
-            let who = dice.roll(actors.len() as u64) as usize;
+        for _ in 0..40 + dice.u64(..80) {
+            let who = dice.usize(..actors.len());
             actors[who].act(dice)?;
-            clock.advance(Duration::from_millis(dice.roll(20)));
+            clock.advance(Duration::from_millis(dice.u64(..20)));
         }
         if is_last { actors.iter_mut().try_for_each(|actor| actor.finish()) } else { Ok(()) }
     })();
     actors.iter_mut().for_each(|actor| actor.end());
     // Sometimes in good order, sometimes in the middle of it all.
-    if is_last || dice.roll(3) == 0 {
+    if is_last || dice.u64(..3) == 0 {
         engine.shutdown(LONG);
     }
     lived

@@ -1,11 +1,12 @@
 //! Producers with sequences, and with ids, over several partitions.
 
-use super::{Actor, Dice, Step, broken, ensure, power, read_all};
+use super::{Actor, Step, broken, ensure, power, read_all};
 use crate::{
     Engine, Level, Message, Producer, Receipt, Record, Topic,
     producer::{IdempotenceError, IdempotentProducer},
     topic::Deduplication,
 };
+use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
 const PARTITIONS: u64 = 3;
@@ -47,14 +48,14 @@ impl Actor for Named {
         Ok(())
     }
 
-    fn act(&mut self, dice: &mut Dice) -> Step {
+    fn act(&mut self, dice: &mut Rng) -> Step {
         let Some((topic, producer, fenced)) = &mut self.life else { return Ok(()) };
         let next = producer.resume().map_or(0, |last| last + 1);
-        match dice.roll(8) {
+        match dice.u64(..8) {
             0..4 => {
                 // Some of what may be there already is sent again.
-                let from = next.saturating_sub(dice.roll(4));
-                for number in from..next + 1 + dice.roll(3) {
+                let from = next.saturating_sub(dice.u64(..4));
+                for number in from..next + 1 + dice.u64(..3) {
                     let receipt = send(producer, number).map_err(power)?;
                     let right = receipt.partition == to(number);
                     ensure(right, || format!("sequence {number} has another one's receipt: {receipt:?}"))?;
@@ -137,9 +138,9 @@ impl Actor for Ids {
         Ok(())
     }
 
-    fn act(&mut self, dice: &mut Dice) -> Step {
+    fn act(&mut self, dice: &mut Rng) -> Step {
         let Some((_, producer)) = &mut self.life else { return Ok(()) };
-        if dice.roll(4) == 0 {
+        if dice.u64(..4) == 0 {
             for (id, receipt) in self.sent.drain(..) {
                 receipt.wait(Level::Durable).map_err(power)?;
                 self.acknowledged.insert(id);
@@ -147,10 +148,10 @@ impl Actor for Ids {
             return Ok(());
         }
         // Mostly new ones, and any of the past.
-        let is_new = self.next == 0 || dice.roll(2) == 0;
-        let id = if is_new { self.next } else { dice.roll(self.next) };
+        let is_new = self.next == 0 || dice.bool();
+        let id = if is_new { self.next } else { dice.u64(..self.next) };
         self.next = self.next.max(id + 1);
-        let (key, value) = (dice.roll(9).to_le_bytes(), id.to_le_bytes());
+        let (key, value) = (dice.u64(..9).to_le_bytes(), id.to_le_bytes());
         let receipt = producer.send(Record::new(&value).key(&key).id(&value)).map_err(power)?;
         self.sent.push((id, receipt));
         Ok(())

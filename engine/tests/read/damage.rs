@@ -1,6 +1,7 @@
 //! Histories of lives that end in good order or without power, with records that turn bad in between and are repaired: nobody
 //! passes over a lost offset in silence, nobody is told twice, and nobody is told of what is there.
 
+use fastrand::Rng;
 use slipring::journal::repair::repair;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::storage::Storage;
@@ -15,15 +16,6 @@ const LONG: Duration = Duration::from_secs(60);
 const PARTITIONS: u64 = 3;
 /// Stands in each event's bytes, beside its number.
 const MARK: u64 = 0x7469_636b << 32;
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % sides
-    }
-}
 
 type Offsets = BTreeMap<u32, Vec<Range<u64>>>;
 
@@ -80,15 +72,15 @@ impl Known {
         }
     }
 
-    fn publish(&mut self, ticks: &Topic<u64>, dice: &mut Dice) {
+    fn publish(&mut self, ticks: &Topic<u64>, dice: &mut Rng) {
         let mut producer = ticks.producer().create().unwrap();
         let mut pending = Vec::new();
-        for _ in 0..20 + dice.roll(60) {
+        for _ in 0..20 + dice.u64(..60) {
             let number = MARK | self.next;
             self.next += 1;
-            let receipt = producer.publish_to(dice.roll(PARTITIONS) as u32, |tick| *tick = number).unwrap();
+            let receipt = producer.publish_to(dice.u64(..PARTITIONS) as u32, |tick| *tick = number).unwrap();
             pending.push((receipt, number));
-            if dice.roll(4) == 0 {
+            if dice.u64(..4) == 0 {
                 for (receipt, number) in pending.drain(..) {
                     let place = (receipt.partition, receipt.offset);
                     receipt.wait(Level::Durable).unwrap();
@@ -105,15 +97,15 @@ impl Known {
 }
 
 /// Turns a bit in some events of the journal. False if that is damage which looks like a torn end, and may be one.
-fn damage(disk: &SimulatedDisk, dice: &mut Dice) -> bool {
+fn damage(disk: &SimulatedDisk, dice: &mut Rng) -> bool {
     for name in disk.list().unwrap().into_iter().filter(|name| name.ends_with(".segment")) {
         disk.edit(&name, |bytes| {
             let mark = ((MARK >> 32) as u32).to_le_bytes();
             let places: Vec<_> = bytes.windows(4).enumerate().filter(|(_, four)| *four == mark).collect();
             let places: Vec<usize> = places.into_iter().map(|(at, _)| at).collect();
             for at in places {
-                if dice.roll(60) == 0 {
-                    bytes[at - 4] ^= 1 << dice.roll(8);
+                if dice.u64(..60) == 0 {
+                    bytes[at - 4] ^= 1 << dice.u64(..8);
                 }
             }
         });
@@ -125,18 +117,18 @@ fn damage(disk: &SimulatedDisk, dice: &mut Dice) -> bool {
 }
 
 fn history(seed: u64) -> (usize, usize) {
-    let (mut dice, mut known, mut disk) = (Dice(seed), Known::default(), SimulatedDisk::new());
+    let (mut dice, mut known, mut disk) = (Rng::with_seed(seed), Known::default(), SimulatedDisk::new());
     for _ in 0..5 {
         let (engine, ticks) = open(&disk);
-        known.read(&ticks, Some(dice.roll(40)));
+        known.read(&ticks, Some(dice.u64(..40)));
         known.publish(&ticks, &mut dice);
-        let most = dice.roll(60);
+        let most = dice.u64(..60);
         known.read(&ticks, Some(most));
-        let ends_well = dice.roll(3) > 0;
+        let ends_well = dice.u64(..3) > 0;
         if ends_well {
             engine.shutdown(LONG);
         } else {
-            let after = disk.crash(dice.roll(1 << 30));
+            let after = disk.crash(dice.u64(..(1 << 30)));
             engine.shutdown(LONG);
             disk = after;
             // What was torn is cut before anything is damaged.

@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn it_reads_as_what_was_done_to_it_and_leaves_the_disk_below_as_it_was() {
-        let mut dice = crate::tests::Dice(77);
+        let mut dice = fastrand::Rng::with_seed(77);
         for _ in 0..20 {
             let model = SimulatedDisk::new();
             for name in ["a", "b"] {
@@ -242,9 +242,9 @@ mod tests {
             let before = contents(&below);
             let overlay = Overlay::new(Arc::new(below.clone()));
             for _ in 0..40 {
-                let name = ["a", "b", "c"][dice.roll(3) as usize];
-                let (at, len, step) = (dice.roll(14_000), dice.roll(6000) as usize, dice.roll(10));
-                let byte = dice.roll(256) as u8;
+                let name = ["a", "b", "c"][dice.usize(..3)];
+                let (at, len, step) = (dice.u64(..14_000), dice.usize(..6000), dice.u64(..10));
+                let byte = dice.u64(..256) as u8;
                 let step = |storage: &dyn Storage| match step {
                     0 => storage.create(name).map(drop),
                     1 => storage.remove(name),

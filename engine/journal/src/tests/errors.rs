@@ -3,6 +3,7 @@
 use super::*;
 use crate::simulated::{Fault, SimulatedDisk};
 use crate::storage::{Disk, Storage};
+use fastrand::Rng;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ fn an_error_at_each_call_poisons_and_acknowledges_nothing_false() {
                 let mut story = Story::default();
                 let opened = open(Arc::new(disk.clone()), small());
                 if let Ok((mut writer, _)) = opened {
-                    let refused = story.work(&mut writer, &mut Dice(seed), 25);
+                    let refused = story.work(&mut writer, &mut Rng::with_seed(seed), 25);
                     if let Err(refused) = &refused {
                         assert!(matches!(refused, WriteError::Poisoned(_)), "{refused}");
                         let mut frame = FrameBuilder::new();

@@ -6,6 +6,7 @@ use crate::files::names::{is_ours, segment_name};
 use crate::repair::{RepairError, rehearse, repair};
 use crate::simulated::SimulatedDisk;
 use crate::storage::{Disk, NotOurs, Storage};
+use fastrand::Rng;
 use std::path::Path;
 
 #[path = "../../../tests/common/hostile.rs"]
@@ -223,7 +224,7 @@ fn a_copy_for_a_linked_segment_survives_a_crash_at_each_call() {
     let disk = SimulatedDisk::new();
     let mut story = Story::default();
     let mut writer = reopen(&disk, &small(), &mut story).unwrap();
-    story.work(&mut writer, &mut Dice(41), 25).unwrap();
+    story.work(&mut writer, &mut Rng::with_seed(41), 25).unwrap();
     drop(writer);
     let names: Vec<String> = disk.list().unwrap();
     let other = |name: &str| format!("snapshot of {name}");

@@ -17,6 +17,7 @@ mod scan;
 
 use super::*;
 use crate::simulated::SimulatedDisk;
+use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,20 +40,7 @@ pub(super) fn body(partition: PartitionId, offset: u64, generation: u64) -> Vec<
     bytes
 }
 
-/// A random number generator.
-#[derive(Clone, Debug)]
-pub(super) struct Dice(pub u64);
-
-impl Dice {
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
-    }
-}
-
-/// A frame as it was passed to the writer.
+/// A frame as it was handed to the writer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
     pub records: Vec<(PartitionId, u64, Vec<u8>)>,
@@ -111,8 +99,8 @@ impl Story {
         self.generation += 1;
     }
 
-    /// Runs a workload of `steps` steps, or until the disk fails. Offsets are issued only below a durable reservation.
-    pub fn work(&mut self, writer: &mut Writer, dice: &mut Dice, steps: u64) -> Result<(), WriteError> {
+    /// Runs a workload of `steps` steps, or until the disk refuses. Offsets are issued below a durable reservation only.
+    pub fn work(&mut self, writer: &mut Writer, dice: &mut Rng, steps: u64) -> Result<(), WriteError> {
         let mut next: BTreeMap<PartitionId, u64> = BTreeMap::new();
         let mut reserved: BTreeMap<PartitionId, u64> = BTreeMap::new();
         for number in 0..3 {
@@ -126,8 +114,8 @@ impl Story {
             let mut frame = FrameBuilder::new();
             let mut said = Said::default();
             let mut wanted = Vec::new();
-            for _ in 0..1 + dice.roll(4) {
-                let partition = part(dice.roll(3) as u32);
+            for _ in 0..1 + dice.u64(..4) {
+                let partition = part(dice.u64(..3) as u32);
                 let offset = next[&partition];
                 if offset >= reserved[&partition] {
                     wanted.push(partition);
@@ -136,12 +124,12 @@ impl Story {
                 let bytes = body(partition, offset, self.generation);
                 frame.record(partition, offset, None, &bytes);
                 said.records.push((partition, offset, bytes));
-                next.insert(partition, offset + 1 + u64::from(dice.roll(9) == 0));
+                next.insert(partition, offset + 1 + u64::from(dice.u64(..9) == 0));
                 self.issued.insert(partition, offset + 1);
             }
-            if dice.roll(3) == 0 {
-                let key = vec![b'k', dice.roll(5) as u8];
-                if dice.roll(4) == 0 {
+            if dice.u64(..3) == 0 {
+                let key = vec![b'k', dice.u64(..5) as u8];
+                if dice.u64(..4) == 0 {
                     frame.delete(STATE_KIND, &key);
                     said.puts.push((key, None));
                 } else {
@@ -161,12 +149,12 @@ impl Story {
             self.frames.push(said);
             let position = writer.append(&mut frame, 1000 + step)?;
             positions.push((position, self.frames.len()));
-            if dice.roll(5) == 0 && jobs.is_empty() && wanted.is_empty() {
+            if dice.u64(..5) == 0 && jobs.is_empty() && wanted.is_empty() {
                 jobs.extend(writer.begin_sync());
-            } else if dice.roll(3) == 0 || !wanted.is_empty() {
+            } else if dice.u64(..3) == 0 || !wanted.is_empty() {
                 jobs.drain(..).try_for_each(|job| job.run().map(drop))?;
                 writer.sync()?;
-                if dice.roll(3) == 0 && writer.wants_mark() {
+                if dice.u64(..3) == 0 && writer.wants_mark() {
                     writer.mark(1000 + step)?;
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::simulated::SimulatedDisk;
+use fastrand::Rng;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ proptest! {
         let mut writer = reopen(&disk, &options, &mut story).unwrap();
         for step in steps {
             match step {
-                Step::Work { seed, steps } => story.work(&mut writer, &mut Dice(seed), steps).unwrap(),
+                Step::Work { seed, steps } => story.work(&mut writer, &mut Rng::with_seed(seed), steps).unwrap(),
                 Step::Sync => {
                     writer.sync().unwrap();
                     story.acknowledged = story.frames.len();

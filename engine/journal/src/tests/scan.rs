@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::read::scan::SharedScan;
+use fastrand::Rng;
 use std::sync::Arc;
 
-/// A journal of `frames` frames, each with records of some of `partitions` partitions. Also returns each partition's
-/// end.
-fn journal(dice: &mut Dice, options: Options, frames: u64, partitions: u32) -> (Writer, BTreeMap<PartitionId, u64>) {
+/// A journal of `frames` frames, each with records of some of `partitions`.
+fn journal(dice: &mut Rng, options: Options, frames: u64, partitions: u32) -> (Writer, BTreeMap<PartitionId, u64>) {
     let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), options).unwrap();
     let mut ends = BTreeMap::new();
     for _ in 0..frames {
@@ -15,14 +15,14 @@ fn journal(dice: &mut Dice, options: Options, frames: u64, partitions: u32) -> (
     (writer, ends)
 }
 
-fn grow(dice: &mut Dice, writer: &mut Writer, ends: &mut BTreeMap<PartitionId, u64>, partitions: u32) {
+fn grow(dice: &mut Rng, writer: &mut Writer, ends: &mut BTreeMap<PartitionId, u64>, partitions: u32) {
     let mut frame = FrameBuilder::new();
-    for _ in 0..=dice.roll(4) {
-        // Some partitions have records in many frames, others in few.
-        let most = 1 + dice.roll(u64::from(partitions));
-        let partition = part(dice.roll(most) as u32);
+    for _ in 0..=dice.u64(..4) {
+        // Some partitions have records in many frames, some in few.
+        let most = 1 + dice.u64(..u64::from(partitions));
+        let partition = part(dice.u64(..most) as u32);
         let end = ends.entry(partition).or_insert(0);
-        let offset = *end + u64::from(dice.roll(9) == 0);
+        let offset = *end + u64::from(dice.u64(..9) == 0);
         frame.record(partition, offset, None, &body(partition, offset, 0));
         *end = offset + 1;
     }
@@ -58,9 +58,9 @@ fn take(scan: &mut SharedScan, cursor: &mut Cursor, most: u64, found: &mut Vec<(
 #[test]
 fn cursors_in_any_order_give_what_each_alone_would() {
     for seed in 1..60 {
-        let mut dice = Dice(seed * 7_919);
-        let partitions = 2 + dice.roll(9) as u32;
-        let codec = if dice.roll(2) == 0 { Codec::Plain } else { Codec::Lz4 };
+        let mut dice = Rng::with_seed(seed * 7_919);
+        let partitions = 2 + dice.u64(..9) as u32;
+        let codec = if dice.bool() { Codec::Plain } else { Codec::Lz4 };
         let (mut writer, mut ends) = journal(&mut dice, Options { codec, ..small() }, 150, partitions);
         let journal = writer.journal();
         let mut scan = journal.scan(Visible::Written);
@@ -69,21 +69,21 @@ fn cursors_in_any_order_give_what_each_alone_would() {
         let mut cursors: Vec<(u64, Cursor, Found)> = Vec::new();
         for (partition, end) in ends.clone() {
             let start = journal.extent(partition).unwrap().start;
-            let from = start + dice.roll(end - start + 1);
+            let from = start + dice.u64(..end - start + 1);
             let mut cursor = journal.cursor(partition, Start::Offset(from)).unwrap();
-            if dice.roll(3) > 0 {
+            if dice.u64(..3) > 0 {
                 cursor.resume(&mut scan);
             }
             cursors.push((from, cursor, Vec::new()));
         }
         for _ in 0..300 {
-            let most = 1 + dice.roll(cursors.len() as u64);
-            let (_, cursor, found) = &mut cursors[dice.roll(most) as usize];
-            take(&mut scan, cursor, 1 + dice.roll(20), found);
-            if dice.roll(20) == 0 {
+            let most = 1 + dice.usize(..cursors.len());
+            let (_, cursor, found) = &mut cursors[dice.usize(..most)];
+            take(&mut scan, cursor, 1 + dice.u64(..20), found);
+            if dice.u64(..20) == 0 {
                 grow(&mut dice, &mut writer, &mut ends, partitions);
             }
-            if dice.roll(40) == 0 {
+            if dice.u64(..40) == 0 {
                 // Seeks back to a record that the cursor has returned.
                 if let Some((offset, _)) = found.last().cloned() {
                     cursor.seek(offset);
@@ -122,11 +122,11 @@ fn two_blocks_are_all_that_is_held_however_far_cursors_are_apart() {
     };
     let mut cursors: Vec<_> = (0..partitions).map(cursor).collect();
     cursors.iter_mut().for_each(|cursor| cursor.resume(&mut scan));
-    let (mut dice, mut found, mut left) = (Dice(5), Vec::new(), each * u64::from(partitions));
+    let (mut dice, mut found, mut left) = (Rng::with_seed(5), Vec::new(), each * u64::from(partitions));
     while left > 0 {
         // Half of the cursors are slow.
         let slow = cursors.len() / 2;
-        let which = if dice.roll(50) == 0 { 0..slow } else { slow..cursors.len() };
+        let which = if dice.u64(..50) == 0 { 0..slow } else { slow..cursors.len() };
         left = 0;
         for cursor in &mut cursors[which] {
             take(&mut scan, cursor, 3, &mut found);
