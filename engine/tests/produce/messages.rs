@@ -138,7 +138,7 @@ fn a_header_name_beyond_its_length_is_refused() {
 fn a_message_bears_the_time_of_its_publishing_where_the_topic_has_times() {
     let clock = slipring::clock::ManualClock::at(Timestamp::from_millis(5_000));
     let engine = Engine::builder().clock(clock.clone()).build().unwrap();
-    let topic = engine.topic::<Message>("orders").timestamps().create().unwrap();
+    let topic = engine.topic::<Message>("orders").capacity(4).max_message(64).timestamps().create().unwrap();
     let mut tape = topic.subscribe("tape").poll().unwrap();
     let mut producer = topic.producer().create().unwrap();
     producer.send(Record::new("a")).unwrap();
