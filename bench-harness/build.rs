@@ -1,4 +1,4 @@
-//! Records the compiler, because a figure without its compiler can't be compared.
+//! Gives the compiler's version to the program, which stores it with each result.
 
 use std::process::Command;
 

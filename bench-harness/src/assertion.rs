@@ -1,11 +1,11 @@
-//! `--assert 'p99<2us,p99.9<20us,drops=0'`.
+//! The conditions of `--assert`, such as `p99<2us,p99.9<20us,drops=0`.
 
 use std::str::FromStr;
 
 use crate::latency::{NAMES, Percentiles};
 use crate::quantity::{self, nanos, per_second};
 
-/// What an assertion looks at.
+/// The figure that a condition is about.
 #[derive(Clone, Debug, PartialEq)]
 enum Subject {
     Percentile(String),
@@ -32,11 +32,11 @@ struct Condition {
     bound: f64,
 }
 
-/// Conditions that all have to hold.
+/// Conditions; an assertion holds if all of them do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Assertions(Vec<Condition>);
 
-/// The figures that conditions are held against.
+/// The figures of a run that conditions are compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     /// Latencies in nanoseconds.
@@ -95,8 +95,8 @@ fn condition(text: &str) -> Result<Condition, BadAssertion> {
 }
 
 impl Assertions {
-    /// The conditions that do not hold, each with what was found. A percentile that is n/a does
-    /// not hold: it was not shown.
+    /// The conditions that do not hold, each with the figure that was measured. A condition on a percentile that is n/a does
+    /// not hold.
     pub fn broken(&self, figures: &Figures) -> Vec<String> {
         self.0.iter().filter_map(|condition| condition.broken(figures)).collect()
     }
@@ -129,7 +129,7 @@ impl Condition {
     }
 }
 
-/// The figures that `--fail-on` knows.
+/// True if `--fail-on` knows a figure of this name.
 pub fn is_figure(name: &str) -> bool {
     NAMES.iter().any(|(known, _)| *known == name) || matches!(name, "max" | "rate")
 }

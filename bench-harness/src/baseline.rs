@@ -1,18 +1,49 @@
-//! `baseline`: results kept under a name.
+//! `baseline`: stores results under names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{BaselineAction, BaselineArgs};
+use clap::{Args, Subcommand};
+
 use crate::failure::Failure;
+
+/// Options of `baseline`.
+#[derive(Debug, Args)]
+pub struct BaselineArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: BaselineAction,
+    /// Directory of the baselines [default: bench-harness/baselines in the user's data directory]
+    #[arg(long, env = "BENCH_HARNESS_STORE", global = true)]
+    pub store: Option<PathBuf>,
+}
+
+/// What to do with baselines.
+#[derive(Debug, Subcommand)]
+pub enum BaselineAction {
+    /// Keep the result in DIR under a name
+    Save {
+        /// The name
+        name: String,
+        /// A directory with run.json or peers.json
+        dir: PathBuf,
+    },
+    /// List them
+    Ls,
+    /// Remove one
+    Rm {
+        /// The name
+        name: String,
+    },
+}
 
 const FILES: [&str; 2] = ["run.json", "peers.json"];
 
-/// Where baselines are: as given, or in the user's data directory.
+/// The directory of the baselines: `given`, or one in the user's data directory.
 ///
 /// # Errors
 ///
-/// [`Failure::Usage`] if there is no such directory to be had.
+/// [`Failure::Usage`] if neither is known.
 pub fn directory(given: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(given) = given {
         return Ok(given.to_owned());
@@ -28,7 +59,7 @@ pub fn directory(given: Option<&Path>) -> Result<PathBuf, Failure> {
 ///
 /// # Errors
 ///
-/// [`Failure`]: usage or files.
+/// [`Failure::Usage`] or [`Failure::File`].
 pub fn command(arguments: &BaselineArgs) -> Result<(), Failure> {
     let store = directory(arguments.store.as_deref())?;
     match &arguments.action {
@@ -46,7 +77,7 @@ pub fn command(arguments: &BaselineArgs) -> Result<(), Failure> {
     }
 }
 
-/// A name is one path component, so that it can't lead out of the store.
+/// Returns `name` if it is one path component, so that it can't lead out of the store.
 fn checked(name: &str) -> Result<&str, Failure> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
@@ -69,7 +100,7 @@ fn save(store: &Path, name: &str, from: &Path) -> Result<(), Failure> {
         if source.is_file() {
             fs::copy(&source, &target).map_err(|error| Failure::file(&target, error))?;
         } else {
-            // A baseline is one result: an older one of the other kind goes.
+            // A baseline is one result: an older result of the other kind is removed.
             let _ = fs::remove_file(&target);
         }
     }

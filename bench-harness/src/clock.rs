@@ -1,12 +1,12 @@
-//! The clock of the measurements: the time-stamp counter where it is constant, intervals only.
+//! The clock of the measurements: the processor's time-stamp counter where its rate is constant. It measures intervals only.
 
 use std::time::{Duration, Instant};
 
-/// A counter that is cheap to read and the same on all cores.
+/// A counter that is cheap to read and has equal values on all cores.
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: quanta::Clock,
-    /// Counter ticks a nanosecond.
+    /// Ticks for each nanosecond.
     ticks_per_nano: f64,
     nanos_per_tick: f64,
 }
@@ -15,7 +15,7 @@ impl Clock {
     /// A calibrated clock.
     pub fn new() -> Self {
         let source = quanta::Clock::new();
-        // quanta knows the scale; a long span of ticks gives it without rounding.
+        // quanta knows the scale; converting a long span of ticks avoids its rounding.
         const SPAN: u64 = 1 << 40;
         let nanos = source.delta_as_nanos(0, SPAN).max(1);
         let ticks_per_nano = SPAN as f64 / nanos as f64;
@@ -44,7 +44,7 @@ impl Clock {
         self.ticks(span.as_nanos() as f64) as u64
     }
 
-    /// What one reading costs, in nanoseconds: the median over batches.
+    /// The time that one reading takes, in nanoseconds: the median over batches.
     pub fn reading_cost(&self) -> f64 {
         const READINGS: u32 = 20_000;
         let mut costs: Vec<f64> = (0..15)
@@ -77,7 +77,7 @@ impl Clock {
     }
 }
 
-/// What one `Instant::now()` costs, in nanoseconds.
+/// The time that one `Instant::now()` takes, in nanoseconds.
 pub fn instant_cost() -> f64 {
     const READINGS: u32 = 20_000;
     let begun = Instant::now();

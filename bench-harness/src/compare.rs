@@ -1,11 +1,12 @@
-//! `compare`: what changed between two results, or between two builds that take turns.
+//! `compare`: the change from one result to another, or from one build to another, where the builds run in turn.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::Args;
+
 use crate::assertion::is_figure;
 use crate::baseline;
-use crate::cli::CompareArgs;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::load;
@@ -14,29 +15,62 @@ use crate::quantity::three;
 use crate::run::document::RunDocument;
 use crate::statistics::{self, Interval};
 
+/// Options of `compare`.
+#[derive(Clone, Debug, Args)]
+#[command(long_about = "Compare two results, or two builds of this program.\n\n\
+    BASE and NEW are each a result directory, its run.json or peers.json, the name of a saved\n\
+    baseline, or a bench-harness binary. Two binaries are run in turn (A B, B A, ...) with the\n\
+    arguments after --, for example:\n\n\
+    bench-harness compare ./old ./new --rounds 7 -- spsc --rate 1M/s --duration 500ms\n\n\
+    A verdict needs the whole 95 % bootstrap interval on one side of no change.")]
+pub struct CompareArgs {
+    /// What was
+    pub base: String,
+    /// What is
+    pub new: String,
+    /// Rounds of two binaries
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// Exit with 1 if this got worse by more: 'p99>5%', 'p50>10%,rate>3%'
+    #[arg(long)]
+    pub fail_on: Option<String>,
+    /// Changes smaller than this are no change
+    #[arg(long, default_value = "2%")]
+    pub margin: String,
+    /// Compare results of different machines all the same
+    #[arg(long)]
+    pub force: bool,
+    /// Directory of the baselines
+    #[arg(long, env = "BENCH_HARNESS_STORE")]
+    pub store: Option<PathBuf>,
+    /// What both binaries run, as after `run`
+    #[arg(last = true)]
+    pub work: Vec<String>,
+}
+
 /// Fewer rounds than this allow no verdict.
 const FEWEST: usize = 3;
 
-/// One side of a comparison.
+/// A side of a comparison: a result with its figures.
 enum Side {
     Run(Box<RunDocument>),
     Peers(Box<PeersDocument>),
     Binary(PathBuf),
 }
 
-/// A figure on both sides.
+/// A figure that both sides have.
 struct Figure {
     name: String,
     unit: &'static str,
-    /// Less is better.
+    /// True if less is better.
     less: bool,
     base: Vec<f64>,
     new: Vec<f64>,
-    /// Round by round next to each other.
+    /// True if the rounds of both sides are pairs, which ran next to each other.
     paired: bool,
 }
 
-/// What can be said about a change.
+/// The verdict on a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Regressed,
@@ -60,8 +94,7 @@ impl Verdict {
 ///
 /// # Errors
 ///
-/// [`Failure`]: usage (different machines, different work), files, or a regression that
-/// `--fail-on` names.
+/// [`Failure`]: usage (different machines, different work), files, or a regression that `--fail-on` names.
 pub fn command(arguments: &CompareArgs) -> Result<(), Failure> {
     let margin = percent(&arguments.margin)?;
     let limits = arguments.fail_on.as_deref().map(limits).transpose()?.unwrap_or_default();
@@ -135,7 +168,7 @@ fn verdict(interval: Interval, less: bool, margin: f64, rounds: usize) -> Verdic
     }
 }
 
-/// `5%` as 0.05.
+/// The percentage in a text: 0.05 for `5%`.
 fn percent(text: &str) -> Result<f64, Failure> {
     text.trim()
         .strip_suffix('%')
@@ -145,7 +178,7 @@ fn percent(text: &str) -> Result<f64, Failure> {
         .ok_or_else(|| Failure::usage(format!("`{text}` is not a percentage, such as 5%")))
 }
 
-/// `p99>5%,rate>3%`.
+/// The figures of `--fail-on` with the change that each may have, such as `p99>5%,rate>3%`.
 fn limits(text: &str) -> Result<Vec<(String, f64)>, Failure> {
     text.split(',')
         .map(|part| {
@@ -235,7 +268,7 @@ fn work(document: &RunDocument) -> String {
 
 const NAMES: [&str; 6] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
-/// The figures of a run's runs.
+/// The figures of a `run` result: one value for each of its runs.
 fn samples(document: &RunDocument, name: &str) -> Vec<f64> {
     document
         .runs
@@ -281,7 +314,7 @@ fn stored_peers(base: &PeersDocument, new: &PeersDocument) -> Vec<Figure> {
     figures
 }
 
-/// Runs two builds in turn: A B, B A, and so on.
+/// Runs two builds in turn: A B, B A, A B, ...
 fn take_turns(base: &Path, new: &Path, arguments: &CompareArgs) -> Result<Vec<Figure>, Failure> {
     if arguments.work.is_empty() {
         return Err(Failure::usage("say after -- what both are to run, such as -- spsc --rate 1M/s"));
@@ -313,7 +346,7 @@ fn take_turns(base: &Path, new: &Path, arguments: &CompareArgs) -> Result<Vec<Fi
         .chain([("rate", "M/s", false)])
         .enumerate()
         .map(|(index, (name, unit, less))| {
-            // A round counts only if both have the figure: pairs stay pairs.
+            // A round counts only if both builds have the figure, so that the values stay pairs.
             let pairs: Vec<(f64, f64)> = base
                 .iter()
                 .zip(&new)
@@ -334,7 +367,7 @@ fn one_run(binary: &Path, work: &[String], scratch: &Path) -> Result<RunDocument
         .arg(scratch)
         .output()
         .map_err(|error| Failure::file(binary, error))?;
-    // 1 and 2 are an assertion and an invalid run: there is a result all the same.
+    // Exit codes 1 and 2, a broken assertion and an invalid run, have a result as well.
     match output.status.code() {
         Some(0..=2) => load(&scratch.join("run.json")),
         code => Err(Failure::usage(format!(

@@ -1,16 +1,26 @@
-//! `doctor`: what spoils measurements on this machine, and the command that mends it. Each finding
-//! has its section in docs/TUNING.md.
+//! `doctor`: what disturbs measurements on this machine, and the command that mends it. Each finding has its section in
+//! docs/TUNING.md.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde::Serialize;
+use slipring_ring::pin;
 
 use crate::clock::{Clock, instant_cost};
 use crate::environment::{Environment, read};
 use crate::failure::Failure;
 
-/// How good a finding is.
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The grade of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mark {
@@ -32,16 +42,16 @@ impl Mark {
     }
 }
 
-/// One thing that was looked at.
+/// A property of the machine that was examined.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     /// Its name, as in docs/TUNING.md.
     pub name: &'static str,
-    /// How good it is.
+    /// Its grade.
     pub mark: Mark,
-    /// What was found.
+    /// The state of the property, in words.
     pub found: String,
-    /// The command, or the step, that mends it; empty if nothing has to be.
+    /// The command or the step that mends it; empty if nothing needs mending.
     pub mend: String,
 }
 
@@ -249,7 +259,7 @@ fn huge_pages() -> Finding {
     )
 }
 
-/// Limits that a control group puts on this process: a quota stops all its threads at once.
+/// The processor limits of this process's control group: a quota stops all its threads at once.
 fn container() -> Finding {
     let own = read("/proc/self/cgroup");
     let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
@@ -288,13 +298,13 @@ fn load(environment: &Environment) -> Finding {
     finding("load", mark, found, "stop what else runs (top -o %CPU), and look again in a minute")
 }
 
-/// A spinning thread on each core for a moment: what the machine takes away from it.
+/// Runs a spinning thread on each core for a moment, and finds how long the machine stops it.
 fn hiccups() -> Finding {
-    let threads: Vec<_> = crate::pin::allowed()
+    let threads: Vec<_> = pin::allowed_cores()
         .into_iter()
         .map(|core| {
             std::thread::spawn(move || {
-                let _ = crate::pin::pin_to(core);
+                let _ = pin::pin_current(core);
                 let (begun, mut last) = (Instant::now(), Instant::now());
                 let (mut worst, mut lost) = (Duration::ZERO, Duration::ZERO);
                 while begun.elapsed() < Duration::from_millis(200) {

@@ -1,58 +1,58 @@
-//! The machine a figure was measured on. Without it a figure says nothing.
+//! The machine, the build and the time of a measurement. A figure means little without them.
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock, pin};
+use crate::clock;
 
-/// What is recorded about the machine, the build and the moment.
+/// The description that is stored with each result. Text that the system does not tell is empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Environment {
-    /// Equal for equal machines; a digest, so that it gives no name away.
+    /// A digest of the machine's identity: equal for one machine, without its name.
     pub machine: String,
-    /// The processor's own name.
+    /// The model name of the processor.
     pub cpu: String,
-    /// Cores the system has online.
+    /// Count of the cores that are online.
     pub cores: usize,
-    /// Cores this process may use, by their real numbers.
+    /// Cores that this process may use, by the system's numbers.
     pub allowed: Vec<usize>,
-    /// Hardware threads a core.
+    /// Hardware threads of each core.
     pub threads_per_core: usize,
-    /// The hypervisor, or empty.
+    /// The hypervisor; empty on a machine that is not virtual.
     pub hypervisor: String,
     /// Memory in bytes.
     pub memory: u64,
-    /// Operating system and kernel.
+    /// The operating system and its kernel version.
     pub kernel: String,
-    /// Frequency governor of the first core, or empty.
+    /// The frequency governor of the first core; empty if there is none.
     pub governor: String,
     /// The kernel's clock source.
     pub clock_source: String,
-    /// The time-stamp counter runs at one speed.
+    /// True if the time-stamp counter has a constant rate.
     pub constant_tsc: bool,
-    /// The time-stamp counter runs on in sleep.
+    /// True if the time-stamp counter goes on while cores sleep.
     pub nonstop_tsc: bool,
-    /// What one reading of the harness's clock costs, in nanoseconds.
+    /// The time that one reading of the harness's clock takes, in nanoseconds.
     pub clock_reading_ns: f64,
-    /// Cores that the kernel leaves alone, or empty.
+    /// The isolated cores, as a kernel list such as `2-3`; empty if there are none.
     pub isolated: String,
-    /// Load average over a minute when the run began.
+    /// The load average over one minute, before the measurement.
     pub load: f64,
-    /// The compiler.
+    /// The version of the compiler.
     pub rustc: String,
     /// `release` or `debug`.
     pub profile: String,
     /// Version of this program.
     pub version: String,
-    /// When, in UTC.
+    /// The time of the measurement, in UTC.
     pub date: String,
 }
 
 impl Environment {
-    /// Looks at the machine. Call it before any thread is pinned.
+    /// Examines the machine. Call it before any thread is pinned: a pin would hide the other cores.
     pub fn capture() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let cpu = cpu_field(&cpuinfo, "model name")
@@ -74,7 +74,7 @@ impl Environment {
             machine: format!("{:016x}", digest(&format!("{identity}{cpu}{cores}{memory}"))),
             cpu,
             cores,
-            allowed: pin::allowed(),
+            allowed: slipring_ring::pin::allowed_cores(),
             threads_per_core: threads_per_core(),
             hypervisor: if has("hypervisor") {
                 let kind = read("/sys/hypervisor/type");
@@ -94,11 +94,11 @@ impl Environment {
             rustc: env!("BENCH_RUSTC").to_owned(),
             profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            date: utc(SystemTime::now()),
+            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         }
     }
 
-    /// Two lines for the head of a report.
+    /// Two lines that head a report.
     pub fn headline(&self) -> String {
         let virtualised = if self.hypervisor.is_empty() { "" } else { ", virtual machine" };
         format!(
@@ -117,7 +117,7 @@ impl Environment {
         )
     }
 
-    /// Name and value of each line for a page's table.
+    /// Name and value of each row of a page's table.
     pub fn rows(&self) -> Vec<(&'static str, String)> {
         let known = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
         vec![
@@ -144,7 +144,7 @@ impl Environment {
     }
 }
 
-/// The command line as typed, without the directory of the program.
+/// The command line, without the directory of the program; words that a shell would split are quoted.
 pub fn command_line() -> String {
     let mut words = std::env::args();
     let program = words.next().unwrap_or_default();
@@ -160,7 +160,7 @@ pub fn command_line() -> String {
         .join(" ")
 }
 
-/// A small file's text without its line end, or nothing.
+/// The trimmed text of a file; empty if it cannot be read.
 pub fn read(path: &str) -> String {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
@@ -176,7 +176,7 @@ fn threads_per_core() -> usize {
     range_len(&read("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list")).unwrap_or(1)
 }
 
-/// How many numbers a kernel list such as `0-3,8` names.
+/// Count of the numbers in a kernel list such as `0-3,8`; `None` if the text is no list.
 pub fn range_len(list: &str) -> Option<usize> {
     let mut total = 0;
     for part in list.split(',') {
@@ -187,39 +187,14 @@ pub fn range_len(list: &str) -> Option<usize> {
     Some(total)
 }
 
-/// FNV-1a.
+/// The FNV-1a hash.
 fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
-}
-
-/// `2026-05-02T12:34:56Z`.
-pub fn utc(moment: SystemTime) -> String {
-    let seconds = moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Civil date of a day number, with years that begin in March.
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest % 3_600 / 60, rest % 60)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn dates() {
-        assert_eq!(utc(UNIX_EPOCH), "1970-01-01T00:00:00Z");
-        assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(951_782_400)), "2000-02-29T00:00:00Z");
-        assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(1_777_725_296)), "2026-05-02T12:34:56Z");
-    }
 
     #[test]
     fn kernel_lists() {

@@ -91,7 +91,7 @@ const WORDS: &[(&str, &str)] = &[
 ///
 /// # Errors
 ///
-/// [`Failure::Usage`] with the words there are.
+/// [`Failure::Usage`] with the words that can be explained.
 pub fn command(word: Option<&str>) -> Result<(), Failure> {
     let wanted = word.map(str::to_lowercase);
     let mut found = false;

@@ -1,17 +1,17 @@
-//! How a command ends when it does not end well: the exit codes are a contract.
+//! The failures of a command and their exit codes, which are a contract.
 
 use std::process::ExitCode;
 
-/// What went wrong, and with which exit code the process says so.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// An assertion or a comparison failed: exit code 1.
     #[error("{0}")]
     Regression(String),
-    /// The measurement itself can't be trusted: exit code 2.
+    /// The measurement is invalid: exit code 2.
     #[error("{0}")]
     Invalid(String),
-    /// The command line asks for something that can't be done: exit code 64.
+    /// The command line asks for something impossible: exit code 64.
     #[error("{0}")]
     Usage(String),
     /// A file could not be written or read: exit code 74.
@@ -19,13 +19,13 @@ pub enum Failure {
     File {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
 impl Failure {
-    /// A usage failure.
+    /// A failure of usage, with exit code 64.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::Usage(message.into())
     }
@@ -35,7 +35,7 @@ impl Failure {
         Self::Usage(format!("the engine refused: {cause}"))
     }
 
-    /// A file failure.
+    /// A failure of this file, with exit code 74.
     pub fn file(path: &std::path::Path, source: std::io::Error) -> Self {
         Self::File { path: path.display().to_string(), source }
     }

@@ -1,17 +1,39 @@
-//! `idle`: what topics cost while nothing happens.
+//! `idle`: memory and processor time of topics that nobody publishes to.
 
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde::Serialize;
 use slipring::{Engine, Wait};
 
-use crate::cli::{Format, IdleArgs};
+use crate::cli::{Format, OutputArgs};
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::quantity;
 use crate::system::{others_time, resident};
 
-/// What was measured.
+/// Options of `idle`.
+#[derive(Debug, Args)]
+pub struct IdleArgs {
+    /// How many topics
+    #[arg(long, default_value_t = 1000)]
+    pub topics: usize,
+    /// Partitions of each
+    #[arg(long, default_value_t = 4)]
+    pub partitions: usize,
+    /// Slots of each partition
+    #[arg(long, default_value_t = 1024)]
+    pub capacity: usize,
+    /// How long nothing happens
+    #[arg(long, value_parser = quantity::duration, default_value = "5s")]
+    pub duration: Duration,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// The result.
 #[derive(Debug, Serialize)]
 struct IdleDocument {
     version: u32,
@@ -19,15 +41,15 @@ struct IdleDocument {
     topics: usize,
     partitions: usize,
     capacity: usize,
-    /// Bytes of the slots of one topic, as the engine describes them.
+    /// Bytes of the slots of one topic, by its description.
     described: u64,
-    /// Resident bytes before, with the topics, and with a parked subscriber of each.
+    /// Resident bytes before the topics were created, with them, and with a sleeping subscriber of each.
     before: u64,
     with_topics: u64,
     with_subscribers: u64,
-    /// How long nothing happened, in seconds.
+    /// The measured time, in seconds.
     seconds: f64,
-    /// Processor time of the process but for the measuring thread meanwhile, in milliseconds a second.
+    /// Processor time of all threads but the measuring one, in milliseconds for each second.
     cpu_ms_per_second: f64,
     environment: Environment,
 }
@@ -36,7 +58,7 @@ struct IdleDocument {
 ///
 /// # Errors
 ///
-/// [`Failure`]: the engine refused, or the system tells no figures.
+/// [`Failure`]: the engine refused a call, or the system does not tell the figures.
 pub fn command(arguments: &IdleArgs) -> Result<(), Failure> {
     let environment = Environment::capture();
     let before = resident()?;
@@ -53,7 +75,7 @@ pub fn command(arguments: &IdleArgs) -> Result<(), Failure> {
         let subscriber = subscriber.run(|_, _| Ok::<_, std::convert::Infallible>(()));
         subscriber.map_err(Failure::refused)?;
     }
-    // Until the last of them has gone to sleep.
+    // All subscribers' threads sleep after this.
     std::thread::sleep(Duration::from_secs(2));
     let with_subscribers = resident()?;
     let (began, cpu) = (Instant::now(), others_time()?);

@@ -1,12 +1,12 @@
-//! Latency histograms: what is recorded, and which percentiles may be said.
+//! Percentiles of latency histograms, and how many samples each needs.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// A percentile is said only with at least so many samples at or above it.
+/// The least number of samples at or above a percentile; with fewer it is n/a.
 pub const SAMPLES_BEHIND: u64 = 100;
 
-/// Whether `count` samples are enough to say the value at `quantile`.
+/// True if `count` samples are enough for the value at `quantile`.
 pub fn enough(count: u64, quantile: f64) -> bool {
     // Rounded: 1 - 0.9999 is not exact, and 1,000,000 samples have 100 behind p99.99.
     (count as f64 * (1.0 - quantile)).round() as u64 >= SAMPLES_BEHIND
@@ -15,7 +15,7 @@ pub fn enough(count: u64, quantile: f64) -> bool {
 /// Percentiles in nanoseconds. `None` is n/a: too few samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
-    /// Samples.
+    /// Count of the samples.
     pub count: u64,
     /// Median.
     pub p50: Option<u64>,
@@ -27,11 +27,11 @@ pub struct Percentiles {
     pub p999: Option<u64>,
     /// 99.99 %.
     pub p9999: Option<u64>,
-    /// The largest of all.
+    /// The largest sample.
     pub max: Option<u64>,
 }
 
-/// The percentiles that are said, with their names on the command line.
+/// The quantiles of a table, with their names on the command line.
 pub const NAMES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
 impl Percentiles {
@@ -50,7 +50,7 @@ impl Percentiles {
         }
     }
 
-    /// The value by its name, as `--assert` writes it.
+    /// The value by its name in `--assert`; outer `None` if there is no such name.
     pub fn by_name(&self, name: &str) -> Option<Option<u64>> {
         Some(match name {
             "p50" => self.p50,

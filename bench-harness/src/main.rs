@@ -1,9 +1,9 @@
 //! Latency and throughput of slipring and its rivals, measured on the user's own machine.
 
-// Without rivals some of what they need is idle.
+// Without the rivals, items that only they use are unused.
 #![cfg_attr(not(feature = "rivals"), allow(dead_code))]
 
-// Before the others: its macros are theirs.
+// The first module, since the others use its macros.
 #[macro_use]
 mod say;
 
@@ -20,7 +20,9 @@ mod growth;
 mod idle;
 mod journal;
 mod latency;
+mod ours;
 mod output;
+mod payload;
 mod peers;
 mod pin;
 mod progress;
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(64) };
         }
     };
-    // Before anything is measured: an hour's results must have somewhere to go.
+    // Before anything is measured, so that the results of an hour are not lost.
     let writable = cli.command.output().map_or(Ok(()), output::check);
     let outcome = writable.and_then(|()| match cli.command {
         Command::Peers(arguments) => peers::command(arguments),

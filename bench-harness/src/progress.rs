@@ -4,16 +4,16 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar, or nothing where nobody looks.
+/// A progress bar; hidden unless standard error is a terminal.
 pub struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// A bar on a terminal, silence elsewhere.
+    /// A bar without steps.
     pub fn new() -> Self {
         let bar = if std::io::stderr().is_terminal() {
-            // Drawn at 5 a second only: the cores are being measured.
+            // Drawn 5 times a second at most, since the cores are being measured.
             let target = indicatif::ProgressDrawTarget::stderr_with_hz(5);
             ProgressBar::with_draw_target(Some(0), target)
         } else {
@@ -25,19 +25,19 @@ impl Progress {
         Self { bar }
     }
 
-    /// So many steps are to come.
+    /// Sets the count of steps, and begins at the first.
     pub fn begin(&self, steps: u64) {
         self.bar.set_length(steps);
         self.bar.set_position(0);
     }
 
-    /// A step begins.
+    /// Begins the next step, with its message.
     pub fn step(&self, message: &str) {
         self.bar.set_message(message.to_owned());
         self.bar.inc(1);
     }
 
-    /// Says what is going on.
+    /// Sets the message.
     pub fn say(&self, message: &str) {
         self.bar.set_message(message.to_owned());
     }
@@ -51,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A quantity that could not be read, and what would have been understood.
+/// A text that is no quantity, with the form that is expected.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("`{given}` is not {wanted}")]
 pub struct BadQuantity {
@@ -18,7 +18,7 @@ fn bad(given: &str, wanted: &'static str) -> BadQuantity {
     BadQuantity { given: given.to_owned(), wanted }
 }
 
-/// A number with an optional suffix: `k`, `M`, `G`, or `Ki`, `Mi`, `Gi`.
+/// Reads a number with an optional suffix: `k`, `M`, `G`, or `Ki`, `Mi`, `Gi`. `None` if it is none, or negative.
 fn scaled(text: &str) -> Option<f64> {
     let text = text.trim().replace('_', "");
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -45,7 +45,7 @@ pub fn count(text: &str) -> Result<u64, BadQuantity> {
     Ok(number as u64)
 }
 
-/// Reads a ring's capacity. `64k` and `1M` mean the power of two people mean by them.
+/// Reads a ring's capacity: a power of two. `64k` is 65,536 and `1M` is 1,048,576 here.
 pub fn capacity(text: &str) -> Result<usize, BadQuantity> {
     const WANTED: &str = "a capacity: a power of two, such as 1024, 64Ki or 1Mi";
     let exact = count(text)? as usize;
@@ -79,15 +79,15 @@ pub fn duration(text: &str) -> Result<Duration, BadQuantity> {
     Ok(Duration::from_nanos((number * nanos) as u64))
 }
 
-/// Rates whose gaps, and sums of them over a run, a clock can count.
+/// Rates that a schedule can have: the gaps, and their sums over a run, fit into the clock's ticks.
 const RATES: std::ops::RangeInclusive<f64> = 1e-3..=1e12;
 
-/// How fast events are meant to come.
+/// The rate of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Rate {
-    /// So many a second.
+    /// Events for each second.
     PerSecond(f64),
-    /// As fast as the ring takes them.
+    /// As fast as the ring accepts them.
     Max,
 }
 
@@ -115,7 +115,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// A span of values to walk: `100k..50M:log`, `1k..10k:5`, or a list `1k,2k,5k`.
+/// The values of a sweep: `100k..50M:log`, `1k..10k:5`, or a list such as `1k,2k,5k`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Steps(pub Vec<f64>);
 
@@ -141,7 +141,7 @@ impl FromStr for Steps {
         };
         match how.strip_prefix("log") {
             Some(points) => {
-                // Three points a decade by default: 1, 2.15, 4.64, 10.
+                // By default three points for each decade: 1, 2.15, 4.64, 10.
                 let decades = (high / low).log10();
                 let points = match points {
                     "" => (decades * 3.0).ceil() as usize + 1,
@@ -172,7 +172,7 @@ impl Steps {
     }
 }
 
-/// `1.25M/s`.
+/// A rate as text, such as `1.25M/s`.
 pub fn per_second(rate: f64) -> String {
     let (value, unit) = match rate {
         rate if rate >= 1e9 => (rate / 1e9, "G/s"),
@@ -187,7 +187,7 @@ pub fn per_second(rate: f64) -> String {
     format!("{}{unit}", text.trim_end_matches('.'))
 }
 
-/// `437 ns`, `20.1 us`, `5.02 ms`, `1.20 s`.
+/// Nanoseconds as text, such as `437 ns`, `20.1 us`, `5.02 ms` or `1.20 s`.
 pub fn nanos(value: u64) -> String {
     let float = value as f64;
     match value {
@@ -198,7 +198,7 @@ pub fn nanos(value: u64) -> String {
     }
 }
 
-/// Three significant digits.
+/// A number with three significant digits.
 pub fn three(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -207,17 +207,9 @@ pub fn three(value: f64) -> String {
     }
 }
 
-/// `12,345,678`.
+/// A number with its digits in groups, such as `12,345,678`.
 pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    indicatif::HumanCount(value).to_string()
 }
 
 #[cfg(test)]

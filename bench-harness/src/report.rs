@@ -1,6 +1,10 @@
-//! `report`: draws a stored result again, from its JSON alone.
+//! `report`: writes the tables and charts of a stored result again, from its JSON alone.
 
-use crate::cli::{OutputArgs, ReportArgs};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::{Format, OutputArgs};
 use crate::failure::Failure;
 use crate::growth::GrowthDocument;
 use crate::output::{Output, load};
@@ -8,11 +12,21 @@ use crate::peers::PeersDocument;
 use crate::run::document::RunDocument;
 use crate::sweep::SweepDocument;
 
+/// Options of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// A directory with run.json, peers.json, sweep.json or growth.json
+    pub dir: PathBuf,
+    /// What to write, by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Format::Text, Format::Html])]
+    pub format: Vec<Format>,
+}
+
 /// Runs `report`.
 ///
 /// # Errors
 ///
-/// [`Failure`]: no result in the directory, or one that can't be read.
+/// [`Failure`]: the directory has no result, or one that can't be read.
 pub fn command(arguments: &ReportArgs) -> Result<(), Failure> {
     let directory = &arguments.dir;
     if let Err(missing) = std::fs::read_dir(directory) {

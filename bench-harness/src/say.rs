@@ -1,14 +1,14 @@
-//! Standard output and standard error of a program that must not panic, whatever they are: std's macros do where the reader
-//! of a pipe has gone, or where the device is full. The macros here have their names and take their place everywhere.
+//! Printing that never panics. The macros of std panic if the reader of a pipe is gone or the device is full; the macros of
+//! this module replace them everywhere in this program.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::sync::Mutex;
 
-/// The first refusal of standard output, told at the end: results are written to their files first.
+/// The first error of standard output; reported at the end, when the results are in their files.
 static REFUSED: Mutex<Option<io::Error>> = Mutex::new(None);
 
-/// Writes to standard output. That the reader has gone is no failure.
+/// Writes to standard output. A reader that is gone is no failure.
 pub fn out(text: Arguments<'_>) {
     let mut out = io::stdout().lock();
     let Err(cause) = out.write_fmt(text).and_then(|()| out.flush()) else { return };
@@ -17,12 +17,12 @@ pub fn out(text: Arguments<'_>) {
     }
 }
 
-/// Writes to standard error, if that takes it: nobody else could be told.
+/// Writes to standard error. An error is ignored: there is no other place to report it.
 pub fn error(text: Arguments<'_>) {
     let _ = io::stderr().lock().write_fmt(text);
 }
 
-/// What standard output refused, if it did.
+/// Takes the first error of standard output; `None` if there was none.
 pub fn refused() -> Option<io::Error> {
     REFUSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
 }

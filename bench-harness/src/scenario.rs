@@ -1,4 +1,4 @@
-//! The shapes of work that can be measured, and their topologies as `--help` draws them.
+//! The scenarios, and their topologies as `--help` draws them.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,17 @@ impl Scenario {
             Self::Group => "group",
             Self::Journal => "journal",
             Self::Transform => "transform",
+        }
+    }
+
+    /// The stages of the ring, each with those that it stands behind. A fanout has `consumers` of them.
+    pub fn stages(self, consumers: usize) -> Vec<(String, &'static [&'static str])> {
+        let stage = |name: &str, after: &'static [&'static str]| (name.to_owned(), after);
+        match self {
+            Self::Fanout => (0..consumers).map(|index| (format!("c{index}"), &[][..])).collect(),
+            Self::Pipeline => vec![stage("a", &[]), stage("b", &["a"]), stage("c", &["b"])],
+            Self::Diamond => vec![stage("a", &[]), stage("b", &[]), stage("c", &["a", "b"])],
+            _ => vec![stage("a", &[])],
         }
     }
 
@@ -212,7 +223,7 @@ impl Scenario {
         }
     }
 
-    /// One line about each scenario.
+    /// A sentence about the scenario.
     pub fn summary(self) -> &'static str {
         match self {
             Self::Spsc => "one producer, one consumer",
@@ -234,7 +245,7 @@ impl Scenario {
         }
     }
 
-    /// What has to be built before this scenario can run, if anything.
+    /// What has to be built before this scenario can run; `None` if it can run.
     pub fn awaits(self) -> Option<&'static str> {
         match self {
             Self::Journal => Some("a command of its own, `bench-harness journal`"),
@@ -244,11 +255,34 @@ impl Scenario {
     }
 }
 
-/// The drawings of some scenarios, for a command's long help.
+/// The drawings of these scenarios, for a command's long help.
 pub fn gallery(scenarios: &[Scenario]) -> String {
     let mut text = String::from("SCENARIOS\n");
     for scenario in scenarios.iter().filter(|scenario| scenario.awaits().is_none()) {
         text.push_str(&format!("\n{}: {}\n{}\n", scenario.name(), scenario.summary(), scenario.topology()));
     }
     text
+}
+/// The scenario of this name, if the command `takes` it.
+///
+/// # Errors
+///
+/// The names that the command takes.
+pub fn scenario_of(name: &str, takes: impl Fn(Scenario) -> bool, command: &str) -> Result<Scenario, String> {
+    match Scenario::from_str(name, false) {
+        Ok(scenario) if takes(scenario) => Ok(scenario),
+        found => {
+            let names: Vec<_> = Scenario::value_variants()
+                .iter()
+                .filter(|scenario| takes(**scenario) && scenario.awaits().is_none())
+                .map(|scenario| scenario.name())
+                .collect();
+            let why = if found.is_ok_and(|scenario| scenario.awaits().is_none()) {
+                "no rival does it, use run; "
+            } else {
+                ""
+            };
+            Err(format!("{why}{command} measures {}", names.join(", ")))
+        }
+    }
 }

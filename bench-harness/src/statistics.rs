@@ -1,6 +1,6 @@
-//! Medians, ratios and bootstrap intervals over paired rounds. Never a mean alone.
+//! Medians, ratios and bootstrap intervals over paired rounds.
 
-/// Median, smallest and largest of some rounds.
+/// The median, the smallest and the largest of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// The middle value.
@@ -11,7 +11,7 @@ pub struct Spread {
     pub max: f64,
 }
 
-/// The spread of `values`, or `None` if there are none.
+/// The spread of `values`; `None` if there are none.
 pub fn spread(values: &[f64]) -> Option<Spread> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -27,12 +27,12 @@ fn median_of_sorted(sorted: &[f64]) -> Option<f64> {
     }
 }
 
-/// The median.
+/// The median; `None` if there are no values.
 pub fn median(values: &[f64]) -> Option<f64> {
     spread(values).map(|spread| spread.median)
 }
 
-/// The geometric mean of positive values.
+/// The geometric mean; `None` if there are no values, or if one is not positive.
 pub fn geometric_mean(values: &[f64]) -> Option<f64> {
     if values.is_empty() || values.iter().any(|value| *value <= 0.0) {
         return None;
@@ -43,7 +43,7 @@ pub fn geometric_mean(values: &[f64]) -> Option<f64> {
 /// A figure with the interval that holds 95 % of its bootstrap samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
-    /// The figure over all rounds.
+    /// The figure over all values.
     pub median: f64,
     /// 2.5 % of the samples are below.
     pub low: f64,
@@ -53,14 +53,14 @@ pub struct Interval {
 
 const SAMPLES: usize = 2_000;
 
-/// The median of `one[i] / other[i]` and its interval. Rounds are resampled as pairs, because
-/// the two members of a round ran next to each other on the same machine in the same mood.
+/// The median of `one[i] / other[i]` and its interval; `None` without a pair. Rounds are resampled as pairs, because both
+/// values of a round were measured right after each other.
 pub fn paired_ratio(one: &[f64], other: &[f64]) -> Option<Interval> {
     let ratios: Vec<f64> = one.iter().zip(other).filter(|(_, other)| **other > 0.0).map(|(a, b)| a / b).collect();
     bootstrap(&ratios, |sample| median(sample).unwrap_or(f64::NAN))
 }
 
-/// The interval of `statistic` over resampled `values`.
+/// The interval of `statistic` over resampled `values`; `None` if there are no values.
 pub fn bootstrap(values: &[f64], statistic: impl Fn(&[f64]) -> f64) -> Option<Interval> {
     if values.is_empty() {
         return None;
@@ -83,7 +83,7 @@ pub fn bootstrap(values: &[f64], statistic: impl Fn(&[f64]) -> f64) -> Option<In
     })
 }
 
-/// The interval of `median(new) / median(base)` where rounds are not paired.
+/// The interval of `median(new) / median(base)`, where rounds are not paired; `None` if either has no values.
 pub fn unpaired_ratio(base: &[f64], new: &[f64]) -> Option<Interval> {
     let whole = median(new)? / median(base)?;
     let mut random = Random::new(0x5EED);
@@ -100,12 +100,12 @@ pub fn unpaired_ratio(base: &[f64], new: &[f64]) -> Option<Interval> {
     })
 }
 
-/// SplitMix64: small, seeded, the same on every run, so that a report can be made again.
+/// A random generator (SplitMix64): with one seed it gives the same numbers on every run.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// A generator with that seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -119,12 +119,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A value below `bound`.
+    /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// A value in (0, 1].
+    /// A number in (0, 1].
     pub fn unit(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }

@@ -1,56 +1,101 @@
-//! `sweep`: a scenario over rates, capacities or payloads, and the knee.
+//! `sweep`: a scenario over rates, capacities or payloads, and the knee of the rates.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Format, Full, LoadArgs, SweepArgs};
+use crate::cli::{Format, OutputArgs};
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::latency::Percentiles;
 use crate::output::Output;
 use crate::output::page::Page;
 use crate::output::plot::{self, Axis, Chart, Mark, Scale, Series};
+use crate::pin::PinPlan;
 use crate::progress::Progress;
-use crate::quantity::{Rate, grouped, nanos, per_second};
+use crate::quantity::{self, Rate, Steps, grouped, nanos, per_second};
+use crate::run::load::{Full, LoadArgs, run_scenario};
 use crate::run::measure::measure;
 use crate::run::render::tick;
+use crate::run::schedule::Arrival;
+use crate::scenario::Scenario;
 
-/// How far above the lowest p99 the knee may be.
+/// Options of `sweep`.
+#[derive(Clone, Debug, Args)]
+#[command(long_about = "Walk a scenario over rates, capacities or payloads.\n\n\
+    Over rates it draws latency against load and finds the knee: the highest rate that was\n\
+    reached with a p99 of at most ten times the lowest p99 of the walk.")]
+pub struct SweepArgs {
+    /// The scenario
+    #[arg(value_parser = run_scenario)]
+    pub scenario: Scenario,
+    /// Rates to walk: 100k..50M:log, or the one rate of another walk
+    #[arg(long, default_value = "100k..20M:log")]
+    pub rate: Steps,
+    /// Capacities to walk: 256..1M:log
+    #[arg(long)]
+    pub capacity: Option<Steps>,
+    /// Payloads to walk: 32,64,128,256
+    #[arg(long)]
+    pub payload: Option<Steps>,
+    /// Pattern of arrivals: fixed, poisson, burst:N@T, trace:FILE
+    #[arg(long, default_value = "fixed")]
+    pub arrival: Arrival,
+    /// Measured time of a point
+    #[arg(long, value_parser = quantity::duration, default_value = "1s")]
+    pub duration: Duration,
+    /// How consumers wait
+    #[arg(long)]
+    pub wait: Option<String>,
+    /// Cores of producers and consumers, such as p=0,c=1, or none
+    #[arg(long)]
+    pub pin: Option<PinPlan>,
+    /// Shorter: a fifth of a second a point
+    #[arg(long)]
+    pub quick: bool,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// The knee's p99 is at most this many times the lowest p99.
 const KNEE: u64 = 10;
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SweepDocument {
     /// Version of this contract.
     pub version: u32,
     /// The scenario.
     pub scenario: String,
-    /// What was walked: `rate`, `capacity` or `payload`.
+    /// The quantity that varies: `rate`, `capacity` or `payload`.
     pub over: String,
     /// The points, in order.
     pub points: Vec<Point>,
-    /// The highest rate that was reached with a p99 of at most ten times the lowest one.
+    /// The highest rate that was reached with a p99 of at most [`KNEE`] times the lowest one; `None` if there is none, or if
+    /// another quantity varies.
     pub knee: Option<f64>,
     /// The machine.
     pub environment: Environment,
-    /// The command that made it.
+    /// The command line that made it.
     pub command: String,
 }
 
-/// One point of a walk.
+/// A point of a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// The rate asked for, the capacity, or the payload.
+    /// The value of the quantity that varies.
     pub at: f64,
     /// Messages a second.
     pub rate_achieved: f64,
     /// The latencies.
     #[serde(flatten)]
     pub latency: Percentiles,
-    /// The rate was reached and the values were right.
+    /// True if the rate was reached and the values were right.
     pub valid: bool,
-    /// Why, or why not.
+    /// Why it is valid, or why not.
     pub reason: String,
 }
 
@@ -58,7 +103,7 @@ pub struct Point {
 ///
 /// # Errors
 ///
-/// [`Failure`]: usage or files. A point that misses its rate is a finding, not a failure.
+/// [`Failure`]: usage or files. A point that misses its rate is no failure.
 pub fn command(arguments: &SweepArgs) -> Result<(), Failure> {
     let environment = Environment::capture();
     let progress = Progress::new();
@@ -68,7 +113,7 @@ pub fn command(arguments: &SweepArgs) -> Result<(), Failure> {
         (None, Some(steps)) => ("payload", steps.0.clone()),
         (None, None) => ("rate", arguments.rate.0.clone()),
     };
-    // A walk over something else stands at the first rate given; a million unless told.
+    // A sweep over another quantity has the rate that was given, or a million if a span was given.
     let rate = match arguments.rate.0.as_slice() {
         [one] => *one,
         _ => 1e6,
@@ -117,8 +162,8 @@ fn base(arguments: &SweepArgs, rate: f64) -> LoadArgs {
         scenario: arguments.scenario,
         rate: Rate::PerSecond(rate),
         arrival: arguments.arrival.clone(),
-        duration: if arguments.quick { std::time::Duration::from_millis(200) } else { arguments.duration },
-        warmup: std::time::Duration::from_millis(50),
+        duration: if arguments.quick { Duration::from_millis(200) } else { arguments.duration },
+        warmup: Duration::from_millis(50),
         runs: 1,
         payload: 32,
         producers: None,
@@ -249,7 +294,7 @@ fn chart(document: &SweepDocument) -> String {
                 .filter_map(|point| Some((point.at, point.latency.values()[index]? as f64)))
                 .collect()
         };
-        // Dots stand at valid points only: a line without a dot is a rate that was missed.
+        // Only valid points have dots: a line without a dot is at a rate that was missed.
         series.push(Series { name: name.to_owned(), colour, mark: Mark::Line, points: points(false) });
         series.push(Series { name: String::new(), colour, mark: Mark::Dots, points: points(true) });
     }

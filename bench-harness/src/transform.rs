@@ -1,17 +1,41 @@
-//! `transform`: consume, transform, produce, exactly once against at least once, in turn on the same disk.
+//! `transform`: reads one durable topic and writes another, exactly once and at least once, in turn on one disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde::Serialize;
 use slipring::journal::Visible;
 use slipring::{Engine, Level, Message, Receipt, Record, Topic, producer::Multi, transform::TransformEnd};
 
-use crate::cli::{Format, TransformArgs};
+use crate::cli::{Format, OutputArgs};
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::statistics;
+use crate::{quantity, statistics};
+
+/// Options of `transform`.
+#[derive(Debug, Args)]
+pub struct TransformArgs {
+    /// Where the journal is made: the disk that is measured
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+    /// Messages of each round
+    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub messages: u64,
+    /// Messages of a batch
+    #[arg(long, default_value_t = 256)]
+    pub batch: usize,
+    /// Slots of each topic
+    #[arg(long, value_parser = quantity::capacity, default_value = "8192")]
+    pub capacity: usize,
+    /// How often each is measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: u64,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
 
 const MESSAGE: usize = 128;
 const LONG: Duration = Duration::from_secs(120);
@@ -23,12 +47,12 @@ struct TransformDocument {
     environment: Environment,
     messages: u64,
     batch: usize,
-    /// Thousand messages a second, a figure a round: each batch's outputs are written before the next is read.
+    /// Thousand messages a second, by rounds, where each batch's outputs are written before the next batch is read.
     at_least_once: Vec<f64>,
-    /// The same, but each batch waits until its outputs are durable.
+    /// Thousand messages a second, by rounds, where each batch's outputs are durable before the next batch is read.
     at_least_once_durable: Vec<f64>,
     exactly_once: Vec<f64>,
-    /// The median of the rounds' ratios of exactly once to at least once.
+    /// The median over the rounds of exactly once by at least once (written).
     ratio: f64,
 }
 
@@ -36,19 +60,15 @@ fn median(values: &[f64]) -> f64 {
     statistics::median(values).unwrap_or(0.0)
 }
 
-fn refused(error: &dyn std::fmt::Display) -> Failure {
-    Failure::usage(format!("the engine refused: {error}"))
-}
-
 /// Runs `transform`.
 ///
 /// # Errors
 ///
-/// [`Failure`]: the engine or the disk refused, or a message was lost or came twice.
+/// [`Failure`]: the engine or the disk refused a call, or a message was lost or came twice.
 pub fn command(arguments: &TransformArgs) -> Result<(), Failure> {
     let folder = arguments.dir.join(format!("slipring-bench-{}", std::process::id()));
     let measured = measure(arguments, &folder);
-    // What was measured matters more than what is left.
+    // An error here must not hide the figures.
     let _ = std::fs::remove_dir_all(&folder);
     let document = measured?;
     let mut output = Output::new(&arguments.output, "transform");
@@ -62,7 +82,7 @@ pub fn command(arguments: &TransformArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How the outputs of a batch are made safe.
+/// The guarantee for the outputs of a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Promise {
     AtLeastOnce(Level),
@@ -73,7 +93,7 @@ fn measure(arguments: &TransformArgs, folder: &Path) -> Result<TransformDocument
     let promises = [Promise::AtLeastOnce(Level::Written), Promise::ExactlyOnce, Promise::AtLeastOnce(Level::Durable)];
     let mut rates = promises.map(|_| Vec::new());
     for round in 0..arguments.rounds as usize {
-        // Which goes first changes from round to round.
+        // Each round begins with another one.
         for turn in 0..promises.len() {
             let which = (round + turn) % promises.len();
             rates[which].push(once(arguments, folder, promises[which])?);
@@ -94,14 +114,14 @@ fn measure(arguments: &TransformArgs, folder: &Path) -> Result<TransformDocument
     })
 }
 
-/// Thousand messages a second from a full input to a durable output, which is checked afterwards.
+/// One round: thousand messages a second from a full input until the output is durable. The output is checked afterwards.
 fn once(arguments: &TransformArgs, folder: &Path, promise: Promise) -> Result<f64, Failure> {
     let _ = std::fs::remove_dir_all(folder);
     std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, error))?;
-    let engine = Engine::open(folder.join("journal")).map_err(|error| refused(&error))?;
+    let engine = Engine::open(folder.join("journal")).map_err(Failure::refused)?;
     let topic = |name: &str| {
         let topic = engine.topic::<Message>(name).max_message(MESSAGE).capacity(arguments.capacity).durable();
-        topic.create().map_err(|error| refused(&error))
+        topic.create().map_err(Failure::refused)
     };
     let (input, output) = (topic("in")?, topic("out")?);
     fill(&input, arguments.messages)?;
@@ -117,22 +137,22 @@ fn once(arguments: &TransformArgs, folder: &Path, promise: Promise) -> Result<f6
 }
 
 fn fill(input: &Topic<Message>, messages: u64) -> Result<(), Failure> {
-    let mut producer = input.producer().create().map_err(|error| refused(&error))?;
+    let mut producer = input.producer().create().map_err(Failure::refused)?;
     let mut value = [7; MESSAGE];
     let mut last: Option<Receipt> = None;
     for number in 0..messages {
         value[..8].copy_from_slice(&number.to_le_bytes());
-        last = Some(producer.send(Record::new(&value)).map_err(|error| refused(&error))?);
+        last = Some(producer.send(Record::new(&value)).map_err(Failure::refused)?);
     }
     drop(producer);
     if let Some(last) = last {
-        last.wait(Level::Durable).map_err(|error| refused(&error))?;
+        last.wait(Level::Durable).map_err(Failure::refused)?;
     }
     input.close();
     Ok(())
 }
 
-/// What is done to each message.
+/// The transformation of a message's value.
 fn change(value: &[u8]) -> [u8; MESSAGE] {
     let mut changed = [0; MESSAGE];
     changed.copy_from_slice(value);
@@ -141,11 +161,11 @@ fn change(value: &[u8]) -> [u8; MESSAGE] {
 }
 
 fn at_least_once(input: &Topic<Message>, output: &Topic<Message>, batch: usize, level: Level) -> Result<(), Failure> {
-    let mut replay = input.replay("copy").visible(Visible::Written).open().map_err(|error| refused(&error))?;
-    let mut producer = output.producer().create().map_err(|error| refused(&error))?;
+    let mut replay = input.replay("copy").visible(Visible::Written).open().map_err(Failure::refused)?;
+    let mut producer = output.producer().create().map_err(Failure::refused)?;
     let (mut failed, mut last, mut count) = (None, None, 0);
     let settle = |last: &Option<Receipt>, level| match last {
-        Some(last) => last.wait(level).map(drop).map_err(|error| refused(&error)),
+        Some(last) => last.wait(level).map(drop).map_err(Failure::refused),
         None => Ok(()),
     };
     loop {
@@ -156,15 +176,15 @@ fn at_least_once(input: &Topic<Message>, output: &Topic<Message>, batch: usize, 
                 if count % batch == 0
                     && let Err(error) = receipt.wait(level)
                 {
-                    failed = Some(refused(&error));
+                    failed = Some(Failure::refused(error));
                 }
             }
-            Err(error) => failed = Some(refused(&error)),
+            Err(error) => failed = Some(Failure::refused(error)),
         });
         if let Some(failed) = failed.take() {
             return Err(failed);
         }
-        if read.map_err(|error| refused(&error))?.is_none() {
+        if read.map_err(Failure::refused)?.is_none() {
             break;
         }
     }
@@ -172,18 +192,18 @@ fn at_least_once(input: &Topic<Message>, output: &Topic<Message>, batch: usize, 
 }
 
 fn exactly_once(input: &Topic<Message>, output: &Topic<Message>, arguments: &TransformArgs) -> Result<(), Failure> {
-    let transform = input.transform("copy").batch(arguments.batch).open().map_err(|error| refused(&error))?;
+    let transform = input.transform("copy").batch(arguments.batch).open().map_err(Failure::refused)?;
     let run =
         transform.run(output.clone(), |message: &Message, _, out| out.send(Record::new(&change(message.value()))));
-    match run.map_err(|error| refused(&error))?.wait() {
+    match run.map_err(Failure::refused)?.wait() {
         TransformEnd::Finished => Ok(()),
-        other => Err(refused(&format!("the transform ended as {other:?}"))),
+        other => Err(Failure::refused(format!("the transform ended as {other:?}"))),
     }
 }
 
-/// Every message once, in order.
+/// Checks that the output has every message once and in order.
 fn check(output: &Topic<Message, Multi>, messages: u64) -> Result<(), Failure> {
-    let mut replay = output.replay("check").open().map_err(|error| refused(&error))?;
+    let mut replay = output.replay("check").open().map_err(Failure::refused)?;
     let (mut next, mut wrong) = (0, None);
     while next < messages && wrong.is_none() {
         let read = replay.read(LONG, |message, _| {
@@ -193,13 +213,13 @@ fn check(output: &Topic<Message, Multi>, messages: u64) -> Result<(), Failure> {
             }
             next += 1;
         });
-        if matches!(read.map_err(|error| refused(&error))?, None | Some(0)) {
+        if matches!(read.map_err(Failure::refused)?, None | Some(0)) {
             break;
         }
     }
     match wrong {
         None if next == messages => Ok(()),
-        _ => Err(refused(&format!("of {messages} messages {next} came, the first wrong one is {wrong:?}"))),
+        _ => Err(Failure::refused(format!("of {messages} messages {next} came, the first wrong one is {wrong:?}"))),
     }
 }
 

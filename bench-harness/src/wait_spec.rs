@@ -1,4 +1,4 @@
-//! Ways of waiting as people type them: a name, and settings by commas.
+//! Wait strategies as text: a name, and settings by commas.
 
 use slipring_ring::Wait;
 
@@ -6,7 +6,7 @@ use slipring_ring::Wait;
 ///
 /// # Errors
 ///
-/// What was wrong, and what would have been understood.
+/// What is wrong with the text, and the forms that are expected.
 pub fn parse(text: &str) -> Result<Wait, String> {
     let mut words = text.split(',');
     let name = words.next().unwrap_or_default();

@@ -1,14 +1,15 @@
-//! `waits`: what our ways of waiting cost, side by side in one run.
+//! `waits`: what our wait strategies cost, measured side by side.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use slipring_ring::{Builder, Stage, Wait, fence};
 
-use crate::cli::{Format, WaitPart, WaitsArgs};
+use crate::cli::{Format, OutputArgs};
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -19,9 +20,60 @@ use crate::quantity::{per_second, three};
 use crate::run::measure::open_loop;
 use crate::run::schedule::Arrival;
 use crate::system::process_time;
-use crate::{statistics, wait_spec};
+use crate::{quantity, statistics, wait_spec};
 
-/// What `waits` found.
+/// Options of `waits`.
+#[derive(Clone, Debug, Args)]
+#[command(long_about = "Measure what our ways of waiting cost.\n\n\
+    latency: open loop, fixed and Poisson, the default consumer against one that only spins and\n\
+    never pauses. park: throughput of a consumer that may sleep but never does, against one that\n\
+    can't. idle: the processor time of 8 sleeping consumers on an idle ring. heavy: a producer's\n\
+    throughput while another thread issues heavy fences. Rounds of both sides take turns; ratios\n\
+    are over paired rounds, with a 95 % bootstrap interval.")]
+pub struct WaitsArgs {
+    /// What to measure, by commas
+    #[arg(value_enum, value_delimiter = ',', default_values_t = [WaitPart::Latency, WaitPart::Park, WaitPart::Idle, WaitPart::Heavy])]
+    pub parts: Vec<WaitPart>,
+    /// Rates of the open loop, by commas
+    #[arg(long, value_delimiter = ',', value_parser = quantity::count, default_value = "100k,1M,2M,5M,10M")]
+    pub rates: Vec<u64>,
+    /// How our consumer waits, with settings by commas as in `run --wait`
+    #[arg(long, default_value = "spin-then-park")]
+    pub wait: String,
+    /// How the one waits that it is held against in the open loop
+    #[arg(long, default_value = "spin,pause=0")]
+    pub against: String,
+    /// Rounds a side
+    #[arg(long, default_value_t = 7)]
+    pub rounds: usize,
+    /// Length of a round
+    #[arg(long, value_parser = quantity::duration, default_value = "200ms")]
+    pub duration: Duration,
+    /// Slots
+    #[arg(long, value_parser = quantity::capacity, default_value = "8192")]
+    pub capacity: usize,
+    /// Cores of the producer and the consumer, such as p=0,c=1, or none
+    #[arg(long)]
+    pub pin: Option<PinPlan>,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// A part of `waits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaitPart {
+    /// The default consumer against one that only spins, in open loop
+    Latency,
+    /// A consumer that may sleep but never does, against one that can't
+    Park,
+    /// 8 sleeping consumers on an idle ring
+    Idle,
+    /// A running producer under heavy fences
+    Heavy,
+}
+
+/// The result of `waits`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct WaitsDocument {
     version: u32,
@@ -30,19 +82,19 @@ struct WaitsDocument {
     rows: Vec<Row>,
 }
 
-/// One figure of ours against the same without what it costs.
+/// A figure with the feature that is measured, and without it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Row {
-    /// The part and what was measured in it.
+    /// The part of `waits`, and what it measured.
     what: String,
     unit: String,
-    /// Median, lowest and highest round; none if no round reached its rate.
+    /// Median, lowest and highest round; `None` if no round reached its rate.
     ours: Option<[f64; 3]>,
-    /// The same of the other side, if there is one.
+    /// Median, lowest and highest round of the other side; `None` if there is none.
     other: Option<[f64; 3]>,
-    /// Ours through the other's over paired rounds, and its 95 % interval.
+    /// The median of ours by the other's over paired rounds, and the ends of its 95 % interval.
     ratio: Option<[f64; 3]>,
-    /// Rounds that reached their rate, of all.
+    /// Count of the rounds that reached their rate, and of all rounds.
     valid: [usize; 2],
 }
 
@@ -64,7 +116,7 @@ impl Row {
 ///
 /// # Errors
 ///
-/// [`Failure`]: usage, files, or values that arrived wrong.
+/// [`Failure`]: usage, files, or wrong values on arrival.
 pub fn command(arguments: &WaitsArgs) -> Result<(), Failure> {
     if arguments.rounds == 0 || arguments.duration.is_zero() {
         return Err(Failure::usage("--rounds and --duration are more than 0"));
@@ -74,7 +126,7 @@ pub fn command(arguments: &WaitsArgs) -> Result<(), Failure> {
     }
     let environment = Environment::capture();
     let progress = Progress::new();
-    let pins = arguments.pin.clone().unwrap_or_else(|| PinPlan::spread(&environment.allowed, 1));
+    let pins = PinPlan::given_or_spread(arguments.pin.as_ref(), &environment.allowed, 1);
     let mut rows = Vec::new();
     for part in &arguments.parts {
         match part {
@@ -100,7 +152,7 @@ pub fn command(arguments: &WaitsArgs) -> Result<(), Failure> {
 }
 
 fn latency(arguments: &WaitsArgs, pins: &PinPlan, progress: &Progress, rows: &mut Vec<Row>) -> Result<(), Failure> {
-    // By default one that parks and pauses, against one that looks and looks.
+    // By default a consumer that parks and pauses, and one that polls without a pause.
     let sides = [&arguments.wait, &arguments.against];
     for arrival in [Arrival::Fixed, Arrival::Poisson] {
         for rate in &arguments.rates {
@@ -115,10 +167,10 @@ fn latency(arguments: &WaitsArgs, pins: &PinPlan, progress: &Progress, rows: &mu
                     let (percentiles, valid) =
                         open_loop(sides[side], load, arguments.capacity, arguments.duration, pins)?;
                     both[side] = percentiles.p50.zip(percentiles.p99).filter(|_| valid);
-                    // With real-time priority Linux takes a core back from who has had it for 95 % of a second.
+                    // Linux stops real-time threads that have used a core for 95 % of a second.
                     std::thread::sleep(arguments.duration / 5);
                 }
-                // Pairs only: a round of one side alone says nothing about the difference.
+                // Only pairs count: a round of one side alone says nothing about the difference.
                 if let [Some(ours), Some(other)] = both {
                     reached += 1;
                     for (side, (p50, p99)) in [ours, other].into_iter().enumerate() {
@@ -138,7 +190,7 @@ fn latency(arguments: &WaitsArgs, pins: &PinPlan, progress: &Progress, rows: &mu
     Ok(())
 }
 
-/// Millions a second of one producer and one consumer that waits like `wait`, one by one.
+/// Million events a second of one producer and one consumer that waits by `wait`, published one by one.
 fn stream(wait: &Wait, arguments: &WaitsArgs, pins: &PinPlan, each: u64) -> Result<f64, Failure> {
     let mut builder = Builder::single(arguments.capacity, u64::default);
     builder.poll(Stage::new("reader").wait(wait.clone()));
@@ -170,7 +222,7 @@ fn stream(wait: &Wait, arguments: &WaitsArgs, pins: &PinPlan, each: u64) -> Resu
     let failed = |_| Failure::Invalid("a thread could not be pinned or panicked".to_owned());
     let begun = join(sending).map_err(failed)?;
     let read = join(reading).map_err(failed)?;
-    let (Some(begun), Some((ended, sum))) = (begun, read) else { return Err(failed(line.reason())) };
+    let (Some(begun), Some((ended, sum))) = (begun, read) else { return Err(Failure::Invalid(line.reason())) };
     if sum != (u128::from(each) * u128::from(each - 1) / 2) as u64 {
         return Err(Failure::Invalid("the sum of what arrived is wrong".to_owned()));
     }
@@ -207,7 +259,7 @@ fn idle(arguments: &WaitsArgs) -> Result<Row, Failure> {
         let mut consumer = ring.consumer(&format!("sleeper{index}")).map_err(|error| refused(error.to_string()))?;
         sleepers.push(std::thread::spawn(move || while consumer.poll_wait(64).is_ok_and(|batch| !batch.is_empty()) {}));
     }
-    // Until all of them sleep.
+    // All of them sleep after this.
     std::thread::sleep(Duration::from_millis(100));
     let mut found = Vec::new();
     for _ in 0..arguments.rounds {
@@ -224,7 +276,8 @@ fn idle(arguments: &WaitsArgs) -> Result<Row, Failure> {
     Ok(Row::new(format!("idle: {SLEEPERS} sleeping consumers, processor time a second"), "us", &found, &[]))
 }
 
-/// Millions a second of a producer without readers, and the heavy fences a second that went off beside it.
+/// Million events a second of a producer without readers, and the count of heavy fences a second that another thread issued
+/// meanwhile, one each `every`; none if that is `None`.
 fn under_fences(every: Option<Duration>, arguments: &WaitsArgs, pins: &PinPlan) -> Result<(f64, f64), Failure> {
     let (mut producer, _ring) = Builder::single(arguments.capacity, u64::default)
         .build()
@@ -267,7 +320,7 @@ fn under_fences(every: Option<Duration>, arguments: &WaitsArgs, pins: &PinPlan) 
     over.store(true, Ordering::Relaxed);
     let failed = |_| Failure::Invalid("a thread could not be pinned or panicked".to_owned());
     let (sent, fences) = (sent.map_err(failed)?, join(fencing).map_err(failed)?);
-    let (Some((rate, elapsed)), Some(fences)) = (sent, fences) else { return Err(failed(line.reason())) };
+    let (Some((rate, elapsed)), Some(fences)) = (sent, fences) else { return Err(Failure::Invalid(line.reason())) };
     Ok((rate, fences as f64 / elapsed.as_secs_f64()))
 }
 

@@ -1,4 +1,4 @@
-//! The HdrHistogram family's files, held against their published grammar and read back.
+//! Tests that the files for HdrHistogram's tools have their published grammar and can be read.
 
 mod common;
 
@@ -9,7 +9,7 @@ use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 fn run() -> (Scratch, serde_json::Value) {
-    // Two tests at once: each gets a directory by its thread.
+    // Tests run at the same time: each has a directory by its thread.
     let thread = format!("{:?}", std::thread::current().id());
     let scratch = Scratch::new(&format!("formats-{}", thread.replace(['(', ')'], "")));
     bench(&[
@@ -30,8 +30,8 @@ fn run() -> (Scratch, serde_json::Value) {
     (scratch, document)
 }
 
-/// Head, empty line, `value percentile count 1/(1-percentile)` ascending with the last one left
-/// out at 100 %, then three lines of legend.
+/// The grammar: a head, an empty line, ascending lines of `value percentile count 1/(1-percentile)`, where the line of 100 %
+/// has no last column, then three lines of legend.
 #[test]
 fn hgrm_keeps_its_grammar() {
     let (scratch, document) = run();

@@ -1,12 +1,11 @@
-//! What makes the figures worth believing. The machine may be slow and busy: only what must hold
-//! there too is asserted.
+//! Tests that the figures are true. They assert only what holds on a slow and busy machine too.
 
 mod common;
 
 use common::{Scratch, bench, check, code, schema};
 use serde_json::Value;
 
-/// A run may miss its rate on a busy machine; what arrived must be right all the same.
+/// A run may miss its rate on a busy machine; the messages must be right in any case.
 fn verified(document: &Value) {
     let reason = document["reason"].as_str().unwrap();
     for wrong in ["damaged", "missing", "twice", "arrived of", "refused", "panicked"] {
@@ -15,8 +14,8 @@ fn verified(document: &Value) {
     assert!(document["count"].as_u64().unwrap() > 0, "nothing was measured: {reason}");
 }
 
-/// The result of a run that got to measure something: a machine that was taken away for all of it says nothing about us,
-/// so such a run is made again, each time twice as long.
+/// The result of a run that measured something. A machine may stop a run for its whole time; such a run is repeated, each time
+/// twice as long.
 fn measured(words: &[&str], scratch: &Scratch) -> (Value, bool) {
     let place = words.iter().position(|word| *word == "--duration").unwrap() + 1;
     let mut millis: u64 = words[place].strip_suffix("ms").unwrap().parse().unwrap();
@@ -94,9 +93,8 @@ fn options_change_the_work_and_not_the_truth() {
     }
 }
 
-/// One stall of 5 ms in 200 ms, at 100,000 messages a second: 500 of 20,000 messages wait for it,
-/// 2.5 %. Whoever counts from intended times sees it in p99; whoever waits for the consumer before
-/// it sends again sees it once.
+/// One stall of 5 ms in 200 ms, at 100,000 messages a second: 500 of 20,000 messages wait for it, 2.5 %. Open loop, which
+/// counts from intended times, has it in p99; closed loop, which waits for the consumer before it sends again, has it once.
 #[test]
 fn open_loop_shows_a_stall_and_closed_loop_says_that_it_hides_it() {
     let scratch = Scratch::new("stall");
@@ -171,7 +169,7 @@ fn exit_codes_are_a_contract() {
         words.extend(out);
         code(&words)
     };
-    // As fast as possible: there is no rate to be missed, on a busy machine neither.
+    // A run as fast as possible has no rate that a busy machine could miss.
     assert_eq!(run(&["--rate", "max", "--assert", "drops=0,count>0"]), 0);
     assert_eq!(run(&["--rate", "max", "--assert", "p50<1ns"]), 1);
     assert_eq!(run(&["--rate", "5000M/s"]), 2);
@@ -230,7 +228,7 @@ fn a_page_needs_nothing_but_itself_and_can_be_drawn_again() {
     assert_eq!(scratch.read("run.html"), page);
 }
 
-/// Every command panicked where its output was a full device, and some where the reader of their pipe had gone.
+/// Before the mend every command panicked if its output was a full device, and some if the reader of their pipe was gone.
 #[test]
 fn no_command_panics_whatever_its_output_is() {
     use std::fs::OpenOptions;
@@ -291,7 +289,7 @@ fn what_cannot_be_is_refused_before_anything_is_measured() {
     let file = scratch.0.join("file");
     std::fs::write(&file, "mine").unwrap();
     let inside = file.join("results");
-    // It measured for the time of a whole run before.
+    // Before the mend it measured for the time of a whole run first.
     let output = bench(&["run", "spsc", "--duration", "10m", "--runs", "9", "--out", inside.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(74));
     assert!(String::from_utf8_lossy(&output.stderr).contains("results"), "{output:?}");
@@ -308,7 +306,7 @@ fn a_page_of_a_debug_build_has_no_green_verdict() {
         document["environment"]["profile"] = "debug".into();
         document["valid"] = true.into();
         if name == "run" {
-            // A hiccup of nothing.
+            // A hiccup of 0.
             document["hiccup_plot"] = serde_json::json!([[0.0, 1], [0.5, 1], [0.99, 400]]);
             document["plot"] = serde_json::json!([[0.0, 2000], [0.5, 3000], [0.99, 90000]]);
         }

@@ -1,4 +1,4 @@
-//! `peers`, and what is done with results: baselines and comparisons.
+//! Tests of `peers`, `growth`, baselines and comparisons.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn peers(name: &str, extra: &[&str]) -> (Scratch, Value) {
     (scratch, document)
 }
 
-/// Names of the rows of a scenario, each once.
+/// The contenders of a scenario, each once.
 fn contenders(document: &Value, scenario: &str, mode: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for row in document["rows"].as_array().unwrap() {
@@ -137,7 +137,7 @@ fn a_comparison_finds_what_was_put_in() {
         "--format",
         "json",
     ]);
-    // Runs that differ by a little, made from a real one, so that the figures are known.
+    // Results that differ a little, made from a real one, so that the figures are known.
     let mut base = scratch.json("run.json");
     let run = base["runs"][0].clone();
     let runs = |factor: f64| -> Vec<Value> {
@@ -235,7 +235,7 @@ fn waits_measures_all_its_parts() {
     let document = scratch.json("waits.json");
     let rows = document["rows"].as_array().unwrap();
     let of = |part: &str| rows.iter().filter(|row| row["what"].as_str().unwrap().starts_with(part)).count();
-    // Fixed and Poisson, p50 and p99 each.
+    // Fixed and Poisson, each with p50 and p99.
     assert_eq!((of("latency"), of("park"), of("idle"), of("heavy")), (4, 1, 1, 4));
     for row in rows.iter().filter(|row| !row["what"].as_str().unwrap().starts_with("latency")) {
         assert!(row["ours"][0].as_f64().is_some_and(|figure| figure > 0.0), "{row}");
@@ -257,7 +257,7 @@ fn commands_name_only_what_they_measure() {
     assert_eq!(code(&["run", "spsc", "--quick", "--wait", "spin,naps=3"]), 64);
 }
 
-/// A result of another machine can hold anything.
+/// A result from another machine can have any text.
 #[test]
 fn a_foreign_result_is_shown_as_text_whatever_it_holds() {
     const HOSTILE: &str = "\u{1b}[2J\u{9b}2J\nFORGED\u{202e}<script>\"&";

@@ -1,4 +1,4 @@
-//! The floor: what this disk does for a loop that only writes, or only reads and takes a checksum.
+//! The floor: a loop that only writes to the disk, and a loop that only reads and takes a checksum.
 
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::{MESSAGE, rate};
 use crate::failure::Failure;
 
-/// A file of its own that was made `bytes` large before anything is measured.
+/// A new file with `bytes` of space reserved, so that the measured writes do not extend it.
 pub fn file(path: &Path, bytes: u64) -> Result<File, Failure> {
     let failed = |error| Failure::file(path, error);
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
@@ -19,7 +19,7 @@ pub fn file(path: &Path, bytes: u64) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Writes `bytes` in groups of `group`, each synced if `sync`; megabytes a second.
+/// Writes `bytes` in groups of `group`, each synced if `sync`. Returns megabytes a second.
 pub fn write(path: &Path, bytes: u64, group: usize, sync: bool) -> Result<f64, Failure> {
     let failed = |error| Failure::file(path, error);
     let file = file(path, bytes)?;
@@ -40,8 +40,8 @@ pub fn write(path: &Path, bytes: u64, group: usize, sync: bool) -> Result<f64, F
     Ok(own)
 }
 
-/// The same unsynced, but each message of a group is made, with its length before it, and the group's checksum taken: what
-/// no journal can leave out.
+/// Writes `bytes` without a sync, after it has made each message with its length and has taken each group's checksum: work that
+/// no journal can avoid. Returns megabytes a second.
 pub fn make_and_write(path: &Path, bytes: u64, group: usize) -> Result<f64, Failure> {
     let failed = |error| Failure::file(path, error);
     let file = file(path, bytes)?;
@@ -68,7 +68,7 @@ pub fn make_and_write(path: &Path, bytes: u64, group: usize) -> Result<f64, Fail
     Ok(own)
 }
 
-/// The segments of a journal, in order.
+/// The segment files of a journal, in order.
 pub fn segments(dir: &Path) -> Result<Vec<(PathBuf, File)>, Failure> {
     let entries = std::fs::read_dir(dir).map_err(|error| Failure::file(dir, error))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -78,7 +78,7 @@ pub fn segments(dir: &Path) -> Result<Vec<(PathBuf, File)>, Failure> {
     paths.into_iter().map(open).collect()
 }
 
-/// Reads all files once and takes the checksum of what they have; megabytes a second.
+/// Reads all files once and takes the checksum of their bytes. Returns megabytes a second.
 pub fn read(files: &[(PathBuf, File)]) -> Result<f64, Failure> {
     let mut buffer = vec![0; 1 << 20];
     let (mut read, mut checksum) = (0, 0);

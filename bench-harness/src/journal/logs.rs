@@ -1,4 +1,4 @@
-//! Other logs on the same work: 128-byte messages, in groups that are durable before the next one is begun.
+//! Other logs with the work of the journal: 128-byte messages, in groups of which each is durable before the next one begins.
 
 use std::path::Path;
 use std::time::Instant;
@@ -6,17 +6,17 @@ use std::time::Instant;
 use serde::Serialize;
 use slipring::Level;
 
-use super::{MESSAGE, TICKS, median, refused, topic};
+use super::{MESSAGE, TICKS, median, topic};
 use crate::failure::Failure;
 
 /// Messages of a group.
 const GROUP: u64 = 4096;
 
-/// One log, measured in rounds.
+/// The figures of a log.
 #[derive(Debug, Serialize)]
 pub struct Log {
     name: &'static str,
-    /// Messages a second, a figure a round.
+    /// Messages a second, by rounds.
     messages: Vec<f64>,
 }
 
@@ -28,7 +28,7 @@ impl Log {
 
 type Write = fn(&Path, u64) -> Result<(), Failure>;
 
-/// Each in its turn, round by round.
+/// Measures all logs, one after the other in each round.
 pub fn measure(dir: &Path, messages: u64, rounds: u64) -> Result<Vec<Log>, Failure> {
     let messages = messages.next_multiple_of(GROUP);
     let logs: [(&str, Write); 4] = [
@@ -61,13 +61,13 @@ fn message(number: u64) -> [u8; MESSAGE] {
 fn frames(dir: &Path, messages: u64) -> Result<(), Failure> {
     use slipring::journal::{FrameBuilder, Options, open, storage::Disk};
     let disk = std::sync::Arc::new(Disk::new(dir));
-    let (mut writer, _) = open(disk, Options::default()).map_err(|error| refused(&error))?;
+    let (mut writer, _) = open(disk, Options::default()).map_err(Failure::refused)?;
     let mut frame = FrameBuilder::new();
     for number in 0..messages {
         frame.fixed(TICKS, number, None, &message(number));
         if (number + 1) % GROUP == 0 {
-            writer.append(&mut frame, number).map_err(|error| refused(&error))?;
-            writer.sync().map_err(|error| refused(&error))?;
+            writer.append(&mut frame, number).map_err(Failure::refused)?;
+            writer.sync().map_err(Failure::refused)?;
         }
     }
     Ok(())
@@ -88,14 +88,14 @@ fn okaywal(dir: &Path, messages: u64) -> Result<(), Failure> {
 
 fn fjall(dir: &Path, messages: u64) -> Result<(), Failure> {
     use fjall::{Config, PartitionCreateOptions, PersistMode};
-    let keyspace = Config::new(dir).open().map_err(|error| refused(&error))?;
-    let ticks = keyspace.open_partition("ticks", PartitionCreateOptions::default()).map_err(|error| refused(&error))?;
+    let keyspace = Config::new(dir).open().map_err(Failure::refused)?;
+    let ticks = keyspace.open_partition("ticks", PartitionCreateOptions::default()).map_err(Failure::refused)?;
     for group in 0..messages / GROUP {
         let mut batch = keyspace.batch().durability(Some(PersistMode::SyncData));
         for number in group * GROUP..(group + 1) * GROUP {
             batch.insert(&ticks, number.to_be_bytes(), message(number));
         }
-        batch.commit().map_err(|error| refused(&error))?;
+        batch.commit().map_err(Failure::refused)?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! `journal`: the journal, and topics on it, against a bare loop that does the same to the same disk, in turn.
+//! `journal`: the journal and durable topics, each in turn with a bare loop that writes or reads as many bytes on the same
+//! disk.
 
 mod bare;
 #[cfg(feature = "logs")]
@@ -7,35 +8,65 @@ mod publish;
 mod topic;
 
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde::Serialize;
 use slipring::Level;
 use slipring::journal::storage::Disk;
 use slipring::journal::{FrameBuilder, Options, PartitionId, Start, Visible, inspect, open};
 
-use crate::cli::{Format, JournalArgs};
+use crate::cli::{Format, OutputArgs};
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::output::Output;
 
+/// Options of `journal`.
+#[derive(Debug, Args)]
+pub struct JournalArgs {
+    /// Where the files are made: the disk that is measured
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+    /// MiB that each round writes
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub megabytes: u64,
+    /// Messages in a frame and in a sync
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub group: u64,
+    /// How often each is measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: u64,
+    /// Leave out what is measured in bytes a second
+    #[arg(long)]
+    pub no_throughput: bool,
+    /// Messages a second while the time of each publish is taken; 0 leaves that out
+    #[arg(long, default_value_t = 500_000)]
+    pub rate: u64,
+    /// GiB of an engine whose opening is timed; 0 leaves that out
+    #[arg(long, default_value_t = 0)]
+    pub open_gib: u64,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 const TICKS: PartitionId = PartitionId { topic: 1, partition: 0 };
 const MESSAGE: usize = 128;
 
-/// One kind of work, measured in rounds.
+/// The figures of one kind of work.
 #[derive(Debug, Serialize)]
 struct Row {
     work: &'static str,
-    /// Megabytes a second, a figure a round.
+    /// Megabytes a second, by rounds.
     journal: Vec<f64>,
     bare: Vec<f64>,
-    /// The median of the rounds' ratios.
+    /// The median over the rounds of the journal's rate by the bare loop's.
     ratio: f64,
-    /// Messages a second, where they were counted.
+    /// Messages a second, by rounds; empty if they were not counted.
     messages: Vec<f64>,
-    /// Bytes that one sync covered, where they were counted.
+    /// Bytes of one sync, by rounds; empty if they were not counted.
     group: Vec<f64>,
 }
 
@@ -44,29 +75,29 @@ struct JournalDocument {
     version: u32,
     command: String,
     environment: Environment,
-    /// Messages of 128 bytes in one frame, and in one sync, where frames are written without a topic.
+    /// Messages of 128 bytes in each frame and each sync, where frames are written without a topic.
     group: u64,
     bytes: u64,
     rows: Vec<Row>,
-    /// Milliseconds to open a journal of `segments` after it was closed.
+    /// The opening of a journal of many segments; `None` if it was not measured.
     segments: usize,
     open_ms: Vec<f64>,
     large: Option<Large>,
-    /// Messages a second that were published while times were taken.
+    /// Messages a second while the time of each publish was measured.
     rate: u64,
     publish: Vec<publish::Round>,
-    /// Rounds in which a ring was full, and that were taken again.
+    /// Count of the rounds that were repeated because a ring was full.
     full: u64,
     #[cfg(feature = "logs")]
     logs: Vec<logs::Log>,
 }
 
-/// Opening a large engine after a good end, in milliseconds.
+/// Milliseconds to open a large engine after an orderly end.
 #[derive(Debug, Serialize)]
 struct Large {
     bytes: u64,
     segments: usize,
-    /// With the files' pages in memory.
+    /// With the files in the page cache.
     warm_ms: Vec<f64>,
     cold_ms: Vec<f64>,
 }
@@ -106,10 +137,6 @@ impl Row {
     }
 }
 
-fn refused(error: &dyn std::fmt::Display) -> Failure {
-    Failure::usage(format!("the journal refused: {error}"))
-}
-
 fn rate(bytes: u64, since: Instant) -> f64 {
     bytes as f64 / 1e6 / since.elapsed().as_secs_f64()
 }
@@ -118,12 +145,12 @@ fn rate(bytes: u64, since: Instant) -> f64 {
 ///
 /// # Errors
 ///
-/// [`Failure`]: the journal or the disk refused.
+/// [`Failure`]: the journal or the disk refused a call.
 pub fn command(arguments: &JournalArgs) -> Result<(), Failure> {
     let folder = arguments.dir.join(format!("slipring-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| Failure::file(&folder, error))?;
     let measured = measure(arguments, &folder);
-    // What was measured matters more than what is left.
+    // An error here must not hide the figures.
     let _ = std::fs::remove_dir_all(&folder);
     let document = measured?;
     let mut output = Output::new(&arguments.output, "journal");
@@ -145,7 +172,7 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
     if !arguments.no_throughput {
         let [mut topic_synced, mut topic_written] = [Row::new("topic, fsynced"), Row::new("topic, written")];
         let [mut synced, mut unsynced] = [Row::new("frames, fsynced"), Row::new("frames, written")];
-        // What the bare loop itself reaches when it makes its messages and takes their checksum: no journal goes beyond.
+        // The rate of the bare loop if it makes its messages and takes their checksum: no journal can be faster.
         let mut made = Row::new("bare, made and summed");
         let mut topic_replay = Row::new("topic, replay");
         let [mut scan, mut catch_up] = [Row::new("recovery scan"), Row::new("catch-up reading")];
@@ -157,7 +184,7 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
             topic_replay.journal.push(topic::replay(&journal, bytes / MESSAGE as u64)?);
             for (row, sync) in [(&mut synced, true), (&mut unsynced, false)] {
                 let _ = std::fs::remove_dir_all(&journal);
-                // Which goes first changes from round to round.
+                // Each round begins with another one.
                 let each = group_bytes(arguments.group);
                 let bare = || bare::write(&bare, bytes, each, sync);
                 let before = if round % 2 == 1 { Some(bare()?) } else { None };
@@ -167,7 +194,7 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
             let each = group_bytes(arguments.group);
             made.journal.push(bare::make_and_write(&bare, bytes, each)?);
             made.bare.push(bare::write(&bare, bytes, each, false)?);
-            // The journal that is there was left by a writer that did not close it: all of it is read, from the page cache.
+            // The writer did not close this journal, so that an opening reads all of it, from the page cache.
             let files = bare::segments(&journal)?;
             bare::read(&files)?;
             scan.journal.push(recover(&journal)?);
@@ -175,13 +202,13 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
             catch_up.journal.push(replay(&journal)?);
             catch_up.bare.push(bare::read(&files)?);
             let disk = Arc::new(Disk::new(&journal));
-            let (writer, _) = open(disk.clone(), Options::default()).map_err(|error| refused(&error))?;
-            writer.close(1).map_err(|error| refused(&error))?;
+            let (writer, _) = open(disk.clone(), Options::default()).map_err(Failure::refused)?;
+            writer.close(1).map_err(Failure::refused)?;
             let begun = Instant::now();
-            let (writer, recovered) = open(disk, Options::default()).map_err(|error| refused(&error))?;
+            let (writer, recovered) = open(disk, Options::default()).map_err(Failure::refused)?;
             open_ms.push(begun.elapsed().as_secs_f64() * 1e3);
             segments = recovered.segments;
-            writer.close(2).map_err(|error| refused(&error))?;
+            writer.close(2).map_err(Failure::refused)?;
         }
         rows =
             [topic_synced, topic_written, synced, unsynced, made, scan, catch_up, topic_replay].map(Row::finish).into();
@@ -194,7 +221,7 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
             left -= 1;
             match publish::round(folder, arguments.rate, Duration::from_secs(3), left.is_multiple_of(2)) {
                 Ok(round) => publish.push(round),
-                // The disk stood still for longer than the ring lasts: another measurement. Taken again, and counted.
+                // The disk stopped until the ring was full, which is another measurement: the round is repeated and counted.
                 Err(Failure::Invalid(_)) if left > 0 => full += 1,
                 Err(failure) => return Err(failure),
             }
@@ -227,7 +254,7 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
     })
 }
 
-/// A topic, and a loop that writes as many bytes in groups as large as the topic's were on average.
+/// Measures a topic, and a loop that writes as many bytes in groups of the topic's average size.
 fn through_a_topic(row: &mut Row, journal: &Path, bare: &Path, bytes: u64, level: Level) -> Result<(), Failure> {
     let _ = std::fs::remove_dir_all(journal);
     let sync = level == Level::Durable;
@@ -242,14 +269,14 @@ fn through_a_topic(row: &mut Row, journal: &Path, bare: &Path, bytes: u64, level
     Ok(())
 }
 
-/// Bytes of a frame of so many messages: heads of frame, entry and each message, up to a multiple of 64.
+/// Bytes of a frame of `messages`: the headers of frame, entry and each message, up to a multiple of 64.
 fn group_bytes(group: u64) -> usize {
     (64 + 32 + group as usize * (4 + MESSAGE)).next_multiple_of(64)
 }
 
-/// Writes frames; megabytes a second.
+/// Writes frames. Returns megabytes a second.
 fn write(dir: &Path, bytes: u64, group: u64, sync: bool) -> Result<f64, Failure> {
-    let (mut writer, _) = open(Arc::new(Disk::new(dir)), Options::default()).map_err(|error| refused(&error))?;
+    let (mut writer, _) = open(Arc::new(Disk::new(dir)), Options::default()).map_err(Failure::refused)?;
     let each = group_bytes(group);
     let mut frame = FrameBuilder::new();
     let mut message = [7; MESSAGE];
@@ -262,33 +289,33 @@ fn write(dir: &Path, bytes: u64, group: u64, sync: bool) -> Result<f64, Failure>
             frame.record(TICKS, offset, None, &message);
             offset += 1;
         }
-        writer.append(&mut frame, offset).map_err(|error| refused(&error))?;
+        writer.append(&mut frame, offset).map_err(Failure::refused)?;
         if sync {
-            writer.sync().map_err(|error| refused(&error))?;
+            writer.sync().map_err(Failure::refused)?;
         }
     }
     let own = rate(turns * each as u64, begun);
-    writer.sync().map_err(|error| refused(&error))?;
+    writer.sync().map_err(Failure::refused)?;
     Ok(own)
 }
 
-/// What an opening does with a journal of which it believes nothing.
+/// Reads and checks the whole journal, as an opening does that cannot rely on an index. Returns megabytes a second.
 fn recover(dir: &Path) -> Result<f64, Failure> {
     let begun = Instant::now();
-    let survey = inspect(Arc::new(Disk::new(dir)), true).map_err(|error| refused(&error))?;
+    let survey = inspect(Arc::new(Disk::new(dir)), true).map_err(Failure::refused)?;
     Ok(rate(survey.scanned(), begun))
 }
 
 fn replay(dir: &Path) -> Result<f64, Failure> {
     let disk = Disk::new(dir);
-    let survey = inspect(Arc::new(disk.clone()), false).map_err(|error| refused(&error))?;
+    let survey = inspect(Arc::new(disk.clone()), false).map_err(Failure::refused)?;
     let journal = survey.journal(Arc::new(disk));
-    let mut reader = journal.reader(TICKS, Start::Earliest, Visible::Durable).map_err(|error| refused(&error))?;
+    let mut reader = journal.reader(TICKS, Start::Earliest, Visible::Durable).map_err(Failure::refused)?;
     let begun = Instant::now();
     let (mut next, mut sum) = (0, 0_u64);
-    while let Some(record) = reader.next().map_err(|error| refused(&error))? {
+    while let Some(record) = reader.next().map_err(Failure::refused)? {
         if record.offset != next {
-            return Err(refused(&format!("offset {} came after {next}", record.offset)));
+            return Err(Failure::refused(format!("offset {} came after {next}", record.offset)));
         }
         next += 1;
         sum = sum.wrapping_add(u64::from(record.bytes[0]));

@@ -1,5 +1,5 @@
-//! What a durable topic costs its producer: the time of each publish, at a steady rate, against a topic in memory whose
-//! only reader does to the same disk what the journal does.
+//! The time of each publish to a durable topic, at a steady rate, compared with a topic in memory whose only reader gives the
+//! disk the work that the journal gives it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 use slipring::{Producer, producer::Single};
+use slipring_ring::pin;
 
 use super::topic::{CAPACITY, Tick, engine, in_memory, ticks};
-use super::{MESSAGE, bare, refused};
+use super::{MESSAGE, bare};
 use crate::clock::Clock;
 use crate::failure::Failure;
-use crate::pin;
 
-/// How large segments are here: small, so that many are begun.
+/// Bytes of a segment: small, so that many begin.
 const SEGMENT: u64 = 16 << 20;
 
-/// What belongs to the beginning of a segment: so long before and after.
+/// A publish belongs to the beginning of a segment within this time before and after it.
 const AROUND: Duration = Duration::from_millis(2);
 
-/// How long publishing took, in nanoseconds.
+/// Percentiles of the publishing times, in nanoseconds.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Times {
     pub p50: u64,
@@ -33,7 +33,7 @@ pub struct Times {
     pub messages: usize,
 }
 
-/// Both topics, and the durable one around the beginnings of segments.
+/// The times of both topics, and of the durable one around the beginnings of segments.
 #[derive(Clone, Debug, Serialize)]
 pub struct Round {
     pub memory: Times,
@@ -55,7 +55,7 @@ impl Times {
     }
 }
 
-/// A schedule, and what became of it: when the first was due, and how late each was done, in ticks.
+/// A schedule that was played: when the first publish was due, and how late each one was done, in ticks of the clock.
 struct Run {
     begun: u64,
     late: Vec<u32>,
@@ -69,7 +69,7 @@ fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, coun
         while clock.now() < due {
             std::hint::spin_loop();
         }
-        // A full ring would be another measurement.
+        // A publish that waits for room would be another measurement.
         let number = number as u64;
         let published = producer.try_publish(|tick| *tick = [number; MESSAGE / 8]);
         published.map_err(|error| Failure::Invalid(error.to_string()))?;
@@ -78,16 +78,16 @@ fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, coun
     Ok(Run { begun, late })
 }
 
-/// One round of both. The producer has a core for itself, all else is on the other one.
+/// One round of both topics. The producer has a core of its own, all other threads share the other core.
 pub fn round(dir: &Path, rate: u64, length: Duration, first: bool) -> Result<Round, Failure> {
-    let cores = pin::allowed();
+    let cores = pin::allowed_cores();
     let [producers, others, ..] = cores[..] else {
         return Err(Failure::usage("publish needs two cores: one for the producer alone"));
     };
     let measured = std::thread::scope(|scope| {
         let measure = scope.spawn(|| {
-            // What is started here stays on this core.
-            pin::pin_to(others).map_err(|error| Failure::usage(error.to_string()))?;
+            // Threads that start here inherit the core.
+            pin::pin_current(others).map_err(|error| Failure::usage(error.to_string()))?;
             let count = (rate as f64 * length.as_secs_f64()) as usize;
             let (mut memory, mut durable) = (None, None);
             for turn in [first, !first] {
@@ -114,7 +114,7 @@ fn on_core(
     count: usize,
 ) -> impl FnOnce() -> Result<(Clock, Run), Failure> {
     move || {
-        pin::pin_to(core).map_err(|error| Failure::usage(error.to_string()))?;
+        pin::pin_current(core).map_err(|error| Failure::usage(error.to_string()))?;
         let clock = Clock::new();
         let step = clock.ticks(1e9 / rate as f64);
         publish(&mut producer, &clock, step, count).map(|run| (clock, run))
@@ -130,8 +130,8 @@ fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, u
     let _ = std::fs::remove_dir_all(&folder);
     let engine = engine(&folder, true, SEGMENT)?;
     let topic = ticks(&engine)?;
-    let journal = engine.journal().ok_or_else(|| refused(&"there is no journal"))?;
-    let producer = topic.producer().create().map_err(|error| refused(&error))?;
+    let journal = engine.journal().ok_or_else(|| Failure::refused("there is no journal"))?;
+    let producer = topic.producer().create().map_err(Failure::refused)?;
     let is_over = AtomicBool::new(false);
     let (run, rolls) = std::thread::scope(|scope| {
         let publishing = scope.spawn(on_core(core, producer, rate, count));
@@ -166,15 +166,14 @@ fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, u
     Ok((nanos(late), rolls.len(), nanos(at_rolls)))
 }
 
-/// The reader copies, takes the checksum, writes, and hands syncs to another thread, one in flight: all that a journal
-/// does to a disk.
+/// The reader copies, takes the checksum, writes, and has another thread sync, one sync at a time: the work of a journal.
 fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Failure> {
     let path = dir.join("memory");
     let bytes = (count * MESSAGE) as u64 + (1 << 20);
     let file = bare::file(&path, bytes)?;
     let (engine, topic) = in_memory()?;
-    let mut reader = topic.subscribe("disk").limit(CAPACITY / 8).poll().map_err(|error| refused(&error))?;
-    let producer = topic.producer().create().map_err(|error| refused(&error))?;
+    let mut reader = topic.subscribe("disk").limit(CAPACITY / 8).poll().map_err(Failure::refused)?;
+    let producer = topic.producer().create().map_err(Failure::refused)?;
     let is_over = AtomicBool::new(false);
     let run = std::thread::scope(|scope| {
         let publishing = scope.spawn(on_core(core, producer, rate, count));
@@ -194,7 +193,7 @@ fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Fa
                 let mut left = count;
                 while left > 0 {
                     let ended = is_over.load(Ordering::Acquire);
-                    let batch = reader.poll(Duration::from_millis(100)).map_err(|error| refused(&error))?;
+                    let batch = reader.poll(Duration::from_millis(100)).map_err(Failure::refused)?;
                     let Some(mut batch) = batch.filter(|batch| !(ended && batch.is_empty())) else { break };
                     if batch.is_empty() {
                         continue;

@@ -1,4 +1,4 @@
-//! The journal as users have it: behind a durable topic, with one producer.
+//! A durable topic with one producer: the journal as programs use it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,59 +7,59 @@ use std::time::{Duration, Instant};
 use slipring::journal::Options;
 use slipring::{Engine, Level, Topic, journal::Pace, producer::Single, subscriber::StartAt};
 
-use super::{MESSAGE, rate, refused};
+use super::{MESSAGE, rate};
 use crate::failure::Failure;
 
-/// 128 bytes, plain data.
+/// An event of 128 bytes of plain data.
 pub type Tick = [u64; MESSAGE / 8];
 
-/// Slots of the ring: so many messages may be in flight.
+/// Slots of the ring.
 pub const CAPACITY: usize = 65_536;
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// What was written through a topic.
+/// The figures of writing through a topic.
 #[derive(Clone, Copy, Debug)]
 pub struct Written {
-    /// Megabytes a second, as they stand in the files.
+    /// Megabytes of the files a second.
     pub rate: f64,
     /// Messages a second.
     pub messages: f64,
     /// Bytes in the files.
     pub bytes: u64,
-    /// Bytes that one sync covered, on average.
+    /// Average bytes of a sync.
     pub group: usize,
 }
 
-/// An engine that syncs, or writes only.
+/// An engine that syncs its journal, or only writes it.
 pub fn engine(dir: &Path, sync: bool, segment: u64) -> Result<Engine, Failure> {
     let mut pace = Pace::default();
     pace.sync = sync;
     let options = Options { segment_size: segment, ..Options::default() };
     let engine = Engine::builder().journal(dir).journal_options(options).journal_pace(pace).build();
-    engine.map_err(|error| refused(&error))
+    engine.map_err(Failure::refused)
 }
 
 /// The topic of the measurements.
 pub fn ticks(engine: &Engine) -> Result<Topic<Tick, Single>, Failure> {
     let topic = engine.topic::<Tick>("ticks").single_producer().capacity(CAPACITY).durable().create();
-    topic.map_err(|error| refused(&error))
+    topic.map_err(Failure::refused)
 }
 
-/// Publishes `messages` one by one as fast as the ring takes them, and waits until the last one has reached `level`.
+/// Publishes `messages` one by one as fast as the ring accepts them, and waits until the last one has reached `level`.
 pub fn write(dir: &Path, messages: u64, level: Level) -> Result<Written, Failure> {
     let engine = engine(dir, level == Level::Durable, Options::default().segment_size)?;
     let topic = ticks(&engine)?;
-    let mut producer = topic.producer().create().map_err(|error| refused(&error))?;
-    let journal = engine.journal().ok_or_else(|| refused(&"there is no journal"))?;
+    let mut producer = topic.producer().create().map_err(Failure::refused)?;
+    let journal = engine.journal().ok_or_else(|| Failure::refused("there is no journal"))?;
     let (from, syncs) = (journal.written(), journal.syncs().count);
     let begun = Instant::now();
     let mut last = None;
     for number in 0..messages {
-        last = Some(producer.publish(|tick| *tick = [number; MESSAGE / 8]).map_err(|error| refused(&error))?);
+        last = Some(producer.publish(|tick| *tick = [number; MESSAGE / 8]).map_err(Failure::refused)?);
     }
-    let last = last.ok_or_else(|| refused(&"nothing was published"))?;
-    last.wait(level).map_err(|error| refused(&error))?;
+    let last = last.ok_or_else(|| Failure::refused("nothing was published"))?;
+    last.wait(level).map_err(Failure::refused)?;
     let took = begun.elapsed();
     let bytes = journal.written() - from;
     let syncs = (journal.syncs().count - syncs).max(1);
@@ -74,11 +74,11 @@ pub fn write(dir: &Path, messages: u64, level: Level) -> Result<Written, Failure
     Ok(written)
 }
 
-/// Reads all of the topic from the journal; megabytes of messages a second.
+/// Reads the whole topic from the journal. Returns megabytes of messages a second.
 pub fn replay(dir: &Path, messages: u64) -> Result<f64, Failure> {
     let engine = engine(dir, true, Options::default().segment_size)?;
     let topic = ticks(&engine)?;
-    let mut replay = topic.replay("all").start(StartAt::Earliest).open().map_err(|error| refused(&error))?;
+    let mut replay = topic.replay("all").start(StartAt::Earliest).open().map_err(Failure::refused)?;
     let (mut next, mut wrong) = (0, 0_u64);
     let begun = Instant::now();
     while next < messages {
@@ -96,17 +96,17 @@ pub fn replay(dir: &Path, messages: u64) -> Result<f64, Failure> {
     Ok(own)
 }
 
-/// Milliseconds to open an engine with `bytes` in segments of the usual size after a clean end: with its pages in
-/// memory, and without. With the number of segments.
+/// Opens an engine with `bytes` in segments of the default size after an orderly end. Returns the milliseconds with the files
+/// in the page cache and without, and the count of segments.
 pub fn open_large(dir: &Path, bytes: u64) -> Result<(usize, Vec<f64>, Vec<f64>), Failure> {
     let engine_of = || engine(dir, false, Options::default().segment_size);
     let first = engine_of()?;
     {
         let topic = ticks(&first)?;
-        let mut producer = topic.producer().create().map_err(|error| refused(&error))?;
-        let journal = first.journal().ok_or_else(|| refused(&"there is no journal"))?;
+        let mut producer = topic.producer().create().map_err(Failure::refused)?;
+        let journal = first.journal().ok_or_else(|| Failure::refused("there is no journal"))?;
         while journal.written() < bytes {
-            producer.publish_batch(4096, |index, tick| tick[0] = index as u64).map_err(|error| refused(&error))?;
+            producer.publish_batch(4096, |index, tick| tick[0] = index as u64).map_err(Failure::refused)?;
         }
     }
     ended(&first)?;
@@ -132,7 +132,7 @@ fn ended(engine: &Engine) -> Result<(), Failure> {
     if report.journal == Some(Ok(())) { Ok(()) } else { Err(Failure::Invalid(report.to_string())) }
 }
 
-/// Has the system forget what it holds of these files.
+/// Has the system drop these files from its page cache.
 fn forget_pages(dir: &Path) -> Result<(), Failure> {
     for entry in std::fs::read_dir(dir).map_err(|error| Failure::file(dir, error))?.flatten() {
         let file = std::fs::File::open(entry.path()).map_err(|error| Failure::file(&entry.path(), error))?;
@@ -143,9 +143,9 @@ fn forget_pages(dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A topic without a journal, for what durability costs.
+/// A topic without a journal, to compare with.
 pub fn in_memory() -> Result<(Engine, Arc<Topic<Tick, Single>>), Failure> {
-    let engine = Engine::builder().build().map_err(|error| refused(&error))?;
+    let engine = Engine::builder().build().map_err(Failure::refused)?;
     let topic = engine.topic::<Tick>("ticks").single_producer().capacity(CAPACITY).create();
-    Ok((engine, Arc::new(topic.map_err(|error| refused(&error))?)))
+    Ok((engine, Arc::new(topic.map_err(Failure::refused)?)))
 }

@@ -1,5 +1,4 @@
-//! The files of the HdrHistogram family: `.hgrm` percentile distributions and `.hlog` interval
-//! logs, as its other tools read them.
+//! The files of HdrHistogram's tools: `.hgrm` percentile distributions and `.hlog` interval logs.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -8,10 +7,10 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
-/// Ticks to each halving of what is left above a percentile.
+/// Lines for each halving of the part above a percentile.
 const TICKS_PER_HALF: u32 = 5;
 
-/// A percentile distribution, values in microseconds.
+/// The text of a percentile distribution, with values in microseconds.
 pub fn hgrm(histogram: &Histogram<u64>) -> String {
     const UNIT: f64 = 1e3;
     let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
@@ -33,17 +32,17 @@ pub fn hgrm(histogram: &Histogram<u64>) -> String {
         histogram.max() as f64 / UNIT,
         histogram.len(),
         histogram.buckets(),
-        // Two to the power that holds twice three significant digits.
+        // The power of two that holds three significant digits twice.
         2_048
     );
     text
 }
 
-/// An interval log of histograms that follow one another from `began` on; maxima in milliseconds.
+/// The text of an interval log of successive histograms, the first of which begins at `began`; maxima are in milliseconds.
 ///
 /// # Errors
 ///
-/// What the writer said.
+/// The error of the log's writer, in words.
 pub fn hlog(
     intervals: &[&Histogram<u64>],
     length: Duration,

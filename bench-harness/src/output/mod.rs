@@ -1,4 +1,4 @@
-//! Files: where they go and how they are written.
+//! The files of a result.
 
 pub mod histogram_files;
 pub mod page;
@@ -11,19 +11,19 @@ use crate::cli::{Format, OutputArgs};
 use crate::failure::Failure;
 use slipring::text;
 
-/// The directory of a command's results, made when the first file is written.
+/// The directory of a command's results, which is created with the first file.
 pub struct Output {
     directory: PathBuf,
     formats: Vec<Format>,
     written: Vec<PathBuf>,
 }
 
-/// Where results go unless told. In a cargo project they belong with the other products of a build.
+/// The default directory of results: in a cargo project it is in the build's directory.
 fn base() -> &'static Path {
     Path::new(if Path::new("target").is_dir() { "target/bench-harness" } else { "bench-results" })
 }
 
-/// Makes the directory of the results, and a file in it that goes again.
+/// Creates the directory of the results, and a file in it, which is removed.
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ impl Output {
         Self { directory, formats: arguments.format.clone(), written: Vec::new() }
     }
 
-    /// Whether a format was asked for.
+    /// True if the user has asked for this format.
     pub fn wants(&self, format: Format) -> bool {
         self.formats.contains(&format)
     }
@@ -72,7 +72,7 @@ impl Output {
         self.write(name, &(text + "\n"))
     }
 
-    /// Says what was written.
+    /// Prints the names of the files that were written.
     pub fn announce(&self) {
         for path in &self.written {
             println!("wrote {}", path.display());
@@ -80,7 +80,7 @@ impl Output {
     }
 }
 
-/// Makes every text of a document one that a terminal shows and does not obey: another machine may have written it.
+/// Replaces control characters in all texts of a document, which may come from another machine.
 fn show_plainly(document: &mut serde_json::Value) {
     match document {
         serde_json::Value::String(shown) => *shown = text::line(&shown).to_string(),

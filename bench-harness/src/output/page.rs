@@ -1,11 +1,11 @@
-//! One self-contained HTML page: no script, nothing fetched.
+//! An HTML page in one file, without scripts and without links to other files.
 
 use std::fmt::Write as _;
 
 use super::plot::{STYLE, escape};
 use crate::environment::Environment;
 
-/// A page that grows from top to bottom.
+/// A page; each call adds to its end.
 pub struct Page {
     body: String,
     title: String,
@@ -26,29 +26,29 @@ table.facts td{white-space:normal;text-align:left}table.facts td:first-child{col
 ";
 
 impl Page {
-    /// A page with that title and a line under it.
+    /// A page with this title and a line under it.
     pub fn new(title: &str, lead: &str) -> Self {
         let body = format!("<h1>{}</h1><p class=\"soft\">{}</p>", escape(title), escape(lead));
         Self { body, title: title.to_owned() }
     }
 
-    /// A heading.
+    /// Adds a heading.
     pub fn heading(&mut self, text: &str) {
         let _ = write!(self.body, "<h2>{}</h2>", escape(text));
     }
 
-    /// A paragraph of plain text.
+    /// Adds a paragraph of plain text.
     pub fn text(&mut self, text: &str) {
         let _ = write!(self.body, "<p>{}</p>", escape(text));
     }
 
-    /// A verdict that is seen from afar.
+    /// Adds a verdict in colour, with its reason.
     pub fn badge(&mut self, good: bool, word: &str, reason: &str) {
         let class = if good { "good" } else { "bad" };
         let _ = write!(self.body, "<p><span class=\"badge {class}\">{}</span> {}</p>", escape(word), escape(reason));
     }
 
-    /// The verdict on what was measured in this environment. Nothing that a debug build measured is good.
+    /// Adds the verdict on the figures of this environment, which is never good for a debug build.
     pub fn verdict(&mut self, environment: &Environment, valid: bool, word: &str, reason: &str) {
         if valid && environment.profile == "debug" {
             self.badge(false, &format!("{word}, DEBUG BUILD"), "these figures mean nothing; build with --release");
@@ -57,12 +57,12 @@ impl Page {
         }
     }
 
-    /// A chart.
+    /// Adds a chart, given as SVG.
     pub fn figure(&mut self, svg: &str) {
         let _ = write!(self.body, "<figure>{svg}</figure>");
     }
 
-    /// A table. Each row has a class and its cells, which are HTML.
+    /// Adds a table. Each row has a class of the stylesheet and its cells, which are HTML.
     pub fn table(&mut self, head: &[String], rows: &[(String, Vec<String>)]) {
         self.body.push_str("<div class=\"scroll\"><table><tr>");
         for cell in head {
@@ -79,7 +79,7 @@ impl Page {
         self.body.push_str("</table></div>");
     }
 
-    /// Machine and command: what a figure is worth nothing without.
+    /// Adds the machine and the command of the measurement.
     pub fn origin(&mut self, environment: &Environment, command: &str) {
         self.heading("Where this was measured");
         let _ = write!(self.body, "<p><code>{}</code></p>", escape(command));
@@ -93,7 +93,7 @@ impl Page {
         }
     }
 
-    /// The whole page.
+    /// The HTML of the page.
     pub fn finish(self) -> String {
         format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{}</title><style>{LOOK}{STYLE}</style></head><body><main>{}</main></body></html>\n",

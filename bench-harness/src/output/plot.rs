@@ -1,9 +1,9 @@
-//! Charts as SVG text. Written out here rather than by a plotting library, so that one stylesheet
-//! serves page and file, light and dark, and every mark can carry a tooltip.
+//! Charts as SVG text. This module writes it without a plotting library, so that one stylesheet serves page and file, light and
+//! dark, and every mark can have a tooltip.
 
 use std::fmt::Write as _;
 
-/// The stylesheet of charts; a page includes it once, a file of its own carries it along.
+/// The stylesheet of charts; a page includes it once, a separate SVG file has a copy.
 pub const STYLE: &str = "
 svg.chart{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;color:#1b2733;background:#fff}
 .chart text{fill:#1b2733}.chart .soft{fill:#5b6b7b}.chart .title{font-size:15px;font-weight:600}
@@ -22,29 +22,29 @@ svg.chart{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;color:#1b2733;
 .rival{--c:#71808f}.floor{--c:#39444f}}
 ";
 
-/// How an axis counts.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Evenly.
+    /// Linear.
     Linear,
-    /// By powers of ten.
+    /// Logarithmic, to the base of ten.
     Log,
 }
 
-/// One axis.
+/// An axis.
 pub struct Axis {
-    /// What it counts.
+    /// Its label.
     pub label: String,
-    /// How it counts.
+    /// Its scale.
     pub scale: Scale,
-    /// Its ends.
+    /// The lowest and the highest value.
     pub range: (f64, f64),
-    /// Where it is labelled.
+    /// The values with a label, and the labels.
     pub ticks: Vec<(f64, String)>,
 }
 
 impl Axis {
-    /// An axis over `values` with ticks written by `show`.
+    /// An axis over `values`, with labels from `show`.
     pub fn over(label: &str, scale: Scale, values: impl Iterator<Item = f64>, show: impl Fn(f64) -> String) -> Self {
         let (mut low, mut high) = values
             .filter(|value| value.is_finite())
@@ -68,7 +68,7 @@ impl Axis {
                 let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
                 let all: Vec<f64> =
                     (first..=last).flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power))).collect();
-                // The nearest ticks outside the values become the ends.
+                // The ends are the nearest ticks outside of the values.
                 low = all.iter().copied().rfind(|tick| *tick <= low * 1.0001).unwrap_or(low);
                 high = all.iter().copied().find(|tick| *tick >= high * 0.9999).unwrap_or(high);
                 if high <= low {
@@ -106,13 +106,13 @@ pub enum Mark {
     Dashed,
     /// Dots.
     Dots,
-    /// A filled step.
+    /// Filled steps.
     Area,
 }
 
-/// One series.
+/// A series of points.
 pub struct Series {
-    /// Its name in the legend.
+    /// Its name in the legend; empty for none.
     pub name: String,
     /// Its colour, 0 to 5.
     pub colour: usize,
@@ -124,7 +124,7 @@ pub struct Series {
 
 /// A chart of series over two axes.
 pub struct Chart {
-    /// What it shows.
+    /// The title.
     pub title: String,
     /// A line under the title.
     pub note: String,
@@ -134,11 +134,11 @@ pub struct Chart {
     pub x: Axis,
     /// The left axis.
     pub y: Axis,
-    /// What is drawn.
+    /// The series.
     pub series: Vec<Series>,
 }
 
-/// The width of every chart.
+/// The width of every chart in pixels.
 pub const WIDTH: f64 = 920.0;
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = 44.0;
@@ -259,17 +259,17 @@ impl Chart {
     }
 }
 
-/// One bar with its lowest and highest round.
+/// A bar with a whisker from its lowest to its highest value.
 pub struct Bar {
-    /// Who.
+    /// Its name.
     pub name: String,
-    /// `ours`, `rival` or `floor`.
+    /// The class of the stylesheet: `ours`, `rival` or `floor`.
     pub class: &'static str,
-    /// The middle.
+    /// The length of the bar.
     pub value: f64,
-    /// Lowest and highest.
+    /// The ends of the whisker.
     pub ends: (f64, f64),
-    /// What stands behind the bar.
+    /// The text behind the bar.
     pub label: String,
 }
 
@@ -285,7 +285,7 @@ const BAR: f64 = 21.0;
 const NAME: f64 = 122.0;
 const GAP: f64 = 28.0;
 
-/// Panels of horizontal bars, two beside each other. Every panel has a scale of its own.
+/// The SVG of panels of horizontal bars, two beside each other. Each panel has its own scale.
 pub fn bars(title: &str, note: &str, panels: &[Panel]) -> String {
     let columns = if panels.len() == 1 { 1 } else { 2 };
     let panel_width = (WIDTH - 40.0 - GAP * (columns as f64 - 1.0)) / columns as f64;
@@ -350,7 +350,7 @@ fn heading(svg: &mut String, title: &str, note: &str) {
     );
 }
 
-/// A chart as a file of its own: with its stylesheet inside.
+/// A chart as a separate file, with the stylesheet inside.
 pub fn standalone(svg: &str) -> String {
     match svg.find('>') {
         Some(end) => {
@@ -360,7 +360,7 @@ pub fn standalone(svg: &str) -> String {
     }
 }
 
-/// Text for XML and HTML.
+/// Escapes a text for XML and HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,8 +1,8 @@
-//! The channels: crossbeam-channel, kanal, flume, std. None of them publishes a batch at once.
+//! The channels as contenders: crossbeam-channel, kanal, flume, std. None of them can publish a batch at once.
 
 use super::link::{Link, NoFigure, Receiver, Sender};
-use super::payload::Payload;
 use super::waiting::{WaitClass, Waiting};
+use crate::payload::Payload;
 
 macro_rules! channel {
     ($(#[$doc:meta])* $name:ident, $sender:ty, $receiver:ty, $open:expr, $full:pat => $back:expr, $empty:pat) => {
@@ -14,7 +14,7 @@ macro_rules! channel {
             fn send<W: Waiting>(&mut self, value: u64) {
                 let mut message = Payload::new(value);
                 if W::NATIVE {
-                    // The receiver outlives the sender by the driver's construction.
+                    // The driver keeps the receiver for longer than the sender.
                     let _ = <$sender>::send(self, message);
                     return;
                 }

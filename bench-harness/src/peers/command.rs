@@ -1,22 +1,119 @@
-//! From the command line to a plan, and back out with the results.
+//! The command `peers`: its options, and the plan that they make.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
+
+use super::WaitClass;
 use super::contender::{GROUPS, WORDS};
 use super::plan::Plan;
 use super::{java, render};
-use crate::cli::{Mode, PEERS, PeersArgs};
+use crate::cli::OutputArgs;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::pin::PinPlan;
 use crate::progress::Progress;
-use crate::scenario::Scenario;
+use crate::quantity;
+use crate::scenario::{Scenario, scenario_of};
+
+/// Options of `peers`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Measure our rings, their rivals and the floor in turn.\n\n\
+    Every contender gets the same work, cores, capacity, payload and class of waiting. Rounds\n\
+    are interleaved (A B C, B C A, ...), every value is verified, and medians stand with their\n\
+    lowest and highest round. Ratios are over paired rounds, with a 95 % bootstrap interval.\n\
+    N/A stands where a contender's semantics differ.\n\n\
+    rtrb+pause is rtrb with the short-batch pause of our own consumers. The bare-ring rows are\n\
+    the floor: slots and two positions, which know no closing, no gates and no stages.",
+    after_long_help = crate::scenario::gallery(PEERS)
+)]
+pub struct PeersArgs {
+    /// One or more of spsc, mpsc-1, mpsc-2, mpsc (both), fanout, pipeline, diamond, ping-pong, idle-wake,
+    /// topic, topic-multi (against the bare ring), message (against a channel of vectors)
+    #[arg(required = true, value_parser = peers_scenario)]
+    pub scenarios: Vec<Scenario>,
+    /// Rivals: all, none, or some of crossbeam,rtrb,disruptor,kanal,flume,std; native adds the
+    /// channels' own blocking calls
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    pub with: Vec<String>,
+    /// Under a minute: five short rounds
+    #[arg(long)]
+    pub quick: bool,
+    /// Rounds a contender [default: 7, quick 5]
+    #[arg(long)]
+    pub rounds: Option<usize>,
+    /// Length of a round [default: 250ms, quick 50ms]
+    #[arg(long, value_parser = quantity::duration)]
+    pub duration: Option<Duration>,
+    /// Slots, by commas
+    #[arg(long, value_delimiter = ',', value_parser = quantity::capacity, default_value = "256,1024,8192,65536")]
+    pub capacity: Vec<usize>,
+    /// Bytes a message, by commas: 8, 64, 256
+    #[arg(long, value_delimiter = ',', value_parser = quantity::count, default_value = "8")]
+    pub payload: Vec<u64>,
+    /// Messages published at once in the batch rows; 1 leaves the batch rows out
+    #[arg(long, default_value_t = 64)]
+    pub batch: usize,
+    /// Which rows to measure
+    #[arg(long, value_enum, default_value_t = Mode::Both)]
+    pub mode: Mode,
+    /// Class of waiting [default: spin while each thread has a core, else yield]
+    #[arg(long, value_enum)]
+    pub wait: Option<WaitClass>,
+    /// Cores of producers and consumers, such as p=0,c=1, or none
+    #[arg(long)]
+    pub pin: Option<PinPlan>,
+    /// Silence before each event of idle-wake
+    #[arg(long, value_parser = quantity::duration, default_value = "1ms")]
+    pub silence: Duration,
+    /// The jar of LMAX's Java Disruptor: adds it as a row of spsc and mpsc (needs a JDK)
+    #[arg(long, value_name = "FILE")]
+    pub jar: Option<PathBuf>,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Which rows `peers` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Published and read one by one
+    OneByOne,
+    /// Published in batches
+    Batch,
+    /// Both
+    Both,
+}
+
+/// The scenarios that `peers` measures.
+pub const PEERS: &[Scenario] = &[
+    Scenario::Spsc,
+    Scenario::MpscOne,
+    Scenario::MpscTwo,
+    Scenario::Fanout,
+    Scenario::Pipeline,
+    Scenario::Diamond,
+    Scenario::PingPong,
+    Scenario::IdleWake,
+    Scenario::Topic,
+    Scenario::TopicMulti,
+    Scenario::Group,
+    Scenario::Message,
+];
+
+/// A scenario that `peers` measures.
+fn peers_scenario(name: &str) -> Result<Scenario, String> {
+    scenario_of(name, |scenario| scenario == Scenario::Mpsc || PEERS.contains(&scenario), "peers")
+}
 
 /// Runs `peers`.
 ///
 /// # Errors
 ///
-/// [`Failure`]: usage, files, or values that arrived wrong.
+/// [`Failure`]: usage, files, or wrong values on arrival.
 pub fn command(arguments: PeersArgs) -> Result<(), Failure> {
     let plan = plan(&arguments)?;
     let label = plan.scenarios.iter().map(|it| it.name()).collect::<Vec<_>>().join("-");
@@ -75,7 +172,7 @@ fn plan(arguments: &PeersArgs) -> Result<Plan, Failure> {
     if arguments.mode != Mode::OneByOne && arguments.batch > smallest {
         return Err(Failure::usage(format!("--batch {} does not fit into a capacity of {smallest}", arguments.batch)));
     }
-    // disruptor-rs refuses a multi-producer ring below this.
+    // disruptor-rs refuses a smaller multi-producer ring.
     if smallest < 64 && scenarios.iter().any(|it| matches!(it, Scenario::MpscOne | Scenario::MpscTwo)) {
         return Err(Failure::usage("mpsc needs a capacity of at least 64: a rival refuses less"));
     }

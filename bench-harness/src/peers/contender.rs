@@ -1,4 +1,4 @@
-//! Who takes part: our rings, the rivals, and the floor.
+//! The contenders: our rings and topics, the rivals, and the floor.
 
 use super::floor;
 use super::link::{Link, NoFigure, Round, Shape, Work, measure};
@@ -9,28 +9,28 @@ use crate::scenario::Scenario;
 /// The sizes of a message, in words: 8, 64 and 256 bytes.
 pub const WORDS: [usize; 3] = [1, 8, 32];
 
-/// Whose a contender is.
+/// The origin of a contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// This project's.
+    /// It is of this project.
     Ours,
-    /// Another project's.
+    /// It is of another project.
     Rival,
-    /// The least a ring can do, for scale.
+    /// It is the least that a ring can do, for comparison.
     Floor,
 }
 
 /// Measures one round of a scenario.
 pub type Measure = fn(Scenario, &Work) -> Result<Round, NoFigure>;
 
-/// One row of a table.
+/// A contender: a row of a table.
 #[derive(Clone)]
 pub struct Contender {
     /// Its name in tables and in `peers.json`.
     pub name: String,
-    /// The name that `--with` knows it by.
+    /// The name in `--with` that includes it.
     pub group: &'static str,
-    /// Whose it is.
+    /// Its origin.
     pub family: Family,
     /// Measures one round.
     pub run: Measure,
@@ -42,7 +42,7 @@ impl Contender {
     }
 }
 
-/// Calls a function of one constant number of words.
+/// Calls a function with the number of words as a constant.
 macro_rules! by_words {
     ($words:expr, $call:ident $(:: < $($types:ty),* >)? ( $($argument:expr),* )) => {
         match $words {
@@ -70,7 +70,7 @@ pub fn shape(scenario: Scenario) -> Option<Shape> {
     }
 }
 
-/// A round on a link.
+/// Measures one round on a link.
 pub fn on_link<L: Link<1> + Link<8> + Link<32>>(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     let Some(shape) = shape(scenario) else {
         return Err(NoFigure::NotApplicable("hands each message to one consumer, has no stages"));
@@ -110,7 +110,7 @@ fn disruptor(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
 #[cfg(feature = "rivals")]
 fn disruptor_polled(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     if scenario != Scenario::Spsc {
-        // Its managed handlers stand for it elsewhere; in ping-pong they are event pollers already.
+        // `disruptor` has managed handlers; in ping-pong it has event pollers already.
         return Err(NoFigure::NotApplicable("measured as `disruptor` here"));
     }
     on_link::<super::disruptor::Polled>(scenario, work)
@@ -119,7 +119,7 @@ fn disruptor_polled(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> 
 /// The groups that `--with` takes.
 pub const GROUPS: [&str; 8] = ["all", "none", "crossbeam", "rtrb", "disruptor", "kanal", "flume", "std"];
 
-/// Everyone who takes part in `scenario`, ours first, the floor last.
+/// The contenders of `scenario`, ours first, the floor last.
 ///
 /// `groups` are names of [`GROUPS`] or `native`, which adds the channels' own blocking calls.
 pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
@@ -129,13 +129,13 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
     );
     all.extend(ours::below(scenario).into_iter().map(|(name, run)| Contender::new(name, "ring", Family::Rival, run)));
     if matches!(scenario, Scenario::Topic | Scenario::TopicMulti | Scenario::Group) {
-        // What it costs over the ring is the question; the ring's own rivals are measured elsewhere.
+        // A topic is compared with its ring; the rivals are compared with the ring.
         return all;
     }
     #[cfg(feature = "rivals")]
     if scenario == Scenario::Message {
         let picked = groups.iter().any(|name| name == "all" || name == "crossbeam");
-        let vectors = Contender::new("crossbeam+vec", "crossbeam", Family::Rival, super::topics::vectors);
+        let vectors = Contender::new("crossbeam+vec", "crossbeam", Family::Rival, super::messages::vectors);
         all.extend(picked.then_some(vectors));
     }
     if scenario == Scenario::Message {

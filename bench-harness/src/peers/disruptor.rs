@@ -1,5 +1,5 @@
-//! disruptor-rs: managed handlers on its own pinned threads for streams and graphs, its event
-//! pollers for round trips.
+//! disruptor-rs as a contender: managed handlers on its own pinned threads for streams and graphs, event pollers for round
+//! trips.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -10,11 +10,11 @@ use disruptor::{
 };
 
 use super::link::{Link, NoFigure, Receiver, Round, Sender, StartLine, Work, join, produce};
-use super::payload::{Check, InOrder, Payload, PerProducer};
 use super::waiting::{Spin, WaitClass, Waiting, Yield};
+use crate::payload::{Check, InOrder, Payload, PerProducer};
 use crate::scenario::Scenario;
 
-/// The wait of a managed handler.
+/// The wait strategy of a managed handler.
 #[derive(Clone, Copy)]
 struct Idle(WaitClass);
 
@@ -69,7 +69,7 @@ impl<const N: usize, P: Producer<Payload<N>> + Send + 'static> Sender<N> for Wri
     }
 }
 
-/// Where a handler leaves its check when it has seen everything.
+/// The place where a handler leaves its check and the time when it has read all events.
 type Outcome<C> = Arc<Mutex<Option<(Instant, C)>>>;
 
 /// A handler that checks `total` events and then notes the time.
@@ -90,7 +90,7 @@ fn handler<C: Check, const N: usize>(
     (handle, outcome)
 }
 
-/// Runs the producers against handlers that already wait; all of them must have seen everything.
+/// Runs the producers, with handlers that wait already; each handler has to read all events.
 fn drive<P, C: Check, W: Waiting, const N: usize>(
     producers: Vec<P>,
     outcomes: Vec<Outcome<C>>,
@@ -108,12 +108,12 @@ where
             std::thread::spawn(move || {
                 let mut writer = Writer(producer);
                 line.take_place(work.pins.producer(index)).then(|| produce::<_, W, N>(&mut writer, index, &work))
-                // The last writer's drop waits until the handlers have seen everything.
+                // The drop of the last producer waits until the handlers have read all events.
             })
         })
         .collect();
     let begun: Vec<_> = threads.into_iter().map(join).collect::<Result<_, _>>()?;
-    let Some(first) = begun.into_iter().flatten().min() else { return Err(line.reason()) };
+    let Some(first) = begun.into_iter().flatten().min() else { return Err(NoFigure::Wrong(line.reason())) };
     let mut last = first;
     for outcome in outcomes {
         let seen = outcome.lock().unwrap_or_else(|poison| poison.into_inner()).take();
@@ -127,7 +127,7 @@ where
     Ok(Round::Rate(total as f64 / (last - first).as_secs_f64()))
 }
 
-/// Pins the next handler, if pinning is on.
+/// Pins the next handler, unless pinning is off.
 macro_rules! pinned {
     ($builder:expr, $core:expr) => {
         match $core {

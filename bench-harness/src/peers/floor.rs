@@ -1,5 +1,5 @@
-//! The floor: the least that any ring has to do, for scale. Not rivals: they know no closing, no
-//! gates, no stages and no other payload than words.
+//! The floor: the least that a ring has to do, for comparison. These are no rivals: they have no closing, gates or stages, and
+//! carry only words.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use super::link::{Link, NoFigure, Receiver, Round, Sender, Work, round_trips};
-use super::payload::Payload;
 use super::waiting::{ShortBatchPause, WaitClass, Waiting};
+use crate::payload::Payload;
 
-/// Slots and two positions. `PAUSE` adds the consumer's short-batch pause.
+/// Slots and two positions; with `PAUSE` also the short-batch pause of our consumers.
 pub struct BareRing<const PAUSE: bool>;
 
 struct Shared<const N: usize> {
@@ -19,14 +19,14 @@ struct Shared<const N: usize> {
     consumed: CachePadded<AtomicU64>,
 }
 
-/// The only writer.
+/// The only producer.
 pub struct BareSender<const N: usize> {
     shared: Arc<Shared<N>>,
     next: u64,
     limit: u64,
 }
 
-/// The only reader.
+/// The only consumer.
 pub struct BareReceiver<const N: usize, const PAUSE: bool> {
     shared: Arc<Shared<N>>,
     next: u64,
@@ -129,7 +129,7 @@ impl<const N: usize, const PAUSE: bool> Link<N> for BareRing<PAUSE> {
     }
 }
 
-/// A number passed to and fro in two cache lines: the least a round trip can cost.
+/// Passes a number between two cores in two cache lines: the least that a round trip can cost.
 pub fn bare_line<W: Waiting>(work: &Work) -> Result<Round, NoFigure> {
     let lines: Arc<[CachePadded<AtomicU64>; 2]> = Arc::default();
     let (there, each) = (Arc::clone(&lines), work.each);

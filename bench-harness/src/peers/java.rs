@@ -1,6 +1,5 @@
-//! LMAX's Java Disruptor as a row: its program is compiled when it is first needed, and each round
-//! is a process of its own, warmed up inside. Java can't pin its threads one by one: the process
-//! is held to the cores of the table.
+//! LMAX's Java Disruptor as a contender: its program is compiled when it is first needed, and each round is a process, which
+//! warms up before it measures. Java can't pin single threads: the whole process is limited to the table's cores.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,11 +14,11 @@ static PROGRAM: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
 
 const SOURCE: &str = include_str!("../../java/LmaxRound.java");
 
-/// Compiles the program against `jar`. Called once, before the rounds.
+/// Compiles the program with `jar`. Call it once, before the rounds.
 ///
 /// # Errors
 ///
-/// [`Failure::Usage`]: no such jar, no JDK, or a jar that is not the Disruptor's.
+/// [`Failure::Usage`]: there is no such jar or no JDK, or the jar is not the Disruptor's.
 pub fn prepare(jar: &Path) -> Result<(), Failure> {
     let jar = jar.canonicalize().map_err(|error| Failure::usage(format!("--jar {}: {error}", jar.display())))?;
     let directory = std::env::temp_dir().join(format!("bench-lmax-{}", std::process::id()));
@@ -52,12 +51,12 @@ pub fn clean_up() {
     }
 }
 
-/// Whether a jar was given.
+/// True if a jar was given.
 pub fn is_prepared() -> bool {
     PROGRAM.get().is_some()
 }
 
-/// One round.
+/// Measures one round.
 pub fn round(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     let Some((directory, jar)) = PROGRAM.get() else {
         return Err(NoFigure::NotApplicable("no jar was given"));

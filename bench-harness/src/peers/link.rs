@@ -1,55 +1,56 @@
-//! The common face of everything that carries messages from producers to one consumer, and the
-//! drivers that measure it. All loops are monomorphic: no dynamic call a message.
+//! The interface of contenders that carry messages from producers to one consumer, and the loops that measure them. All loops
+//! are monomorphic, so that no message costs a dynamic call.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use slipring_ring::pin::pin_current;
 
-use super::payload::{Check, InOrder, Payload, PerProducer, first_of};
 use super::waiting::{Native, Spin, WaitClass, Waiting, Yield};
 use crate::clock::Clock;
-use crate::pin::{self, PinPlan};
+use crate::payload::{Check, InOrder, Payload, PerProducer, first_of};
+use crate::pin::PinPlan;
 
-/// One round's work, the same for all contenders.
+/// The work of a round, equal for all contenders.
 #[derive(Clone, Debug)]
 pub struct Work {
     /// Slots of the ring or channel.
     pub capacity: usize,
-    /// Threads that publish.
+    /// Count of the publishing threads.
     pub producers: usize,
-    /// Threads that consume.
+    /// Count of the consuming threads.
     pub consumers: usize,
-    /// Messages a producer.
+    /// Messages of each producer.
     pub each: u64,
-    /// Messages published at once; 1 is one by one.
+    /// Messages of a batch; 1 is one by one.
     pub batch: usize,
     /// Words of a message.
     pub words: usize,
-    /// How to wait.
+    /// The class of waiting.
     pub waiting: WaitClass,
-    /// Where the threads run.
+    /// The cores of the threads.
     pub pins: PinPlan,
     /// Silence before each event of idle-wake.
     pub silence: Duration,
 }
 
-/// What one round gave.
+/// The figure of a round.
 #[derive(Clone, Debug)]
 pub enum Round {
-    /// Messages a second, all producers together.
+    /// Messages a second of all producers together.
     Rate(f64),
     /// The latency of each message in nanoseconds.
     Latency(Box<Histogram<u64>>),
 }
 
-/// Why a round gave no figure.
+/// Why a round has no figure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoFigure {
-    /// The contender has no such semantics: N/A in the table.
+    /// The contender cannot do this work: N/A in the table.
     NotApplicable(&'static str),
-    /// What arrived was not what was sent, or a thread could not be pinned.
+    /// Messages arrived wrong, or a thread could not be pinned.
     Wrong(String),
 }
 
@@ -58,7 +59,7 @@ pub trait Sender<const N: usize>: Send + 'static {
     /// Sends one message, waiting for room.
     fn send<W: Waiting>(&mut self, value: u64);
 
-    /// Sends `count` messages numbered from `first` at once, waiting for room.
+    /// Sends `count` messages with numbers from `first` on as one batch, waiting for room.
     fn send_batch<W: Waiting>(&mut self, first: u64, count: usize);
 }
 
@@ -68,20 +69,20 @@ pub trait Receiver<const N: usize>: Send + 'static {
     fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, see: impl FnMut(&Payload<N>));
 }
 
-/// Something that carries messages from producers to one consumer.
+/// A contender that carries messages from producers to one consumer.
 pub trait Link<const N: usize>: 'static {
-    /// Takes more than one producer.
+    /// True if it can have more than one producer.
     const MANY_PRODUCERS: bool;
-    /// Can publish a batch at once.
+    /// True if it can publish a batch at once.
     const BATCHES: bool;
-    /// Has a blocking receive that sleeps.
+    /// True if it has a blocking receive that sleeps.
     const SLEEPS: bool;
     /// The sending half.
     type Sender: Sender<N>;
     /// The receiving half.
     type Receiver: Receiver<N>;
 
-    /// A fresh link with so many senders.
+    /// A new link with this many senders.
     fn open(
         capacity: usize,
         producers: usize,
@@ -89,8 +90,7 @@ pub trait Link<const N: usize>: 'static {
     ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure>;
 }
 
-/// Where threads meet before the clock starts. A thread that could not be pinned says so here,
-/// and then nobody starts.
+/// A barrier at which threads wait for one another before the clock starts. If one of them could not be pinned, none starts.
 #[derive(Debug)]
 pub struct StartLine {
     missing: AtomicUsize,
@@ -99,14 +99,14 @@ pub struct StartLine {
 }
 
 impl StartLine {
-    /// A line for so many threads.
+    /// A barrier for this many threads.
     pub fn new(threads: usize) -> Arc<Self> {
         Arc::new(Self { missing: AtomicUsize::new(threads), failed: AtomicBool::new(false), reason: Mutex::new(None) })
     }
 
-    /// Pins the calling thread, waits for all the others, and says whether to go.
+    /// Pins the calling thread and waits for all others. Returns false if one of them could not be pinned.
     pub fn take_place(&self, core: Option<usize>) -> bool {
-        if let Some(Err(error)) = core.map(pin::pin_to) {
+        if let Some(Err(error)) = core.map(pin_current) {
             *self.reason.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(error.to_string());
             self.failed.store(true, Ordering::Release);
         }
@@ -117,14 +117,14 @@ impl StartLine {
         !self.failed.load(Ordering::Acquire)
     }
 
-    /// Why nobody started.
-    pub fn reason(&self) -> NoFigure {
+    /// Why no thread has started, in words.
+    pub fn reason(&self) -> String {
         let reason = self.reason.lock().unwrap_or_else(|poison| poison.into_inner()).take();
-        NoFigure::Wrong(reason.unwrap_or_else(|| "a thread did not start".to_owned()))
+        reason.unwrap_or_else(|| "a thread did not start".to_owned())
     }
 }
 
-/// Publishes one producer's share; returns when its first message was begun.
+/// Publishes the messages of one producer. Returns the time before its first message.
 #[inline(never)]
 pub fn produce<S: Sender<N>, W: Waiting, const N: usize>(sender: &mut S, producer: usize, work: &Work) -> Instant {
     let first = first_of(producer);
@@ -143,7 +143,7 @@ pub fn produce<S: Sender<N>, W: Waiting, const N: usize>(sender: &mut S, produce
     begun
 }
 
-/// Measures one round of any number of producers and one consumer.
+/// Measures one round of producers and one consumer.
 fn stream<L: Link<N>, C: Check, W: Waiting, const N: usize, const BATCHED: bool>(
     work: &Work,
 ) -> Result<Round, NoFigure> {
@@ -172,19 +172,19 @@ fn stream<L: Link<N>, C: Check, W: Waiting, const N: usize, const BATCHED: bool>
         })
     };
     let begun: Vec<_> = producers.into_iter().map(join).collect::<Result<_, _>>()?;
-    let Some((ended, check, _receiver)) = join(consumer)? else { return Err(line.reason()) };
+    let Some((ended, check, _receiver)) = join(consumer)? else { return Err(NoFigure::Wrong(line.reason())) };
     let first = begun.iter().flatten().map(|(begun, _)| *begun).min();
-    let Some(first) = first else { return Err(line.reason()) };
+    let Some(first) = first else { return Err(NoFigure::Wrong(line.reason())) };
     check.verdict::<N>(work.producers, work.each).map_err(NoFigure::Wrong)?;
     Ok(Round::Rate(total as f64 / ended.saturating_duration_since(first).as_secs_f64()))
 }
 
-/// The result of a thread; a panic in it is a wrong figure, not a crash of the harness.
+/// Waits for a thread and returns its result; a panic in it is an error of the round, not of the harness.
 pub fn join<T>(thread: std::thread::JoinHandle<T>) -> Result<T, NoFigure> {
     thread.join().map_err(|_| NoFigure::Wrong("a thread of the contender panicked".to_owned()))
 }
 
-/// Round trips through two links.
+/// Measures round trips through two links.
 fn ping_pong<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Round, NoFigure> {
     let (mut requests, mut request_end) = L::open(work.capacity, 1, work.waiting)?;
     let (mut answers, mut answer_end) = L::open(work.capacity, 1, work.waiting)?;
@@ -200,7 +200,7 @@ fn ping_pong<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Roun
                     answer.send::<W>(value);
                 }
             });
-            // Kept until the client is done: a closed link would look like an answer.
+            // Kept until the client has ended, since a closed link would look like an answer.
             (request_end, answer)
         },
         move |number| {
@@ -212,7 +212,7 @@ fn ping_pong<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Roun
     )
 }
 
-/// Times `each` round trips of a client against a server on another core.
+/// Measures the round trips between a client and a server on another core.
 pub fn round_trips<T: Send + 'static>(
     work: &Work,
     serve: impl FnOnce(&StartLine, Option<usize>) -> T + Send + 'static,
@@ -243,7 +243,7 @@ pub fn round_trips<T: Send + 'static>(
     let done = join(client)?;
     join(server)?;
     match done {
-        None => Err(line.reason()),
+        None => Err(NoFigure::Wrong(line.reason())),
         Some((_, astray, _)) if astray != 0 => {
             Err(NoFigure::Wrong("an answer did not belong to its request".to_owned()))
         }
@@ -251,16 +251,16 @@ pub fn round_trips<T: Send + 'static>(
     }
 }
 
-/// The largest latency that a histogram tells, in nanoseconds: a minute. What is larger counts as this.
+/// The largest latency that a histogram can hold, in nanoseconds: a minute. A larger one is recorded as this.
 pub const LARGEST: u64 = 60_000_000_000;
 
-/// A histogram of nanoseconds up to a minute, with three digits.
+/// An empty histogram of nanoseconds up to a minute, with three digits.
 pub fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LARGEST, 3)
         .unwrap_or_else(|error| unreachable!("one nanosecond to a minute with three digits is a legal range: {error}"))
 }
 
-/// Wakes a sleeping consumer again and again.
+/// Measures how long it takes to wake a sleeping consumer.
 fn idle_wake<L: Link<N>, const N: usize>(work: &Work) -> Result<Round, NoFigure> {
     if !L::SLEEPS {
         return Err(NoFigure::NotApplicable("has no receive that sleeps"));
@@ -269,7 +269,7 @@ fn idle_wake<L: Link<N>, const N: usize>(work: &Work) -> Result<Round, NoFigure>
     let mut sender = senders.remove(0);
     let line = StartLine::new(2);
     let clock = Clock::new();
-    // The moment of each publication, written before it: the message itself carries its number.
+    // The time of each publish, stored before it: the message has only its number.
     let moments: Arc<Vec<AtomicU64>> = Arc::new((0..work.each).map(|_| AtomicU64::new(0)).collect());
     let producer = {
         let (line, work, clock) = (Arc::clone(&line), work.clone(), clock.clone());
@@ -300,23 +300,23 @@ fn idle_wake<L: Link<N>, const N: usize>(work: &Work) -> Result<Round, NoFigure>
         })
     };
     join(producer)?;
-    let Some((latencies, check)) = join(consumer)? else { return Err(line.reason()) };
+    let Some((latencies, check)) = join(consumer)? else { return Err(NoFigure::Wrong(line.reason())) };
     check.verdict::<N>(1, work.each).map_err(NoFigure::Wrong)?;
     Ok(Round::Latency(Box::new(latencies)))
 }
 
-/// What a link is asked to do.
+/// The traffic pattern of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Producers to one consumer.
+    /// A stream from producers to one consumer.
     Stream,
     /// Round trips.
     PingPong,
-    /// Wake from sleep.
+    /// Waking a sleeping consumer.
     IdleWake,
 }
 
-/// Runs one round on a link of `N` words.
+/// Measures one round on a link with messages of `N` words.
 pub fn measure<L: Link<N>, const N: usize>(shape: Shape, work: &Work) -> Result<Round, NoFigure> {
     if work.producers > 1 && !L::MANY_PRODUCERS {
         return Err(NoFigure::NotApplicable("takes one producer only"));
@@ -324,7 +324,7 @@ pub fn measure<L: Link<N>, const N: usize>(shape: Shape, work: &Work) -> Result<
     if work.batch > 1 && !L::BATCHES {
         return Err(NoFigure::NotApplicable("can't publish a batch at once"));
     }
-    // Constants choose first, so that what a link can't do is not even compiled for it.
+    // The constants come first, so that loops that a link cannot run are not compiled for it.
     let native = L::SLEEPS && work.waiting == WaitClass::Native;
     match shape {
         Shape::IdleWake => idle_wake::<L, N>(work),

@@ -1,4 +1,4 @@
-//! `peers`: the same work for our rings, their rivals and the floor, round by round in turn.
+//! `peers`: our rings and topics, their rivals and the floor, measured in turn with equal work.
 
 #[cfg(feature = "rivals")]
 mod channels;
@@ -7,21 +7,19 @@ mod contender;
 #[cfg(feature = "rivals")]
 mod disruptor;
 mod floor;
-mod groups;
 mod java;
 pub mod link;
+mod messages;
 mod ours;
-pub mod payload;
 mod plan;
 mod render;
 mod results;
 #[cfg(feature = "rivals")]
 mod rtrb;
 mod text;
-mod topics;
 mod waiting;
 
-pub use command::command;
+pub use command::{PeersArgs, command};
 pub use render::write;
 pub use results::PeersDocument;
 pub use waiting::WaitClass;

@@ -1,28 +1,33 @@
-//! Our rings as contenders: polled stages on threads of the harness, pinned like everyone's.
+//! Our rings, topics and groups as contenders: all are polled on threads of the harness, pinned as every contender's.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Instant;
 
-use slipring_ring::{BuildError, Builder, Consumer, Kind, Multi, Producer, Ring, Single, Stage, StageError, Wait};
+use slipring::{Engine, Subscriber, Topic, Wait, group::Member};
+use slipring_ring::{Builder, Consumer, Multi, Producer, Ring, Single};
 
 use super::contender::{Measure, by_words, on_link};
 use super::link::{Link, NoFigure, Receiver, Round, Sender, StartLine, Work, join, produce};
-use super::payload::{Check, InOrder, Payload};
 use super::waiting::{Native, Spin, WaitClass, Waiting, Yield};
+use crate::ours::{Drain, Kind, Reader, engine_refused, open_graph, open_ring, open_topic};
+use crate::payload::{Check, InOrder, Payload};
 use crate::scenario::Scenario;
 
-/// The ring with one kind of producer.
-pub struct Ours<K>(std::marker::PhantomData<K>);
+/// A ring with one kind of producer.
+pub struct Ours<K>(PhantomData<K>);
 
-/// A consumer, and the ring that it reads from.
-pub struct Reader<const N: usize, K: Kind> {
-    consumer: Consumer<Payload<N>, K>,
-    _ring: Ring<Payload<N>, K>,
-    /// A producer that never publishes.
-    idle: Option<Producer<Payload<N>, K>>,
-}
+/// The multi-producer ring with one more producer than publish: a producer that is not alone claims by compare-and-swap, one
+/// that is alone by a store.
+pub struct WithIdleProducer;
 
-/// Our wait of a class.
+/// A topic of one partition with one kind of producer.
+pub struct Typed<K>(PhantomData<K>);
+
+/// A group of one member, which reads such a topic and commits each batch.
+pub struct Grouped<K>(PhantomData<K>);
+
+/// Our way of waiting for a class.
 pub fn wait(class: WaitClass) -> Wait {
     match class {
         WaitClass::Spin => Wait::spin(),
@@ -31,148 +36,122 @@ pub fn wait(class: WaitClass) -> Wait {
     }
 }
 
-impl<const N: usize, K: Kind> Sender<N> for Producer<Payload<N>, K> {
-    #[inline(always)]
-    fn send<W: Waiting>(&mut self, value: u64) {
-        // Refused only once the ring is closed; the check of the values would then find the gap.
-        let _ = self.publish(|event| event.fill(value));
-    }
-
-    #[inline(always)]
-    fn send_batch<W: Waiting>(&mut self, first: u64, count: usize) {
-        let _ = self.publish_batch(count, |index, event| event.fill(first + index as u64));
-    }
-}
-
-/// Reads batches until `total` events have been seen or the ring is closed.
-macro_rules! receive {
-    ($self:ident, $total:ident, $see:ident, $batch:ident => $read:expr) => {{
-        let mut left = $total;
-        while left > 0 {
-            let Ok(mut $batch) = $self.consumer.poll_wait(left as usize) else { return };
-            left -= $batch.len() as u64;
-            $read
-        }
-    }};
-}
-
-impl<const N: usize> Receiver<N> for Reader<N, Single> {
-    #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
-        receive!(self, total, see, batch => {
-            if BATCHED {
-                let (head, tail) = batch.take_slices();
-                head.iter().for_each(&mut see);
-                tail.iter().for_each(&mut see);
-            } else {
-                for (_, event) in &mut batch {
-                    see(event);
-                }
+macro_rules! sends {
+    ($producer:ty) => {
+        impl<const N: usize, K: Kind> Sender<N> for $producer {
+            #[inline(always)]
+            fn send<W: Waiting>(&mut self, value: u64) {
+                // An error says that the ring was closed; the check of the values then finds the gap.
+                let _ = self.publish(|event| event.fill(value));
             }
-        });
-    }
-}
 
-impl<const N: usize> Receiver<N> for Reader<N, Multi> {
-    #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
-        receive!(self, total, see, batch => {
-            for (_, event) in &mut batch {
-                see(event);
-            }
-        });
-    }
-}
-
-/// A failure to set the ring up: never expected, never hidden.
-fn refused(error: impl std::fmt::Display) -> NoFigure {
-    NoFigure::Wrong(format!("the ring was refused: {error}"))
-}
-
-macro_rules! link {
-    ($kind:ident, $make:ident, $many:expr, $producers:expr) => {
-        impl<const N: usize> Link<N> for Ours<$kind> {
-            const MANY_PRODUCERS: bool = $many;
-            const BATCHES: bool = true;
-            const SLEEPS: bool = true;
-            type Sender = Producer<Payload<N>, $kind>;
-            type Receiver = Reader<N, $kind>;
-
-            fn open(
-                capacity: usize,
-                producers: usize,
-                waiting: WaitClass,
-            ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure> {
-                let mut builder = Builder::$make(capacity, Payload::default);
-                builder.poll(Stage::new("reader").wait(wait(waiting)));
-                let (mut producer, ring) = builder.build().map_err(refused)?;
-                producer.set_wait(wait(waiting));
-                let consumer = ring.consumer("reader").map_err(refused)?;
-                let senders: Vec<_> = $producers(producer, producers);
-                Ok((senders, Reader { consumer, _ring: ring, idle: None }))
+            #[inline(always)]
+            fn send_batch<W: Waiting>(&mut self, first: u64, count: usize) {
+                let _ = self.publish_batch(count, |index, event| event.fill(first + index as u64));
             }
         }
     };
 }
 
-link!(Single, single, false, |producer, _| vec![producer]);
-link!(Multi, multi, true, |producer: Producer<Payload<N>, Multi>, producers| {
-    let mut all: Vec<_> = (1..producers).map(|_| producer.clone()).collect();
-    all.push(producer);
-    all
-});
+sends!(Producer<Payload<N>, K>);
+sends!(slipring::Producer<Payload<N>, K>);
 
-/// The multi-producer ring with one more producer than publish: it claims by compare-and-swap, where the only producer
-/// there is stores.
-pub struct WithIdleProducer;
+impl<const N: usize, R: Send + 'static, O: Send + 'static> Receiver<N> for Reader<R, O>
+where
+    Self: Drain<Payload<N>>,
+{
+    #[inline(always)]
+    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
+        let mut left = total;
+        while left > 0 {
+            let Some(read) = self.drain::<BATCHED>(left as usize, &mut see) else { return };
+            left -= read as u64;
+        }
+    }
+}
 
-impl<const N: usize> Link<N> for WithIdleProducer {
-    const MANY_PRODUCERS: bool = true;
+impl<const N: usize, K: Kind> Link<N> for Ours<K> {
+    const MANY_PRODUCERS: bool = K::MANY;
     const BATCHES: bool = true;
     const SLEEPS: bool = true;
-    type Sender = Producer<Payload<N>, Multi>;
-    type Receiver = Reader<N, Multi>;
+    type Sender = Producer<Payload<N>, K>;
+    type Receiver = Reader<Consumer<Payload<N>, K>, Ring<Payload<N>, K>>;
 
     fn open(
         capacity: usize,
         producers: usize,
         waiting: WaitClass,
     ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure> {
-        let (senders, mut reader) = <Ours<Multi> as Link<N>>::open(capacity, producers, waiting)?;
-        reader.idle = senders.first().cloned();
-        Ok((senders, reader))
+        let wait = wait(waiting);
+        let opened = open_ring(K::ring(capacity, Payload::default), &wait);
+        let (mut producer, reader) = opened.map_err(NoFigure::Wrong)?;
+        producer.set_wait(wait);
+        Ok((K::clones(producer, producers), reader))
     }
 }
 
-/// The stages of a graph scenario: each with the ones it stands behind.
-fn stages(scenario: Scenario) -> &'static [(&'static str, &'static [&'static str])] {
-    match scenario {
-        Scenario::Fanout => &[("a", &[]), ("b", &[])],
-        Scenario::Pipeline => &[("a", &[]), ("b", &["a"]), ("c", &["b"])],
-        Scenario::Diamond => &[("a", &[]), ("b", &[]), ("c", &["a", "b"])],
-        _ => &[],
+impl<const N: usize> Link<N> for WithIdleProducer {
+    const MANY_PRODUCERS: bool = true;
+    const BATCHES: bool = true;
+    const SLEEPS: bool = true;
+    type Sender = Producer<Payload<N>, Multi>;
+    /// The owner holds the producer that never publishes.
+    type Receiver = Reader<Consumer<Payload<N>, Multi>, (Ring<Payload<N>, Multi>, Option<Self::Sender>)>;
+
+    fn open(
+        capacity: usize,
+        producers: usize,
+        waiting: WaitClass,
+    ) -> Result<(Vec<Self::Sender>, Self::Receiver), NoFigure> {
+        let (senders, Reader { reads, owner }) = <Ours<Multi> as Link<N>>::open(capacity, producers, waiting)?;
+        let idle = senders.first().cloned();
+        Ok((senders, Reader { reads, owner: (owner, idle) }))
     }
 }
 
-type Readers<const N: usize> = (Producer<Payload<N>, Single>, Vec<Reader<N, Single>>);
+type Opened<const N: usize, K, R> = Result<(Vec<slipring::Producer<Payload<N>, K>>, Reader<R, Engine>), NoFigure>;
 
-fn open_graph<const N: usize>(scenario: Scenario, work: &Work) -> Result<Readers<N>, NoFigure> {
-    let mut builder = Builder::single(work.capacity, Payload::default);
-    for (name, after) in stages(scenario) {
-        builder.poll(Stage::new(*name).after(after.iter().copied()).wait(wait(work.waiting)));
-    }
-    let (mut producer, ring) = builder.build().map_err(|error: BuildError| refused(error))?;
-    producer.set_wait(wait(work.waiting));
-    let readers = stages(scenario)
-        .iter()
-        .map(|(name, _)| Ok(Reader { consumer: ring.consumer(name)?, _ring: ring.clone(), idle: None }))
-        .collect::<Result<Vec<_>, StageError>>()
-        .map_err(refused)?;
-    Ok((producer, readers))
+/// Opens a topic of one partition with a reader and its producers.
+fn open<const N: usize, K: Kind, R>(
+    capacity: usize,
+    producers: usize,
+    waiting: WaitClass,
+    read: impl FnOnce(&Topic<Payload<N>, K>, Wait) -> Result<R, String>,
+) -> Opened<N, K, R> {
+    let opened = || {
+        let (engine, topic) = open_topic::<Payload<N>, K>(capacity)?;
+        let reads = read(&topic, wait(waiting))?;
+        let producer = |_| topic.producer().wait(wait(waiting)).create().map_err(engine_refused);
+        let producers = (0..producers).map(producer).collect::<Result<_, String>>()?;
+        Ok((producers, Reader { reads, owner: engine }))
+    };
+    opened().map_err(NoFigure::Wrong)
 }
+
+macro_rules! topic_link {
+    ($link:ident, $reader:ident, |$topic:ident, $wait:ident| $open:expr) => {
+        impl<const N: usize, K: Kind> Link<N> for $link<K> {
+            const MANY_PRODUCERS: bool = K::MANY;
+            const BATCHES: bool = true;
+            const SLEEPS: bool = true;
+            type Sender = slipring::Producer<Payload<N>, K>;
+            type Receiver = Reader<$reader<Payload<N>, K>, Engine>;
+
+            fn open(capacity: usize, producers: usize, waiting: WaitClass) -> Opened<N, K, $reader<Payload<N>, K>> {
+                open(capacity, producers, waiting, |$topic, $wait| $open.map_err(engine_refused))
+            }
+        }
+    };
+}
+
+topic_link!(Typed, Subscriber, |topic, wait| topic.subscribe("reader").wait(wait).poll());
+topic_link!(Grouped, Member, |topic, wait| topic.group("readers").wait(wait).join());
 
 fn graph<W: Waiting, const N: usize>(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
-    let (mut producer, readers) = open_graph::<N>(scenario, work)?;
+    let (wait, stages) = (wait(work.waiting), scenario.stages(work.consumers));
+    let opened = open_graph(Builder::single(work.capacity, Payload::<N>::default), &stages, &wait);
+    let (mut producer, readers) = opened.map_err(NoFigure::Wrong)?;
+    producer.set_wait(wait);
     let line = StartLine::new(1 + readers.len());
     let consumers: Vec<_> = readers
         .into_iter()
@@ -195,9 +174,9 @@ fn graph<W: Waiting, const N: usize>(scenario: Scenario, work: &Work) -> Result<
         })
     };
     let begun = join(publisher)?;
-    // All are joined before any is dropped: a stage that leaves takes those behind it along.
+    // All threads are joined before a reader is dropped: a stage that leaves ends the stages behind it.
     let ended: Vec<_> = consumers.into_iter().map(join).collect::<Result<_, _>>()?;
-    let Some((first, _producer)) = begun else { return Err(line.reason()) };
+    let Some((first, _producer)) = begun else { return Err(NoFigure::Wrong(line.reason())) };
     let mut last = first;
     for (ended, check, _) in ended.iter().flatten() {
         check.verdict::<N>(1, work.each).map_err(NoFigure::Wrong)?;
@@ -215,42 +194,38 @@ fn staged<const N: usize>(scenario: Scenario, work: &Work) -> Result<Round, NoFi
 }
 
 fn single(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
-    if stages(scenario).is_empty() {
-        on_link::<Ours<Single>>(scenario, work)
-    } else {
-        by_words!(work.words, staged(scenario, work))
+    match scenario {
+        Scenario::Fanout | Scenario::Pipeline | Scenario::Diamond => by_words!(work.words, staged(scenario, work)),
+        _ => on_link::<Ours<Single>>(scenario, work),
     }
 }
 
-/// What a topic is held against: the ring that it is made of.
+/// The contenders that a topic or a group is compared with beside the rivals: the ring under it.
 pub fn below(scenario: Scenario) -> Vec<(&'static str, Measure)> {
     match scenario {
         Scenario::Topic => vec![("ring", on_link::<Ours<Single>>)],
         Scenario::Group => vec![
             ("ring", on_link::<Ours<Single>>),
             ("ring-multi+idle", on_link::<WithIdleProducer>),
-            ("topic", on_link::<super::topics::Typed<Single>>),
+            ("topic", on_link::<Typed<Single>>),
         ],
-        // A topic keeps a producer to make others from, so its ring never has one alone.
+        // A topic keeps a producer to clone from, so the producer of its ring is never alone.
         Scenario::TopicMulti => vec![("ring-multi+idle", on_link::<WithIdleProducer>)],
         _ => Vec::new(),
     }
 }
 
-/// The names and the rounds of our contenders for `scenario`; the one to judge rivals by comes first.
+/// Our contenders for `scenario`: name and round of each. Ratios are of the first one.
 pub fn contenders(scenario: Scenario) -> Vec<(&'static str, Measure)> {
     match scenario {
         Scenario::MpscOne => {
             vec![("slipring-multi", on_link::<Ours<Multi>>), ("slipring-multi+idle", on_link::<WithIdleProducer>)]
         }
         Scenario::MpscTwo => vec![("slipring-multi", on_link::<Ours<Multi>>)],
-        Scenario::Message => super::topics::contenders(scenario),
-        Scenario::Topic => vec![("topic", on_link::<super::topics::Typed<Single>>)],
-        Scenario::Group => vec![
-            ("group", on_link::<super::groups::Grouped<Single>>),
-            ("group-multi", on_link::<super::groups::Grouped<Multi>>),
-        ],
-        Scenario::TopicMulti => vec![("topic-multi", on_link::<super::topics::Typed<Multi>>)],
+        Scenario::Message => super::messages::contenders(),
+        Scenario::Topic => vec![("topic", on_link::<Typed<Single>>)],
+        Scenario::Group => vec![("group", on_link::<Grouped<Single>>), ("group-multi", on_link::<Grouped<Multi>>)],
+        Scenario::TopicMulti => vec![("topic-multi", on_link::<Typed<Multi>>)],
         Scenario::PingPong => vec![("slipring-multi", on_link::<Ours<Multi>>), ("slipring", single)],
         _ => vec![("slipring", single)],
     }

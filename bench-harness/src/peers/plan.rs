@@ -1,5 +1,5 @@
-//! Interleaves the rounds of all contenders: A B C, B C A, C A B. What the machine does to one it
-//! does to all.
+//! The plan of a measurement: the rounds of all contenders in turn (A B C, B C A, C A B), so that disturbances of the machine
+//! meet all of them.
 
 use std::time::Duration;
 
@@ -13,32 +13,32 @@ use crate::pin::PinPlan;
 use crate::progress::Progress;
 use crate::scenario::Scenario;
 
-/// What to measure.
+/// The settings of a measurement.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The scenarios, in order.
     pub scenarios: Vec<Scenario>,
-    /// Names for [`contenders`].
+    /// The groups of rivals, as [`contenders`] takes them.
     pub with: Vec<String>,
     /// Capacities.
     pub capacities: Vec<usize>,
     /// Words of a message.
     pub words: Vec<usize>,
-    /// Batch sizes; 1 is one by one.
+    /// Messages of a batch; 1 is one by one.
     pub batches: Vec<usize>,
-    /// Rounds a contender.
+    /// Rounds of each contender.
     pub rounds: usize,
-    /// How long a round should take.
+    /// The time that a round should take.
     pub duration: Duration,
-    /// The class of waiting, or `None` to choose by the number of threads.
+    /// The class of waiting; `None` to choose it by the count of threads.
     pub waiting: Option<WaitClass>,
-    /// Where threads run, or `None` to spread them.
+    /// The cores of the threads; `None` to spread them.
     pub pins: Option<PinPlan>,
     /// Silence before each event of idle-wake.
     pub silence: Duration,
 }
 
-/// Producers and consumers of a scenario.
+/// The counts of producers and consumers of a scenario.
 pub fn threads(scenario: Scenario) -> (usize, usize) {
     match scenario {
         Scenario::MpscTwo => (2, 1),
@@ -48,12 +48,12 @@ pub fn threads(scenario: Scenario) -> (usize, usize) {
     }
 }
 
-/// A scenario whose figure is a latency, not a rate.
+/// True if the scenario's figure is a latency, not a rate.
 pub fn is_latency(scenario: Scenario) -> bool {
     matches!(scenario, Scenario::PingPong | Scenario::IdleWake)
 }
 
-/// One contender's rounds in one cell of the table.
+/// The rounds of a contender in a cell of the table.
 struct Lane {
     contender: Contender,
     each: u64,
@@ -62,7 +62,7 @@ struct Lane {
 }
 
 impl Plan {
-    /// Measures everything.
+    /// Measures all cells.
     pub fn run(&self, environment: Environment, progress: &Progress) -> PeersDocument {
         let mut document =
             PeersDocument { version: VERSION, command: command_line(), environment, ..PeersDocument::default() };
@@ -89,7 +89,7 @@ impl Plan {
         document
     }
 
-    /// Every combination that is to be measured.
+    /// All combinations to measure.
     fn cells(&self, cores: &[usize]) -> Vec<(Scenario, Work)> {
         let mut cells = Vec::new();
         for scenario in &self.scenarios {
@@ -99,12 +99,12 @@ impl Plan {
                 Scenario::IdleWake => WaitClass::Native,
                 _ => self.waiting.unwrap_or(fitting),
             };
-            let pins = self.pins.clone().unwrap_or_else(|| PinPlan::spread(cores, producers));
-            // A message in flight at a time: neither batches nor capacities change anything.
+            let pins = PinPlan::given_or_spread(self.pins.as_ref(), cores, producers);
+            // Only one message is in flight, so batches and capacities make no difference.
             let single = is_latency(*scenario);
             let batches = if single { &[1][..] } else { &self.batches };
             let capacities = if single { &self.capacities[..1] } else { &self.capacities };
-            let message = [super::topics::VALUE / 8];
+            let message = [super::messages::VALUE / 8];
             let words = if *scenario == Scenario::Message { &message[..] } else { &self.words };
             for batch in batches {
                 for words in words {
@@ -167,7 +167,7 @@ impl Plan {
         }
     }
 
-    /// Finds out how many messages make a round of the wanted length.
+    /// The count of messages for a round of the wanted time, by trials.
     fn calibrate(&self, scenario: Scenario, work: &Work, lane: &mut Lane) {
         if scenario == Scenario::IdleWake {
             // A median needs 200 samples; see `latency::enough`.
@@ -188,7 +188,7 @@ impl Plan {
                 }
                 Ok(figure) => {
                     let next = self.next_each(&trial, &figure).unwrap_or(lane.each);
-                    // Short trials are ruled by starting up: grow in steps.
+                    // The start dominates short trials, so the count grows in steps.
                     let capped = next.min(lane.each * 64);
                     lane.each = round_up(capped, work.batch);
                     if capped == next {
@@ -205,13 +205,13 @@ impl Plan {
             Round::Latency(histogram) if work.waiting != WaitClass::Native => 1e9 / histogram.mean().max(1.0),
             Round::Latency(_) => return None,
         };
-        // Fewer than 200 round trips have no median that may be said; see `latency::enough`.
+        // The median of fewer than 200 round trips is n/a; see `latency::enough`.
         let fewest = if matches!(figure, Round::Latency(_)) { 256 } else { 64 };
         Some(round_up(((rate * self.duration.as_secs_f64()) as u64).max(fewest), work.batch))
     }
 }
 
-/// `1 producer`, `2 producers`.
+/// A count with its noun: `1 producer`, `2 producers`.
 pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

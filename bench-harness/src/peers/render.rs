@@ -15,7 +15,7 @@ use crate::quantity::{grouped, three};
 ///
 /// # Errors
 ///
-/// [`Failure::File`], or [`Failure::Usage`] for a format that does not fit.
+/// [`Failure::File`], or [`Failure::Usage`] for a format that `peers` does not have.
 pub fn write(document: &PeersDocument, output: &mut Output) -> Result<(), Failure> {
     for (format, name) in [(Format::Hgrm, "hgrm"), (Format::Hlog, "hlog")] {
         if output.wants(format) {
@@ -85,7 +85,7 @@ fn class(row: &Row) -> &'static str {
     }
 }
 
-/// The bars of one table, the best on top.
+/// The bar chart of a table, with the best contender on top.
 fn chart(document: &PeersDocument, table: &Table<'_>) -> String {
     let panels: Vec<Panel> = table
         .capacities()

@@ -9,70 +9,70 @@ use crate::statistics::{self, Interval};
 /// The version of the contract.
 pub const VERSION: u32 = 1;
 
-/// What `peers` found.
+/// The result of `peers`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeersDocument {
     /// Version of this contract.
     pub version: u32,
     /// The machine.
     pub environment: Environment,
-    /// The command that made it.
+    /// The command line that made it.
     pub command: String,
-    /// One row a contender, mode, capacity and payload.
+    /// A row for each contender, mode, capacity and payload.
     pub rows: Vec<Row>,
     /// The figure of each round of each row, in the order of `rows`.
     #[serde(default)]
     pub samples: Vec<Vec<f64>>,
-    /// Our figure against each other contender's, over paired rounds.
+    /// The ratios of our figures to the other contenders', over paired rounds.
     #[serde(default)]
     pub ratios: Vec<Ratio>,
-    /// Contenders without a figure, and why.
+    /// The contenders without a figure.
     #[serde(default)]
     pub not_applicable: Vec<NotApplicable>,
-    /// Rounds that were thrown away because what arrived was wrong.
+    /// The rounds that were discarded because messages arrived wrong, in words.
     #[serde(default)]
     pub faults: Vec<String>,
-    /// Where the threads ran and how they waited, one line a scenario.
+    /// The cores and the waiting of the threads, a line for each scenario.
     #[serde(default)]
     pub setup: Vec<String>,
 }
 
-/// One figure.
+/// A figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The scenario.
     pub scenario: String,
     /// The contender.
     pub contender: String,
-    /// It is this project's.
+    /// True if the contender is of this project.
     pub ours: bool,
     /// `one-by-one` or `batch`.
     pub mode: String,
-    /// Messages published at once.
+    /// Messages of a batch; 1 is one by one.
     pub batch: usize,
     /// Slots.
     pub capacity: usize,
     /// Bytes a message.
     pub payload: usize,
-    /// Publishing threads.
+    /// Count of the publishing threads.
     pub producers: usize,
-    /// Consuming threads.
+    /// Count of the consuming threads.
     pub consumers: usize,
-    /// `M/s`: million messages a second, more is better. `ns p50`, `ns p99`: less is better.
+    /// `M/s`: million messages a second, where more is better. `ns p50`, `ns p99`: nanoseconds, where less is better.
     pub unit: String,
-    /// The middle of the rounds.
+    /// The median of the rounds.
     pub median: f64,
     /// The lowest round.
     pub min: f64,
     /// The highest round.
     pub max: f64,
-    /// How many rounds.
+    /// Count of the rounds.
     pub rounds: usize,
-    /// Every round's values were verified and right.
+    /// True if the values of all rounds were right.
     pub valid: bool,
 }
 
-/// Our figure against another's in the same rounds: above 1, ours is better.
+/// The ratio of our figure to another contender's over the rounds that both have; above 1, ours is better.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
     /// The scenario.
@@ -87,15 +87,15 @@ pub struct Ratio {
     pub unit: String,
     /// Our contender.
     pub ours: String,
-    /// The other.
+    /// The other contender.
     pub against: String,
-    /// The other is the floor, not a rival.
+    /// True if the other contender is the floor, not a rival.
     pub floor: bool,
-    /// The median of the rounds' ratios.
+    /// The median of the ratios of the rounds.
     pub ratio: f64,
-    /// Lower end of the 95 % interval.
+    /// The lower end of the 95 % interval.
     pub low: f64,
-    /// Upper end.
+    /// The upper end of the 95 % interval.
     pub high: f64,
 }
 
@@ -108,50 +108,50 @@ pub struct NotApplicable {
     pub contender: String,
     /// `one-by-one` or `batch`.
     pub mode: String,
-    /// Why its semantics differ.
+    /// How its semantics differ.
     pub reason: String,
 }
 
-/// A ratio whose interval is wider than this part of it says little.
+/// An interval is wide if it is wider than this part of its ratio.
 const WIDE: f64 = 0.25;
 
 impl Ratio {
-    /// The width of the interval, as a part of the ratio.
+    /// The width of the interval by the ratio.
     fn breadth(&self) -> f64 {
         (self.high - self.low) / self.ratio
     }
 }
 
 impl Row {
-    /// More is better.
+    /// True if more is better.
     pub fn more_is_better(&self) -> bool {
         self.unit == "M/s"
     }
 
-    /// The contender is the floor.
+    /// True if the contender is the floor.
     pub fn is_floor(&self) -> bool {
         is_floor(&self.contender)
     }
 
-    /// Same table cell but for the contender.
+    /// True if both rows differ only in contender and figures.
     pub fn same_cell(&self, other: &Self) -> bool {
         (&self.scenario, &self.mode, self.batch, self.capacity, self.payload, &self.unit)
             == (&other.scenario, &other.mode, other.batch, other.capacity, other.payload, &other.unit)
     }
 }
 
-/// Floor rows are known by their names, so that a stored document can be drawn again.
+/// True if a contender of this name is the floor. A stored document has only names.
 pub fn is_floor(contender: &str) -> bool {
     contender.starts_with("bare-")
 }
 
 impl PeersDocument {
-    /// Every row is valid.
+    /// True if every row is valid.
     pub fn valid(&self) -> bool {
         self.faults.is_empty() && self.rows.iter().all(|row| row.valid)
     }
 
-    /// What to know about our ratios against rivals that say little: their intervals are wider than [`WIDE`] of the figure.
+    /// The warning that names our ratios with intervals wider than [`WIDE`]; `None` if there are none.
     pub fn warning(&self) -> Option<String> {
         let rivals = || self.ratios.iter().filter(|ratio| !ratio.floor);
         let wide = || rivals().filter(|ratio| ratio.breadth() > WIDE);
@@ -171,7 +171,7 @@ impl PeersDocument {
         ))
     }
 
-    /// Adds a row from its rounds.
+    /// Adds a row with the figures of its rounds.
     pub fn push(&mut self, mut row: Row, samples: Vec<f64>) {
         let Some(spread) = statistics::spread(&samples) else { return };
         (row.median, row.min, row.max) = (spread.median, spread.min, spread.max);
@@ -180,7 +180,7 @@ impl PeersDocument {
         self.samples.push(samples);
     }
 
-    /// Fills `ratios` from the rows: ours against every other in the same cell.
+    /// Sets `ratios`: ours by every other contender's in the same cell.
     pub fn compare(&mut self) {
         self.ratios.clear();
         for (index, ours) in self.rows.iter().enumerate().filter(|(_, row)| row.ours) {
@@ -214,7 +214,7 @@ impl PeersDocument {
 }
 
 impl Family {
-    /// It is this project's.
+    /// True if the contender is of this project.
     pub fn is_ours(self) -> bool {
         self == Self::Ours
     }

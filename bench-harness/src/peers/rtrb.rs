@@ -1,10 +1,10 @@
-//! rtrb, as its documentation uses it, and with the short-batch pause of our own consumers.
+//! rtrb as a contender: as its documentation uses it, and with the short-batch pause of our consumers.
 
 use super::link::{Link, NoFigure, Receiver, Sender};
-use super::payload::Payload;
 use super::waiting::{ShortBatchPause, WaitClass, Waiting};
+use crate::payload::Payload;
 
-/// rtrb. `PAUSE` reads in chunks and backs off after short ones.
+/// rtrb. With `PAUSE` it reads in chunks and pauses after short ones.
 pub struct Rtrb<const PAUSE: bool>;
 
 /// rtrb's consumer.

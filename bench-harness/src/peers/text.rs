@@ -36,7 +36,7 @@ pub fn render(document: &PeersDocument) -> String {
     text
 }
 
-/// Contenders without a figure, those with the same reason together: who, where, why.
+/// The contenders without a figure, grouped by reason: names, scenarios and reason.
 pub fn absences(document: &PeersDocument) -> Vec<(String, String, String)> {
     let mut places: Vec<(String, Vec<String>, &str)> = Vec::new();
     for entry in &document.not_applicable {
@@ -60,7 +60,7 @@ pub fn absences(document: &PeersDocument) -> Vec<(String, String, String)> {
     merged
 }
 
-/// Rows that belong in one table: all but contender and capacity agree.
+/// The rows of a table: they differ only in contender and capacity.
 pub struct Table<'a> {
     /// The rows.
     pub rows: Vec<&'a Row>,
@@ -104,7 +104,7 @@ impl Table<'_> {
         self.rows.iter().find(|row| row.contender == contender && row.capacity == capacity).copied()
     }
 
-    /// What the table is about.
+    /// The title of the table.
     pub fn title(&self) -> String {
         let row = self.rows[0];
         let how = match row.mode.as_str() {
@@ -118,7 +118,7 @@ impl Table<'_> {
         format!("{}, {how}, {}-byte messages: {unit}", row.scenario, row.payload)
     }
 
-    /// The ratio of ours to `against` at a capacity.
+    /// The ratio of ours to `against` at a capacity; `None` if there is none.
     pub fn ratio<'d>(&self, document: &'d PeersDocument, against: &str, capacity: usize) -> Option<&'d Ratio> {
         let row = self.rows[0];
         document.ratios.iter().find(|ratio| {
@@ -168,7 +168,7 @@ impl Table<'_> {
         text
     }
 
-    /// Ours against the best rival at each capacity, and the geometric mean of that.
+    /// The ratios of ours to the best rival at each capacity, and their geometric mean.
     fn summary(&self, document: &PeersDocument) -> String {
         let mut text = String::new();
         let mut ratios = Vec::new();

@@ -1,10 +1,10 @@
-//! The class of waiting, the same for every contender of a table.
+//! The classes of waiting. All contenders of a table have the same class.
 
 use clap::ValueEnum;
 use crossbeam_utils::Backoff;
 use serde::{Deserialize, Serialize};
 
-/// How threads wait, for a ring that is full or empty.
+/// How threads wait on a full or empty ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WaitClass {
@@ -17,12 +17,12 @@ pub enum WaitClass {
 }
 
 impl WaitClass {
-    /// Spin while every thread has a core of its own, else yield.
+    /// [`Spin`](Self::Spin) if each thread has its own core, else [`Yield`](Self::Yield).
     pub fn fitting(threads: usize, cores: usize) -> Self {
         if threads <= cores { Self::Spin } else { Self::Yield }
     }
 
-    /// In words.
+    /// The class in words.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Spin => "spin with PAUSE",
@@ -32,15 +32,15 @@ impl WaitClass {
     }
 }
 
-/// One thread's waiting in a contender's inner loop.
+/// The waiting of a thread in a contender's inner loop.
 pub trait Waiting: Send + 'static {
-    /// The contender's blocking calls are to be used, if it has any.
+    /// True if the contender's blocking calls are to be used, if it has such calls.
     const NATIVE: bool;
-    /// The same by value.
+    /// The class as a value.
     const CLASS: WaitClass;
-    /// A fresh wait.
+    /// Begins to wait.
     fn begin() -> Self;
-    /// Nothing to do yet.
+    /// Called each time the thread finds nothing to do.
     fn idle(&mut self);
 }
 
@@ -80,7 +80,7 @@ impl Waiting for Yield {
     }
 }
 
-/// The contender's own blocking; where it has none, spin a little, then yield.
+/// The contender's own blocking calls; without such calls, spin a little, then yield.
 pub struct Native(Backoff);
 
 impl Waiting for Native {
@@ -98,9 +98,8 @@ impl Waiting for Native {
     }
 }
 
-/// The back-off of a consumer on an almost empty ring: after a short batch that came soon after
-/// the last one it pauses, longer each time, so that the producer keeps its cache line for a
-/// while. After a long wait it does not pause at all.
+/// The short-batch pause of a consumer on an almost empty ring: after a short batch soon after the last one it pauses, longer
+/// each time, so that the producer keeps its cache line meanwhile. After a long wait it does not pause.
 #[derive(Clone, Debug, Default)]
 pub struct ShortBatchPause {
     pause: u32,
@@ -111,7 +110,7 @@ const LONGEST_PAUSE: u32 = 63;
 const SOON: u32 = 64;
 
 impl ShortBatchPause {
-    /// The batch length from which on there is no pause.
+    /// The batch length from which on there is no pause, for a ring of `capacity` slots.
     pub fn target(capacity: usize) -> usize {
         (capacity / 4).clamp(1, 256)
     }

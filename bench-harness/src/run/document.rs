@@ -9,60 +9,60 @@ use crate::latency::Percentiles;
 /// The version of the contract.
 pub const VERSION: u32 = 1;
 
-/// What `run` found.
+/// The result of `run`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunDocument {
     /// Version of this contract.
     pub version: u32,
     /// The scenario.
     pub scenario: String,
-    /// The figures may be used.
+    /// True if the figures are usable.
     pub valid: bool,
-    /// Why, or why not.
+    /// Why it is valid, or why not.
     pub reason: String,
-    /// Messages a second that were asked for; null for as fast as possible.
+    /// The rate that was asked for, in messages a second; `null` if as fast as possible.
     pub rate_asked: Option<f64>,
-    /// Messages a second that were sent.
+    /// The rate that was reached, in messages a second.
     pub rate_achieved: f64,
-    /// `count`, `p50`, `p90`, `p99`, `p999`, `p9999`, `max`, in nanoseconds; null is n/a.
+    /// `count`, and in nanoseconds `p50`, `p90`, `p99`, `p999`, `p9999`, `max`; `null` is n/a.
     #[serde(flatten)]
     pub latency: Percentiles,
-    /// The same cores on the same day with no ring on them.
+    /// The hiccups of the same cores, measured without a ring.
     pub hiccup: Percentiles,
     /// The machine.
     pub environment: Environment,
-    /// The command that made it.
+    /// The command line that made it.
     pub command: String,
-    /// How it was set up.
+    /// The settings.
     #[serde(default)]
     pub setup: Setup,
-    /// Messages dropped on a full ring.
+    /// Count of the messages that were dropped because the ring was full.
     #[serde(default)]
     pub drops: u64,
-    /// What the harness costs a message, in nanoseconds.
+    /// The harness's own time for each message, in nanoseconds.
     #[serde(default)]
     pub harness_ns: f64,
-    /// One entry a run.
+    /// An entry for each run.
     #[serde(default)]
     pub runs: Vec<OneRun>,
-    /// The percentile plot: quantile and nanoseconds.
+    /// The points of the percentile plot: quantile and nanoseconds.
     #[serde(default)]
     pub plot: Vec<(f64, u64)>,
-    /// The hiccups' percentile plot.
+    /// The points of the hiccups' percentile plot.
     #[serde(default)]
     pub hiccup_plot: Vec<(f64, u64)>,
-    /// The worst of each slice of the first run: seconds and nanoseconds.
+    /// The largest latency of each slice of the first run: seconds and nanoseconds.
     #[serde(default)]
     pub timeline: Vec<(f64, u64)>,
-    /// The hiccups' worst of each slice.
+    /// The largest hiccup of each slice: seconds and nanoseconds.
     #[serde(default)]
     pub hiccup_timeline: Vec<(f64, u64)>,
-    /// With `--loop both`: the closed loop's result.
+    /// The result of the closed loop, with `--loop both`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<Box<RunDocument>>,
 }
 
-/// How a run was set up.
+/// The settings of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Setup {
@@ -75,21 +75,21 @@ pub struct Setup {
     pub payload: u64,
     /// Slots.
     pub capacity: usize,
-    /// Publishing threads.
+    /// Count of the publishing threads.
     pub producers: usize,
-    /// Consuming threads.
+    /// Count of the consuming threads.
     pub consumers: usize,
-    /// Messages published at once.
+    /// Messages of a batch.
     pub batch: usize,
-    /// How consumers wait.
+    /// The wait strategy of the consumers.
     pub wait: String,
-    /// What producers do on a full ring.
+    /// `block` or `drop`: what producers do on a full ring.
     pub full: String,
-    /// Where threads ran.
+    /// The cores of the threads, as `--pin` takes them.
     pub pin: String,
-    /// Measured seconds of a run.
+    /// The measured time of a run, in seconds.
     pub seconds: f64,
-    /// The stall put in on purpose, if any.
+    /// The deliberate stall of a consumer; `null` for none.
     pub stall: String,
 }
 
@@ -101,18 +101,18 @@ pub struct OneRun {
     pub latency: Percentiles,
     /// Its rate.
     pub rate_achieved: f64,
-    /// It reached its rate and its values were right.
+    /// True if it reached its rate and its values were right.
     pub valid: bool,
 }
 
-/// The points of a percentile plot: as far out as there are samples.
+/// The points of a percentile plot, up to the last quantile with enough samples.
 pub fn plot(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     let count = histogram.len();
     let mut points = Vec::new();
     if count == 0 {
         return points;
     }
-    // Twenty points a decade of 1 / (1 - q), up to one sample behind.
+    // Twenty points for each decade of 1 / (1 - q), until one sample is left.
     let decades = (count as f64).log10();
     for step in 0..=(decades * 20.0) as u32 {
         let quantile = 1.0 - 10f64.powf(-f64::from(step) / 20.0);
@@ -122,7 +122,7 @@ pub fn plot(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     points
 }
 
-/// The points of a timeline over so many seconds. Slices without a message are left out.
+/// The points of a timeline of `seconds`. Slices without a message have no point.
 pub fn timeline(slices: &[u64], seconds: f64) -> Vec<(f64, u64)> {
     let step = seconds / slices.len() as f64;
     slices

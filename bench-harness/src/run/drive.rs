@@ -1,4 +1,4 @@
-//! The producers' and consumers' loops of a run, the same for every topology.
+//! The loops of producers and consumers in a run, for every topology.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,69 +6,63 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::event::{Event, Seen};
+use super::load::Stall;
 use super::recorder::{Live, Record, Recorder};
 use super::schedule::Schedule;
-use crate::cli::Stall;
 use crate::clock::Clock;
+use crate::ours::Drain;
+use crate::payload::{Payload, Seen, first_of};
 use crate::peers::link::StartLine;
-use crate::peers::payload::first_of;
 use crate::pin::PinPlan;
 
-/// Where a producer's messages go.
-pub trait Publish<const W: usize>: Send + 'static {
-    /// Publishes messages numbered from `first`, one for each intended time. With `may_drop` it
-    /// gives up on a full ring and returns false.
+/// The output of a producer's loop.
+pub trait Publish: Send + 'static {
+    /// Publishes messages with numbers from `first` on, one for each intended time. Returns false if they were not published,
+    /// which with `may_drop` happens on a full ring.
     fn publish(&mut self, intended: &[u64], first: u64, may_drop: bool) -> bool;
-}
-
-/// Where a consumer's messages come from.
-pub trait Source<const W: usize>: Send + 'static {
-    /// Waits for messages and hands them on; false once all is read and the producers are gone.
-    fn drain(&mut self, see: impl FnMut(&Event<W>)) -> bool;
 }
 
 /// A consumer's part in the graph.
 #[derive(Clone, Copy, Debug)]
 pub struct Role {
-    /// Its latencies count.
+    /// True if its latencies count.
     pub last: bool,
-    /// It shares the stream with others.
+    /// True if it shares the stream with other consumers.
     pub shares: bool,
 }
 
-/// What the loops need to know.
+/// The settings of the loops.
 #[derive(Clone)]
 pub struct Load {
     /// Measured time.
     pub duration: Duration,
-    /// Time before it.
+    /// Time before it, which is not recorded.
     pub warmup: Duration,
-    /// Messages published at once.
+    /// Messages of a batch.
     pub batch: usize,
-    /// Wait for each message to arrive before the next is sent.
+    /// True in closed loop: the next message is sent when the last one has arrived.
     pub closed: bool,
-    /// Drop messages when the ring is full.
+    /// True if messages are dropped when the ring is full.
     pub may_drop: bool,
-    /// A stall put into the first of the last consumers.
+    /// The deliberate stall of the first consumer whose latencies count; `None` for none.
     pub stall: Option<Stall>,
-    /// Where threads run.
+    /// The cores of the threads.
     pub pins: PinPlan,
-    /// Shown while it runs.
+    /// The figures for the live display; `None` if there is none.
     pub live: Option<Arc<Live>>,
 }
 
-/// What one run gave.
+/// The figures of a run.
 pub struct Outcome {
     /// The latencies.
     pub record: Record,
-    /// Messages published in measured time.
+    /// Count of the messages that were published in the measured time.
     pub sent: u64,
-    /// Messages dropped on a full ring.
+    /// Count of the messages that were dropped because the ring was full.
     pub dropped: u64,
-    /// How long publishing them took, in seconds: more than asked if the producers fell behind.
+    /// The time of publishing, in seconds: longer than the measured time if the producers were late.
     pub seconds: f64,
-    /// What was wrong with what arrived.
+    /// The faults of the messages that arrived, in words; empty if there are none.
     pub faults: Vec<String>,
 }
 
@@ -80,24 +74,25 @@ struct Published {
     ended: u64,
 }
 
-/// How far each last consumer got, for closed loop.
+/// Count of the messages that each consumer whose latencies count has read, for closed loop.
 type Arrived = Arc<Vec<CachePadded<AtomicU64>>>;
 
-/// Runs producers against consumers for the load's time.
+/// Runs producers and consumers for the time of `load`. A ring's batches have at most `limit` events.
 ///
 /// # Errors
 ///
-/// Why nobody started: a refused pin.
-pub fn drive<P: Publish<W>, S: Source<W>, const W: usize>(
+/// The refused pin or the panic, in words.
+pub fn drive<P: Publish, S: Drain<Payload<W>>, const W: usize>(
     load: &Load,
     clock: &Clock,
     publishers: Vec<P>,
     schedules: Vec<Schedule>,
     sources: Vec<(S, Role)>,
+    limit: usize,
 ) -> Result<Outcome, String> {
     let producers = publishers.len();
     let line = StartLine::new(producers + sources.len());
-    // Far enough ahead for all threads to be at their loops.
+    // Late enough for all threads to have reached their loops.
     let start = clock.now() + clock.span(Duration::from_millis(5 + 3 * sources.len() as u64));
     let from = start + clock.span(load.warmup);
     let last = sources.iter().filter(|(_, role)| role.last).count();
@@ -115,7 +110,7 @@ pub fn drive<P: Publish<W>, S: Source<W>, const W: usize>(
             next_last += usize::from(role.last);
             let clock = clock.clone();
             std::thread::spawn(move || {
-                line.take_place(core).then(|| consume(source, role, &clock, recorder, from, stall, counter))
+                line.take_place(core).then(|| consume((source, limit), role, &clock, recorder, from, stall, counter))
             })
         })
         .collect();
@@ -142,10 +137,7 @@ pub fn drive<P: Publish<W>, S: Source<W>, const W: usize>(
         seen.extend(thread.join().map_err(panicked)?);
     }
     if published.len() < producers {
-        return Err(match line.reason() {
-            crate::peers::link::NoFigure::Wrong(reason) => reason,
-            crate::peers::link::NoFigure::NotApplicable(reason) => reason.to_owned(),
-        });
+        return Err(line.reason());
     }
     Ok(sum_up(load, clock, from, &published, seen))
 }
@@ -191,8 +183,8 @@ fn sum_up<S>(
     }
 }
 
-fn consume<S: Source<W>, const W: usize>(
-    mut source: S,
+fn consume<S: Drain<Payload<W>>, const W: usize>(
+    (mut source, limit): (S, usize),
     role: Role,
     clock: &Clock,
     mut recorder: Recorder,
@@ -206,7 +198,7 @@ fn consume<S: Source<W>, const W: usize>(
     let mut next_stall = from.saturating_add(stall_every / 2);
     let mut open = true;
     while open {
-        open = source.drain(|event| {
+        let drained = source.drain::<false>(limit, |event| {
             seen.see(event);
             if !role.last {
                 return;
@@ -224,11 +216,12 @@ fn consume<S: Source<W>, const W: usize>(
                 arrived[*place].store(seen.count, Ordering::Release);
             }
         });
+        open = drained.is_some();
     }
     (seen, recorder.finish(), role, source)
 }
 
-fn produce<P: Publish<W>, const W: usize>(
+fn produce<P: Publish>(
     mut publisher: P,
     mut schedule: Schedule,
     load: &Load,
@@ -251,7 +244,7 @@ fn produce<P: Publish<W>, const W: usize>(
             let planned = schedule.intended(offered);
             offered += 1;
             *slot = match planned {
-                // Closed loop keeps the gap to the last sending, however late that was.
+                // Closed loop keeps the gap to the time at which the last message was sent, even if that was late.
                 Some(at) if load.closed => {
                     let gap = at - previous;
                     previous = at;
@@ -270,7 +263,7 @@ fn produce<P: Publish<W>, const W: usize>(
             now = clock.now();
         }
         if load.closed {
-            // Counted from now: what a late sending cost nobody sees. That is what closed loop hides.
+            // The latency counts from now, so that the delay of a late message is in no figure: that is what closed loop hides.
             intended.fill(now);
             sent_at = now;
         }
@@ -293,7 +286,7 @@ fn produce<P: Publish<W>, const W: usize>(
         }
         done.ended = clock.now();
         if done.ended >= end + (end - from) {
-            // Twice the asked time is over: the rate is out of reach, and the run is invalid anyway.
+            // After twice the measured time the rate cannot be reached, and the run is invalid.
             break;
         }
     }

@@ -1,5 +1,5 @@
-//! What the machine does to a schedule when there is no ring at all: the floor under every
-//! latency of a run, measured on the same cores.
+//! Hiccups: how late the machine lets a schedule be that has no ring at all. They are the floor of the latencies of a run on
+//! the same cores.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use super::recorder::{Record, Recorder};
 use crate::clock::Clock;
 use crate::peers::link::{StartLine, new_histogram};
 
-/// Intended times a second of the hiccup measurement.
+/// Intended times for each second.
 const RATE: f64 = 1e6;
 
-/// Keeps a schedule of a million times a second on each of `cores` at once, and records how late
-/// each time was met. `None` runs one thread wherever it falls.
+/// Plays a schedule of a million times a second on each of `cores` at once, and records how late each time was met. `None` is
+/// a thread without a pin.
 pub fn measure(cores: &[usize], duration: Duration, clock: &Clock) -> Record {
     let places: Vec<Option<usize>> =
         if cores.is_empty() { vec![None] } else { cores.iter().copied().map(Some).collect() };
@@ -52,8 +52,7 @@ pub fn measure(cores: &[usize], duration: Duration, clock: &Clock) -> Record {
     all
 }
 
-/// What the harness itself costs a message on the consuming side: reading the clock and recording,
-/// in nanoseconds.
+/// The harness's own time for each message on the consuming side, in nanoseconds: it reads the clock and records.
 pub fn own_cost(clock: &Clock) -> f64 {
     const MESSAGES: u64 = 200_000;
     let mut histogram = new_histogram();

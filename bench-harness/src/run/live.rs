@@ -1,4 +1,4 @@
-//! Percentiles, rate and lag as they move, on standard error and off the measured cores.
+//! The live display of percentiles, rate and lag, on standard error.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use slipring_ring::pin;
+
 use super::recorder::Live;
-use crate::pin;
 use crate::quantity::{nanos, per_second};
 
 /// A display that runs until it is dropped.
@@ -17,9 +18,9 @@ pub struct Display {
 }
 
 impl Display {
-    /// Shows `live` four times a second, on a core that is none of `measured` where there is one.
+    /// Shows `live` four times a second, on a core that is none of `measured` if the process has one.
     pub fn start(live: Arc<Live>, measured: &[usize]) -> Self {
-        let free = pin::allowed().into_iter().find(|core| !measured.contains(core));
+        let free = pin::allowed_cores().into_iter().find(|core| !measured.contains(core));
         if free.is_none() {
             eprintln!("live: no core is left beside the measured ones; looking disturbs what is measured");
         }
@@ -27,7 +28,7 @@ impl Display {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             if let Some(core) = free {
-                let _ = pin::pin_to(core);
+                let _ = pin::pin_current(core);
             }
             show(&live, &stopped);
         });
@@ -49,7 +50,7 @@ fn show(live: &Live, stopped: &AtomicBool) {
             continue;
         }
         let at = |quantile| nanos(Live::quantile(&fresh, quantile));
-        // Messages that were under way at a moment: what came in times how long each took.
+        // Messages under way at a moment, by Little's law: their rate times their latency.
         let lag = rate * Live::quantile(&fresh, 0.5) as f64 / 1e9;
         let line = format!(
             "live: {:>9}  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  max {:>8}  lag {lag:.0}",

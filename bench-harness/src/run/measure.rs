@@ -1,44 +1,47 @@
-//! From a load to a document: hiccups, runs, and what may be said about them.
+//! Measures a load: hiccups, then runs, then the verdict.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use slipring_ring::pin::pin_current;
 
 use super::document::{OneRun, RunDocument, Setup, VERSION, plot, timeline};
 use super::drive::{Load, Outcome};
-use super::event::PAYLOADS;
 use super::live::Display;
+use super::load::{Full, LoadArgs};
 use super::recorder::{Live, Record};
 use super::schedule::{Arrival, Schedule};
 use super::topology::Shape;
-use super::{hiccup, round_trip, topic, topology};
-use crate::cli::{Full, LoadArgs};
+use super::{hiccup, round_trip, topology};
 use crate::clock::Clock;
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::latency::Percentiles;
 use crate::peers::WaitClass;
 use crate::peers::link::LARGEST;
-use crate::pin::{self, PinPlan};
+use crate::pin::PinPlan;
 use crate::progress::Progress;
 use crate::quantity::{Rate, nanos, per_second};
 use crate::scenario::Scenario;
 
-/// A run whose producers needed this much longer than asked has missed its rate.
+/// Bytes of a message that `run` knows.
+const PAYLOADS: [u64; 4] = [32, 64, 128, 256];
+
+/// A run has missed its rate if publishing took this many times the measured time.
 const MISSED: f64 = 1.01;
 
-/// A measured scenario: the document, and the histograms that files are written from.
+/// A measured scenario.
 pub struct Measured {
-    /// The contract.
+    /// The result.
     pub document: RunDocument,
-    /// The records of the runs.
+    /// The records of the runs, for the histograms' own files.
     pub records: Vec<Record>,
-    /// When the first run began, in seconds since 1970.
+    /// The time at which the first run began.
     pub began: std::time::SystemTime,
 }
 
 impl Measured {
-    /// All runs together.
+    /// The latencies of all runs together.
     pub fn total(&self) -> Histogram<u64> {
         let mut total = crate::peers::link::new_histogram();
         for record in &self.records {
@@ -48,11 +51,11 @@ impl Measured {
     }
 }
 
-/// Checks the arguments and fills in what a scenario decides.
+/// Checks the options, and completes them by the scenario.
 ///
 /// # Errors
 ///
-/// [`Failure::Usage`] with what to type instead.
+/// [`Failure::Usage`] that names the options to use instead.
 pub fn shape(load: &LoadArgs, cores: usize) -> Result<Shape, Failure> {
     let scenario = match load.scenario {
         Scenario::MpscOne | Scenario::MpscTwo => Scenario::Mpsc,
@@ -84,7 +87,7 @@ pub fn shape(load: &LoadArgs, cores: usize) -> Result<Shape, Failure> {
     let shared = matches!(scenario, Scenario::Fanout | Scenario::WorkSharing);
     let producers = fixed(load.producers, producers, many, "producers")?;
     let consumers = fixed(load.consumers, consumers, shared, "consumers")?;
-    if producers > crate::peers::payload::MOST_PRODUCERS {
+    if producers > crate::payload::MOST_PRODUCERS {
         return Err(Failure::usage("--producers is at most 8"));
     }
     if !PAYLOADS.contains(&load.payload) {
@@ -117,11 +120,11 @@ pub fn shape(load: &LoadArgs, cores: usize) -> Result<Shape, Failure> {
     Ok(Shape { scenario, producers, consumers, capacity: load.capacity, wait })
 }
 
-/// Measures one load in one kind of loop.
+/// Measures a load, in closed loop if `closed`, otherwise in open loop.
 ///
 /// # Errors
 ///
-/// [`Failure`]: usage, or a run that could not be made at all.
+/// [`Failure`]: usage, or a run that could not be made.
 pub fn measure(
     arguments: &LoadArgs,
     closed: bool,
@@ -136,12 +139,12 @@ pub fn measure(
     } else {
         (arguments.runs, arguments.duration, arguments.warmup)
     };
-    // Waking takes tens of microseconds: a thousand a second leave the consumer time to sleep.
+    // Waking takes tens of microseconds: at a thousand messages a second the consumer has time to sleep.
     let rate = match (shape.scenario, arguments.rate) {
         (Scenario::IdleWake, Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(1e3)),
         (_, rate) => rate,
     };
-    let pins = arguments.pin.clone().unwrap_or_else(|| PinPlan::spread(&environment.allowed, shape.producers));
+    let pins = PinPlan::given_or_spread(arguments.pin.as_ref(), &environment.allowed, shape.producers);
     let cores = pins.cores(shape.producers, shape.consumers);
     for core in &cores {
         check_pin(*core)?;
@@ -212,8 +215,8 @@ pub fn measure(
     Ok(Measured { document, ..measured })
 }
 
-/// One run of one producer and one consumer in open loop, for whoever compares ways of waiting: the latencies, and
-/// whether the rate was reached.
+/// One run of one producer and one consumer in open loop, to compare wait strategies: the latencies, and true if the rate was
+/// reached.
 ///
 /// # Errors
 ///
@@ -246,7 +249,7 @@ pub fn open_loop(
     Ok((Percentiles::of(&outcome.record.total()), outcome.seconds <= duration.as_secs_f64() * MISSED))
 }
 
-/// Fills in the runs, the rate and the verdict.
+/// Sets the runs, the rate and the verdict of a document.
 fn judge(document: &mut RunDocument, rate: Rate, closed: bool, outcomes: &[Outcome]) {
     let asked = document.setup.seconds;
     let mut reasons: Vec<String> = Vec::new();
@@ -298,9 +301,9 @@ fn judge(document: &mut RunDocument, rate: Rate, closed: bool, outcomes: &[Outco
     };
 }
 
-/// Tries a pin on a thread of its own, so that a wrong one is a usage error and not a failed run.
+/// Tries a pin on another thread, so that a refused one is a usage error and not a failed run.
 fn check_pin(core: usize) -> Result<(), Failure> {
-    match std::thread::spawn(move || pin::pin_to(core)).join() {
+    match std::thread::spawn(move || pin_current(core)).join() {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Failure::usage(error.to_string())),
         Err(_) => Err(Failure::Invalid("pinning failed".to_owned())),
@@ -330,7 +333,6 @@ fn by_scenario<const W: usize>(
 ) -> Result<Outcome, String> {
     match shape.scenario {
         Scenario::PingPong => round_trip::run::<W>(shape, load, clock, schedules.remove(0)),
-        Scenario::Topic | Scenario::Group => topic::run::<W>(shape, load, clock, schedules),
         _ => topology::run::<W>(shape, load, clock, schedules),
     }
 }

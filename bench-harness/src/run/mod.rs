@@ -1,24 +1,82 @@
-//! `run`: the latency of one scenario on our ring.
+//! `run`: the latency of one scenario on our ring or topic.
 
 pub mod document;
 mod drive;
-mod event;
 mod hiccup;
 mod live;
+pub mod load;
 pub mod measure;
 mod recorder;
 pub mod render;
 mod round_trip;
 pub mod schedule;
-mod topic;
 mod topology;
 
-use crate::assertion::Figures;
-use crate::cli::{Loop, RunArgs};
+use crate::assertion::{Assertions, Figures};
+use clap::{Args, ValueEnum};
+
+use self::load::LoadArgs;
+use crate::cli::OutputArgs;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::scenario::Scenario;
+
+/// Options of `run`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    long_about = "Measure the latency of one scenario on our ring.\n\n\
+    Open loop by default: every message has an intended time, and its latency counts from there,\n\
+    so that a stall is seen by every message that had to wait for it. A run that missed its rate\n\
+    is INVALID, not slow. Beside the latencies stand the hiccups of the same cores with nothing\n\
+    running on them, and the cost of the harness itself.",
+    after_long_help = crate::scenario::gallery(RUN)
+)]
+pub struct RunArgs {
+    /// What is measured.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// How the producer paces itself
+    #[arg(long = "loop", value_enum, default_value_t = Loop::Open)]
+    pub pace: Loop,
+    /// Show percentiles, rate and lag as they move
+    #[arg(long)]
+    pub live: bool,
+    /// Conditions for exit code 0, such as 'p99<2us,p99.9<20us,drops=0'
+    #[arg(long)]
+    pub assert: Option<Assertions>,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// The scenarios that `run` draws in its help.
+pub const RUN: &[Scenario] = &[
+    Scenario::Spsc,
+    Scenario::Mpsc,
+    Scenario::Fanout,
+    Scenario::Pipeline,
+    Scenario::Diamond,
+    Scenario::WorkSharing,
+    Scenario::PingPong,
+    Scenario::IdleWake,
+    Scenario::Topic,
+    Scenario::Group,
+    Scenario::Journal,
+    Scenario::Transform,
+];
+
+/// How a producer paces itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Loop {
+    /// By a schedule; latency counts from the intended time
+    Open,
+    /// The next message only after the last one arrived; hides waiting
+    Closed,
+    /// One after the other, to see what closed loop hides
+    Both,
+}
 
 /// Runs `run`.
 ///

@@ -1,5 +1,5 @@
-//! What a consumer writes down: histograms by interval, the worst of each slice of time. All of
-//! it is allocated and touched before the clock starts.
+//! The latencies that a consumer records: histograms by interval, and the largest of each slice of time. All memory is
+//! allocated and touched before the clock starts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +10,10 @@ use hdrhistogram::Histogram;
 use crate::clock::Clock;
 use crate::peers::link::{LARGEST, new_histogram};
 
-/// Slices of the timeline.
+/// Count of the timeline's slices.
 pub const SLICES: usize = 180;
 
-/// Records latencies of one thread.
+/// Records the latencies of one thread.
 pub struct Recorder {
     clock: Clock,
     from: u64,
@@ -27,12 +27,12 @@ pub struct Recorder {
     live: Option<Arc<Live>>,
 }
 
-/// What was recorded.
+/// The recorded latencies.
 #[derive(Clone)]
 pub struct Record {
-    /// One histogram an interval, in nanoseconds.
+    /// A histogram of nanoseconds for each interval.
     pub intervals: Vec<Histogram<u64>>,
-    /// The largest latency of each slice, in nanoseconds; 0 where nothing was recorded.
+    /// The largest latency of each slice, in nanoseconds; 0 for a slice without a message.
     pub slices: Vec<u64>,
 }
 
@@ -42,7 +42,7 @@ impl Record {
         Self { intervals: vec![new_histogram(); intervals], slices: vec![0; SLICES] }
     }
 
-    /// Adds another record of the same stretch of time.
+    /// Adds another record of the same time.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.intervals.iter_mut().zip(&other.intervals) {
             // Both have the same bounds.
@@ -53,7 +53,7 @@ impl Record {
         }
     }
 
-    /// The largest latency, if a histogram could not tell it.
+    /// The largest latency in nanoseconds, if it is larger than a histogram can hold.
     pub fn clipped(&self) -> Option<u64> {
         self.slices.iter().copied().max().filter(|worst| *worst > LARGEST)
     }
@@ -68,19 +68,19 @@ impl Record {
     }
 }
 
-/// How many intervals a run of that length has: four a second, 4 to 60.
+/// Count of the intervals of a run of this length: four a second, at least 4 and at most 60.
 pub fn intervals(duration: Duration) -> usize {
     (duration.as_millis() / 250).clamp(4, 60) as usize
 }
 
 impl Recorder {
-    /// A recorder for messages meant to be sent from tick `from` on.
+    /// A recorder for messages with intended times from tick `from` on.
     pub fn new(clock: &Clock, from: u64, duration: Duration, live: Option<Arc<Live>>) -> Self {
         let ticks = clock.span(duration).max(1);
         let count = intervals(duration);
         let (slice, interval) = (ticks / SLICES as u64 + 1, ticks / count as u64 + 1);
         let mut record = Record::new(count);
-        // Touch each histogram's pages now: a page fault later would be a latency.
+        // Touches each histogram's pages, since a later page fault would be measured as a latency.
         for histogram in &mut record.intervals {
             for value in (0..34).map(|bit| 1u64 << bit) {
                 histogram.saturating_record(value);
@@ -101,14 +101,14 @@ impl Recorder {
         }
     }
 
-    /// One message, meant to be sent at `intended`, was read at `now`.
+    /// Records a message with this intended time that was read at `now`, both in ticks.
     #[inline(always)]
     pub fn record(&mut self, intended: u64, now: u64) {
         if intended < self.from {
             return;
         }
         let latency = self.clock.nanos(now.saturating_sub(intended)).max(1);
-        // By intended time, so that a stall stands where its victims were meant to be sent.
+        // Slices are by intended time, so that a stall appears at the times of the messages that it delayed.
         if intended >= self.slice_end || intended >= self.interval_end {
             self.turn_over(intended);
         }
@@ -132,14 +132,14 @@ impl Recorder {
         }
     }
 
-    /// What was recorded.
+    /// The recorded latencies.
     pub fn finish(self) -> Record {
         self.record
     }
 }
 
-/// A coarse histogram that one thread writes and another reads while it runs: eight buckets to a
-/// doubling, so that a figure is right to about 10 %.
+/// A coarse histogram that one thread writes while another reads it. It has eight buckets for each doubling, so that a figure
+/// is exact to about 10 %.
 pub struct Live {
     buckets: Vec<AtomicU64>,
 }
@@ -147,12 +147,12 @@ pub struct Live {
 const FINE: u32 = 3;
 
 impl Live {
-    /// An empty one.
+    /// An empty histogram.
     pub fn new() -> Arc<Self> {
         Arc::new(Self { buckets: (0..64 << FINE).map(|_| AtomicU64::new(0)).collect() })
     }
 
-    /// One writer only: a load and a store, no locked instruction.
+    /// Adds a latency. There is only one writer, so a load and a store are enough, without a locked instruction.
     #[inline(always)]
     fn record(&self, nanos: u64) {
         let bucket = &self.buckets[Self::index(nanos)];
@@ -165,12 +165,12 @@ impl Live {
         ((u64::from(log) << FINE) | fine) as usize
     }
 
-    /// The counts now.
+    /// The present counts.
     pub fn snapshot(&self) -> Vec<u64> {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect()
     }
 
-    /// The value at a quantile of some counts, in nanoseconds.
+    /// The value at a quantile of these counts, in nanoseconds.
     pub fn quantile(counts: &[u64], quantile: f64) -> u64 {
         let total: u64 = counts.iter().sum();
         let wanted = (total as f64 * quantile).ceil() as u64;
@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    /// It was the largest value, and nothing said that there had been a larger one.
+    /// Before the mend it was the largest value, and nothing told of the larger one.
     #[test]
     fn what_is_longer_than_a_histogram_tells_is_marked() {
         let clock = Clock::new();

@@ -16,7 +16,7 @@ use crate::statistics;
 
 const HEAD: [&str; 7] = ["", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
-/// Writes what can be drawn from the document alone, and prints its text.
+/// Writes the formats that need the document alone, and prints its text.
 ///
 /// # Errors
 ///
@@ -44,7 +44,7 @@ pub fn write_document(document: &RunDocument, output: &mut Output) -> Result<(),
     Ok(())
 }
 
-/// Writes everything asked for, the histograms' own files too.
+/// Writes all formats that were asked for, also the histograms' own files.
 ///
 /// # Errors
 ///
@@ -120,7 +120,7 @@ fn rate_line(document: &RunDocument) -> String {
     )
 }
 
-/// What a run prints.
+/// The text that a run prints.
 pub fn text(document: &RunDocument) -> String {
     let mut text = format!("{}\n\n", document.environment.headline());
     let _ = writeln!(text, "{}: {}", document.scenario, setup_line(document));
@@ -191,12 +191,12 @@ fn csv(document: &RunDocument) -> String {
     text
 }
 
-/// Nanoseconds as an axis shows them: without digits that say nothing.
+/// Nanoseconds as an axis shows them: without zeros at the end.
 pub fn tick(value: f64) -> String {
     nanos(value.round() as u64).replace(".00", "").replace(".0 ", " ")
 }
 
-/// The charts of a run by name.
+/// The charts of a run, with their names.
 fn charts(document: &RunDocument) -> Vec<(&'static str, String)> {
     vec![
         ("percentiles", percentile_chart(document)),
@@ -230,7 +230,7 @@ fn percentile_chart(document: &RunDocument) -> String {
         mark: Mark::Dashed,
         points: points(&document.hiccup_plot),
     });
-    // A hiccup of nothing at all would stretch the axis down to a nanosecond and press the curves of the messages together.
+    // A hiccup of 0 would stretch the axis down to a nanosecond and compress the curves of the messages.
     if let Some((hiccups, messages)) = series.split_last_mut() {
         let values = messages.iter().flat_map(|series| &series.points).map(|point| point.1);
         let low = values.reduce(f64::min).unwrap_or(50.0);
@@ -279,11 +279,11 @@ fn over_time(title: &str, note: &str, points: &[(f64, u64)], range: (f64, f64), 
     .svg()
 }
 
-/// Both timelines share their vertical axis, so that they can be held against each other.
+/// Both timelines have one vertical axis, so that they can be compared.
 fn worst_range(document: &RunDocument) -> (f64, f64) {
     let values = document.timeline.iter().chain(&document.hiccup_timeline).map(|point| point.1);
     let low = values.clone().min().unwrap_or(10);
-    // A slice with next to nothing in it would stretch the axis down to a nanosecond.
+    // A slice with a latency near 0 would stretch the axis down to a nanosecond.
     (low.max(50) as f64, values.max().unwrap_or(1_000) as f64)
 }
 

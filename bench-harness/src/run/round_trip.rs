@@ -1,50 +1,48 @@
-//! ping-pong: a request through one ring, its answer through another, in time with a schedule.
+//! The scenario ping-pong: a request through one ring and its answer through another, by a schedule.
 
 use std::sync::Arc;
 
-use slipring_ring::{Builder, Consumer, Producer, Ring, Single, Stage};
+use slipring_ring::{Builder, Consumer, Producer, Ring, Single};
 
 use super::drive::{Load, Outcome};
-use super::event::{Event, Seen};
 use super::recorder::Recorder;
 use super::schedule::Schedule;
 use super::topology::Shape;
 use crate::clock::Clock;
+use crate::ours::{Drain, Reader, open_ring};
+use crate::payload::{Payload, Seen};
 use crate::peers::link::StartLine;
 
-type Half<const W: usize> = (Producer<Event<W>, Single>, Consumer<Event<W>, Single>, Ring<Event<W>, Single>);
+type Half<const W: usize> =
+    (Producer<Payload<W>, Single>, Reader<Consumer<Payload<W>, Single>, Ring<Payload<W>, Single>>);
 
 fn open<const W: usize>(shape: &Shape) -> Result<Half<W>, String> {
-    let refused = |error: &dyn std::fmt::Display| format!("the ring was refused: {error}");
     let wait = crate::wait_spec::parse(&shape.wait)?;
-    let mut builder = Builder::single(shape.capacity, Event::<W>::default);
-    builder.poll(Stage::new("reader").wait(wait.clone()));
-    let (mut producer, ring) = builder.build().map_err(|error| refused(&error))?;
+    let (mut producer, reader) = open_ring(Builder::single(shape.capacity, Payload::<W>::default), &wait)?;
     producer.set_wait(wait);
-    let consumer = ring.consumer("reader").map_err(|error| refused(&error))?;
-    Ok((producer, consumer, ring))
+    Ok((producer, reader))
 }
 
-/// Reads exactly one event.
-fn one<const W: usize>(consumer: &mut Consumer<Event<W>, Single>) -> Option<Event<W>> {
-    let mut batch = consumer.poll_wait(1).ok()?;
-    let mut events = (&mut batch).into_iter();
-    events.next().map(|(_, event)| *event)
+/// Reads one event; `None` once the producer is gone.
+fn one<const W: usize>(reader: &mut impl Drain<Payload<W>>) -> Option<Payload<W>> {
+    let mut read = None;
+    reader.drain::<false>(1, |event| read = Some(*event))?;
+    read
 }
 
-/// Runs round trips for the load's time.
+/// Runs round trips for the time of `load`.
 ///
 /// # Errors
 ///
-/// What was refused: a ring, or a pin.
+/// The refused ring or pin, in words.
 pub fn run<const W: usize>(
     shape: &Shape,
     load: &Load,
     clock: &Clock,
     mut schedule: Schedule,
 ) -> Result<Outcome, String> {
-    let (mut ask, mut requests, request_ring) = open::<W>(shape)?;
-    let (mut answer, mut answers, answer_ring) = open::<W>(shape)?;
+    let (mut ask, mut requests) = open::<W>(shape)?;
+    let (mut answer, mut answers) = open::<W>(shape)?;
     let line = StartLine::new(2);
     let server = {
         let (line, core) = (Arc::clone(&line), load.pins.consumer(0));
@@ -90,7 +88,7 @@ pub fn run<const W: usize>(
                     if load.closed {
                         (intended, sent_at) = (now, now);
                     }
-                    let _ = ask.publish(|event| event.fill(intended, number));
+                    let _ = ask.publish(|event| event.fill_timed(intended, number));
                     let Some(answer) = one(&mut answers) else { break };
                     ended = clock.now();
                     seen.see(&answer);
@@ -101,7 +99,7 @@ pub fn run<const W: usize>(
                         break;
                     }
                 }
-                // The rings outlive the exchange; dropping the producer ends the server.
+                // The server ends when the producer is dropped.
                 drop(ask);
                 (seen, recorder.finish(), number, measured, ended.saturating_sub(from), answers)
             })
@@ -110,12 +108,8 @@ pub fn run<const W: usize>(
     let panicked = |_| "a thread of the run panicked".to_owned();
     let client = client.join().map_err(panicked)?;
     let server = server.join().map_err(panicked)?;
-    drop((request_ring, answer_ring));
     let (Some((seen, record, number, sent, spent, _)), Some(served)) = (client, server) else {
-        return Err(match line.reason() {
-            crate::peers::link::NoFigure::Wrong(reason) => reason,
-            crate::peers::link::NoFigure::NotApplicable(reason) => reason.to_owned(),
-        });
+        return Err(line.reason());
     };
     let mut faults: Vec<String> = [seen.fault(false), served.fault(false)].into_iter().flatten().collect();
     if seen.count != number {

@@ -1,5 +1,5 @@
-//! When each message is meant to be sent. Latency counts from there, so that a producer which is
-//! held up can't hide what its messages waited for.
+//! Schedules: the intended time of each message. Latency counts from that time, so that the delay of a late producer is in the
+//! figures.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,18 +11,18 @@ use crate::statistics::Random;
 /// The pattern of arrivals.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arrival {
-    /// Evenly.
+    /// At equal gaps.
     Fixed,
-    /// At random with the rate as its mean.
+    /// At random, with the rate as the mean.
     Poisson,
-    /// `count` at once, then again after `every` nanoseconds.
+    /// `count` messages at once, again after each `every` nanoseconds.
     Burst {
         /// Messages of a burst.
         count: u64,
-        /// Nanoseconds from burst to burst.
+        /// Nanoseconds from one burst to the next.
         every: u64,
     },
-    /// The gaps of a file: one number of nanoseconds since the start a line, ascending.
+    /// The times of a file: on each line nanoseconds since the start, in ascending order.
     Trace(PathBuf),
 }
 
@@ -65,23 +65,23 @@ impl std::fmt::Display for Arrival {
     }
 }
 
-/// Why a trace can't be played.
+/// Why a trace is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The file can't be read.
     #[error("{0}: {1}")]
     File(String, std::io::Error),
-    /// A line that is no number, or goes back.
+    /// A line is no number, or less than the line before it.
     #[error("{path}, line {line}: `{text}`; wanted nanoseconds since the start, ascending, one a line")]
     Line {
         /// The file.
         path: String,
-        /// The line, from 1.
+        /// The number of the line, from 1 on.
         line: usize,
-        /// What it says.
+        /// The text of the line.
         text: String,
     },
-    /// No lines.
+    /// The file has no lines.
     #[error("{0} holds no times")]
     Empty(String),
 }
@@ -102,7 +102,7 @@ enum Kind {
 }
 
 impl Schedule {
-    /// The schedules of `producers`, which share the rate. A trace is dealt out in turn.
+    /// The schedules of `producers`, which share the rate. The times of a trace go to the producers in turn.
     ///
     /// # Errors
     ///
@@ -147,8 +147,8 @@ impl Schedule {
             .collect())
     }
 
-    /// When message `number` is meant to be sent, in ticks after the start; `None` is now.
-    /// Call it with ascending numbers.
+    /// The intended time of message `number`, in ticks after the start; `None` if it is sent at once. Call it with ascending
+    /// numbers.
     #[inline(always)]
     pub fn intended(&mut self, number: u64) -> Option<u64> {
         match &mut self.kind {
@@ -170,7 +170,8 @@ impl Schedule {
     }
 }
 
-/// The largest time of a trace in nanoseconds: 31 years. So it can come again and again without an end of the clock.
+/// The largest time of a trace, in nanoseconds: 31 years, so that the trace can be repeated and its times still fit into the
+/// clock's ticks.
 const LONGEST: u64 = 1_000_000_000_000_000_000;
 
 fn read_trace(path: &std::path::Path) -> Result<Vec<u64>, TraceError> {

@@ -1,11 +1,16 @@
-//! The scenarios as rings: which stages there are and what stands behind what.
+//! The scenarios of `run` on rings and topics: which readers there are, and which of them stand behind others.
 
-use slipring_ring::{Builder, Consumer, Kind, Multi, Producer, Ring, Single, Stage, Wait, Worker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::drive::{Load, Outcome, Publish, Role, Source, drive};
-use super::event::Event;
+use slipring::{Topic, Wait};
+use slipring_ring::{Multi, Producer, Single, Stage};
+
+use super::drive::{Load, Outcome, Publish, Role, drive};
 use super::schedule::Schedule;
 use crate::clock::Clock;
+use crate::ours::{Kind, Reader, engine_refused, open_graph, open_topic, ring_refused};
+use crate::payload::Payload;
 use crate::scenario::Scenario;
 
 /// The shape of a run.
@@ -13,145 +18,138 @@ use crate::scenario::Scenario;
 pub struct Shape {
     /// The scenario.
     pub scenario: Scenario,
-    /// Publishing threads.
+    /// Count of the publishing threads.
     pub producers: usize,
-    /// Consuming threads.
+    /// Count of the consuming threads.
     pub consumers: usize,
     /// Slots.
     pub capacity: usize,
-    /// How consumers wait, by its name.
+    /// How consumers wait, as `--wait` takes it.
     pub wait: String,
 }
 
-impl<const W: usize, K: Kind> Publish<W> for Producer<Event<W>, K> {
+impl Shape {
+    /// The most events of a batch: a quarter of the ring, so that producers have room while a batch is read.
+    pub fn limit(&self) -> usize {
+        (self.capacity / 4).clamp(1, 256)
+    }
+}
+
+impl<const W: usize, K: Kind> Publish for Producer<Payload<W>, K> {
     #[inline(always)]
     fn publish(&mut self, intended: &[u64], first: u64, may_drop: bool) -> bool {
-        let fill = |index: usize, event: &mut Event<W>| {
-            event.fill(intended[index], first + index as u64);
-        };
+        let fill = |index: usize, event: &mut Payload<W>| event.fill_timed(intended[index], first + index as u64);
         if may_drop {
             self.try_publish_batch(intended.len(), fill).is_ok()
         } else if let [intended] = *intended {
-            self.publish(|event| event.fill(intended, first)).is_ok()
+            self.publish(|event| event.fill_timed(intended, first)).is_ok()
         } else {
             self.publish_batch(intended.len(), fill).is_ok()
         }
     }
 }
 
-/// A stage of a graph, or a worker, with the ring that it reads from.
-struct Reader<C, const W: usize, K: Kind> {
-    consumer: C,
-    limit: usize,
-    _ring: Ring<Event<W>, K>,
+/// A producer of a topic. The last one that is dropped closes the topic: a topic without producers stays open by itself.
+struct TopicProducer<const W: usize, K: Kind> {
+    producer: slipring::Producer<Payload<W>, K>,
+    topic: Topic<Payload<W>, K>,
+    left: Arc<AtomicUsize>,
 }
 
-impl<const W: usize, K: Kind> Source<W> for Reader<Consumer<Event<W>, K>, W, K> {
+impl<const W: usize, K: Kind> Publish for TopicProducer<W, K> {
     #[inline(always)]
-    fn drain(&mut self, mut see: impl FnMut(&Event<W>)) -> bool {
-        let Ok(mut batch) = self.consumer.poll_wait(self.limit) else { return false };
-        for (_, event) in &mut batch {
-            see(event);
+    fn publish(&mut self, intended: &[u64], first: u64, may_drop: bool) -> bool {
+        let fill = |index: usize, event: &mut Payload<W>| event.fill_timed(intended[index], first + index as u64);
+        match *intended {
+            [intended] if may_drop => self.producer.try_publish(|event| event.fill_timed(intended, first)).is_ok(),
+            [intended] => self.producer.publish(|event| event.fill_timed(intended, first)).is_ok(),
+            _ => self.producer.publish_batch(intended.len(), fill).is_ok(),
         }
-        true
     }
 }
 
-impl<const W: usize, K: Kind> Source<W> for Reader<Worker<Event<W>, K>, W, K> {
-    #[inline(always)]
-    fn drain(&mut self, mut see: impl FnMut(&Event<W>)) -> bool {
-        // One at a time: a worker that takes many keeps them from the others.
-        let Ok(taken) = self.consumer.take_wait(1) else { return false };
-        taken.for_each(|_, event| see(event));
-        true
+impl<const W: usize, K: Kind> Drop for TopicProducer<W, K> {
+    fn drop(&mut self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.topic.close();
+        }
     }
 }
 
-/// A failure to set up, in words.
-fn refused(error: impl std::fmt::Display) -> String {
-    format!("the ring was refused: {error}")
-}
-
-/// Stages with the ones before them.
-fn stages(shape: &Shape) -> Vec<(String, Vec<&'static str>, bool)> {
-    let stage = |name: &str, after: &[&'static str], last| (name.to_owned(), after.to_vec(), last);
-    match shape.scenario {
-        Scenario::Fanout => (0..shape.consumers).map(|index| (format!("c{index}"), Vec::new(), true)).collect(),
-        Scenario::Pipeline => {
-            vec![stage("a", &[], false), stage("b", &["a"], false), stage("c", &["b"], true)]
-        }
-        Scenario::Diamond => {
-            vec![stage("a", &[], false), stage("b", &[], false), stage("c", &["a", "b"], true)]
-        }
-        _ => vec![stage("a", &[], true)],
-    }
+/// How producers wait for room where consumers wait so: they spin, since a producer that waits is late, unless there are more
+/// threads than cores.
+fn producers_wait(consumers: &Wait) -> Wait {
+    if consumers.occupies_a_core() { consumers.clone() } else { Wait::spin_yield() }
 }
 
 /// Runs a shape once with events of `W` words.
 ///
 /// # Errors
 ///
-/// What was refused: the ring, or a pin.
+/// The refused ring, topic or pin, in words.
 pub fn run<const W: usize>(
     shape: &Shape,
     load: &Load,
     clock: &Clock,
     schedules: Vec<Schedule>,
 ) -> Result<Outcome, String> {
-    if shape.producers == 1 && shape.scenario != Scenario::Mpsc {
-        let builder = Builder::single(shape.capacity, Event::<W>::default);
-        with(builder, |producer: Producer<_, Single>| vec![producer], shape, load, clock, schedules)
-    } else {
-        let builder = Builder::multi(shape.capacity, Event::<W>::default);
-        let clones = |producer: Producer<_, Multi>| {
-            let mut all: Vec<_> = (1..shape.producers).map(|_| producer.clone()).collect();
-            all.push(producer);
-            all
-        };
-        with(builder, clones, shape, load, clock, schedules)
+    let through_topic = matches!(shape.scenario, Scenario::Topic | Scenario::Group);
+    match (through_topic, shape.producers == 1 && shape.scenario != Scenario::Mpsc) {
+        (false, true) => on_ring::<W, Single>(shape, load, clock, schedules),
+        (false, false) => on_ring::<W, Multi>(shape, load, clock, schedules),
+        (true, true) => on_topic::<W, Single>(shape, load, clock, schedules),
+        (true, false) => on_topic::<W, Multi>(shape, load, clock, schedules),
     }
 }
 
-fn with<const W: usize, K: Kind>(
-    mut builder: Builder<Event<W>, K>,
-    producers: impl FnOnce(Producer<Event<W>, K>) -> Vec<Producer<Event<W>, K>>,
+fn on_ring<const W: usize, K: Kind>(
     shape: &Shape,
     load: &Load,
     clock: &Clock,
     schedules: Vec<Schedule>,
 ) -> Result<Outcome, String> {
     let wait = crate::wait_spec::parse(&shape.wait)?;
-    let sharing = shape.scenario == Scenario::WorkSharing;
-    if sharing {
+    let mut builder = K::ring(shape.capacity, Payload::<W>::default);
+    if shape.scenario == Scenario::WorkSharing {
         builder.workers(Stage::new("pool").wait(wait.clone()), shape.consumers);
-    } else {
-        for (name, after, _) in stages(shape) {
-            builder.poll(Stage::new(name).after(after).wait(wait.clone()));
-        }
+        let (mut producer, ring) = builder.build().map_err(ring_refused)?;
+        producer.set_wait(producers_wait(&wait));
+        let worker = |_| {
+            let reads = ring.worker("pool").map_err(ring_refused)?;
+            Ok((Reader { reads, owner: ring.clone() }, Role { last: true, shares: true }))
+        };
+        let workers = (0..shape.consumers).map(worker).collect::<Result<Vec<_>, String>>()?;
+        return drive(load, clock, K::clones(producer, shape.producers), schedules, workers, shape.limit());
     }
-    let (mut producer, ring) = builder.build().map_err(refused)?;
-    // A producer that waits for room is a producer that is late: it spins, whatever consumers do,
-    // unless there are more threads than cores.
-    producer.set_wait(if wait.occupies_a_core() { wait } else { Wait::spin_yield() });
-    let publishers = producers(producer);
-    let limit = (shape.capacity / 4).clamp(1, 256);
-    if sharing {
-        let role = Role { last: true, shares: true };
-        let workers = (0..shape.consumers)
-            .map(|_| {
-                let consumer = ring.worker("pool").map_err(refused)?;
-                Ok((Reader { consumer, limit, _ring: ring.clone() }, role))
-            })
-            .collect::<Result<Vec<_>, String>>()?;
-        return drive(load, clock, publishers, schedules, workers);
+    let stages = shape.scenario.stages(shape.consumers);
+    let (mut producer, readers) = open_graph(builder, &stages, &wait)?;
+    producer.set_wait(producers_wait(&wait));
+    let is_last = |name: &str| stages.iter().all(|(_, after)| !after.contains(&name));
+    let role = |(name, _): &(String, _)| Role { last: is_last(name), shares: false };
+    let readers = readers.into_iter().zip(stages.iter().map(role)).collect();
+    drive(load, clock, K::clones(producer, shape.producers), schedules, readers, shape.limit())
+}
+
+fn on_topic<const W: usize, K: Kind>(
+    shape: &Shape,
+    load: &Load,
+    clock: &Clock,
+    schedules: Vec<Schedule>,
+) -> Result<Outcome, String> {
+    let wait = crate::wait_spec::parse(&shape.wait)?;
+    let (engine, topic) = open_topic::<Payload<W>, K>(shape.capacity)?;
+    let left = Arc::new(AtomicUsize::new(shape.producers));
+    let producer = |_| {
+        let producer = topic.producer().wait(producers_wait(&wait)).create().map_err(engine_refused)?;
+        Ok(TopicProducer { producer, topic: topic.clone(), left: Arc::clone(&left) })
+    };
+    let producers = (0..shape.producers).map(producer).collect::<Result<Vec<_>, String>>()?;
+    let role = Role { last: true, shares: false };
+    let limit = shape.limit();
+    if shape.scenario == Scenario::Group {
+        let reads = topic.group("readers").wait(wait).limit(limit).join().map_err(engine_refused)?;
+        return drive(load, clock, producers, schedules, vec![(Reader { reads, owner: engine }, role)], limit);
     }
-    let readers = stages(shape)
-        .into_iter()
-        .map(|(name, _, last)| {
-            let consumer = ring.consumer(&name).map_err(refused)?;
-            let role = Role { last, shares: false };
-            Ok((Reader { consumer, limit, _ring: ring.clone() }, role))
-        })
-        .collect::<Result<Vec<_>, String>>()?;
-    drive(load, clock, publishers, schedules, readers)
+    let reads = topic.subscribe("reader").wait(wait).limit(limit).poll().map_err(engine_refused)?;
+    drive(load, clock, producers, schedules, vec![(Reader { reads, owner: engine }, role)], limit)
 }

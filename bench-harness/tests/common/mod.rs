@@ -1,4 +1,4 @@
-//! Runs the program and looks at what it left behind.
+//! Runs the program and reads its files.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ pub fn bench(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bench-harness")).args(words).current_dir(std::env::temp_dir()).output().unwrap()
 }
 
-/// The exit code of the program with these words.
+/// Runs the program with these words and returns its exit code.
 pub fn code(words: &[&str]) -> i32 {
     bench(words).status.code().unwrap()
 }
 
-/// A directory for one test, gone with it.
+/// A directory for one test, removed when this is dropped.
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
@@ -46,14 +46,14 @@ impl Drop for Scratch {
     }
 }
 
-/// The schema of a contract.
+/// The JSON Schema of this name.
 pub fn schema(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name);
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Checks a value against the part of JSON Schema that the contracts use. A word that is not
-/// known here is a failure: a schema must not promise what nobody checks.
+/// Checks a value by the part of JSON Schema that the contracts use. Any other word in a schema is a failure, since it would
+/// not be checked.
 pub fn check(schema: &Value, value: &Value, at: &str) {
     for (word, rule) in schema.as_object().unwrap() {
         match word.as_str() {

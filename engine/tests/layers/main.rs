@@ -167,10 +167,6 @@ fn a_type_name_has_one_meaning() {
 /// The most lines of a file that is not for tests alone.
 const LINES: usize = 500;
 
-/// Files that may be longer, five at most, each with the reason.
-const LONGER: [(&str, &str); 1] =
-    [("bench-harness/src/cli.rs", "all arguments of the program with their help, which users read as one page")];
-
 /// The Rust files below a folder, but for those of tests alone.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap_or_else(|cause| panic!("{}: {cause}", folder.display())) {
@@ -187,7 +183,6 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn no_file_is_too_long_to_be_read_at_once() {
-    const { assert!(LONGER.len() <= 5) };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut files = Vec::new();
     for folder in ["engine/src", "engine/journal/src", "engine/cli/src", "bench-harness/src"] {
@@ -201,12 +196,8 @@ fn no_file_is_too_long_to_be_read_at_once() {
             longer.insert(file.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/"), lines);
         }
     }
-    let known = |file: &str| LONGER.iter().any(|(known, _)| *known == file);
-    let told: Vec<_> = longer.iter().filter(|(file, _)| !known(file)).collect();
     assert!(
-        told.is_empty(),
-        "longer than {LINES} lines: split them by what they hold, tests into files of their own: {told:#?}"
+        longer.is_empty(),
+        "longer than {LINES} lines: split them by what they hold, tests into files of their own: {longer:#?}"
     );
-    let gone: Vec<_> = LONGER.iter().filter(|(file, _)| !longer.contains_key(*file)).collect();
-    assert!(gone.is_empty(), "short enough by now, take them from LONGER: {gone:#?}");
 }

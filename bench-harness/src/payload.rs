@@ -1,11 +1,12 @@
-//! What travels: words that all carry the message's number, and the check of what arrived.
+//! The messages of `run` and `peers`, and the checks of what arrived.
 
-/// A message of `N` words. Every word is written by the producer and read by the consumer.
+/// A message of `N` words. Each word is the message's number; in `run` the first one is the intended time instead. The producer
+/// writes every word and the consumer reads every word.
 #[derive(Clone, Copy, Debug)]
 pub struct Payload<const N: usize>([u64; N]);
 
 impl<const N: usize> Payload<N> {
-    /// A message with that number.
+    /// A message with this number.
     #[inline(always)]
     pub fn new(value: u64) -> Self {
         Self([value; N])
@@ -17,13 +18,32 @@ impl<const N: usize> Payload<N> {
         self.0 = [value; N];
     }
 
+    /// Writes the number and the intended time, in ticks of the clock, in place.
+    #[inline(always)]
+    pub fn fill_timed(&mut self, intended: u64, value: u64) {
+        self.0 = [value; N];
+        self.0[0] = intended;
+    }
+
     /// The number.
     #[inline(always)]
     pub fn value(&self) -> u64 {
+        self.0[N - 1]
+    }
+
+    /// When the message was meant to be sent, in ticks of the clock, if it was [filled](Self::fill_timed) so.
+    #[inline(always)]
+    pub fn intended(&self) -> u64 {
         self.0[0]
     }
 
-    /// The message made of these words.
+    /// True if all words but the first are equal.
+    #[inline(always)]
+    fn is_intact(&self) -> bool {
+        self.0[1..].iter().fold(0, |astray, word| astray | (word ^ self.value())) == 0
+    }
+
+    /// The message of these words.
     #[inline(always)]
     pub fn from_words(words: [u64; N]) -> Self {
         Self(words)
@@ -41,10 +61,10 @@ impl<const N: usize> Default for Payload<N> {
     }
 }
 
-/// Which producer sent a message stands above its number.
+/// The bit of a number above which its producer's index is.
 const PRODUCER_SHIFT: u32 = 48;
 
-/// The most producers that a check keeps apart.
+/// The most producers that a check can tell apart.
 pub const MOST_PRODUCERS: usize = 8;
 
 /// The first number of a producer.
@@ -53,12 +73,12 @@ pub const fn first_of(producer: usize) -> u64 {
     (producer as u64) << PRODUCER_SHIFT
 }
 
-/// Watches what arrives: each message once, in its producer's order, with every word intact.
+/// A check that each message arrives once, in its producer's order, with every word intact.
 pub trait Check: Default + Send + 'static {
     /// One message arrived.
     fn see<const N: usize>(&mut self, message: &Payload<N>);
 
-    /// Whether exactly `each` messages of each of `producers` arrived, in order.
+    /// The verdict, where each of `producers` has sent `each` messages.
     ///
     /// # Errors
     ///
@@ -87,7 +107,7 @@ impl Check for InOrder {
     }
 }
 
-/// The check for several producers: each one's messages in its own order.
+/// The check for several producers: the messages of each in its own order.
 #[derive(Clone, Debug, Default)]
 pub struct PerProducer {
     next: [u64; MOST_PRODUCERS],
@@ -109,6 +129,49 @@ impl Check for PerProducer {
         let evenly = self.next[..producers].iter().all(|next| *next == each);
         let seen = self.next.iter().sum();
         verdict::<N>(seen, self.sum, self.astray == 0 && evenly, producers, each)
+    }
+}
+
+/// The check of `run`: unlike the others it knows where numbers are missing, since a full ring may drop messages and workers
+/// share a stream.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    next: [u64; MOST_PRODUCERS],
+    /// Count of the messages.
+    pub count: u64,
+    /// The sum of their numbers.
+    pub sum: u64,
+    damaged: u64,
+    backward: u64,
+    gaps: u64,
+}
+
+impl Seen {
+    /// One message arrived.
+    #[inline(always)]
+    pub fn see<const N: usize>(&mut self, message: &Payload<N>) {
+        let value = message.value();
+        let number = value & ((1 << PRODUCER_SHIFT) - 1);
+        let next = &mut self.next[(value >> PRODUCER_SHIFT) as usize % MOST_PRODUCERS];
+        self.damaged += u64::from(!message.is_intact());
+        self.backward += u64::from(number < *next);
+        self.gaps += u64::from(number > *next);
+        *next = number + 1;
+        self.count += 1;
+        self.sum = self.sum.wrapping_add(value);
+    }
+
+    /// What is wrong with the stream, in words; `None` if nothing is. With `shares` numbers may be missing.
+    pub fn fault(&self, shares: bool) -> Option<String> {
+        if self.damaged > 0 {
+            Some(format!("{} messages were damaged", self.damaged))
+        } else if self.backward > 0 {
+            Some(format!("{} messages came twice or out of order", self.backward))
+        } else if !shares && self.gaps > 0 {
+            Some(format!("messages are missing in {} places", self.gaps))
+        } else {
+            None
+        }
     }
 }
 
@@ -154,11 +217,40 @@ mod tests {
         assert!(lost.verdict::<1>(1, 100).unwrap_err().contains("99"));
         let swapped: InOrder = feed([1, 0, 2].into_iter().map(Payload::<1>::new));
         assert!(swapped.verdict::<1>(1, 3).unwrap_err().contains("order"));
-        let mut torn = Payload::<8>::new(1);
-        torn.0[7] = 9;
-        let damaged: InOrder = feed([Payload::new(0), torn].into_iter());
-        assert!(damaged.verdict::<8>(1, 2).unwrap_err().contains("damaged"));
+        for word in 0..8 {
+            let mut torn = Payload::<8>::new(1);
+            torn.0[word] = 9;
+            let damaged: InOrder = feed([Payload::new(0), torn].into_iter());
+            // The last word is the number.
+            let wanted = if word == 7 { "order" } else { "damaged" };
+            assert!(damaged.verdict::<8>(1, 2).unwrap_err().contains(wanted), "{word}");
+        }
         let twice: PerProducer = feed([0, 0].into_iter().map(Payload::<1>::new));
         assert!(twice.verdict::<1>(1, 2).is_err());
+    }
+
+    #[test]
+    fn finds_gaps_repeats_and_damage() {
+        let message = |number| {
+            let mut message = Payload::<4>::default();
+            message.fill_timed(1, number);
+            message
+        };
+        let see = |numbers: &[u64]| {
+            let mut seen = Seen::default();
+            numbers.iter().for_each(|number| seen.see(&message(*number)));
+            seen
+        };
+        assert_eq!(see(&[0, 1, first_of(1), 2]).fault(false), None);
+        assert!(see(&[0, 2]).fault(false).unwrap().contains("missing"));
+        assert_eq!(see(&[0, 2]).fault(true), None);
+        assert!(see(&[0, 0]).fault(true).unwrap().contains("twice"));
+        for word in 1..4 {
+            let mut broken = message(0);
+            broken.0[word] = 7;
+            let mut seen = Seen::default();
+            seen.see(&broken);
+            assert!(seen.fault(false).unwrap().contains("damaged"));
+        }
     }
 }

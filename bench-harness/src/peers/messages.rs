@@ -1,153 +1,29 @@
-//! Topics as contenders: events in place through one partition, and messages with keys through four.
+//! Messages with keys as contenders: through a topic of four partitions, and as vectors through a channel.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use slipring::{
-    Engine, Message, Producer, Record, Subscriber, Topic, TopicBuilder, Wait,
-    producer::{Multi, Producers, Single},
-};
+use slipring::{Engine, Message, Record, TopicBuilder, producer::Producers};
 
 use super::contender::Measure;
-use super::link::{Link, NoFigure, Receiver, Round, Sender, StartLine, Work, join};
+use super::link::{NoFigure, Round, StartLine, Work, join};
 use super::ours::wait;
-use super::payload::Payload;
+#[cfg(feature = "rivals")]
 use super::waiting::{WaitClass, Waiting};
+use crate::ours::engine_refused;
 use crate::scenario::Scenario;
-
-/// A topic of one partition with one kind of producer.
-pub struct Typed<K>(std::marker::PhantomData<K>);
-
-/// Whoever reads a topic, and the engine that owns it.
-pub struct Reader<R> {
-    pub reads: R,
-    _engine: Engine,
-}
-
-pub fn refused(error: impl std::fmt::Display) -> NoFigure {
-    NoFigure::Wrong(format!("the engine refused: {error}"))
-}
-
-impl<const N: usize, K: Producers> Sender<N> for Producer<Payload<N>, K> {
-    #[inline(always)]
-    fn send<W: Waiting>(&mut self, value: u64) {
-        // Refused only once the topic is closed; the check of the values would then find the gap.
-        let _ = self.publish(|event| event.fill(value));
-    }
-
-    #[inline(always)]
-    fn send_batch<W: Waiting>(&mut self, first: u64, count: usize) {
-        let _ = self.publish_batch(count, |index, event| event.fill(first + index as u64));
-    }
-}
-
-/// Reads batches until `total` events have been seen or the topic is closed.
-macro_rules! receive {
-    ($self:ident, $total:ident, $batch:ident => $read:expr) => {{
-        let mut left = $total;
-        while left > 0 {
-            // The longest limit waits without a deadline, and so without reading a clock.
-            let Ok(Some(mut $batch)) = $self.reads.poll(Duration::MAX) else { return };
-            left -= $batch.len() as u64;
-            $read
-        }
-    }};
-}
-
-impl<const N: usize> Receiver<N> for Reader<Subscriber<Payload<N>, Single>> {
-    #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
-        receive!(self, total, batch => {
-            if BATCHED {
-                let (head, tail) = batch.take_slices();
-                head.iter().for_each(&mut see);
-                tail.iter().for_each(&mut see);
-            } else {
-                for (event, _) in &mut batch {
-                    see(event);
-                }
-            }
-        });
-    }
-}
-
-impl<const N: usize> Receiver<N> for Reader<Subscriber<Payload<N>, Multi>> {
-    #[inline(always)]
-    fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<N>)) {
-        receive!(self, total, batch => {
-            for (event, _) in &mut batch {
-                see(event);
-            }
-        });
-    }
-}
-
-/// The kind of a topic's producers.
-pub trait Chosen: Producers {
-    const MANY: bool;
-
-    fn of<E: Send + Sync + 'static>(topic: TopicBuilder<E>) -> TopicBuilder<E, Self>;
-}
-
-impl Chosen for Single {
-    const MANY: bool = false;
-
-    fn of<E: Send + Sync + 'static>(topic: TopicBuilder<E>) -> TopicBuilder<E, Self> {
-        topic.single_producer()
-    }
-}
-
-impl Chosen for Multi {
-    const MANY: bool = true;
-
-    fn of<E: Send + Sync + 'static>(topic: TopicBuilder<E>) -> TopicBuilder<E, Self> {
-        topic
-    }
-}
-
-pub type Opened<const N: usize, K, R> = Result<(Vec<Producer<Payload<N>, K>>, Reader<R>), NoFigure>;
-
-/// Opens a topic of one partition, whoever reads it, and its producers.
-pub fn open<const N: usize, K: Chosen, R>(
-    capacity: usize,
-    producers: usize,
-    waiting: WaitClass,
-    read: impl FnOnce(&Topic<Payload<N>, K>, Wait) -> Result<R, NoFigure>,
-) -> Opened<N, K, R> {
-    let engine = Engine::builder().build().map_err(refused)?;
-    let topic = K::of(engine.topic("bench").capacity(capacity)).create().map_err(refused)?;
-    let reads = read(&topic, wait(waiting))?;
-    let producers = (0..producers).map(|_| topic.producer().wait(wait(waiting)).create().map_err(refused));
-    let producers = producers.collect::<Result<_, _>>()?;
-    Ok((producers, Reader { reads, _engine: engine }))
-}
-
-impl<const N: usize, K: Chosen> Link<N> for Typed<K>
-where
-    Reader<Subscriber<Payload<N>, K>>: Receiver<N>,
-{
-    const MANY_PRODUCERS: bool = K::MANY;
-    const BATCHES: bool = true;
-    const SLEEPS: bool = true;
-    type Sender = Producer<Payload<N>, K>;
-    type Receiver = Reader<Subscriber<Payload<N>, K>>;
-
-    fn open(capacity: usize, producers: usize, waiting: WaitClass) -> Opened<N, K, Subscriber<Payload<N>, K>> {
-        open(capacity, producers, waiting, |topic, wait| topic.subscribe("reader").wait(wait).poll().map_err(refused))
-    }
-}
 
 /// Bytes of a message's value.
 pub const VALUE: usize = 128;
 const PARTITIONS: usize = 4;
 const KEYS: usize = 1024;
 
-/// Keys as users have them, made before the clock starts.
+/// The keys, which are made before the clock starts.
 fn keys() -> Vec<String> {
     (0..KEYS).map(|key| format!("account-{key}")).collect()
 }
 
-/// A value whose every word is the number.
+/// Fills a value with the number in every word.
 #[inline(always)]
 fn fill(value: &mut [u8; VALUE], number: u64) {
     for word in value.chunks_exact_mut(8) {
@@ -155,11 +31,13 @@ fn fill(value: &mut [u8; VALUE], number: u64) {
     }
 }
 
-/// What arrived: how many messages, the sum of all their words, and whether each bore its key.
+/// The check of the messages that arrived.
 #[derive(Default)]
 struct Seen {
     count: u64,
+    /// The sum of all words.
     sum: u64,
+    /// True if a message had the key of another one.
     astray: bool,
 }
 
@@ -182,7 +60,7 @@ impl Seen {
     }
 }
 
-/// One producer and one consumer, on threads and cores of their own.
+/// Measures one round of one producer and one consumer, each on its own core.
 fn round<S: Send + 'static, R: Send + 'static>(
     work: &Work,
     mut sender: S,
@@ -218,7 +96,9 @@ fn round<S: Send + 'static, R: Send + 'static>(
     };
     let begun = join(producer)?;
     let ended = join(consumer)?;
-    let (Some((begun, _sender)), Some((ended, seen, _receiver))) = (begun, ended) else { return Err(line.reason()) };
+    let (Some((begun, _sender)), Some((ended, seen, _receiver))) = (begun, ended) else {
+        return Err(NoFigure::Wrong(line.reason()));
+    };
     seen.verdict(each)?;
     Ok(Round::Rate(each as f64 / ended.saturating_duration_since(begun).as_secs_f64()))
 }
@@ -230,12 +110,13 @@ fn through_topic<K: Producers>(
     if work.batch != 1 {
         return Err(NoFigure::NotApplicable("messages are sent one by one"));
     }
-    let engine = Engine::builder().build().map_err(refused)?;
-    // As many slots in all as the channel has.
+    let refused = |cause: &dyn std::fmt::Display| NoFigure::Wrong(engine_refused(cause));
+    let engine = Engine::builder().build().map_err(|error| refused(&error))?;
+    // All partitions together have as many slots as the channel.
     let topic = builder(&engine).partitions(PARTITIONS).capacity((work.capacity / PARTITIONS).max(1)).max_message(192);
-    let topic = topic.create().map_err(refused)?;
-    let subscriber = topic.subscribe("reader").wait(wait(work.waiting)).poll().map_err(refused)?;
-    let producer = topic.producer().wait(wait(work.waiting)).create().map_err(refused)?;
+    let topic = topic.create().map_err(|error| refused(&error))?;
+    let subscriber = topic.subscribe("reader").wait(wait(work.waiting)).poll().map_err(|error| refused(&error))?;
+    let producer = topic.producer().wait(wait(work.waiting)).create().map_err(|error| refused(&error))?;
     let keys = keys();
     round(
         work,
@@ -267,7 +148,7 @@ fn messages_of_many(_: Scenario, work: &Work) -> Result<Round, NoFigure> {
     through_topic(work, |engine| engine.topic("bench"))
 }
 
-/// A vector a message, with key and value, through one channel.
+/// One round of a channel that carries a vector with value and key for each message.
 #[cfg(feature = "rivals")]
 pub fn vectors(_: Scenario, work: &Work) -> Result<Round, NoFigure> {
     use super::waiting::{Spin, Yield};
@@ -303,7 +184,7 @@ fn vectors_by<W: Waiting>(work: &Work) -> Result<Round, NoFigure> {
             let mut left = each;
             while left > 0 {
                 see(&mut |seen| {
-                    // As many as a batch has at most, so that both sides call as seldom.
+                    // As many as a batch of the topic has at most, so that both contenders make equally few calls.
                     for _ in 0..left.min(256) {
                         let mut waiting = W::begin();
                         let message = loop {
@@ -323,10 +204,7 @@ fn vectors_by<W: Waiting>(work: &Work) -> Result<Round, NoFigure> {
     )
 }
 
-/// The names and the rounds of the engine's contenders for `scenario`; the one to judge by comes first.
-pub fn contenders(scenario: Scenario) -> Vec<(&'static str, Measure)> {
-    match scenario {
-        Scenario::Message => vec![("topic-single", messages_of_one), ("topic-multi", messages_of_many)],
-        _ => Vec::new(),
-    }
+/// Our contenders: name and round of each. Ratios are of the first one.
+pub fn contenders() -> Vec<(&'static str, Measure)> {
+    vec![("topic-single", messages_of_one), ("topic-multi", messages_of_many)]
 }
