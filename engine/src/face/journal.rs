@@ -34,7 +34,7 @@
 //! One journal holds the events of all partitions of an engine, so that one sync makes all of them durable. `Durable`
 //! means that the disk has confirmed the sync; Kafka's acknowledgement means the page cache of several machines.
 
-pub use crate::log::catalog::{RecordedTopic, recorded_topics};
+pub use crate::log::catalog::{RecordedTopic, recorded_topics, state_kind_name};
 pub use crate::log::committer::Pace;
 pub use crate::log::gap::{ReaderKind, ReportedGap, acknowledge_gaps, reported_gaps};
 pub use crate::log::offsets::recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};

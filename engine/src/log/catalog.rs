@@ -24,6 +24,26 @@ pub(crate) mod state_kind {
     pub(crate) const REPORTED_GAPS: u16 = 7;
 }
 
+/// What the journal's state of a kind is, for people who look at a journal; `None` for a kind that this version does not know.
+/// The kinds are in `docs/JOURNAL_FORMAT.md`.
+///
+/// ```
+/// assert_eq!(slipring::journal::state_kind_name(1), Some("topics"));
+/// assert_eq!(slipring::journal::state_kind_name(999), None);
+/// ```
+pub const fn state_kind_name(kind: u16) -> Option<&'static str> {
+    Some(match kind {
+        state_kind::TOPICS => "topics",
+        state_kind::GROUP_OFFSETS => "committed offsets of groups",
+        state_kind::PRODUCERS => "producers with names",
+        state_kind::QUEUES => "queues",
+        state_kind::TRANSFORM_OFFSETS => "committed offsets of transforms",
+        6 => "gaps: offsets lost to damage",
+        state_kind::REPORTED_GAPS => "gaps that were reported to readers",
+        _ => return None,
+    })
+}
+
 /// The entry of a topic in the journal's catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CatalogEntry {

@@ -4,7 +4,7 @@ use crate::failure::Done;
 use crate::inspected::Listing;
 use crate::output::{Table, cells, plain, print_json, size, time};
 use serde_json::json;
-use slipring::journal::SegmentReport;
+use slipring::journal::{SegmentReport, state_kind_name};
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -106,15 +106,7 @@ pub(super) fn stat(arguments: &Listing) -> Done {
         writeln!(out, "lock         {}", plain(&weakness))?;
     }
     for (kind, entries) in &state {
-        let what = match kind {
-            1 => "topics",
-            2 => "committed offsets of groups",
-            3 => "producers with names",
-            4 => "queues",
-            5 => "committed offsets of transforms",
-            6 => "gaps",
-            _ => "unknown to this command",
-        };
+        let what = state_kind_name(*kind).unwrap_or("unknown to this command");
         writeln!(out, "state        {entries} values of kind {kind}: {what}")?;
     }
     for topic in &topics.0 {
