@@ -225,7 +225,7 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
     /// after this batch. Concurrent callers share a sync. Without a journal, this does not wait.
     ///
     /// A commit that is not waited for is written with the journal's next frame, or when the journal has been idle for
-    /// 20 ms. After a crash, the last events that were committed in this way may be read again.
+    /// 20 ms, and synced with the next frame or a second later. After a crash, the last events that were committed in this way may be read again.
     ///
     /// The commit is durable, but its events may not be: a group reads published events, and a power cut may take an
     /// event that was not durable yet. Its offset is not used again.

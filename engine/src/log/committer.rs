@@ -13,11 +13,11 @@
 //!
 //! # Committed offsets
 //! Each frame also gets the committed offsets of groups that have changed, so they need no sync of their own. If no
-//! frame follows, they are written alone when the journal has been idle for 20 ms.
+//! frame follows, they are written alone when the journal has been idle for 20 ms, and synced a second later.
 //!
 //! # State sources
 //! A state source has state that must be written together with events, for example a queue. Its state goes into the
-//! next frame of events. If no events follow, it is written when the journal has been idle for 20 ms and synced 50 ms
+//! next frame of events. If no events follow, it is written when the journal has been idle for 20 ms and synced a second
 //! later; if a thread waits for it, it is written at once. The committer asks the state sources after it has gathered
 //! the events of a frame, so a state source knows which events are in the same frame.
 //!

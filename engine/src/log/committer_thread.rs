@@ -94,8 +94,9 @@ const IDLE: Duration = Duration::from_millis(20);
 /// topic with a few events a second does not pay two syncs for each.
 const MARK: Duration = Duration::from_secs(1);
 
-/// How long a write that no thread waits for may stay unsynced.
-const LAZY: Duration = Duration::from_millis(50);
+/// How long a write that no thread waits for may stay unsynced. The sync of the next event covers it, so a topic with a few
+/// events a second that a group commits, or a queue gives out, does not pay two syncs for each.
+const LAZY: Duration = MARK;
 
 /// The interval at which a closing journal checks if the outstanding claims were published.
 const CLAIMS_OUT: Duration = Duration::from_millis(10);
@@ -399,14 +400,15 @@ impl CommitterThread {
         Ok(outcome)
     }
 
-    /// Writes the changed committed offsets in a frame of their own.
+    /// Writes the changed committed offsets in a frame of their own. They are synced with the next frame, or after [`LAZY`]; a
+    /// reply that waits for them has them synced at once.
     fn write_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let outcome = self.put_committed_offsets()?;
         if !self.frame.is_empty() {
             let now = self.now();
             let writer = self.writer.as_mut().expect("taken when the journal is closed only");
             writer.append(&mut self.frame, now)?;
-            self.dirty_since.get_or_insert_with(Instant::now);
+            self.lazy_since.get_or_insert_with(Instant::now);
         }
         Ok(outcome)
     }

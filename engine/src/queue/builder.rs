@@ -156,7 +156,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
 
     /// The acknowledgement level that a lease, an ack and each other change has reached when its call returns. Default:
     /// [`Level::Published`]. The change is then in memory. On a durable topic it is written with the next events, or
-    /// after 20 ms without events, and synced with the next frame or 50 ms later. A crash undoes changes that are not
+    /// after 20 ms without events, and synced with the next frame or a second later. A crash undoes changes that are not
     /// durable: a finished message is leased again, and an attempt is not counted.
     ///
     /// [`Level::Written`] survives the process, [`Level::Durable`] a power cut: then no acked message is leased again,

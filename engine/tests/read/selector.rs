@@ -237,7 +237,7 @@ fn one_that_goes_back_or_is_resumed_between_two_calls_is_found_by_the_next() {
     let mut producer = topic.producer().create().unwrap();
     let mut selector = Selector::round_robin();
     let mut select = |reader: &mut dyn Selectable, limit| selector.select(&mut [reader], limit).unwrap();
-    let (soon, late) = (Duration::from_millis(1), Duration::from_secs(20));
+    let (soon, late) = (Duration::from_millis(100), Duration::from_secs(20));
 
     producer.publish_to(0, |number| *number = 7).unwrap();
     assert_eq!(select(&mut tape, late), Some(0));
