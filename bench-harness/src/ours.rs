@@ -177,8 +177,11 @@ pub fn engine_refused(cause: impl std::fmt::Display) -> String {
     format!("the engine refused: {cause}")
 }
 
+/// A consumer with its ring.
+pub type RingReader<E, K> = Reader<Consumer<E, K>, Ring<E, K>>;
+
 /// A producer, and the consumers of a graph in the order of its stages.
-pub type Graph<E, K> = (Producer<E, K>, Vec<Reader<Consumer<E, K>, Ring<E, K>>>);
+pub type Graph<E, K> = (Producer<E, K>, Vec<RingReader<E, K>>);
 
 /// Builds a ring with these stages, each with the stages that it stands behind.
 ///
@@ -200,15 +203,15 @@ pub fn open_graph<E: Send + Sync + 'static, K: Kind>(
     Ok((producer, stages.iter().map(reader).collect::<Result<_, String>>()?))
 }
 
+/// The two ends of a ring with one consumer.
+pub type Pair<E, K> = (Producer<E, K>, RingReader<E, K>);
+
 /// Builds a ring with one consumer.
 ///
 /// # Errors
 ///
 /// What was refused, in words.
-pub fn open_ring<E: Send + Sync + 'static, K: Kind>(
-    builder: Builder<E, K>,
-    wait: &Wait,
-) -> Result<(Producer<E, K>, Reader<Consumer<E, K>, Ring<E, K>>), String> {
+pub fn open_ring<E: Send + Sync + 'static, K: Kind>(builder: Builder<E, K>, wait: &Wait) -> Result<Pair<E, K>, String> {
     let (producer, mut readers) = open_graph(builder, &[("reader".to_owned(), &[])], wait)?;
     let reader = readers.pop().ok_or_else(|| ring_refused("it has no reader"))?;
     Ok((producer, reader))

@@ -63,6 +63,8 @@ impl Bound {
 mod tests {
     use super::*;
 
+    type Cost = fn(f64) -> f64;
+
     fn points(cost: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
         [16.0, 64.0, 256.0, 1024.0].into_iter().map(|n| (n, cost(n))).collect()
     }
@@ -85,7 +87,7 @@ mod tests {
 
     #[test]
     fn each_growth_is_within_its_own_bound_and_not_within_the_next_lower_one() {
-        let grown: [(Bound, fn(f64) -> f64); 4] = [
+        let grown: [(Bound, Cost); 4] = [
             (Bound::Constant, |_| 50.0),
             (Bound::Linear, |n| 3.0 * n),
             (Bound::LinearLog, |n| 3.0 * n * n.ln()),

@@ -141,8 +141,11 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-/// Events of `catch-up` and `commit-bytes`.
-const EVENTS: u64 = 2_048;
+/// Events of `catch-up` and `commit-bytes` at `n` partitions: so many that what each partition needs once is little beside them.
+fn events(n: usize) -> u64 {
+    2_048.max(16 * n as u64)
+}
+
 /// Bytes of a segment where the journal is to have few.
 const LARGE: u64 = 8 << 20;
 /// Bytes of a segment where it is to have many.
@@ -160,7 +163,7 @@ fn segment_traffic(disk: &SimulatedDisk) -> Traffic {
     })
 }
 
-/// A durable topic of `n` partitions with [`EVENTS`] events, in a journal that was closed and opened again.
+/// A durable topic of `n` partitions with so many [`events`], in a journal that was closed and opened again.
 fn history(n: usize) -> Result<(SimulatedDisk, Engine, Topic<u64>), Failure> {
     let disk = SimulatedDisk::new();
     let open = || -> Result<(Engine, Topic<u64>), Failure> {
@@ -171,7 +174,7 @@ fn history(n: usize) -> Result<(SimulatedDisk, Engine, Topic<u64>), Failure> {
     let (engine, topic) = open()?;
     let producer = topic.producer().partitioner(Partitioner::RoundRobin).create();
     let mut producer = producer.map_err(Failure::refused)?;
-    for number in 0..EVENTS {
+    for number in 0..events(n) {
         producer.publish(|event| *event = number).map_err(Failure::refused)?;
     }
     drop((producer, topic));
@@ -186,13 +189,13 @@ fn catch_up(n: usize) -> Result<f64, Failure> {
     segment_traffic(&disk);
     let mut replay = topic.replay("all").start(StartAt::Earliest).open().map_err(Failure::refused)?;
     let mut seen = 0;
-    while seen < EVENTS {
+    while seen < events(n) {
         replay.read(LONG, |_, _| seen += 1).map_err(Failure::refused)?;
     }
     let read = segment_traffic(&disk).read;
     drop(replay);
     engine.shutdown(LONG);
-    Ok(read as f64 / EVENTS as f64)
+    Ok(read as f64 / events(n) as f64)
 }
 
 fn commits(n: usize) -> Result<f64, Failure> {
@@ -201,7 +204,7 @@ fn commits(n: usize) -> Result<f64, Failure> {
     let group = topic.group("late").start(StartAt::Earliest).limit(1);
     let mut member = group.join().map_err(Failure::refused)?;
     let mut seen = 0;
-    while seen < EVENTS / 4 {
+    while seen < events(n) {
         if let Some(batch) = member.poll(LONG).map_err(Failure::refused)? {
             seen += batch.len() as u64;
             batch.commit().map_err(Failure::refused)?;

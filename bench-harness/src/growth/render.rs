@@ -81,7 +81,7 @@ fn csv(document: &GrowthDocument) -> String {
         for point in &line.points {
             let _ = writeln!(
                 text,
-                "{},{},{},{},{exponent},{},{today},{}",
+                "{},{},{},{},{exponent},\"{}\",\"{today}\",{}",
                 line.row,
                 line.unit,
                 point.n,

@@ -36,7 +36,7 @@ pub const ROWS: &[Row] = &[
         quick: &[16, 64, 256],
         full: &[64, 256, 1024, 4096],
         target: Bound::Constant,
-        today: Some(Bound::Linear),
+        today: None,
         before: "all of them",
         measure: receipts,
     },

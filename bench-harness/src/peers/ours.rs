@@ -10,7 +10,7 @@ use slipring_ring::{Builder, Consumer, Multi, Producer, Ring, Single};
 use super::contender::{Measure, by_words, on_link};
 use super::link::{Link, NoFigure, Receiver, Round, Sender, StartLine, Work, join, produce};
 use super::waiting::{Native, Spin, WaitClass, Waiting, Yield};
-use crate::ours::{Drain, Kind, Reader, engine_refused, open_graph, open_ring, open_topic};
+use crate::ours::{Drain, Kind, Reader, RingReader, engine_refused, open_graph, open_ring, open_topic};
 use crate::payload::{Check, InOrder, Payload};
 use crate::scenario::Scenario;
 
@@ -75,7 +75,7 @@ impl<const N: usize, K: Kind> Link<N> for Ours<K> {
     const BATCHES: bool = true;
     const SLEEPS: bool = true;
     type Sender = Producer<Payload<N>, K>;
-    type Receiver = Reader<Consumer<Payload<N>, K>, Ring<Payload<N>, K>>;
+    type Receiver = RingReader<Payload<N>, K>;
 
     fn open(
         capacity: usize,

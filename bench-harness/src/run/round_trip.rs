@@ -2,21 +2,18 @@
 
 use std::sync::Arc;
 
-use slipring_ring::{Builder, Consumer, Producer, Ring, Single};
+use slipring_ring::{Builder, Single};
 
 use super::drive::{Load, Outcome};
 use super::recorder::Recorder;
 use super::schedule::Schedule;
 use super::topology::Shape;
 use crate::clock::Clock;
-use crate::ours::{Drain, Reader, open_ring};
+use crate::ours::{Drain, Pair, open_ring};
 use crate::payload::{Payload, Seen};
 use crate::peers::link::StartLine;
 
-type Half<const W: usize> =
-    (Producer<Payload<W>, Single>, Reader<Consumer<Payload<W>, Single>, Ring<Payload<W>, Single>>);
-
-fn open<const W: usize>(shape: &Shape) -> Result<Half<W>, String> {
+fn open<const W: usize>(shape: &Shape) -> Result<Pair<Payload<W>, Single>, String> {
     let wait = crate::wait_spec::parse(&shape.wait)?;
     let (mut producer, reader) = open_ring(Builder::single(shape.capacity, Payload::<W>::default), &wait)?;
     producer.set_wait(wait);
