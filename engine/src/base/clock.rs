@@ -1,4 +1,4 @@
-//! Time: timestamps, the engine's clock, and a clock for tests.
+//! Timestamps, the clock that an engine reads time from, and a clock for tests that only the program moves.
 
 use crate::base::threads::blaming;
 use std::fmt;
@@ -18,12 +18,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The moment this many nanoseconds after the epoch.
+    /// The moment `nanos` nanoseconds after 1970-01-01 00:00 UTC.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// The moment this many milliseconds after the epoch; capped at the greatest timestamp, in the year 2554.
+    /// The moment `millis` milliseconds after 1970-01-01 00:00 UTC; capped at the greatest timestamp, in the year 2554.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
@@ -49,7 +49,7 @@ impl Timestamp {
         Self(if nanos > u64::MAX as u128 { u64::MAX } else { self.0.saturating_add(nanos as u64) })
     }
 
-    /// This moment minus `earlier`; the epoch if that is before it.
+    /// This moment minus `earlier`; 1970-01-01 00:00 UTC if the result would be before that.
     pub const fn minus(self, earlier: Duration) -> Self {
         let nanos = earlier.as_nanos();
         Self(if nanos > u64::MAX as u128 { 0 } else { self.0.saturating_sub(nanos as u64) })
@@ -57,7 +57,7 @@ impl Timestamp {
 }
 
 impl From<SystemTime> for Timestamp {
-    /// A time before the epoch becomes the epoch.
+    /// A time before 1970 becomes 1970-01-01 00:00 UTC, and a time after the year 2554 the greatest timestamp.
     fn from(time: SystemTime) -> Self {
         Self(0).plus(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
@@ -69,14 +69,15 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A clock of an engine. An engine has a [`SystemClock`], unless [`EngineBuilder::clock`](crate::EngineBuilder::clock)
-/// sets another one, such as a [`ManualClock`].
+/// A source of time for an engine: a time that never goes back, and the wall-clock time. An engine uses a
+/// [`SystemClock`], unless [`EngineBuilder::clock`](crate::EngineBuilder::clock) sets another one, such as a
+/// [`ManualClock`].
 pub trait Clock: Send + Sync + 'static {
-    /// The time since some fixed moment. It never goes back.
+    /// The time since a fixed moment that the clock chooses. It never decreases.
     fn now(&self) -> Duration;
 
-    /// The value of [`now`](Self::now), some milliseconds late at most, at less cost. A group's member reads it at
-    /// every poll. So a clock that wraps another one should forward this method, or each poll pays for
+    /// A cheaper [`now`](Self::now), whose value may be some milliseconds late. A group's member calls this method at
+    /// every poll, so a clock that wraps another one should forward it; the default implementation calls
     /// [`now`](Self::now).
     fn coarse(&self) -> Duration {
         self.now()
@@ -94,9 +95,9 @@ pub trait Clock: Send + Sync + 'static {
     }
 }
 
-/// Notified when a clock was moved by a program.
+/// A callback for the moves of a clock that only a program moves: see [`Clock::watch`].
 pub trait Tick: Send + Sync {
-    /// Called after the clock was moved.
+    /// Called after each move of the clock, on the thread that has moved it.
     fn tick(&self);
 }
 
@@ -113,7 +114,8 @@ impl Default for SystemClock {
     }
 }
 
-/// The kernel's monotonic time at its last timer tick; zero on systems without such a clock.
+/// The kernel's monotonic time as of its last timer tick, a few milliseconds old at most; zero on systems without such
+/// a clock.
 fn coarse() -> Duration {
     #[cfg(target_os = "linux")]
     {
@@ -141,7 +143,7 @@ impl Clock for SystemClock {
 
 /// A clock for tests, which moves only when the program moves it. Cloning gives another handle of this clock.
 ///
-/// When [`advance`](Self::advance) returns, every task that is due has run.
+/// When [`advance`](Self::advance) returns, every task of the engine's timer that is due has run.
 ///
 /// ```
 /// use slipring::{Engine, clock::{Clock, ManualClock, Timestamp}};
@@ -160,7 +162,7 @@ pub struct ManualClock {
 
 #[derive(Default)]
 struct Hands {
-    /// The time since the clock's beginning, and the wall-clock time.
+    /// The time since the clock was created, and the wall-clock time.
     at: Mutex<(Duration, Timestamp)>,
     ticks: Mutex<Vec<Weak<dyn Tick>>>,
 }
@@ -172,12 +174,12 @@ impl fmt::Debug for ManualClock {
 }
 
 impl ManualClock {
-    /// A clock with no time passed, whose wall-clock time is the epoch.
+    /// Creates a clock whose time is zero and whose wall-clock time is 1970-01-01 00:00 UTC.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A clock with no time passed, whose wall-clock time is `wall`.
+    /// Creates a clock whose time is zero and whose wall-clock time is `wall`.
     pub fn at(wall: Timestamp) -> Self {
         let clock = Self::new();
         clock.hands().1 = wall;
@@ -188,7 +190,8 @@ impl ManualClock {
         self.hands.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves both times forward, then runs the tasks that are due, on the calling thread.
+    /// Moves both the time and the wall-clock time forward by `by`, then runs the tasks that are due, on the calling
+    /// thread.
     pub fn advance(&self, by: Duration) {
         {
             let mut at = self.hands();
@@ -198,7 +201,7 @@ impl ManualClock {
         self.tick();
     }
 
-    /// Sets the wall-clock time alone, as when a computer's clock is corrected.
+    /// Sets only the wall-clock time, as when a computer's clock is corrected. Then runs the tasks that are due.
     pub fn set_wall(&self, wall: Timestamp) {
         self.hands().1 = wall;
         self.tick();
@@ -229,7 +232,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A clock of the user's, whose panics are reported as panics of the clock.
+/// A user's clock. If one of its methods panics, the panic's message names the clock.
 pub(crate) struct Blamed(pub(crate) Arc<dyn Clock>);
 
 const CLOCK: &str = "the clock";

@@ -2,14 +2,14 @@
 
 use slipring_ring::text;
 
-/// Why a topic has ended, for a producer or for a consumer.
+/// Why a producer or a consumer cannot continue on a topic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closed {
-    /// The topic was closed, or the engine shut down. A consumer gets this once it has read all published events.
+    /// The topic was closed, or the engine shut down. A consumer gets this error once it has read all published events.
     #[error("the topic was closed")]
     Closed,
-    /// The topic was halted: events that were not read yet stay unread.
+    /// The topic was halted. Consumers do not get the events that they had not read by then.
     #[error("the topic was halted")]
     Halted,
     /// A consumer failed and closed the topic. Fix the cause, and create the topic again.
@@ -17,13 +17,15 @@ pub enum Closed {
     Failed {
         /// The consumer's name.
         consumer: String,
-        /// The handler's error or the panic's message.
+        /// The error that the handler returned, or the message of its panic.
         cause: String,
     },
-    /// The topic ended while the event was being filled: the event was not published. Only producers get this.
+    /// The topic ended while the producer was filling the event, so the event was not published. Only producers get
+    /// this error.
     #[error("the event was filled after the topic had ended: nothing was published")]
     Cut,
-    /// This consumer was evicted, so producers no longer wait for it. Subscribe again to read on.
+    /// This consumer was evicted because it made producers wait: see
+    /// [`Slow::EvictAfter`](crate::topic::Slow::EvictAfter). Subscribe again to continue.
     #[error("the consumer {consumer:?} was evicted: subscribe again to read on")]
     Evicted {
         /// The consumer's name.
@@ -38,7 +40,7 @@ impl From<slipring_ring::Closed> for Closed {
             slipring_ring::Closed::Failed { stage, cause } => Self::Failed { consumer: stage, cause },
             slipring_ring::Closed::Evicted { stage } => Self::Evicted { consumer: stage },
             slipring_ring::Closed::Cut => Self::Cut,
-            // `Finished`: all producers are gone, or the topic is closed.
+            // `Finished`: all producers of the ring are dropped, or the topic is closed.
             _ => Self::Closed,
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! A consumer that spins without end ([`busy_spin`](slipring_ring::Wait::busy_spin),
 //! [`spin`](slipring_ring::Wait::spin)) needs a core of its own. With more such consumers than cores, the scheduler
-//! makes each wait for another's time slice, and all are slow. So that is refused before a thread is started, unless
-//! [`CorePlan::oversubscribe`] allows it. `spin_yield` yields its core, so it does not count.
+//! makes each wait for another's time slice, and all are slow. So more such consumers than cores are refused before a
+//! thread is started, unless [`CorePlan::oversubscribe`] allows it. `spin_yield` yields its core, so consumers with it
+//! are not counted.
 
 use slipring_ring::Wait;
 use slipring_ring::pin::{PinError, allowed_cores, cores_of_this_thread};
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Cores and wait strategies of consumers, by the consumers' names, for all topics.
+/// The cores and wait strategies of an engine's consumers, by the consumers' names, for all topics.
 ///
 /// A consumer's own [`pin`](crate::subscriber::SubscriberBuilder::pin) and
 /// [`wait`](crate::subscriber::SubscriberBuilder::wait) take precedence.
@@ -35,12 +36,12 @@ pub struct CorePlan {
 }
 
 impl CorePlan {
-    /// An empty plan: consumers have their own settings, and more spinning threads than cores are refused.
+    /// Creates an empty plan: it sets no core and no wait strategy, and refuses more spinning threads than cores.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Pins the thread of this consumer to the core with this number in the operating system.
+    /// Pins the thread of `consumer` to `core`, the number of a core in the operating system.
     pub fn pin(mut self, consumer: impl Into<String>, core: usize) -> Self {
         self.pins.insert(consumer.into(), core);
         self
@@ -52,13 +53,16 @@ impl CorePlan {
         self
     }
 
-    /// Allows more spinning threads than there are cores, and several on one core.
+    /// Allows more spinning threads than there are cores, and several spinning threads on one core. By default both are
+    /// refused.
     pub fn oversubscribe(mut self) -> Self {
         self.oversubscribe = true;
         self
     }
 
-    /// Checks that the plan can be kept on the allowed cores.
+    /// Refuses the plan if a pinned core is not in `allowed`, or, unless oversubscription is allowed, if two spinning
+    /// consumers share a core or more consumers spin than there are allowed cores. An empty `allowed` means unknown:
+    /// then only sharing is checked.
     fn check(&self, allowed: &[usize]) -> Result<(), CoresError> {
         for (consumer, &core) in &self.pins {
             if !allowed.is_empty() && !allowed.contains(&core) {
@@ -105,7 +109,7 @@ impl CorePlan {
     }
 }
 
-/// True if a strategy never yields its core.
+/// True if a waiting thread with this strategy never yields or sleeps.
 fn spins(wait: &Wait) -> bool {
     matches!(&*wait.to_string(), "busy-spin" | "spin")
 }
@@ -121,32 +125,32 @@ pub enum CoresError {
     TooMany {
         /// The consumer's name.
         consumer: String,
-        /// Count of cores that this process may use.
+        /// Count of the cores that this process may use.
         cores: usize,
         /// The consumers that spin already.
         others: Vec<String>,
     },
-    /// A spinning thread would share its core with another thread that is pinned there.
+    /// Two threads would be pinned to one core, and at least one of them spins.
     #[error(
         "consumer {consumer:?} was to be pinned to core {core}, which it would share with {other:?} while one of them spins: take another core, let it park, or say `CorePlan::oversubscribe`"
     )]
     CoreTaken {
         /// The consumer's name.
         consumer: String,
-        /// The core's number in the operating system.
+        /// The number of the core in the operating system.
         core: usize,
-        /// The consumer that is pinned there.
+        /// The consumer that is pinned to that core already.
         other: String,
     },
-    /// This process may not use that core.
+    /// The consumer's thread cannot be pinned to its core, for example because this process may not use that core.
     #[error("consumer {consumer:?}: {cause}")]
     Core {
         /// The consumer's name.
         consumer: String,
-        /// The core that was asked for, and the cores that are allowed.
+        /// Why the core was refused, with the cores that are allowed.
         cause: PinError,
     },
-    /// The consumer has no running thread.
+    /// The wait strategy of a consumer cannot be changed, because the consumer has no running thread.
     #[error("consumer {consumer:?} has no thread whose way of waiting could be changed")]
     NoThread {
         /// The consumer's name.
@@ -174,14 +178,15 @@ pub struct ThreadReport {
     pub consumer: String,
     /// The thread's name as `top -H` shows it, 15 bytes at most.
     pub name: String,
-    /// The only core that the thread may run on, by its own pin or by that of the thread which started it. `None` if it
-    /// may run on as many as the process.
+    /// The number of the only core that the thread may run on, by its own pin or by the pin of the thread that started
+    /// it. `None` if the thread may run on several cores, or if the process has only one core.
     pub core: Option<usize>,
-    /// The cores that the thread may run on, as the thread itself has read them; empty on systems that do not tell.
+    /// The numbers of the cores that the thread may run on, as read by the thread itself; empty if the operating system
+    /// does not report them.
     pub cores: Vec<usize>,
     /// The wait strategy.
     pub wait: Wait,
-    /// True if the thread keeps its core busy while it waits.
+    /// True if the thread keeps its core busy while it waits for events.
     pub spins: bool,
 }
 
@@ -201,14 +206,15 @@ struct ThreadEntry {
     topic: String,
     consumer: String,
     thread: String,
-    /// The only core that the thread may run on; `None` if it may run on several.
+    /// The number of the only core that the thread may run on; `None` if it may run on several, or if the process has
+    /// only one.
     core: Option<usize>,
-    /// The cores that the thread may run on; empty if unknown.
+    /// The numbers of the cores that the thread may run on; empty if unknown.
     cores: Vec<usize>,
     wait: Wait,
 }
 
-/// An engine's core plan, and the consumer threads that run now.
+/// An engine's core plan, and an entry for each running consumer thread.
 pub(crate) struct Cores {
     plan: CorePlan,
     allowed: Vec<usize>,
@@ -227,18 +233,19 @@ impl Cores {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The only core of a thread that may run on fewer cores than the process. `None` if the process has only one core,
-    /// so that no thread counts as pinned.
+    /// The only core in `cores`. `None` if `cores` does not have exactly one core, or if the process may use at most
+    /// one core: a thread does not count as pinned if all threads share that core.
     fn only(&self, cores: &[usize]) -> Option<usize> {
         if let ([only], true) = (cores, self.allowed.len() > 1) { Some(*only) } else { None }
     }
 
-    /// The core and the wait strategy that the plan has for a consumer.
+    /// The core and the wait strategy that the plan sets for a consumer; `None` for what the plan does not set.
     pub(crate) fn planned(&self, consumer: &str) -> (Option<usize>, Option<Wait>) {
         (self.plan.pins.get(consumer).copied(), self.plan.waits.get(consumer).cloned())
     }
 
-    /// Admits a thread that is about to start. Dropping the ticket removes it.
+    /// Adds the entry of a thread that is about to start, unless the plan refuses the thread: see [`CorePlan::admit`].
+    /// Dropping the returned ticket removes the entry. `core` is the thread's pin; `None` if the thread is not pinned.
     pub(crate) fn enter(
         &self,
         topic: &str,
@@ -247,13 +254,12 @@ impl Cores {
         core: Option<usize>,
         wait: &Wait,
     ) -> Result<CoreTicket, CoresError> {
-        // Without a pin of its own, the thread inherits the cores of the thread that starts it, which is the calling
-        // one.
+        // A thread that is not pinned inherits the allowed cores of the calling thread, which starts it.
         let cores = core.map_or_else(cores_of_this_thread, |core| vec![core]);
         self.admit_thread(topic, consumer, thread, (core, cores), wait)
     }
 
-    /// Admits a thread that is pinned to `core`, or may run on `cores` if it is not pinned.
+    /// Adds the entry of a thread that is pinned to `core`, or may run on `cores` if `core` is `None`.
     fn admit_thread(
         &self,
         topic: &str,
@@ -272,7 +278,7 @@ impl Cores {
         Ok(CoreTicket { cores: Weak::clone(&self.this), number })
     }
 
-    /// Changes the wait strategy of a consumer's threads, unless too many threads would spin.
+    /// Changes the wait strategy of all threads of a consumer. If the plan refuses one of them, changes none.
     pub(crate) fn change(&self, topic: &str, consumer: &str, wait: &Wait) -> Result<(), CoresError> {
         let mut entries = self.entries();
         let is_its = |entry: &ThreadEntry| entry.topic == topic && entry.consumer == consumer;
@@ -320,7 +326,8 @@ pub(crate) struct CoreTicket {
 }
 
 impl CoreTicket {
-    /// Called on the thread itself: records the cores that it may run on.
+    /// Replaces the cores in the entry by those that the calling thread may run on. Called on the consumer's own
+    /// thread.
     pub(crate) fn read_back(self) -> Self {
         let really = cores_of_this_thread();
         if let (Some(cores), false) = (self.cores.upgrade(), really.is_empty()) {
@@ -337,7 +344,7 @@ impl CoreTicket {
 impl Drop for CoreTicket {
     fn drop(&mut self) {
         if let Some(cores) = self.cores.upgrade() {
-            // Dropped outside of the lock, because a wait strategy may be user code.
+            // Dropped after the lock is released, because a wait strategy may be user code.
             let gone: Vec<_> = cores.entries().1.extract_if(.., |entry| entry.number == self.number).collect();
             drop(gone);
         }
@@ -347,8 +354,8 @@ impl Drop for CoreTicket {
 /// Greatest length of a thread's name that the system keeps, in bytes.
 const LONGEST: usize = 15;
 
-/// A thread's name as the system shows it. Of a long name this is the beginning and the end, so that
-/// `billing-consumer-1` and `billing-consumer-2` differ.
+/// A thread's name as the operating system shows it, [`LONGEST`] bytes at most. A longer name is shortened in its
+/// middle, so that `billing-consumer-1` and `billing-consumer-2` differ.
 pub(crate) fn visible(name: &str) -> String {
     if name.len() <= LONGEST {
         return name.to_owned();
@@ -376,7 +383,7 @@ mod tests {
     #[test]
     fn a_change_that_is_refused_changes_nothing() {
         let plan = CorePlan::new();
-        // The allowed cores are given here, because the test's machine may have only one.
+        // The cores are fixed here, because the machine that runs the test may have only one.
         let allowed = vec![0, 1];
         let cores = Arc::new_cyclic(|this| Cores { plan, allowed, entries: Mutex::default(), this: Weak::clone(this) });
         let spin = Wait::busy_spin();

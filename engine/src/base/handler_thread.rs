@@ -1,4 +1,5 @@
-//! The consumer whose handler the calling thread runs. A producer in a handler must not wait for that handler.
+//! A record, for each thread, of the consumer whose handler the thread runs. A producer that is used inside a handler
+//! must not wait for that handler's consumer.
 
 use crate::base::ids::TopicId;
 use std::cell::RefCell;
@@ -6,7 +7,7 @@ use std::cell::RefCell;
 struct Own {
     consumer: String,
     topic: Option<TopicId>,
-    /// The partition whose events the handler gets; `None` if it gets those of all.
+    /// The partition of the handler's events; `None` if the handler may get events of all partitions.
     partition: Option<u32>,
 }
 
@@ -14,13 +15,13 @@ thread_local! {
     static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
 }
 
-/// Marks the calling thread, until it ends, as the one that runs this consumer's handler, for one partition of a topic
-/// or for all.
+/// Records, until the thread ends, that the calling thread runs the handler of `consumer`. `topic` is `None` until
+/// [`reads`] sets the topic; `partition` is `None` if the handler gets the events of all partitions.
 pub(crate) fn begin(consumer: String, topic: Option<TopicId>, partition: Option<u32>) {
     OWN.set(Some(Own { consumer, topic, partition }));
 }
 
-/// Records that the handler's next batch is from this partition.
+/// Records the topic and partition of the batch that the handler gets next.
 pub(crate) fn reads(topic: TopicId, partition: u32) {
     OWN.with_borrow_mut(|own| {
         if let Some(own) = own {
@@ -29,7 +30,7 @@ pub(crate) fn reads(topic: TopicId, partition: u32) {
     });
 }
 
-/// The consumer of this partition whose handler the calling thread runs; `None` if it runs no such handler.
+/// The consumer of this partition whose handler runs on the calling thread; `None` if no such handler runs on it.
 pub(crate) fn consumer_of(topic: TopicId, partition: u32) -> Option<String> {
     OWN.with_borrow(|own| {
         let own = own.as_ref().filter(|own| own.topic == Some(topic))?;

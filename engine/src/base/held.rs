@@ -1,4 +1,4 @@
-//! Locks under which tasks may be woken: a waker is user code, so it is called after the lock is released.
+//! Locks that defer the wake-ups of tasks until they are released, because a waker is user code.
 //!
 //! The rule of the crate is that no lock is held while user code runs. User code that returns a value, such as the
 //! clock, is called before the lock is taken; user code that is notified is called after the release. The one exception
@@ -11,9 +11,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A held lock. Until it is dropped, wakers and `tracing` subscribers that this thread would call are put off.
+/// A held lock. Wakers and `tracing` subscribers that this thread would call while it holds the lock are called after
+/// the lock is released.
 pub(crate) struct Locked<'l, T> {
-    // The guard is dropped before `held`, whose drop calls what was put off.
+    // Declared first, so that the lock is released before the drop of `held` calls the deferred wakers.
     guard: MutexGuard<'l, T>,
     held: Held,
 }
@@ -25,13 +26,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Locked<'_, T> {
 }
 
 thread_local! {
-    /// True while this thread runs code of an event's type under a queue's lock.
+    /// True while this thread runs user code under a queue's lock: see [`inside`].
     static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs code of an event's type, or user code that a dead letter needs, under a queue's lock, where there is no way to
-/// run it outside. Catches its panic. If that code calls a queue, [`refuse_inside`] panics, because the thread would
-/// wait for itself.
+/// Runs `work` under a queue's lock: code of an event's type, or user code that a dead letter needs, which cannot run
+/// outside of the lock. A panic of `work` is caught and returned. If `work` calls a queue, [`refuse_inside`] panics,
+/// because the thread would wait for the lock that it holds.
 pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     let outer = IS_INSIDE.replace(true);
     let done = caught(work);
@@ -39,6 +40,8 @@ pub(crate) fn inside<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     done
 }
 
+/// Panics in a thread that runs code [`inside`] a queue's lock, as that code must not call a queue.
+///
 /// # Panics
 /// If the thread runs code [`inside`] a queue's lock.
 #[inline]
@@ -50,8 +53,9 @@ pub(crate) fn refuse_inside() {
 }
 
 impl<'l, T> Locked<'l, T> {
-    /// Waits at `door` until a notification or for at most `most`; it may also return without either. If wakers are put
-    /// off, calls these first, and may return without waiting: so the caller checks its condition again.
+    /// Releases the lock, waits for a notification of `door` for at most `most` (`None`: without limit), and takes the
+    /// lock again. If wakers are deferred, calls them first and may return without waiting. The caller checks its
+    /// condition again in any case, because wake-ups may be spurious.
     pub(crate) fn wait(self, mutex: &'l Mutex<T>, door: &Condvar, most: Option<Duration>) -> Self {
         let mut locked = self;
         if Held::keeps_something() {

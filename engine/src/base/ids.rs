@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Greatest length of a name, in bytes.
 pub const MAX_NAME: usize = 249;
 
-/// Greatest count of partitions of a topic.
+/// Greatest number of partitions of a topic.
 pub const MAX_PARTITIONS: usize = 1024;
 
-/// A topic's number, unique in the process. A [`Receipt`](crate::Receipt) holds it instead of the name.
+/// A topic's number, unique in this process and not stored in the journal. A [`Receipt`](crate::Receipt) holds this
+/// number instead of the topic's name, because receipts are copied often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(u32);
 
@@ -42,7 +43,7 @@ pub struct TopicPartition {
 }
 
 impl TopicPartition {
-    /// The partition with this number, of the topic with this name.
+    /// Returns the name of partition `partition` of the topic `topic`. The topic need not exist.
     pub fn new(topic: impl Into<Arc<str>>, partition: u32) -> Self {
         Self { topic: topic.into(), partition }
     }

@@ -11,11 +11,13 @@ pub trait Producers: Kind {
     fn builder<E: Send + Sync + 'static>(capacity: usize, make: impl FnMut() -> E + Send + 'static)
     -> Builder<E, Self>;
 
-    /// Takes the producer to lend: the only one, or a clone. `None` if the only one is in use.
+    /// Takes the producer to be lent: with [`Multi`] a clone, with [`Single`] the only one. `None` if it is lent
+    /// already.
     #[doc(hidden)]
     fn take<E>(spare: &mut Option<slipring_ring::Producer<E, Self>>) -> Option<slipring_ring::Producer<E, Self>>;
 
-    /// The rest of a batch as two slices; `None` for [`Multi`], whose batches may have slots without an event.
+    /// The unread events of a batch as two slices, the second one empty unless the ring wraps; `None` for [`Multi`],
+    /// whose batches may have slots without an event.
     #[doc(hidden)]
     fn slices<'b, E>(batch: &'b Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])>;
 }

@@ -3,11 +3,11 @@
 use slipring_ring::text;
 use std::fmt;
 
-/// How safe a published event is. Each level includes the earlier ones.
+/// Acknowledgement level: what a published event survives. Levels are ordered; each includes the ones before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
-    /// Nothing is known of the event: the publish did not wait, or the event was dropped.
+    /// Nothing is known of the event: the publish did not wait for a level, or the event was dropped.
     None,
     /// Consumers can read the event. It is lost with the process.
     #[default]
@@ -24,8 +24,9 @@ pub(crate) const NO_JOURNAL: &str = "the topic has no journal: it lives in memor
 const NO_SYNC: &str = "the engine's journal does not sync before it is closed: it would be waited for until then";
 
 impl Level {
-    /// Why a topic cannot reach this level while it is open; `None` if it can. `syncs`: true if the topic's journal
-    /// syncs before it is closed; `None` if the topic has no journal.
+    /// The reason why a topic cannot reach this level while it is open; `None` if the topic can. `syncs`: `Some(true)`
+    /// if the topic's journal syncs while it is open, `Some(false)` if it syncs only when it is closed, `None` if the
+    /// topic has no journal.
     pub(crate) fn unsupported(self, syncs: Option<bool>) -> Option<&'static str> {
         match self {
             Self::None | Self::Published => None,
@@ -49,11 +50,11 @@ impl fmt::Display for Level {
     }
 }
 
-/// A level that the topic cannot reach.
+/// The error for a level that the topic cannot reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the level {level:?} cannot be had: {reason}")]
 pub struct Unsupported {
-    /// The level that was asked for.
+    /// The level that the caller has asked for.
     pub level: Level,
     /// Why it cannot.
     pub reason: &'static str,
@@ -66,8 +67,8 @@ pub enum WaitError {
     /// The topic cannot reach the level.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// The journal failed before the level was reached. The event may be there when the journal is opened again, or
-    /// not.
+    /// The journal failed before the event reached the level. After the journal is opened again, it may or may not have
+    /// the event.
     #[error("it is unknown whether the event is there, the journal has ended: {}", text::line(.cause))]
     Unknown {
         /// The journal's error, as text.
@@ -76,10 +77,10 @@ pub enum WaitError {
     /// The deadline passed first.
     #[error("the event was not {level} by the deadline: wait again")]
     TimedOut {
-        /// The level that was waited for.
+        /// The level that the caller has waited for.
         level: Level,
     },
-    /// The topic was deleted, or its engine has ended.
+    /// The topic was deleted or its engine was dropped, so the event's level is no longer known.
     #[error("the topic of this receipt was deleted, or its engine is gone")]
     Gone,
 }

@@ -1,4 +1,4 @@
-//! Helpers that all layers above use and that know no topics: time, threads, cores, numbers and names.
+//! Helpers for all layers above, which know nothing of topics: time, threads, cores, numbers and names.
 
 pub(crate) mod clock;
 pub(crate) mod closed;

@@ -1,17 +1,18 @@
-//! One thread that waits for several sources, such as partitions or topics.
+//! A wait of one thread for several sources of events, such as partitions or topics.
 //!
-//! A source is *ready* or *armed*. A call checks the ready sources. An armed source costs nothing until its bell wakes the
-//! waiter. The cost of a call does not grow with the number of sources:
-//! - A source whose last [`QUIET`] checks have found nothing is armed, while more than [`FEW`] sources are ready. So a call
-//!   checks the sources that have events now and then, and at most [`FEW`] others.
-//! - A thread that waits makes as many checks before it sleeps as its [`Wait`] has, of all sources together, and then arms the
-//!   ready sources.
+//! A source is *ready* or *armed*. Each call checks the ready sources for events. An armed source has registered the
+//! thread's [`Waiter`]: it is not checked, and costs nothing, until its next event wakes the waiter with the source's
+//! number. The cost of a call does not grow with the number of sources:
+//! - A source whose last [`QUIET`] checks have found nothing is armed, while more than [`FEW`] sources are ready. So a
+//!   call checks the busy sources, and at most [`FEW`] others.
+//! - A waiting thread makes as many checks before it sleeps as its [`Wait`] allows, of all sources together. Then it
+//!   arms the ready sources and sleeps.
 //! - It pauses between short batches (see [`Wait::pause`]) at most once a call, and never in a call that does not wait.
 //!
-//! No event is missed. `arm` checks once more after the arming (the handshake of [`Waiter`]), so each later event wakes the
-//! waiter with the number of its source. The number stays in the waiter until this thread takes it, in
-//! [`ask_the_armed`](MultiWait::ask_the_armed) or when it wakes up, and then the source is ready again. This holds whether or
-//! not the thread sleeps between the two.
+//! No event is missed. Arming a source checks it once more after the registration (the handshake of [`Waiter`]), so
+//! each later event wakes the waiter with the source's number. The waiter keeps the number until this thread takes it,
+//! in [`ask_the_armed`](MultiWait::ask_the_armed) or when it wakes up. Then the source is ready again. This holds
+//! whether the thread sleeps in between or not.
 
 use slipring_ring::{Idle, Wait, Waiter};
 use std::sync::Arc;
@@ -19,21 +20,22 @@ use std::time::{Duration, Instant};
 
 /// The sources that a thread waits for, each with a number.
 pub(crate) trait WaitSources {
-    /// True if the source has something for its reader: events, an end or an error. `looks` is the count of checks in a
-    /// row that have found nothing, and 0 if the check may pause first.
+    /// True if the source has events, an end or an error for its reader. `looks` is the count of checks in a row that
+    /// have found nothing; 0 if this check may pause first to gather a larger batch.
     fn look(&mut self, source: usize, looks: u32) -> bool;
 
-    /// True if the source may be armed in a call that does not sleep.
+    /// True if the source may be armed even in a call that does not sleep. Default: true.
     fn may_rest(&self, source: usize) -> bool {
         let _ = source;
         true
     }
 
-    /// Registers `waiter` to be woken with the source's number when the source may have something. False if it has
-    /// something by now.
+    /// Registers `waiter` to be woken with the source's number by the source's next event, end or error. Returns false
+    /// if the source has one already: then it must be checked, and is not armed.
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool;
 
-    /// True if the reader must return to its caller first, for example because partitions were added.
+    /// True if the wait must return [`Wakeup::Interrupted`] to its caller now, for example because partitions were
+    /// added. Default: false.
     fn is_interrupted(&self) -> bool {
         false
     }
@@ -42,15 +44,16 @@ pub(crate) trait WaitSources {
 /// Why a [`MultiWait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wakeup {
-    /// This source has events, an end or an error.
+    /// The source with this number has events, an end or an error.
     Source(usize),
-    /// Another thread has woken the waiter, or [`WaitSources::is_interrupted`] is true.
+    /// Another thread has woken the waiter with [`MultiWait::WAKE`], or [`WaitSources::is_interrupted`] is true.
     Interrupted,
-    /// The deadline has passed, or nothing was found without waiting.
+    /// The deadline has passed, or a call that does not wait has found no events.
     Nothing,
 }
 
-/// Waits for several sources. An idle source is armed once, and costs nothing until its bell wakes the waiter.
+/// The state of one thread's wait for several sources: which are checked at each call, and which are armed. See the
+/// [module](self).
 pub(crate) struct MultiWait {
     /// Parks the waiting thread. Other threads may wake it with [`WAKE`](Self::WAKE).
     pub(crate) waiter: Arc<Waiter>,
@@ -58,42 +61,45 @@ pub(crate) struct MultiWait {
     /// Numbers of the sources to be checked at each call. All other sources are armed.
     ready: Vec<usize>,
     armed: Vec<bool>,
-    /// Count of the last checks of each source that have found nothing.
+    /// For each source: how many checks in a row have found nothing.
     quiet: Vec<u32>,
     /// Index in `ready` of the next source to be checked.
     turn: usize,
-    /// Count of returned sources since the armed ones were last asked.
+    /// Count of calls that checked the sources since the wake-ups of the armed ones were last taken.
     finds: u32,
-    /// If true, the lowest number goes first; if false, the sources take turns.
+    /// If true, each call checks the source with the lowest number first; if false, the sources are checked in
+    /// rotation.
     by_number: bool,
-    /// Says if spinning pays. `None` if the thread always spins as its [`Wait`] says.
+    /// Decides if the thread spins before it sleeps. `None` if the thread always spins as long as its [`Wait`] allows.
     pace: Option<FindPace>,
 }
 
-/// Count of returned sources, or of checks that have found nothing, after which the armed sources are asked if they rang, so
+/// Count of calls, or of checks that have found nothing, after which the wake-ups of the armed sources are taken, so
 /// that busy sources do not starve them.
 const PATIENCE: u32 = 16;
 
-/// Count of checks that find nothing after which a source is quiet. Arming a source costs about as much as so many checks.
+/// Count of checks in a row without events after which a source is armed. Arming a source costs about as much as that
+/// many checks.
 const QUIET: u32 = 64;
 
-/// Count of ready sources that are never armed for being quiet, since a check costs less than the wake-up of an armed source.
+/// Count of ready sources up to which no source is armed in a call that does not sleep, because checking so few costs
+/// less than a wake-up.
 const FEW: usize = 16;
 
-/// If two finds are closer than this, spinning until the second one costs less than a sleep.
+/// Greatest time between two events at which spinning until the second one costs less than a sleep.
 const CLOSE: Duration = Duration::from_micros(100);
 
-/// How closely the finds of a thread's waits follow one another.
+/// The time between the last two waits that ended with an event, for [`MultiWait::sparing`].
 #[derive(Clone, Copy, Debug, Default)]
 struct FindPace {
-    /// When the last wait ended with a source. `None` before the first.
+    /// When the last wait ended with an event; `None` before the first.
     found_at: Option<Instant>,
     /// True if the next wait spins before it sleeps.
     is_close: bool,
 }
 
 impl MultiWait {
-    /// The number under which other threads wake the waiter.
+    /// The number with which other threads wake the waiter, and which is no source's number.
     pub(crate) const WAKE: usize = usize::MAX;
 
     pub(crate) fn new(wait: Wait, waiter: Arc<Waiter>) -> Self {
@@ -101,20 +107,22 @@ impl MultiWait {
         Self { waiter, wait, ready, armed, quiet, turn: 0, finds: 0, by_number: false, pace: None }
     }
 
-    /// Sets that the thread spins only while finds follow one another closely: after it has spun in vain, it sleeps at once in
-    /// each wait, until two finds are less than [`CLOSE`] apart. For threads of the engine, whose waiting no user has chosen.
+    /// Makes the thread spin only while events follow one another closely. Once it has spun and had to sleep, each
+    /// later wait sleeps at once, until two events are less than [`CLOSE`] apart. For threads of the engine, whose wait
+    /// strategy no user has chosen.
     pub(crate) fn sparing(mut self) -> Self {
         self.pace = Some(FindPace { found_at: None, is_close: true });
         self
     }
 
-    /// Sets that the source with the lowest number always goes first.
+    /// If `yes`, each call checks the source with the lowest number first, so lower numbers have priority. Default: in
+    /// rotation.
     pub(crate) fn by_number(mut self, yes: bool) -> Self {
         self.by_number = yes;
         self
     }
 
-    /// Adds a source. The numbers are small, and begin at 0.
+    /// Adds a source as ready. Numbers index an array, so they are small and begin at 0.
     pub(crate) fn add(&mut self, source: usize) {
         if self.armed.len() <= source {
             self.armed.resize(source + 1, false);
@@ -127,7 +135,7 @@ impl MultiWait {
         }
     }
 
-    /// Removes a source, for example at its end. A last wake-up by it is ignored.
+    /// Removes a source, for example at its end. A later wake-up with its number is ignored.
     pub(crate) fn remove(&mut self, source: usize) {
         self.ready.retain(|&ready| ready != source);
         if let Some(armed) = self.armed.get_mut(source) {
@@ -135,8 +143,8 @@ impl MultiWait {
         }
     }
 
-    /// Returns the next source with something for its reader. Waits until `deadline`, or without limit if that is
-    /// `None`; with `now` it does not wait.
+    /// Returns the next source with events, an end or an error. If there is none: waits until `deadline` (`None`:
+    /// without limit), or, if `now` is true, returns [`Wakeup::Nothing`] without waiting.
     #[inline]
     pub(crate) fn next(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> Wakeup {
         match self.find(watched, !now) {
@@ -145,8 +153,8 @@ impl MultiWait {
         }
     }
 
-    /// Checks each ready source once, and does not wait. With `pauses`, for a caller that waits if this finds nothing, the first
-    /// check may pause.
+    /// Checks each ready source once, without waiting. If `pauses` is true, the first check may pause to gather a
+    /// larger batch: for callers that would wait next anyway.
     #[inline]
     pub(crate) fn find(&mut self, watched: &mut impl WaitSources, pauses: bool) -> Wakeup {
         self.finds += 1;
@@ -173,7 +181,7 @@ impl MultiWait {
                 self.quiet[source] = 0;
                 return Some(source);
             }
-            // One pause a call is enough.
+            // At most one pause a call: a count above 0 makes the later checks not pause.
             looks = looks.max(1);
             self.quiet[source] += 1;
             if self.quiet[source] >= QUIET {
@@ -183,7 +191,8 @@ impl MultiWait {
         None
     }
 
-    /// Arms the source that was checked last and is quiet, unless few sources are ready.
+    /// Arms `source`, the source checked last, whose checks have found nothing for long. Does nothing if at most
+    /// [`FEW`] sources are ready.
     #[cold]
     fn rest(&mut self, watched: &mut impl WaitSources, source: usize) {
         self.quiet[source] = 0;
@@ -194,7 +203,8 @@ impl MultiWait {
         }
     }
 
-    /// Asks which armed sources rang. True if another thread has woken the waiter.
+    /// Takes the wake-ups that the waiter has received, and marks their sources as ready. Returns true if one was
+    /// [`Self::WAKE`], from another thread.
     fn ask_the_armed(&mut self) -> bool {
         self.finds = 0;
         let mut woken = false;
@@ -204,7 +214,8 @@ impl MultiWait {
     }
 
     fn wait(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> Wakeup {
-        // The count of checks of all sources together, and that count when the armed sources and the clock were asked last.
+        // `looks` counts the checks of all sources together. `asked` and `timed` are its values when the wake-ups were
+        // last taken and when the clock was last read.
         let (mut looks, mut asked, mut timed): (u64, u64, u64) = (0, 0, 0);
         let mut sweeps: u32 = 0;
         loop {
@@ -215,7 +226,7 @@ impl MultiWait {
                     return Wakeup::Interrupted;
                 }
             }
-            // A check has found nothing before this loop, so the pause between two batches has been made.
+            // The check before this loop has made the pause between two batches, so the count starts at 1 here.
             sweeps = (sweeps + 1).min(u32::MAX - 1);
             if let Some(source) = self.sweep(watched, sweeps) {
                 return self.found(source);
@@ -229,7 +240,8 @@ impl MultiWait {
             looks += self.ready.len().max(1) as u64;
             let in_a_row = u32::try_from(looks).unwrap_or(u32::MAX).min(u32::MAX - 1);
             if self.pace.is_none_or(|pace| pace.is_close) && self.wait.idle(in_a_row) == Idle::Look {
-                // Reading the clock costs about as much as a check, so it is read only after every 16.
+                // Reading the clock costs about as much as a check, so the deadline is checked only after every 16
+                // checks.
                 if looks - timed >= 16 {
                     timed = looks;
                     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -238,15 +250,15 @@ impl MultiWait {
                 }
                 continue;
             }
-            // It has spun in vain. The next find says if it spins again.
+            // The thread has spun without finding an event, so it does not spin again until `found` sets this.
             if let Some(pace) = &mut self.pace {
                 pace.is_close = false;
             }
             if !self.arm_all(watched) {
                 continue;
             }
-            // Another thread sets the interruption first and wakes the waiter then, so it is seen here, or it ends the
-            // park.
+            // Another thread sets the interruption before it wakes the waiter. So the interruption is seen here, or the
+            // wake-up ends the park below.
             if watched.is_interrupted() {
                 return Wakeup::Interrupted;
             }
@@ -261,7 +273,7 @@ impl MultiWait {
         }
     }
 
-    /// Ends a wait with this source.
+    /// Returns [`Wakeup::Source`] for an event that ended a wait, and notes its time for [`sparing`](Self::sparing).
     fn found(&mut self, source: usize) -> Wakeup {
         if let Some(pace) = &mut self.pace {
             let now = Instant::now();
@@ -271,7 +283,8 @@ impl MultiWait {
         Wakeup::Source(source)
     }
 
-    /// For a task that has just found nothing: registers it to be woken. False if there is something by now.
+    /// For a task whose last check has found nothing: registers `task` to be woken by the next event. Returns false if
+    /// a source has an event already or the wait is interrupted: then the task must check again.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, watched: &mut impl WaitSources, task: &std::task::Waker) -> bool {
         if !self.arm_all(watched) || watched.is_interrupted() {
@@ -281,7 +294,7 @@ impl MultiWait {
         !waiter.take_or_wake(task, |source| _ = rung(source, ready, armed))
     }
 
-    /// Arms all sources that are ready. False if one has something by now.
+    /// Arms all ready sources. Returns false, with some sources still ready, if one has an event already.
     fn arm_all(&mut self, watched: &mut impl WaitSources) -> bool {
         while let Some(&source) = self.ready.last() {
             if !watched.arm(source, &self.waiter) {
@@ -294,8 +307,8 @@ impl MultiWait {
     }
 }
 
-/// Marks a source that rang as ready. True if the number is [`MultiWait::WAKE`], so that another thread has woken the
-/// waiter.
+/// Handles a wake-up with the number `source`: marks that source as ready. Returns true if the number is
+/// [`MultiWait::WAKE`], that is, another thread has woken the waiter.
 fn rung(source: usize, ready: &mut Vec<usize>, armed: &mut [bool]) -> bool {
     if let Some(armed) = armed.get_mut(source) {
         if std::mem::replace(armed, false) {

@@ -4,46 +4,48 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a publish does when its partition is full: see [`TopicBuilder::overflow`](crate::TopicBuilder::overflow). It
-/// does not apply to the forms that try, or that have a deadline.
+/// What a publish does when its partition is full, set with [`TopicBuilder::overflow`](crate::TopicBuilder::overflow).
+/// It does not apply to the methods that never wait (`try_` methods and [`offer`](crate::Producer::offer)), or that
+/// have a deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
     /// Waits until there is room.
     #[default]
     Block,
-    /// Waits for this long, then returns an error.
+    /// Waits for room for at most this time, then returns an error.
     BlockFor(Duration),
-    /// Returns an error at once. The caller still has the event: a record is only borrowed, a closure was not called,
-    /// and [`offer`](crate::Producer::offer) returns its value.
+    /// Returns an error at once. The caller still has the event: a record is only borrowed, a closure is not called,
+    /// and [`offer`](crate::Producer::offer) returns its value in the error.
     Fail,
-    /// Drops the event and counts it. [`Receipt::is_dropped`](crate::Receipt::is_dropped) tells of it.
+    /// Drops the event, counts it as dropped, and returns a receipt of which
+    /// [`Receipt::is_dropped`](crate::Receipt::is_dropped) is true.
     DropNewest,
 }
 
-/// What happens to a subscriber that a full partition waits for. Set with
+/// What producers do when a full partition has no room because one subscriber has not read far enough. Set with
 /// [`TopicBuilder::slow`](crate::TopicBuilder::slow) for all subscribers of a topic, or with
-/// [`SubscriberBuilder::slow`](crate::subscriber::SubscriberBuilder::slow) for one. Producers wait for a group, unless
-/// it [spills](crate::group::GroupBuilder::spill).
+/// [`SubscriberBuilder::slow`](crate::subscriber::SubscriberBuilder::slow) for one. Groups are never evicted: producers
+/// wait for a group, unless it [spills](crate::group::GroupBuilder::spill).
 ///
-/// A reader of a durable topic can spill too: when it makes producers wait it leaves the ring, and reads from the
+/// A reader of a durable topic can spill too: when producers would wait for it, it leaves the ring and reads from the
 /// journal until it has caught up. Such a reader is a [replay](crate::Topic::replay), which may also begin at the
 /// latest event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Slow {
-    /// Producers wait for the subscriber, or are refused, as [`Overflow`] says.
+    /// Producers wait for the subscriber without limit, or their publish fails, as [`Overflow`] says.
     #[default]
     Gate,
-    /// Producers wait for the subscriber for this long. Then it is evicted from all partitions, and its next call
-    /// returns [`Closed::Evicted`](crate::topic::Closed::Evicted). It is not evicted during a batch, but at the batch's
-    /// end. A time beyond the clock's range, such as [`Duration::MAX`], means never.
+    /// Producers wait for the subscriber for at most this time. Then it is evicted from all partitions, and its next
+    /// call returns [`Closed::Evicted`](crate::topic::Closed::Evicted). A subscriber that holds a batch is evicted when
+    /// the batch ends. A time beyond the clock's range, such as [`Duration::MAX`], means never.
     EvictAfter(Duration),
 }
 
 impl Slow {
-    /// True if a subscriber may be evicted; false for [`Gate`](Self::Gate), and if the time of the eviction, counted
-    /// from `begun`, is beyond the clock's range.
+    /// True if a subscriber for which producers have waited since `begun` may be evicted. False for
+    /// [`Gate`](Self::Gate), and if the time of the eviction is beyond the clock's range.
     pub(crate) fn evicts(self, begun: Instant) -> bool {
         matches!(self, Self::EvictAfter(patience) if begun.checked_add(patience).is_some())
     }
@@ -52,7 +54,8 @@ impl Slow {
     pub const EVICT: Self = Self::EvictAfter(Duration::ZERO);
 }
 
-/// Counters of a topic's events that met a full partition, a limit or a known id. Publishing with room counts nothing.
+/// Counters of publishes that a full partition, a rate limit or a known message id has affected, for a topic. A publish
+/// that none of them affects counts nothing.
 #[derive(Default)]
 pub(crate) struct TopicCounters {
     pub(crate) refused: AtomicU64,
@@ -62,7 +65,7 @@ pub(crate) struct TopicCounters {
     pub(crate) delayed: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) evicted: AtomicU64,
-    /// Highest count of slots in use that a metrics snapshot has seen.
+    /// Highest count of slots in use at any metrics snapshot so far.
     pub(crate) high_water: AtomicU64,
 }
 
@@ -80,21 +83,21 @@ impl TopicCounters {
 pub(crate) struct ConsumerStats {
     pub(crate) name: String,
     slow: Slow,
-    /// True for a group that spills to the journal, so that producers never wait for it.
+    /// True for a group that spills to the journal: producers never wait for it, but evict it from the ring at once.
     spills: AtomicBool,
-    /// Events that were skipped because the handler failed on them.
+    /// Count of events that were skipped because the handler failed on them.
     pub(crate) skipped: AtomicU64,
-    /// Events that were skipped because their time to live had passed.
+    /// Count of events that were skipped because their time to live had passed.
     pub(crate) expired: AtomicU64,
-    /// Counts of offsets that were lost to damage, and of the gaps that they form.
+    /// Count of offsets that were lost to damage; `gaps` counts the ranges that they form.
     pub(crate) lost: AtomicU64,
     pub(crate) gaps: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) largest_batch: AtomicU64,
-    /// True once the consumer's eviction was counted. Further tries of that eviction are not counted.
+    /// True once the consumer's eviction was counted, so that concurrent evictions of one consumer count once.
     pub(crate) evicted: AtomicBool,
-    /// The [thread](crate::base::threads::token) that got the last batch; 0 before the first batch, and after one that was
-    /// marked with [`hold`](Self::hold).
+    /// The [token](crate::base::threads::token) of the thread that got the last batch. 0 before the first batch, and
+    /// after the end of a batch that was marked with [`hold`](Self::hold).
     reader: AtomicUsize,
     /// False for a group that has no members, so that no thread reads for it.
     attended: AtomicBool,
@@ -129,14 +132,16 @@ impl ConsumerStats {
         Held(self)
     }
 
-    /// True if the consumer's batch is held by the calling thread, or by a thread that waits for the calling one to
-    /// return.
+    /// True if the calling thread got the last batch, or a thread that waits for the calling thread to end did. A
+    /// shutdown does not wait for such a consumer, because it would wait for itself.
     pub(crate) fn is_held_here(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);
         reader == crate::base::threads::token() || crate::base::threads::waits_for_this_thread(reader)
     }
 
-    /// True if another thread got the last batch, and may poll again.
+    /// True if another thread than the calling one got the last batch, so that thread may poll again. False before the
+    /// first batch, after the end of a batch that was marked with [`hold`](Self::hold), or if the consumer is a group
+    /// without members.
     pub(crate) fn is_read_elsewhere(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);
         reader != 0 && reader != crate::base::threads::token() && self.attended.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! Rate limits: token buckets on the engine's clock.
+//! Rate limits of producers and topics: token buckets on the engine's clock.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,8 +8,9 @@ use std::time::Duration;
 /// ([`TopicBuilder::rate_limit`](crate::TopicBuilder::rate_limit)).
 ///
 /// Each limit is a token bucket that fills at its rate, up to its burst. A publish takes a token per event or byte. A
-/// publish of more than the burst is let through when the bucket is full, and later ones then wait longer, so the rate
-/// holds on average. A publish that finds too few tokens waits, or is [refused](Self::refuse).
+/// publish of more than the burst is allowed when the bucket is full; the bucket's level is then negative, so later
+/// publishes wait longer and the rate holds on average. A publish that finds too few tokens waits, or, with
+/// [`refuse`](Self::refuse), returns an error.
 ///
 /// ```
 /// use slipring::{Engine, clock::ManualClock, producer::PublishError, topic::RateLimit};
@@ -46,27 +47,31 @@ impl RateLimit {
         Self::default()
     }
 
-    /// Limits events: `per_second` on average, and `burst` at once. 0 counts as 1 in both.
+    /// Limits events to `per_second` events a second on average, with bursts of up to `burst` events. 0 counts as 1 in
+    /// both.
     pub fn events(mut self, per_second: u64, burst: u64) -> Self {
         self.events = Some(Rate { per_second: per_second.max(1), burst: burst.max(1) });
         self
     }
 
-    /// Limits bytes: `per_second` on average, and `burst` at once. 0 counts as 1 in both. A message counts with its
-    /// [`Record::size`](crate::Record::size), any other event with the size of its type.
+    /// Limits bytes to `per_second` bytes a second on average, with bursts of up to `burst` bytes. 0 counts as 1 in
+    /// both. A message counts with its [`Record::size`](crate::Record::size), any other event with the size of its
+    /// type.
     pub fn bytes(mut self, per_second: u64, burst: u64) -> Self {
         self.bytes = Some(Rate { per_second: per_second.max(1), burst: burst.max(1) });
         self
     }
 
-    /// Makes a publish that comes too early return an error with the time to wait, instead of waiting.
+    /// Makes a publish that exceeds a limit return an error with the time until it would succeed. By default the
+    /// publish waits.
     pub fn refuse(mut self) -> Self {
         self.refuse = true;
         self
     }
 }
 
-/// Units of one token. A bucket gains `per_second` units per nanosecond, so its arithmetic is exact in whole numbers.
+/// One token in the units of [`Bucket`]'s level. A bucket gains `per_second` units per nanosecond, so the arithmetic is
+/// exact in whole numbers.
 const TOKEN: i128 = 1_000_000_000;
 
 pub(crate) struct Limiter {
@@ -76,7 +81,7 @@ pub(crate) struct Limiter {
 
 struct Bucket {
     rate: Rate,
-    /// In units of [`TOKEN`]; negative after a publish of more than the burst.
+    /// The level in units of [`TOKEN`]; negative after a publish of more than the burst.
     tokens: i128,
     at: Duration,
 }
@@ -88,7 +93,8 @@ impl Limiter {
         Self { limit, buckets: Mutex::new([limit.events.map(full), limit.bytes.map(full)]) }
     }
 
-    /// Takes the tokens of a publish, or none of them: then the error is the time to wait.
+    /// Takes the tokens of a publish of `events` events and `bytes` bytes. If a bucket has too few, takes none, and
+    /// returns the time until there are enough as the error.
     pub(crate) fn take(&self, now: Duration, events: u64, bytes: u64) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wait = Duration::ZERO;
@@ -109,7 +115,7 @@ impl Limiter {
         Ok(())
     }
 
-    /// Returns the tokens of a publish that failed.
+    /// Puts back the tokens of a publish that took them and then failed.
     pub(crate) fn give_back(&self, events: u64, bytes: u64) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         for (bucket, needed) in buckets.iter_mut().zip([events, bytes]) {
@@ -151,7 +157,7 @@ mod tests {
         assert_eq!(limiter.take(ms(5), 1, 9), Err(ms(1)));
         assert_eq!(limiter.take(ms(6), 2, 9), Err(ms(1)));
         assert_eq!(limiter.take(ms(6), 1, 9), Ok(()));
-        // After a long time the bucket is full, and not more.
+        // However much time passes, the bucket never has more than its burst.
         assert_eq!(limiter.take(ms(9000), 3, 9), Ok(()));
         assert_eq!(limiter.take(ms(9000), 1, 9), Err(ms(1)));
         limiter.give_back(1, 9);

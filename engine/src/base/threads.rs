@@ -1,4 +1,5 @@
-//! The threads of a topic's managed consumers: they are started with a name and a core, and no thread waits for itself.
+//! The threads of managed consumers: how they are started with a name and a core, and how a shutdown waits for their
+//! end without waiting for itself.
 
 pub(crate) use slipring_ring::internal::{Panic, blaming, caught};
 use slipring_ring::pin::{self, PinError};
@@ -9,52 +10,65 @@ use std::time::{Duration, Instant};
 
 thread_local! { static PLACE: u8 = const { 0 } }
 
-/// A number for the calling thread that no other living thread has; 0 in a thread that is about to end. Very cheap.
+/// A number for the calling thread that no other living thread has; 0 in a thread whose thread-locals are destroyed
+/// already. Costs no system call.
 #[inline]
 pub(crate) fn token() -> usize {
     PLACE.try_with(|place| std::ptr::from_ref(place).addr()).unwrap_or(0)
 }
 
-/// How often a thread that waits for others checks that none of them waits for it.
+/// The interval at which a thread that waits for other threads checks if one of these has begun to wait for it.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 thread_local! { static IS_MANAGED: Cell<bool> = const { Cell::new(false) } }
 
-/// The threads that are shutting an engine down: their numbers, and true for those that others may wait for, because
-/// they run a handler or hold a batch.
-static SHUTTING_DOWN: Mutex<Vec<(usize, bool)>> = Mutex::new(Vec::new());
+/// A thread that runs an engine's shutdown.
+struct ShutdownThread {
+    /// The thread's [number](token).
+    token: usize,
+    /// True if other shutdowns may wait for the thread, because it runs a handler or holds a batch.
+    is_waited_for: bool,
+}
 
-/// Marks the calling thread as shutting an engine down, until this is dropped.
+/// The threads that run an engine's shutdown now, one entry for each running shutdown.
+static SHUTTING_DOWN: Mutex<Vec<ShutdownThread>> = Mutex::new(Vec::new());
+
+/// Records that the calling thread runs an engine's shutdown, until the value is dropped. Another shutdown asks for
+/// this record, so that two threads which shut an engine down do not wait for each other.
 pub(crate) struct ShutdownCaller(usize);
 
 impl ShutdownCaller {
-    /// `holds`: true if the thread holds a batch.
+    /// Records the calling thread. `holds` is true if the thread holds a consumer's batch, so that another shutdown may
+    /// wait for it; the same is assumed if the thread runs a managed consumer's handler.
     pub(crate) fn enter(holds: bool) -> Self {
-        let own = token();
-        shutting_down().push((own, holds || IS_MANAGED.get()));
-        Self(own)
+        let token = token();
+        shutting_down().push(ShutdownThread { token, is_waited_for: holds || IS_MANAGED.get() });
+        Self(token)
     }
 }
 
 impl Drop for ShutdownCaller {
     fn drop(&mut self) {
         let mut callers = shutting_down();
-        // The thread may be in nested shutdowns, of several engines. Only one of its entries is removed.
-        if let Some(own) = callers.iter().rposition(|(thread, _)| *thread == self.0) {
+        // The thread may run nested shutdowns of several engines, each with its own entry. Only the last entry is
+        // removed.
+        if let Some(own) = callers.iter().rposition(|thread| thread.token == self.0) {
             callers.remove(own);
         }
     }
 }
 
-fn shutting_down() -> MutexGuard<'static, Vec<(usize, bool)>> {
+fn shutting_down() -> MutexGuard<'static, Vec<ShutdownThread>> {
     SHUTTING_DOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// True if `thread` and the calling thread both shut an engine down, and `thread` waits for the calling one, so that
-/// each would wait for the other.
+/// True if both `thread` and the calling thread shut an engine down and the calling thread is one that `thread` may
+/// wait for. Then the calling thread must not wait for `thread`, or each would wait for the other.
 pub(crate) fn waits_for_this_thread(thread: usize) -> bool {
     let (own, callers) = (token(), shutting_down());
-    thread != own && callers.iter().any(|it| it.0 == thread) && callers.contains(&(own, true))
+    thread != own
+        && callers.iter().any(|caller| caller.token == thread)
+        && callers.iter().any(|caller| caller.token == own && caller.is_waited_for)
 }
 
 #[derive(Clone, Default)]
@@ -73,13 +87,14 @@ struct Alive {
 pub(crate) enum StartError {
     Pin(PinError),
     Thread(std::io::Error),
-    /// The constructor of the thread's state panicked.
+    /// The function that makes the thread's state has panicked, with this message.
     Panicked(String),
 }
 
 impl Threads {
-    /// Starts a thread, pins it, calls `make` there for its state, and then runs `life`. Returns when the state is
-    /// made.
+    /// Starts a thread with this name, pins it to `core` (`None`: not pinned), makes the thread's state there with
+    /// `make`, and then runs `life` with the state. Returns once the state is made, or with the reason why the thread
+    /// was not started.
     pub(crate) fn start<S: 'static>(
         &self,
         name: &str,
@@ -89,7 +104,7 @@ impl Threads {
     ) -> Result<(), StartError> {
         let (told, hears) = mpsc::sync_channel(1);
         let alive = Arc::clone(&self.alive);
-        // The system's names end at a zero byte, and the standard library panics at one.
+        // Names of the operating system end at a zero byte, and the standard library panics if a thread's name has one.
         let name = name.replace('\0', "");
         let shown = crate::base::cores::visible(&name);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
@@ -102,8 +117,8 @@ impl Threads {
                     life(state);
                 }
                 Err(refused) => {
-                    // Dropping the closure drops the consumer that it owns, so the consumer has left when the caller
-                    // gets the error.
+                    // `life` owns the consumer. It is dropped before the caller gets the error, so the consumer has
+                    // left its topic by then.
                     drop(life);
                     drop(entered);
                     let _ = told.send(Err(refused));
@@ -114,12 +129,13 @@ impl Threads {
         hears.recv().unwrap_or_else(|_| Err(StartError::Panicked("the thread ended".to_owned())))
     }
 
-    /// True if the calling thread is one of these threads.
+    /// True if the calling thread was started by these `Threads`.
     pub(crate) fn is_own(&self) -> bool {
         self.alive.threads().contains(&token())
     }
 
-    /// Waits until every thread but the calling one has ended. False if `deadline` passes first.
+    /// Waits until all threads have ended, except the calling thread and those that [wait for
+    /// it](waits_for_this_thread). Returns false if `deadline` passes first.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
         let own = token();
         let mut threads = self.alive.threads();
@@ -128,27 +144,27 @@ impl Threads {
             if left.is_zero() {
                 return false;
             }
-            // No notification tells that a thread has begun a shutdown of its own, so this is checked from time to
-            // time.
+            // A thread that begins a shutdown of its own sends no notification, so the condition is checked at this
+            // interval too.
             let left = left.min(LOOK);
             threads = self.alive.ended.wait_timeout(threads, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    /// True if there are threads, and all of them wait for the calling one.
+    /// True if there is at least one thread and all of them [wait for the calling thread](waits_for_this_thread).
     pub(crate) fn wait_for_this_thread(&self) -> bool {
         let threads = self.alive.threads();
         !threads.is_empty() && threads.iter().all(|thread| waits_for_this_thread(*thread))
     }
 }
 
-/// Sets the name that `top -H` shows. The standard library's name of the thread, which panic messages show, is the
-/// whole one.
+/// Sets the name that `top -H` shows for the calling thread. The standard library's name, which panic messages show,
+/// stays the whole name.
 fn show_as(name: &str) {
     #[cfg(target_os = "linux")]
     if let Ok(name) = std::ffi::CString::new(name) {
-        // If this fails, the system shows the first 15 bytes of the whole name.
+        // If this fails, the operating system shows the first 15 bytes of the whole name.
         let _ = rustix::thread::set_name(&name);
     }
     let _ = name;

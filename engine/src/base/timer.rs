@@ -1,4 +1,5 @@
-//! The engine's timer: one thread, started when something first needs it.
+//! The engine's timer, which runs tasks at given times on one thread. The thread is started by the first user of the
+//! timer.
 
 use crate::base::clock::{Clock, Tick};
 use crate::base::threads::caught;
@@ -8,9 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-/// Runs tasks at their times, one after another. A task must be short and must not wait.
+/// Runs tasks at their times on the engine's [`Clock`], one after another. A task must be short and must not wait.
 ///
-/// With a clock that a program moves there is no thread: the thread that moves the clock runs the tasks that are due.
+/// A clock that only a program moves needs no thread: the thread that moves the clock runs the tasks that are due.
 pub(crate) struct Timer {
     core: Arc<TimerCore>,
 }
@@ -20,7 +21,7 @@ struct TimerCore {
     queue: Mutex<TaskQueue>,
     changed: Condvar,
     turn: Mutex<TaskTurn>,
-    /// Notified when a thread has stopped running tasks.
+    /// Notified when a thread has run the tasks that were due.
     done: Condvar,
     /// Held while the thread is started, so that only one is.
     starting: Mutex<()>,
@@ -28,8 +29,9 @@ struct TimerCore {
     no_threads: std::sync::atomic::AtomicBool,
 }
 
-/// The thread that runs tasks; others wait for it, so that a thread that has moved the clock finds the tasks done. It
-/// holds no lock meanwhile, because a task wakes others, and these may move the clock.
+/// The thread that runs tasks now; `None` if none does. Other threads wait for it, so that a thread that has moved the
+/// clock finds all due tasks done. This is no lock that is held while tasks run, because a task wakes user code, which
+/// may move the clock.
 #[derive(Default)]
 struct TaskTurn {
     runs: Option<ThreadId>,
@@ -44,10 +46,10 @@ struct TaskQueue {
     over: bool,
 }
 
-/// The time after which a clock that has panicked is asked again.
+/// The interval at which the timer reads a clock again whose `now` has panicked.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// A task of the timer: its time and its number.
+/// The identity of a task: the time at which it is due, and its number. Tasks are sorted by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TimerId(Duration, u64);
 
@@ -66,8 +68,9 @@ impl Timer {
         Self { core: Arc::new(core) }
     }
 
-    /// Makes sure that tasks will run. Everything that needs the timer calls this when it is created, and its creation
-    /// fails if no thread can be started; later there would be no caller to return the error to.
+    /// Makes sure that tasks will run: starts the timer's thread if it is needed and not started yet. Each item that
+    /// needs the timer calls this when it is created, and returns the error if no thread can be started. A task that is
+    /// added later has no caller that could get the error.
     pub(crate) fn start(&self) -> std::io::Result<()> {
         if self.core.queue().attended {
             return Ok(());
@@ -93,14 +96,15 @@ impl Timer {
         std::thread::Builder::new().name("slipring-timer".to_owned()).spawn(run).map(drop)
     }
 
-    /// For tests: true makes the start of a thread fail, as at a process's limit.
+    /// For tests: if `yes`, the start of the timer's thread fails as it does at a process's limit of threads.
     #[cfg(test)]
     pub(crate) fn refuse_threads(&self, yes: bool) {
         self.core.no_threads.store(yes, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Runs `task` when the clock's [`now`](Clock::now) is `deadline` or later, and never on the calling thread. If the
-    /// engine ends before, the task does not run. The caller has [started](Self::start) the timer.
+    /// Schedules `task` for the first moment at which the clock's [`now`](Clock::now) is `deadline` or later. The task
+    /// never runs on the calling thread during this call. If the engine ends first, it does not run. The timer must be
+    /// [started](Self::start).
     pub(crate) fn at(&self, deadline: Duration, task: impl FnOnce() + Send + 'static) -> TimerId {
         let mut queue = self.core.queue();
         let due = TimerId(deadline, queue.next);
@@ -118,9 +122,10 @@ impl Timer {
         self.at(self.core.clock.now().saturating_add(delay), task)
     }
 
-    /// Removes a task. False if it runs or has run.
+    /// Removes a scheduled task. Returns false if the task is running or has run.
     pub(crate) fn cancel(&self, due: TimerId) -> bool {
-        // Dropped outside of the lock, because the task's captures may have drops of their own.
+        // Dropped after the lock is released, because the task's captured values may run user code when they are
+        // dropped.
         let task = self.core.queue().tasks.remove(&due);
         task.is_some()
     }
@@ -143,7 +148,8 @@ impl TimerCore {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The timer's thread. It ends only with the timer; a clock that panics is asked again.
+    /// The loop of the timer's thread. It ends only with the timer: if the clock panics, the loop reads it again after
+    /// [`AGAIN`].
     fn run(&self) {
         loop {
             let now = caught(|| {
@@ -155,8 +161,8 @@ impl TimerCore {
                 return;
             }
             let first = queue.tasks.first_key_value().map(|(due, _)| due.0);
-            // The wait is in real time, and the engine's clock may be a little behind: so the time is checked again
-            // after it.
+            // The thread sleeps in real time, and the engine's clock may run behind it. So the loop reads the clock
+            // again after the sleep.
             let left = match (now, first) {
                 (Ok(now), first) => first.map(|first| first.saturating_sub(now)),
                 (Err(_panic), _) => {
@@ -176,7 +182,7 @@ impl TimerCore {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs the tasks that are due at `now`.
+    /// Runs the tasks that are due at `now`, in the order of their times.
     fn run_due(&self, now: Duration) {
         loop {
             let task = {
@@ -207,7 +213,8 @@ impl Tick for TimerCore {
         let mut turn = self.turn();
         while let Some(runs) = turn.runs {
             if runs == own {
-                // A task has moved the clock. The tasks that are due by that run when this task returns.
+                // This thread is running a task, which has moved the clock. The loop below in this thread's stack runs
+                // the tasks that have become due, when that task returns.
                 return;
             }
             turn = self.done.wait(turn).unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +222,7 @@ impl Tick for TimerCore {
         turn.runs = Some(own);
         drop(turn);
         let _over = Over(self);
-        // A task may have moved the clock, so the time is read again.
+        // A task may have moved the clock, so the clock is read again after each pass.
         let mut now = self.clock.now();
         loop {
             self.run_due(now);
@@ -285,7 +292,7 @@ mod tests {
         }
     }
 
-    /// The timer's thread once ended at such a panic, and with it every lease, linger and deadline.
+    /// At such a panic the timer's thread once ended, and no lease, linger or deadline expired any more.
     #[test]
     fn a_clock_that_panics_for_a_while_loses_no_task() {
         let clock = Arc::new(Fragile(AtomicBool::new(false), SystemClock::default()));
@@ -319,8 +326,8 @@ mod tests {
         );
     }
 
-    /// The thread was once started by the first task, without a check, and never again if that failed: then leases and
-    /// deadlines had no end.
+    /// The thread was once started by the first task, and its failure was ignored: then leases and deadlines never
+    /// ended.
     #[test]
     fn what_needs_the_timer_is_not_made_without_its_thread() {
         let engine = crate::Engine::builder().build().unwrap();

@@ -1,7 +1,7 @@
-//! Lifecycle events for the feature `tracing`: starts and ends, never an event of a topic. A `tracing` subscriber is
-//! user code, so events under a lock are emitted after its release.
+//! Events of the feature `tracing`, for the starts, ends and failures of components and never for an event of a topic.
+//! A `tracing` subscriber is user code, so an event that arises under a lock is emitted after the lock is released.
 
-/// Emits one lifecycle event, with the target `slipring`. Without the feature it compiles to nothing.
+/// Emits one `tracing` event with the target `slipring`. Without the feature it compiles to nothing.
 macro_rules! lifecycle {
     ($level:ident, $what:literal $(, $name:ident = $value:expr)*) => {
         {

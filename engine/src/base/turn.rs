@@ -1,18 +1,18 @@
-//! A value that one thread at a time uses while it runs user code, where no lock may be held.
+//! A value that only one thread at a time may use, without a lock that would be held while user code runs.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-/// A value that is lent to one thread at a time. A thread that asks for the value while it has it gets `None`; with a
-/// lock it would wait for itself.
+/// A value that is lent to one thread at a time. If the thread that has borrowed the value asks for it again, for
+/// example from user code, it gets `None`; a lock would deadlock.
 pub(crate) struct Turn<T> {
     state: Mutex<TurnState<T>>,
     free: Condvar,
 }
 
 struct TurnState<T> {
-    /// `None` while a thread has it.
+    /// `None` while a thread has borrowed the value; `by` is that thread.
     value: Option<T>,
     by: Option<ThreadId>,
 }
@@ -26,7 +26,8 @@ impl<T> Turn<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the value is free, and takes it. `None` if the calling thread has it already.
+    /// Waits until no other thread has borrowed the value, and borrows it. `None` if the calling thread has borrowed it
+    /// already.
     pub(crate) fn take(self: &Arc<Self>) -> Option<TurnGuard<T>> {
         let own = std::thread::current().id();
         let mut state = self.state();
@@ -44,7 +45,7 @@ impl<T> Turn<T> {
 }
 
 impl<T> Turn<T> {
-    /// Takes the value without waiting. `None` if any thread has it.
+    /// Borrows the value without waiting. `None` if any thread has borrowed it.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<TurnGuard<T>> {
         let mut state = self.state();
         let value = state.value.take()?;
@@ -54,7 +55,7 @@ impl<T> Turn<T> {
     }
 }
 
-/// The lent value, which goes back when this is dropped.
+/// The borrowed value. Dropping this returns the value.
 pub(crate) struct TurnGuard<T> {
     turn: Arc<Turn<T>>,
     /// `None` only during the drop.

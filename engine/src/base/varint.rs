@@ -11,7 +11,7 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Maps a signed difference to an unsigned number that is small if the difference is near 0.
+/// Maps a signed number to an unsigned one that is small if the signed one is near 0: 0, -1, 1, -2 become 0, 1, 2, 3.
 pub(crate) fn zigzag(difference: i64) -> u64 {
     (difference << 1 ^ difference >> 63) as u64
 }
@@ -21,7 +21,8 @@ pub(crate) fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
-/// Decodes a number and removes its bytes from the front; `None` if the bytes hold no whole number.
+/// Decodes the number at the front of `bytes` and removes its bytes. `None` if the bytes are incomplete or exceed a
+/// `u64`.
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {

@@ -1,4 +1,4 @@
-//! What one publish does when its partition is full, and how it waits.
+//! What one publish does when its partition is full: return an error, wait, or have a task woken.
 
 use crate::base::timer::Timer;
 use slipring_ring::Waiter;
@@ -13,21 +13,21 @@ pub(crate) enum WhenFull<'t> {
     Policy,
     /// Returns an error, and counts the event as refused.
     Refuse,
-    /// Returns an error, and does not count the event as refused: the caller tries again later.
+    /// Returns an error, and does not count the event as refused, because the caller will try again.
     Later,
-    /// Waits until this time, then returns an error.
+    /// Waits for room until this time, then returns an error.
     Until(Instant),
-    /// Applies the topic's overflow policy. Where the policy waits, returns an error, and has the task woken when it
-    /// may try again.
+    /// Applies the topic's overflow policy. Where the policy waits, the publish returns an error instead, and the task
+    /// is woken when it should try again.
     #[cfg_attr(not(feature = "async"), allow(dead_code))]
     Arm(&'t Task),
 }
 
-/// A publish by an async task: the waiter that wakes it, and the time since when it waits.
+/// A publish by an async task: the waiter that wakes the task, and when the task began to wait.
 pub(crate) struct Task {
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) begun: Instant,
-    /// True if the last error is temporary, and the waiter will be woken.
+    /// True if the last publish failed only for lack of room, and the waiter will be woken for the next try.
     pub(crate) waits: Cell<bool>,
 }
 
@@ -44,7 +44,7 @@ impl Task {
     }
 }
 
-/// Sleeps for `left` or for a part of it; the caller checks its condition again.
+/// Sleeps for `left`, but at most 5 ms; the caller checks its condition again.
 pub(crate) fn nap(left: Duration) {
     const LONGEST: Duration = Duration::from_millis(5);
     match left {

@@ -1,4 +1,4 @@
-//! An engine's settings, and how it is built.
+//! The builder of an engine: its settings, and how the engine is built from them.
 
 use super::{Engine, EngineError};
 use crate::base::clock::{Blamed, Clock, SystemClock};
@@ -14,7 +14,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Starts the observing socket of an engine. The returned value closes the socket when it is dropped.
+/// Starts the observing socket of an engine, which shows the engine to other processes. Dropping the returned value
+/// closes the socket.
 #[cfg(feature = "observe")]
 pub(crate) type StartObserver =
     Box<dyn FnOnce(&Arc<Registry>) -> Result<Box<dyn Any + Send + Sync>, EngineError> + Send>;
@@ -24,11 +25,11 @@ pub(crate) type StartObserver =
 pub struct EngineBuilder {
     clock: Option<Arc<dyn Clock>>,
     cores: CorePlan,
-    /// Starts the observing socket, if one was asked for.
+    /// Starts the observing socket; `None` if the engine gets none.
     #[cfg(feature = "observe")]
     pub(crate) observer: Option<StartObserver>,
     storage: Option<Arc<dyn Storage>>,
-    /// True if a journal was set twice.
+    /// True if a journal was set twice, which [`build`](Self::build) refuses.
     two_journals: bool,
     options: Options,
     pace: Pace,
@@ -43,15 +44,16 @@ impl fmt::Debug for EngineBuilder {
 
 impl EngineBuilder {
     /// Sets the clock of everything that depends on time; a [`SystemClock`] by default. Tests set a
-    /// [`ManualClock`](crate::clock::ManualClock) and move time themselves. The limits of a waiting poll or publish are
-    /// measured with the system's clock whatever is set here.
+    /// [`ManualClock`](crate::clock::ManualClock) and move time themselves. The time limit of a waiting poll or publish
+    /// is always measured with the operating system's clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Arc::new(Blamed(Arc::new(clock))));
         self
     }
 
-    /// Sets the cores of all consumer threads. Without a plan each consumer's own settings apply. With or without a
-    /// plan, more spinning threads than cores are refused.
+    /// Sets the cores and wait strategies of all consumer threads. Default: an empty plan, with which each consumer's
+    /// own settings apply. Any plan refuses more spinning threads than cores, unless it
+    /// [allows](CorePlan::oversubscribe) them.
     pub fn cores(mut self, plan: CorePlan) -> Self {
         self.cores = plan;
         self
@@ -69,21 +71,21 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets the size of the journal's segments and the compression of its payload.
+    /// Sets the options of the journal, such as the size of its segments and the compression of its records.
     pub fn journal_options(mut self, options: Options) -> Self {
         self.options = options;
         self
     }
 
-    /// Sets how the journal groups events into frames and when it syncs.
+    /// Sets how the journal gathers events into frames, and when it syncs them.
     pub fn journal_pace(mut self, pace: Pace) -> Self {
         self.pace = pace;
         self
     }
 
-    /// Sets a function that [`build`](Self::build) calls with its progress, on the same thread, while it reads the
-    /// journal, about once for each MiB. After a crash that may take a while. If nothing has to be read, it is not
-    /// called.
+    /// Sets a function that [`build`](Self::build) calls with its progress while it reads the journal, about once for
+    /// each MiB, on the thread that calls `build`. Reading may take a while after a crash. If nothing has to be read,
+    /// the function is not called.
     pub fn recovering(mut self, report: impl FnMut(Progress) + Send + 'static) -> Self {
         self.recovering = Some(Box::new(report));
         self
@@ -91,9 +93,9 @@ impl EngineBuilder {
 
     /// Builds the engine. It has no topics yet, and no threads except the journal's.
     ///
-    /// # Errors
-    /// The journal cannot be opened, because another program has it open, it is damaged, or the disk fails; the plan of
-    /// cores cannot be kept; or the observing socket cannot be created.
+    /// # Errors The journal cannot be opened, because another program has it open, it is damaged, or the disk fails;
+    /// the [core plan](Self::cores) asks for a core that is not allowed, or for too many spinning threads; the
+    /// observing socket cannot be created; or two settings contradict one another.
     pub fn build(self) -> Result<Engine, EngineError> {
         if self.two_journals {
             return Err(Contradiction::new("the engine", "one journal", "another journal").into());

@@ -10,10 +10,10 @@ use {slipring_ring::text, std::path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The journal could not be opened.
+    /// The journal cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The core plan cannot be kept.
+    /// The core plan asks for a core that this process may not use, or for too many spinning threads.
     #[error("the plan of cores cannot be kept: {0}")]
     Cores(CoresError),
     /// Two settings contradict each other.
@@ -30,43 +30,43 @@ pub enum EngineError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObserveError {
-    /// Another process or engine is listening at the path.
+    /// Another process or engine listens on the socket at this path.
     #[error("somebody answers at {} already: end that one, or take another path", text::line(path.display()))]
     Taken {
         /// The socket's path.
         path: PathBuf,
     },
-    /// The path names a file that is not a socket. It is not touched.
+    /// The path is that of a file which is not a socket. The file is left as it is.
     #[error("{} is there and is no socket: take another path", text::line(path.display()))]
     NoSocket {
         /// The socket's path.
         path: PathBuf,
     },
-    /// The path names a socket of another user. It is not touched.
+    /// The path is that of another user's socket. The socket is left as it is.
     #[error("the socket at {} is one of user {owner}: take another path", text::line(path.display()))]
     NotOurs {
         /// The socket's path.
         path: PathBuf,
-        /// The user id of the socket's owner.
+        /// The operating system's user id of the socket's owner.
         owner: u32,
     },
-    /// The path is longer than a socket address allows.
+    /// The path is longer than the address of a Unix socket may be.
     #[error("the path {} has {len} bytes, and a socket's can have {limit}: take a shorter one", text::line(path.display()))]
     TooLong {
         /// The socket's path.
         path: PathBuf,
-        /// Length of the path, in bytes.
+        /// The length of the path, in bytes.
         len: usize,
         /// Greatest length, in bytes.
         limit: usize,
     },
-    /// The path holds a zero byte, which ends a path for the system.
+    /// The path has a zero byte, at which the operating system would end the path.
     #[error("the path {} holds a zero byte: take another one", text::line(path.display()))]
     ZeroByte {
         /// The socket's path.
         path: PathBuf,
     },
-    /// This system has no Unix sockets that only their user can reach.
+    /// This operating system has no Unix sockets that only their owner can connect to.
     #[error("an engine can be observed at a socket on Unix only: read `Engine::metrics` in the program instead")]
     Unsupported,
     /// The operating system refused.

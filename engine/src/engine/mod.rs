@@ -1,4 +1,4 @@
-//! The engine: owner of topics and of their threads.
+//! The engine: the owner of topics, of their threads, and of the journal.
 
 mod builder;
 mod error;
@@ -64,11 +64,11 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// The least time that a shutdown leaves the journal to write what was published, whatever its deadline.
+/// The least time that a shutdown leaves the journal to flush, whatever its deadline.
 const LEAST_JOURNAL_TIME: Duration = Duration::from_secs(2);
 
 impl Engine {
-    /// Returns an engine's settings, to be finished with [`build`](EngineBuilder::build).
+    /// Returns the builder of an engine, to be finished with [`build`](EngineBuilder::build).
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
@@ -102,8 +102,8 @@ impl Engine {
         Self::builder().journal(path).build()
     }
 
-    /// Applies the retention of all durable topics now: frees the records that no [`keep`](crate::TopicBuilder::keep)
-    /// setting protects, and returns their count. The engine does so by itself once a minute.
+    /// Applies the retention of all durable topics now: deletes the records that no [`keep`](crate::TopicBuilder::keep)
+    /// setting protects, and returns the counts of freed records and segments. The engine also does so once a minute.
     ///
     /// # Errors
     /// The engine has no journal, or the journal has failed or ended.
@@ -115,18 +115,18 @@ impl Engine {
         freed.map_err(|refused| none(&refused.to_string()))
     }
 
-    /// What opening the journal has found: its state, the torn tail that was cut, the time it took. `None` without a
-    /// journal.
+    /// What the opening of the journal found: its state, the torn tail that was cut off, and how long the opening took.
+    /// `None` without a journal.
     pub fn recovered(&self) -> Option<Arc<Recovered>> {
         self.shared.recovered.clone()
     }
 
-    /// The engine's journal, for reading its positions and records; `None` without a journal.
+    /// A handle of the engine's journal, for reading its positions and records; `None` without a journal.
     pub fn journal(&self) -> Option<Journal> {
         Some(self.shared.host.committer.as_ref()?.journal.clone())
     }
 
-    /// Returns the settings of a new topic `name` with events of type `E`, to be finished with
+    /// Returns the builder of a new topic `name` with events of type `E`, to be finished with
     /// [`create`](TopicBuilder::create).
     pub fn topic<E: Send + Sync + 'static>(&self, name: impl Into<String>) -> TopicBuilder<E> {
         TopicBuilder::new(Arc::clone(&self.shared), name.into())
@@ -151,8 +151,8 @@ impl Engine {
         self.shared.get(name)
     }
 
-    /// Begins the settings of a member of the group `name`, which reads several topics with one type of events: next
-    /// name the topics. For a single topic there is [`Topic::group`](crate::Topic::group).
+    /// Begins the builder of a member of the group `name`, which reads several topics with one type of events. Next
+    /// call [`topics`](GroupName::topics). For a single topic there is [`Topic::group`](crate::Topic::group).
     ///
     /// ```
     /// # use slipring::{Engine, Message};
@@ -167,7 +167,8 @@ impl Engine {
         GroupName::new(Arc::clone(&self.shared.host), name.into())
     }
 
-    /// Begins a transaction: events for any durable topics of this engine, published all or none. See [`Transaction`].
+    /// Begins a transaction: events for any durable topics of this engine, of which either all or none are published.
+    /// See [`Transaction`].
     ///
     /// # Errors
     /// The engine has no journal.
@@ -177,9 +178,10 @@ impl Engine {
     }
 
     /// Starts a managed transform named `group`: a thread that reads the durable topic `input` and calls `f` with each
-    /// event; the events that `f` publishes go to the durable topic `output`. Each input takes effect exactly once,
-    /// also across crashes. The thread ends when the input was closed and all of it is read, when the transform is
-    /// stopped, or with an error. For a loop of your own see [`Topic::transform`](crate::Topic::transform).
+    /// event; the events that `f` publishes go to the durable topic `output`. Each input event takes effect in the
+    /// output exactly once, also across crashes. The thread ends when the input is closed and read to its end, when the
+    /// transform is stopped, or with an error. For a loop of your own see
+    /// [`Topic::transform`](crate::Topic::transform).
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -213,9 +215,9 @@ impl Engine {
         input.transform(group).open()?.run(output, f)
     }
 
-    /// Describes all groups at this moment: members, their partitions, committed offsets and lag. Groups that only the
-    /// journal knows, and that no member has joined since the engine was opened, are included. A group name may occur
-    /// twice, for two types of events: these groups share nothing.
+    /// Describes all groups at this moment: members, their partitions, committed offsets and lag. Includes groups that
+    /// the journal has but that no member has joined since the engine was opened. Two groups with different types of
+    /// events may have one name; they share nothing.
     pub fn groups(&self) -> Vec<GroupDescription> {
         let mut groups = Groups::of(&self.shared.host).describe();
         if let Some(committer) = &self.shared.host.committer {
@@ -224,8 +226,8 @@ impl Engine {
         groups
     }
 
-    /// The gaps of durable topics that were reported to a named reader and are not yet
-    /// [acknowledged](Self::acknowledge_gaps): see [`OnGap`](crate::replay::OnGap). Empty without a journal.
+    /// The gaps (offsets lost to damage) of durable topics that were reported to a named reader and are not
+    /// [acknowledged](Self::acknowledge_gaps) yet: see [`OnGap`](crate::replay::OnGap). Empty without a journal.
     pub fn gaps(&self) -> Vec<ReportedGap> {
         self.shared
             .host
@@ -235,8 +237,8 @@ impl Engine {
             .unwrap_or_default()
     }
 
-    /// Removes the gaps that were reported to this reader from the [list](Self::gaps), once somebody has taken note of
-    /// them. Returns their count when the removal is durable; 0 without a journal.
+    /// Removes the gaps that were reported to this reader from the list of [`gaps`](Self::gaps), as an operator has
+    /// noted them. Waits until the removal is durable, and returns their count; 0 without a journal.
     ///
     /// # Errors
     /// The journal has failed or ended.
@@ -256,8 +258,8 @@ impl Engine {
         Ok(count)
     }
 
-    /// Describes all transforms at this moment: state, committed offsets and lag. Transforms that only the journal
-    /// knows, and that were not opened since the engine was, are included. Empty without a journal.
+    /// Describes all transforms at this moment: state, committed offsets and lag. Includes transforms that the journal
+    /// has but that were not opened in this engine. Empty without a journal.
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -282,7 +284,7 @@ impl Engine {
         committer.map(of).unwrap_or_default()
     }
 
-    /// The threads of all consumers: their names, cores and wait strategies.
+    /// The threads of all consumers at this moment: their names, cores and wait strategies.
     pub fn cores(&self) -> CoresReport {
         self.shared.host.cores.report()
     }
@@ -300,8 +302,8 @@ impl Engine {
         Ok(self.shared.find(name)?.describe())
     }
 
-    /// Closes and removes a topic that has no consumers, and frees its name. Remaining producers and handles get the
-    /// error that the topic is closed.
+    /// Closes and removes a topic that has no consumers, and frees its name. Remaining producers and handles get an
+    /// error with [`Closed::Closed`](crate::topic::Closed::Closed).
     ///
     /// ```
     /// # use slipring::{Engine, topic::TopicError};
@@ -327,8 +329,8 @@ impl Engine {
         Ok(topic.shutdown(Duration::ZERO, Instant::now()))
     }
 
-    /// Removes a topic even if it has consumers: halts it, and reports how far each consumer had read and what it left.
-    /// The next call of each of its producers and consumers returns an error.
+    /// Removes a topic even if it has consumers: halts it, and reports how far each consumer has read and how many
+    /// events it has left unread. The next call of each of its producers and consumers returns an error.
     ///
     /// # Errors
     /// No topic has that name.
@@ -351,9 +353,9 @@ impl Engine {
         Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect(), gaps, transforms }
     }
 
-    /// The failures since the engine was built: each topic that a failed subscriber closed, with the reason, and the
-    /// input topic of each [managed transform](Self::transform) that failed, with the reason. Such an input stays open,
-    /// but the transform reads it no further.
+    /// The failures since the engine was built, each with the topic's name and the reason: topics that have
+    /// [failed](crate::topic::Closed::Failed), and the input topics of [managed transforms](Self::transform) that
+    /// failed. Such an input topic stays open, but the transform reads it no further.
     pub fn failures(&self) -> Vec<(String, Closed)> {
         let topics = self.shared.topics().open.clone();
         let failed = topics.iter().filter_map(|topic| Some((topic.name().to_owned(), topic.closed()?)));
@@ -367,24 +369,24 @@ impl Engine {
         failed.chain(self.transforms().into_iter().filter_map(of_transform)).collect()
     }
 
-    /// Closes all topics, lets consumers read what was published until `limit` has passed, then halts the topics, and
-    /// reports what was read and what was not. A transform appears in the report of its input, as the consumer
-    /// `transform:NAME`, unless it was stopped or dropped before.
+    /// Closes all topics, lets consumers read the published events until `limit` has passed, then halts the topics, and
+    /// reports which events were read and which were not. A transform appears in the report of its input, as the
+    /// consumer `transform:NAME`, unless it was stopped or dropped before.
     ///
     /// Polled subscribers, group members and queue workers that have events to read are waited for up to `limit`, even
-    /// if they never poll again: drop those that you no longer read. A consumer that was last polled by the calling
+    /// if they never poll again: drop those that you no longer poll. A consumer that was last polled by the calling
     /// thread, or never polled, is waited for only until its position has not changed for half a second while it holds
-    /// no batch. What it left is reported as [`Ending::Unread`](crate::metrics::Ending::Unread).
+    /// no batch. Events that it has left are reported as [`Ending::Unread`](crate::metrics::Ending::Unread).
     ///
-    /// Topics without a living producer are closed first, one after another, each when it has drained. So a subscriber
-    /// that publishes into another topic can finish: its own producers go when it ends. Topics that still have
-    /// producers are closed in order of creation.
+    /// Topics without a producer are closed first, one after another; each is read to its end, or until `limit`, before
+    /// the next is closed. So a subscriber that publishes into another topic can finish: its own producers are dropped
+    /// when it ends. Topics that still have producers are closed in order of creation.
     ///
-    /// The shutdown never waits for the thread that calls it, even in a handler or with a batch in hand, and two
-    /// handlers that both shut down do not wait for each other. After `limit` the threads of each topic get a tenth of
-    /// a second to end; a thread whose handler does not return is reported. The journal gets at least two seconds to
-    /// write what was published, so that after a too short `limit` the journal is complete all the same, without a gap
-    /// in the offsets and with the groups' committed offsets.
+    /// The shutdown never waits for the thread that calls it, even if that thread runs a handler or holds a batch, and
+    /// two handlers that both shut down do not wait for each other. After `limit` the threads of each topic get a tenth
+    /// of a second to end; a thread whose handler does not return is reported. The journal gets at least two seconds to
+    /// write the published events, so that even after a short `limit` it has all of them, and the groups' committed
+    /// offsets.
     pub fn shutdown(&self, limit: Duration) -> Report {
         // A limit beyond the range of `Instant` counts as no limit.
         let deadline = Instant::now().checked_add(limit);
@@ -393,7 +395,8 @@ impl Engine {
             topics.shut_down = true;
             topics.open.clone()
         };
-        // Wakes the threads that wait for a topic's name to be free: they return with an error.
+        // Wakes threads in [`Registry::reserve`], which wait until another thread has created or deleted a topic of the
+        // name that they want. They return [`TopicError::ShutDown`].
         self.shared.settled.notify_all();
         let _caller = ShutdownCaller::enter(left.iter().any(|topic| topic.is_held_here()));
         let mut reports = Vec::new();

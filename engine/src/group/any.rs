@@ -1,4 +1,5 @@
-//! The interface of a group that does not depend on the type of its events.
+//! The part of a group's interface that does not depend on the type of its events, through which the engine uses
+//! groups.
 
 use super::Group;
 use super::describe;
@@ -8,7 +9,7 @@ use crate::group::describe::GroupDescription;
 use std::any::Any;
 use std::sync::Arc;
 
-/// A group of any event type, as the engine uses it.
+/// A group whose type of events the caller does not know.
 pub(crate) trait AnyGroup: Send + Sync {
     fn describe(&self) -> GroupDescription;
     fn forget(&self, topic: TopicId);

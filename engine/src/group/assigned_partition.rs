@@ -1,4 +1,5 @@
-//! A partition that is assigned to a member: reading it, seeking in it, and its gaps.
+//! A partition that is assigned to a member: where its events are read from, seeking, and its gaps (offsets lost to
+//! damage).
 
 use super::GroupError;
 use super::assignment::{Assignor, PartitionKey};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The source of a partition's events.
+/// Where a partition's events are read from now.
 pub(super) enum Feed<E, K: Producers> {
     Ring(Consumer<E, K>),
     Journal(Box<CatchUpReader<E, K>>),
@@ -37,23 +38,23 @@ pub(super) struct AssignedPartition<E, K: Producers> {
     pub(super) feed: Feed<E, K>,
     pub(super) right: Arc<CommitRight>,
     pub(super) stats: Arc<ConsumerStats>,
-    /// The number of events of a batch after which a managed member commits, so that producers need not wait for the
-    /// end of a long batch.
+    /// The number of events after which a managed member commits within a batch, so that producers need not wait for
+    /// the end of a long batch.
     pub(super) part: usize,
     pub(super) paused: bool,
     pub(super) ended: bool,
 }
 
-/// Why a poll of a partition found no event, if the member must act on it.
+/// Why a poll of a partition has found no event, if the member must react to it.
 pub(super) enum NoEvent {
     Closed(Closed),
-    /// These offsets were lost to damage.
+    /// The events at these offsets were lost to damage.
     Gap(Range<u64>),
     Failed(GroupError),
 }
 
 impl<E, K: Producers> AssignedPartition<E, K> {
-    /// The next offset to be read.
+    /// The next offset that the member reads in the partition.
     pub(super) fn position(&self) -> u64 {
         match &self.feed {
             Feed::Ring(consumer) => consumer.consumed().0,
@@ -72,8 +73,8 @@ impl<E, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// The first offset, at or after `from`, that the topic's retention by age allows a consumer to seek back to. Of a
-    /// durable topic this is `from`, because the journal's retention applies there.
+    /// The first offset at or after `from` to which the topic's retention by age allows a seek. For a durable topic
+    /// this is `from`, because the journal's retention applies there.
     fn oldest_kept(&self, from: Sequence, clock: &dyn Clock) -> Sequence {
         match self.topic.settings.retain_for.filter(|_| self.topic.durable.is_none()) {
             Some(age) => Sequence(self.partition.first_since(clock.wall().minus(age), from.0)),
@@ -81,27 +82,28 @@ impl<E, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// Commits slots without an event that the consumer has skipped. Must not be called within a batch.
+    /// Commits the slots without an event that the consumer has skipped since its last batch. Must not be called within
+    /// a batch.
     pub(super) fn commit_skipped(&self) {
         let Feed::Ring(consumer) = &self.feed else { return };
         let at = consumer.consumed().0;
         if at != self.right.committed() {
-            // If the member was fenced, its successor skips these slots again.
+            // An error is ignored: it means that the member was fenced, and its successor skips these slots again.
             let _ = self.right.commit(at);
         }
     }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
-    /// Reads the partition from the journal from now on, starting at offset `from`.
+    /// From now on reads the partition from the journal, starting at offset `from`.
     pub(super) fn start_catch_up(&mut self, group: &str, from: u64, wait: Wait) {
         let (topic, partition) = (Arc::clone(&self.topic), Arc::clone(&self.partition));
         self.right.set_catching_up(true);
         self.feed = Feed::Journal(Box::new(CatchUpReader::new(topic, partition, group, from, wait)));
     }
 
-    /// Records that the gap was reported to the group, and commits the offset after it, before the member returns the
-    /// gap. Returns false if the member was fenced.
+    /// Durably records that the gap was reported to the group, and commits the offset after the gap. Called before the
+    /// member returns the gap. Returns false if the member was fenced: then nothing was recorded or committed.
     pub(super) fn pass_gap(
         &mut self,
         group: &str,
@@ -130,14 +132,15 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         Ok(true)
     }
 
-    /// Polls the partition. Returns true if it has events.
+    /// Checks the partition for events. True if it has some; false if it has none now. `looks` is the count of checks
+    /// in a row that have found nothing. The error says why no event comes, if the member must react to that.
     #[inline]
     pub(super) fn look(&mut self, look: &mut LookContext<'_>, looks: u32) -> Result<bool, NoEvent> {
         let Feed::Ring(consumer) = &mut self.feed else { return self.look_in_journal(look, looks) };
         let closed = match consumer.poll_paced(look.limit, looks) {
             Ok(mut batch) => {
                 if let Some(limit) = self.topic.settings.time_to_live.filter(|_| !batch.is_empty()) {
-                    // Expired events are skipped like slots without an event, so a successor misses nothing.
+                    // Expired events are skipped like slots without an event, and committed with the next commit.
                     let expired = expire(&mut batch, &self.partition, look.clock.wall().minus(limit));
                     self.stats.expired.fetch_add(expired, Ordering::Relaxed);
                 }
@@ -146,7 +149,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             Err(closed) => closed,
         };
         if matches!(closed, Closed::Evicted { .. }) && self.topic.durable.is_some() && !self.right.is_fenced() {
-            // The consumer was evicted because it held producers up. The journal has its unread events.
+            // The consumer was evicted because producers would have waited for it. The journal has the unread events.
             self.start_catch_up(look.group, self.right.committed(), look.wait.clone());
             return self.look_in_journal(look, looks);
         }
@@ -174,8 +177,9 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// The target offset of a seek. To search by time, the consumer first moves back as far as it may, so that its own
-    /// gate keeps the searched events. Nothing is committed.
+    /// The offset that `to` means, for a seek in a topic in memory. To search by time, the consumer first moves back to
+    /// the earliest offset, so that its own gating position keeps the events that are searched. Nothing is committed.
+    /// The outer error is a start that the topic does not support; the inner one is the ring's refusal to move.
     fn find(&mut self, to: &StartAt, clock: &dyn Clock) -> Result<Result<Sequence, SeekError>, PositionError> {
         let Feed::Ring(consumer) = &mut self.feed else { return Ok(Ok(Sequence(self.right.committed()))) };
         let before = consumer.consumed();
@@ -199,7 +203,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             let earliest = self.partition.ring.positions().earliest;
             match consumer.seek(earliest) {
                 Ok(()) => break,
-                // The earliest offset has moved meanwhile, so this tries again.
+                // Events were overwritten meanwhile, so the earliest offset has moved: try again.
                 Err(SeekError::OutOfRange { earliest: now, .. }) if now.since(earliest) > 0 => {}
                 Err(refused) => return Ok(Err(refused)),
             }
@@ -209,7 +213,8 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         Ok(Ok(since.map_or(oldest, |at| Sequence(self.partition.first_since(at, from.0).max(oldest.0)))))
     }
 
-    /// Seeks to another offset, and commits it. Returns false if the member was fenced.
+    /// Moves to the offset that `to` means, and commits that offset. Returns false, and moves nothing, if the member
+    /// was fenced.
     pub(super) fn seek(
         &mut self,
         to: &StartAt,
@@ -247,8 +252,8 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             if to.since(latest) > 0 {
                 return Err(out_of_range(earliest));
             }
-            // The commit comes first. Skipped events may be overwritten after the seek, and a successor would have to
-            // read them.
+            // The commit must come first: after the seek, skipped events may be overwritten, and if the commit then
+            // failed, a successor would have to read them.
             if !self.right.commit(to.0) {
                 return Ok(false);
             }
@@ -260,14 +265,15 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         match consumer.seek(to) {
             Ok(()) => {}
             Err(SeekError::Closed(Closed::Evicted { .. })) => return Ok(false),
-            // The ring knows only the range before the consumer's offset.
+            // The ring's error has only the range before the consumer's offset, so the range is completed here.
             Err(SeekError::OutOfRange { earliest, .. }) => return Err(out_of_range(earliest)),
             Err(cause) => return Err(refused(cause)),
         }
         let earliest = self.oldest_kept(to, clock);
         let Feed::Ring(consumer) = &mut self.feed else { return Ok(false) };
         if to.since(earliest) < 0 {
-            // The event is older than the topic's retention: the consumer moves forward again, which is always allowed.
+            // The event is older than the topic's retention allows. The consumer moves forward again, which the ring
+            // always allows.
             let _ = consumer.seek(before);
             return Err(out_of_range(earliest));
         }
@@ -281,12 +287,13 @@ pub(super) struct LookContext<'m> {
     pub(super) clock: &'m dyn Clock,
     pub(super) limit: usize,
     pub(super) wait: &'m Wait,
-    /// The scan of the journal that all catching-up partitions of a member share. `None` until one of them needs it.
+    /// The scan of the journal that a member's partitions share while they are read from the journal. `None` until the
+    /// first one needs it.
     pub(super) scan: &'m mut Option<Box<SharedScan>>,
 }
 
-/// The offset of `start` in a partition of a durable topic, where every record of the journal can be read. `committed`
-/// is the offset of [`StartAt::Committed`].
+/// The offset that `start` means in a partition of a durable topic, where every record of the journal can be read.
+/// `committed` is the offset for [`StartAt::Committed`]. An error if that offset is not kept or not published yet.
 pub(super) fn locate<E, K: Producers>(
     group: &str,
     topic: &TopicCore<E, K>,
@@ -311,7 +318,8 @@ pub(super) fn locate<E, K: Producers>(
                 group: group.to_owned(),
                 cause: Box::new(ReplayError::Journal { topic: topic.name.clone(), partition: index, cause }),
             };
-            // Unwritten events are younger than all written ones.
+            // If no written event is young enough, the first unwritten one is, because it is younger than all written
+            // ones.
             let written = durable.acks.progress(index).map_or(latest, |progress| progress.end(Visible::Written));
             let first = durable.journal().first_since(durable.id(index), at.as_nanos()).map_err(failed)?;
             return Ok(first.unwrap_or(written).min(latest));
@@ -340,12 +348,12 @@ impl<E, K: Producers> Clone for JoinRequest<E, K> {
     }
 }
 
-/// The changes for a member since its last update.
+/// The changes for a member since its last update: partitions to release, and partitions to read.
 pub(super) struct MemberUpdate<E, K: Producers> {
     pub(super) epoch: u64,
     pub(super) revoked: Vec<PartitionKey>,
     pub(super) given: Vec<AssignedPartition<E, K>>,
-    /// True if all events that this member may ever get were read.
+    /// True if the group has read and committed all events that this member could get, since all its topics are closed.
     pub(super) over: bool,
     pub(super) refused: Option<GroupError>,
 }

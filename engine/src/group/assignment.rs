@@ -1,4 +1,4 @@
-//! The assignors: three ways to assign partitions to members, as pure functions.
+//! The assignors: three ways to assign a group's partitions to its members, as pure functions.
 //!
 //! All are deterministic: the result depends on the members, topics and previous assignment, and not on the order of
 //! joining. Members with a name come first, ordered by name, so that a member that returns under its name takes its old
@@ -13,15 +13,15 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Assignor {
-    /// Each topic by itself, neighbouring partitions to one member, so partitions with the same number in several
-    /// topics go to one member. In each topic, the members' shares differ by at most one, so with many topics the first
-    /// members have more.
+    /// Assigns each topic separately: each member gets neighbouring partitions, so partitions with the same number in
+    /// several topics go to one member. In each topic, the members' shares differ by at most one; with many topics the
+    /// first members have more in total.
     Range,
-    /// One partition to each member in turn. If all members read the same topics, their shares of all topics differ by
-    /// at most one.
+    /// Assigns one partition to each member in rotation, over all topics. If all members read the same topics, their
+    /// shares differ by at most one in total.
     RoundRobin,
-    /// As evenly as the members' topics permit. Among these assignments, takes one that moves the fewest partitions if
-    /// all members read the same topics or there are at most 16 members; otherwise one that moves few.
+    /// Assigns as evenly as the members' topics permit, and of these assignments takes one that moves few partitions:
+    /// the fewest possible if all members read the same topics or there are at most 16 members.
     #[default]
     Sticky,
 }
@@ -39,7 +39,8 @@ impl fmt::Display for Assignor {
 /// A member's number in its group. Numbers grow and are never used again.
 pub(crate) type MemberId = u64;
 
-/// A partition of a topic that a group reads. The group numbers its topics in the order in which it first reads them.
+/// A partition of a topic that a group reads, with the group's own number for the topic. The group numbers its topics
+/// in the order in which it first reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PartitionKey {
     pub(crate) topic: u32,
@@ -51,16 +52,17 @@ pub(crate) struct PartitionKey {
 pub(crate) struct Candidate {
     pub(crate) id: MemberId,
     pub(crate) name: Option<String>,
-    /// Members that read the same topics should share one set, which is then compared once.
+    /// The numbers of the topics that the member reads. Members that read the same topics should share one set, so that
+    /// it is compared only once.
     pub(crate) topics: Arc<BTreeSet<u32>>,
 }
 
-/// The member of each partition that some member reads.
+/// For each partition that some member reads, the member that it is assigned to.
 pub(crate) type Assignment = BTreeMap<PartitionKey, MemberId>;
 
 impl Assignor {
-    /// Assigns the partitions of `topics` (number of partitions by topic) to `members`. `before` is the previous
-    /// assignment.
+    /// Assigns the partitions of `topics` to `members`. `topics` has the number of partitions of each topic; `before`
+    /// is the previous assignment, which may have members that have left.
     pub(crate) fn assign(self, members: &[Candidate], topics: &BTreeMap<u32, u32>, before: &Assignment) -> Assignment {
         let mut members: Vec<&Candidate> = members.iter().collect();
         members.sort_by_key(|member| (member.name.is_none(), &member.name, member.id));
@@ -76,12 +78,12 @@ pub(super) fn partitions(topics: &BTreeMap<u32, u32>) -> impl Iterator<Item = Pa
     topics.iter().flat_map(|(&topic, &count)| (0..count).map(move |partition| PartitionKey { topic, partition }))
 }
 
-/// The readers of each topic, by classes of members that read the same topics. Groups have many members but few
-/// classes.
+/// The readers of each topic, by classes. A class has the members that read the same set of topics; groups have many
+/// members but few classes.
 pub(super) struct Readers {
-    /// The members of each class, by index, in order.
+    /// For each class, the indexes of its members, in order.
     pub(super) classes: Vec<Vec<usize>>,
-    /// The classes that read a topic.
+    /// For each topic, the classes whose members read it.
     of_topic: HashMap<u32, Vec<usize>>,
 }
 
@@ -112,8 +114,8 @@ impl Readers {
         self.of_topic.get(&topic).map_or(&[], Vec::as_slice)
     }
 
-    /// Calls `each` with a topic, its number of partitions, and the members that read it, in order. The list of members
-    /// is computed once for consecutive topics with the same readers.
+    /// Calls `each` with each topic, its number of partitions, and the indexes of the members that read it, in order.
+    /// The list of members is computed once for consecutive topics with the same readers.
     fn each<'a>(&'a self, topics: &'a BTreeMap<u32, u32>, mut each: impl FnMut(u32, u32, &[usize])) {
         let mut last: (&[usize], Vec<usize>) = (&[], Vec::new());
         for (&topic, &count) in topics {
@@ -177,7 +179,7 @@ mod tests {
         loads.iter().map(|load| load * load).sum()
     }
 
-    /// The number of partitions whose previous member may still read them, but which have another member now.
+    /// The number of partitions that have moved although their previous member may still read them.
     fn moved(members: &[Candidate], before: &Assignment, after: &Assignment) -> usize {
         let stays = |(partition, owner): &(&PartitionKey, &MemberId)| {
             let had = before.get(partition).and_then(|had| members.iter().find(|member| member.id == *had));
@@ -210,8 +212,8 @@ mod tests {
 
     #[test]
     fn sticky_evens_out_through_a_chain_of_members() {
-        // Member 1 can give partitions of topic 0 only to member 2, and member 2 partitions of topic 1 only to member
-        // 3.
+        // Member 1 can give partitions of topic 0 only to member 2, and member 2 can give partitions of topic 1 only to
+        // member 3.
         let members = [member(1, None, [0]), member(2, None, [0, 1]), member(3, None, [1])];
         let topics = BTreeMap::from([(0, 4), (1, 1)]);
         let mut before: Assignment = (0..3).map(|partition| (PartitionKey { topic: 0, partition }, 1)).collect();
@@ -241,8 +243,8 @@ mod tests {
         }
     }
 
-    /// Members with any topics, some with names; topics with their partitions; a previous assignment, which may name
-    /// members that are gone.
+    /// Generates members with any topics, some with names; topics with their numbers of partitions; and a previous
+    /// assignment, which may have members that have left.
     fn situation(
         most_members: usize,
         most_partitions: u32,
@@ -319,7 +321,7 @@ mod tests {
                 }
                 let assignment = assignor.assign(&members, &topics, &before);
                 let each: Vec<Assignment> = match assignor {
-                    // `Range` is even within each topic only.
+                    // `Range` is even only within each topic.
                     Assignor::Range => topics.keys().map(|topic| {
                         let of_topic = assignment.iter().filter(|(partition, _)| partition.topic == *topic);
                         of_topic.map(|(partition, owner)| (*partition, *owner)).collect()

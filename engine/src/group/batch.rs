@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Events of one partition, in order. If the batch is dropped without a commit, its events are read again, unless the
-/// member's [`Commit`] setting says otherwise.
+/// A batch of events of one partition, in the order of their offsets. If the batch is dropped without a commit, its
+/// events are read again, unless the member's [`Commit`] setting says otherwise.
 pub struct GroupBatch<'m, E, K: Producers = Multi>
 where
     E: Send + Sync + 'static,
@@ -48,17 +48,18 @@ where
     pub(super) end: u64,
     pub(super) part: usize,
     pub(super) stats: &'m ConsumerStats,
-    /// All events below this offset were handled: the iterator returned them, and was then asked for the next event.
+    /// All events below this offset were handled: the iterator has returned them, and was then asked for the next
+    /// event.
     pub(super) handled: Cell<u64>,
 }
 
-/// How long a transaction waits until its input is in the journal.
+/// How long a transaction waits, at most, until its input events are written to the journal.
 const WRITTEN: Duration = Duration::from_secs(30);
 
 /// The events of a batch.
 pub(super) enum BatchEvents<'m, E, K: Producers> {
     Ring(RingBatch<'m, E, K>),
-    /// Events from the journal: `left` of the buffered events, up to offset `end`.
+    /// Events that were read from the journal: `left` of the buffered events, up to offset `end` (exclusive).
     Journal {
         buffered: &'m mut BufferedEvents<E>,
         left: usize,
@@ -76,7 +77,7 @@ impl<E, K: Producers> BatchEvents<'_, E, K> {
         }
     }
 
-    /// The first offset that is not committed.
+    /// The offset of the first uncommitted event.
     #[inline]
     pub(super) fn position(&self) -> u64 {
         match self {
@@ -85,7 +86,7 @@ impl<E, K: Producers> BatchEvents<'_, E, K> {
         }
     }
 
-    /// Removes the events below `to`, which are committed.
+    /// Removes the events below offset `to`, which are committed, so that their slots are free.
     #[inline]
     fn pass_over_to(&mut self, to: u64) {
         match self {
@@ -119,18 +120,18 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for GroupBatch<'_, E, K>
 }
 
 impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
-    /// The first offset that is not committed.
+    /// The offset of the first uncommitted event.
     pub(super) fn first(&self) -> u64 {
         self.events.position()
     }
 
-    /// Waits until the committed offsets are durable.
+    /// Waits until the group's committed offsets are durable. Does nothing for a topic in memory.
     pub(super) fn make_durable(&self) -> Result<(), CommitError> {
         let Some(durable) = &self.topic.durable else { return Ok(()) };
         durable.committer.commit_offsets().map_err(|cause| CommitError::NotDurable { cause })
     }
 
-    /// Publishes the transaction's events, and commits the offsets below `to`, in one frame.
+    /// Publishes the transaction's events and commits the events below offset `to`, in one frame of the journal.
     pub(super) fn commit_with(
         &mut self,
         to: u64,
@@ -143,7 +144,8 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
             return Err(not_durable());
         }
         if self.commit != Commit::AtMostOnce {
-            // The journal has the input before this frame, so a power cut that takes the input takes the frame, too.
+            // The journal must have the input events before this frame, so that a power cut which loses the input loses
+            // the frame too.
             let written = durable.acks.progress(self.name.partition);
             let deadline = Instant::now().checked_add(WRITTEN);
             let notifier = &durable.acks.notifier;
@@ -176,7 +178,7 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
     }
 
     pub(super) fn commit_to(&mut self, to: u64) -> Result<(), Fenced> {
-        // With `AtMostOnce` the whole batch is committed already.
+        // With `AtMostOnce` the whole batch was committed before it was returned.
         if self.commit != Commit::AtMostOnce && !self.right.commit(to) {
             return Err(self.group.fenced(self.epoch));
         }
@@ -187,22 +189,22 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
 }
 
 impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
-    /// The partition of the batch's events; `None` if no events came.
+    /// The partition of the batch's events; `None` if the poll has returned no events.
     pub fn partition(&self) -> Option<&'m TopicPartition> {
         self.held.as_ref().map(|held| held.name)
     }
 
-    /// The number of events that are not committed.
+    /// The number of uncommitted events in the batch.
     pub fn len(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.events.len())
     }
 
-    /// True if no events came, or all of them are committed.
+    /// True if the poll has returned no events, or all of them are committed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The uncommitted events, each with its place. May be called repeatedly.
+    /// Iterates over the uncommitted events, each with its partition and offset. May be called repeatedly.
     #[inline]
     pub fn iter(&self) -> GroupMessages<'_, E, K> {
         GroupMessages { inner: self.held.as_ref().map(|held| MessageIter::new(held)) }
@@ -224,8 +226,9 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
     /// As [`commit`](Self::commit), and waits until the commit is durable, so that after any crash the group continues
     /// after this batch. Concurrent callers share a sync. Without a journal, this does not wait.
     ///
-    /// A commit that is not waited for is written with the journal's next frame, or when the journal has been idle for
-    /// 20 ms, and synced with the next frame or a second later. After a crash, the last events that were committed in this way may be read again.
+    /// A commit without this wait is written with the journal's next frame, or when the journal has been idle for 20
+    /// ms, and synced with the next frame or a second later. After a crash, the last events that were committed without
+    /// it may be read again.
     ///
     /// The commit is durable, but its events may not be: a group reads published events, and a power cut may take an
     /// event that was not durable yet. Its offset is not used again.
@@ -259,10 +262,10 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// # Errors
-    /// Nothing was published or committed: the member was [fenced](TransactionError::Member), the topic is not in the
-    /// transaction's journal, a partition had no room for too long, or the journal refused the frame. Or the disk
-    /// failed meanwhile, and the outcome is [unknown](TransactionError::Unknown).
+    /// # Errors Nothing was published or committed, because the member was [fenced](TransactionError::Member), the
+    /// topic is not in the transaction's journal, a partition had no room within the transaction's
+    /// [patience](Transaction::patience), or the journal refused the frame. Or the disk failed meanwhile, and the
+    /// outcome is [unknown](TransactionError::Unknown).
     pub fn commit_with(mut self, mut transaction: Transaction) -> Result<Vec<BatchReceipt>, TransactionError> {
         match &mut self.held {
             Some(held) => held.commit_with(held.end, &mut transaction),
@@ -299,15 +302,15 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
             return Err(CommitError::OutOfBatch { asked: offset, first, end });
         }
         held.commit_to(offset)?;
-        // A commit counts as progress, like a poll.
+        // A commit counts as progress, like a poll, for the member's deadline.
         held.signal.see(held.group.now());
         Ok(())
     }
 }
 
 impl<E: Send + Sync + 'static> GroupBatch<'_, E, Single> {
-    /// The uncommitted events as two slices: up to the end of the ring's buffer, and from its start; the second is
-    /// often empty. [`Commit::Auto`] does not count events that are read in this way as handled: commit the batch.
+    /// The uncommitted events as two slices. The second one is empty unless the batch wraps at the end of the ring's
+    /// buffer. [`Commit::Auto`] does not count events that are read in this way as handled: commit the batch.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -339,9 +342,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
         }
     }
 
-    /// Passes the uncommitted events to the handler, and commits handled ones. Returns the handler's error on the event
-    /// at `culprit`, which is then the first uncommitted event. `None` if there was no error; a closed topic or a
-    /// fenced member is the next poll's to report.
+    /// Passes the uncommitted events to the handler, and commits handled ones from time to time. If the handler fails
+    /// on an event, returns that event's offset and the error; the event is then the first uncommitted one. `None` if
+    /// the handler has not failed: if the topic is closed or the member was fenced, the next poll returns the error.
     #[inline]
     pub(super) fn work<X: Display>(
         &mut self,
@@ -382,11 +385,11 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for HeldBatch<'_, E, K> {
             Commit::Auto => {
                 let handled = self.handled.get();
                 if handled > self.first() {
-                    // If the member was fenced, its next poll reports it.
+                    // An error means that the member was fenced, which its next poll returns.
                     let _ = self.commit_to(handled);
                 }
             }
-            // The batch was committed before it was returned, so its remaining events are not read again.
+            // The batch was committed before it was returned, so the events that were not handled are not read again.
             Commit::AtMostOnce => self.events.pass_over_to(self.end),
         }
     }
@@ -402,7 +405,7 @@ impl<'b, E: Send + Sync + 'static, K: Producers> IntoIterator for &'b GroupBatch
     }
 }
 
-/// The events of a [`GroupBatch`], each with its place.
+/// An iterator over the events of a [`GroupBatch`], each with its partition and offset.
 pub struct GroupMessages<'b, E, K: Producers> {
     inner: Option<MessageIter<'b, E, K>>,
 }
@@ -446,7 +449,8 @@ struct MessageIter<'b, E, K: Producers> {
     events: BatchIter<'b, E, K>,
     partition: u32,
     handled: &'b Cell<u64>,
-    /// All events below this offset were handled.
+    /// All events below this offset were handled: the iterator has returned them, and was then asked for the next
+    /// event.
     done: u64,
 }
 
@@ -470,7 +474,7 @@ impl<'b, E, K: Producers> Iterator for GroupMessages<'b, E, K> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let inner = self.inner.as_mut()?;
-        // Asking for the next event means that the one before it was handled.
+        // A request for the next event means that the one before it was handled.
         inner.done = inner.events.position();
         let (offset, event) = inner.events.next()?;
         Some((event, At { partition: inner.partition, offset, end_of_batch: inner.events.is_over() }))

@@ -23,7 +23,7 @@ use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A group's name, still without topics: see [`Engine::group`](crate::Engine::group).
+/// The name of a group whose topics are not set yet: see [`Engine::group`](crate::Engine::group).
 pub struct GroupName {
     host: Arc<Host>,
     name: String,
@@ -40,7 +40,7 @@ impl GroupName {
         Self { host, name }
     }
 
-    /// The settings of a member that reads all of these topics. Their events are of one type.
+    /// Returns the builder of a member that reads all of these topics, whose events are of one type.
     pub fn topics<'t, E: Send + Sync + 'static, K: Producers>(
         self,
         topics: impl IntoIterator<Item = &'t Topic<E, K>>,
@@ -50,11 +50,11 @@ impl GroupName {
     }
 }
 
-/// The settings of a member of a group. The group is created when its first member joins.
+/// The builder of a group's member. The group is created when its first member joins.
 ///
 /// A group reads each partition of its topics with exactly one of its members, from the offset that it last
-/// [committed](Commit). Producers wait for that offset while the group has members, and after that if the group
-/// [holds](Self::hold) them.
+/// [committed](Commit). Producers wait for that offset while the group has members, and, with [`hold`](Self::hold),
+/// also while it has none.
 pub struct GroupBuilder<E, K: Producers = Multi>
 where
     E: Send + Sync + 'static,
@@ -74,12 +74,14 @@ where
 /// The default of Kafka's `max.poll.interval.ms`.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Large enough to be worth a batch's overhead. Handled within the default deadline if an event takes up to 70 ms.
+/// The default limit of a batch, in events. Large enough that the cost of a batch does not matter. A batch is handled
+/// within the default deadline if an event takes up to 70 ms.
 const LIMIT: usize = 4096;
 
 impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
-    /// The settings of a member of a group that reads this topic. Then call [`join`](GroupBuilder::join) or
-    /// [`run`](GroupBuilder::run). For several topics see [`Engine::group`](crate::Engine::group).
+    /// Returns the builder of a member of the group `name`, which reads this topic. Then call
+    /// [`join`](GroupBuilder::join) or [`run`](GroupBuilder::run). For several topics see
+    /// [`Engine::group`](crate::Engine::group).
     pub fn group(&self, name: impl Into<String>) -> GroupBuilder<E, K> {
         let topics = vec![Arc::clone(&self.inner)];
         GroupBuilder::new(Arc::clone(&self.inner.host), name.into(), topics)
@@ -104,49 +106,49 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         Self { host, name, settings, listener, core, on_error, delivery, commit, dead_letters: None, refused: None }
     }
 
-    /// Where the group starts in partitions in which it has committed nothing. Default: the earliest event that is
-    /// kept. Other partitions continue at their committed offset, whatever this setting says. If that offset is no
-    /// longer kept, joining is an error, never a silent reset: see [`reset`](Self::reset).
+    /// Sets where the group starts in partitions in which it has committed nothing. Default: the earliest kept event.
+    /// In all other partitions it continues at its committed offset. If that offset is no longer kept, joining returns
+    /// an error and never resets the offset silently: see [`reset`](Self::reset).
     pub fn start(mut self, start: StartAt) -> Self {
         self.settings.joining.start = start;
         self
     }
 
-    /// How partitions are assigned to the members. Default: [`Assignor::Sticky`]. All members must use the same
-    /// assignor.
+    /// Sets how partitions are assigned to the members. Default: [`Assignor::Sticky`]. All members of a group must use
+    /// the same assignor.
     pub fn assignor(mut self, assignor: Assignor) -> Self {
         self.settings.joining.assignor = Some(assignor);
         self
     }
 
-    /// The member's name. When a member with a name is dropped, its partitions stay reserved until its
-    /// [deadline](Self::deadline) has passed. A member that joins under the name before that gets them back, without a
-    /// rebalance. [`Member::leave`](crate::group::Member::leave) gives them up at once.
+    /// Sets the member's name. When a member with a name is dropped, its partitions stay reserved until its
+    /// [deadline](Self::deadline) has passed. A member that joins under the name before that gets these partitions,
+    /// without a rebalance. [`Member::leave`](crate::group::Member::leave) gives them up at once.
     pub fn member_name(mut self, name: impl Into<String>) -> Self {
         self.settings.joining.name = Some(name.into());
         self
     }
 
-    /// How long the member may go without a poll or a partial commit before it is fenced, by the engine's clock, to a
-    /// few milliseconds. Default: 300 seconds. A managed member commits each time it has handled a quarter of the
+    /// Sets how long the member may go without a poll or a commit before it is fenced, by the engine's clock, exact to
+    /// a few milliseconds. Default: 300 seconds. A managed member commits each time it has handled a quarter of the
     /// partition's slots, or all available events.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.joining.deadline = deadline;
         self
     }
 
-    /// True makes producers wait at the group's committed offsets even while the group has no members. Default: false;
-    /// if the group then misses events, the next join is an error with the range. A setting of the whole group: the
-    /// last member that joined with this setting decides.
+    /// If true, producers wait for the group's committed offsets even while the group has no members. Default: false;
+    /// if events that the group has not read are then overwritten, the next join returns an error with the range of
+    /// kept offsets. A setting of the whole group: the last member that joined with it decides.
     pub fn hold(mut self, hold: bool) -> Self {
         self.settings.joining.hold = Some(hold);
         self
     }
 
-    /// True makes the group leave the ring, and continue from the journal, when producers would have to wait for it. It
+    /// If true, the group leaves the ring when producers would have to wait for it, and reads from the journal. It
     /// returns to the ring when it has caught up, and neither misses an event nor reads one twice. Default: false,
-    /// producers wait. A setting of the whole group: the last member that joined with this setting decides. Joining is
-    /// refused if one of its topics is not [durable](crate::TopicBuilder::durable).
+    /// producers wait. A setting of the whole group: the last member that joined with it decides. Joining is refused if
+    /// one of its topics is not [durable](crate::TopicBuilder::durable).
     ///
     /// ```
     /// # use slipring::{Engine, journal::simulated::SimulatedDisk};
@@ -169,44 +171,44 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// When the member commits. Default: [`Commit::Manual`]. A managed member commits by its
-    /// [`delivery`](Self::delivery): for it, [`AtMostOnce`](Commit::AtMostOnce) means that delivery, and
+    /// Sets when the member commits. Default: [`Commit::Manual`]. A managed member commits as its
+    /// [`delivery`](Self::delivery) says; for it, [`AtMostOnce`](Commit::AtMostOnce) sets that delivery, and
     /// [`Auto`](Commit::Auto) is refused.
     pub fn commit(mut self, commit: Commit) -> Self {
         self.commit = Some(commit);
         self
     }
 
-    /// What a managed member promises if something fails: at most once, at least once, or, with
-    /// [`run_into`](Self::run_into), exactly once. Default: at least once. The member commits accordingly; a
-    /// contradicting [`commit`](Self::commit) is refused.
+    /// Sets what a managed member guarantees for each event if the member or its process fails: at most once, at least
+    /// once, or, with [`run_into`](Self::run_into), exactly once. Default: at least once. The member commits
+    /// accordingly; a [`commit`](Self::commit) setting that contradicts it is refused.
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.delivery = Some(delivery);
         self
     }
 
-    /// What the member does at events of a durable topic that were lost to damage. Default: the poll at that offset is
-    /// an error, once for the group. A managed member ends with that error; the partition's next member continues after
-    /// the gap.
+    /// Sets what the member does at events of a durable topic that were lost to damage. Default: the poll at that
+    /// offset returns an error, once for the group. A managed member ends with that error; the partition's next member
+    /// continues after the lost events.
     pub fn on_gap(mut self, policy: OnGap) -> Self {
         self.settings.on_gap = policy;
         self
     }
 
-    /// The largest number of events in a batch. Default: 4,096. 0 counts as 1.
+    /// Sets the greatest number of events in a batch. Default: 4,096. 0 counts as 1.
     pub fn limit(mut self, events: usize) -> Self {
         self.settings.limit = events.max(1);
         self
     }
 
-    /// The strategy with which the member waits for events.
+    /// Sets the strategy with which the member waits for events.
     pub fn wait(mut self, wait: Wait) -> Self {
         self.settings.wait = wait;
         self
     }
 
-    /// Called with each change of the member's partitions, on the polling thread, before the poll returns. The listener
-    /// must not poll.
+    /// Sets a function that is called with each change of the member's partitions, on the polling thread, before the
+    /// poll returns. The function must not poll.
     ///
     /// ```
     /// # use slipring::{Engine, group::Rebalance};
@@ -224,24 +226,24 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// Pins a managed member's thread to this core, by the system's number.
+    /// Pins a managed member's thread to the core with this number in the operating system.
     pub fn pin(mut self, core: usize) -> Self {
         self.core = Some(core);
         self
     }
 
-    /// What a managed member does when its handler returns an error or panics. Default: it stops and leaves the group,
-    /// and another member reads on from the failed event.
+    /// Sets what a managed member does when its handler returns an error or panics. Default: it ends and leaves the
+    /// group, and another member continues at the failed event.
     pub fn on_error(mut self, policy: OnError) -> Self {
         self.on_error = policy;
         self
     }
 
-    /// Publishes events on which the handler fails to `topic` before they are skipped, and skips events for which the
-    /// member would otherwise stop: with the default policy, an event that fails once becomes a dead letter. If `topic`
-    /// refuses the letter, the member stops. On a durable topic the letter is written before the event is committed.
-    /// With [exactly once](Delivery::ExactlyOnce) both are in one frame, which waits for room, and `topic` must be
-    /// durable, too. A [`Message`](crate::Message) has headers for its origin and the reason: see
+    /// Makes a managed member publish an event on which its handler fails to `topic`, as a dead letter, and then skip
+    /// the event where it would otherwise stop. With the default error policy, an event becomes a dead letter at its
+    /// first failure. If `topic` refuses the letter, the member stops. On a durable topic the letter is written before
+    /// the event is committed. With [exactly once](Delivery::ExactlyOnce) both are in one frame, which waits for room,
+    /// and `topic` must be durable, too. A [`Message`](crate::Message) has headers for its origin and the reason: see
     /// [`DeadLetter`](crate::dead_letter::DeadLetter). Like any topic, `topic` needs a subscriber or
     /// [`retain`](crate::TopicBuilder::retain) to keep the letters.
     pub fn dead_letter<D: Producers>(mut self, topic: &Topic<E, D>) -> Self
@@ -258,8 +260,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// Derives the commit setting and the delivery from both settings. A contradiction is refused, in whatever order
-    /// they were set.
+    /// Derives the commit setting and the delivery from both settings, and returns the delivery. Refuses settings that
+    /// contradict one another, in whatever order they were set. `managed` is false for a member that is polled.
     fn settle(&mut self, managed: bool) -> Result<Delivery, GroupError> {
         let refused = |one, other| Err(Contradiction::new(&self.name, one, other).into());
         let delivery = match (self.delivery, self.commit) {
@@ -307,10 +309,10 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
 
     /// Joins the group. The first poll returns events of the assigned partitions.
     ///
-    /// # Errors
-    /// A name is invalid or taken, no topic was given, the group's next event is no longer kept (the error has the
-    /// range), the assignor is not the group's, or settings contradict one another. Or a topic is closed: if it is
-    /// durable, only a group that has read it before may join, to read the rest.
+    /// # Errors A name is invalid or taken, no topic was given, the event at the group's committed offset is no longer
+    /// kept (the error has the range of kept offsets), the assignor is not the group's, or settings contradict one
+    /// another. Or a topic is closed: if it is durable, only a group that has read it before may join, to read the
+    /// remaining events.
     pub fn join(mut self) -> Result<Member<E, K>, GroupError> {
         if self.settle(false)? == Delivery::ExactlyOnce {
             return Err(GroupError::NotExactlyOnce { group: self.name });
@@ -353,11 +355,11 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
 
     /// Joins the group with a thread that passes each event to `handler`, with a transaction for the handler's outputs.
     /// When a batch is handled, the transaction's events are published together and the batch is committed, in the
-    /// order of [`delivery`](Self::delivery). An event on which the handler fails leaves nothing in the transaction:
-    /// the events before it are published and committed by themselves, and then it is retried, skipped, or the member
-    /// stops. An event whose outputs find no room in the transaction is handled again in the next transaction, if the
-    /// handler returns that refusal; and so is an event whose outputs would exceed a partition's capacity together with
-    /// the earlier ones.
+    /// order of [`delivery`](Self::delivery). The outputs of an event on which the handler fails are removed from the
+    /// transaction: the outputs of the events before it are published and these events are committed; then the event is
+    /// retried or skipped, or the member stops. An event whose outputs find no room in the transaction is handled again
+    /// in the next transaction, if the handler returns that refusal; and so is an event whose outputs would exceed a
+    /// partition's capacity together with the earlier ones.
     ///
     /// ```
     /// # use slipring::{Engine, group::Delivery, journal::simulated::SimulatedDisk};
@@ -401,7 +403,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             return Err(refused(dead_letter_writer.topic(), cause));
         }
         let mut out = Transaction::new(Arc::clone(committer));
-        // Short, so that the member checks between the waits if it must stop.
+        // Short, so that the member checks between two waits for room if it must stop.
         out.patience(Duration::from_millis(50));
         self.launch(move |member, policy, run| {
             deliver::run_publishing_handler(member, policy, &mut out, delivery, &mut handler, run)
@@ -413,7 +415,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         mut work: impl FnMut(&mut Member<E, K>, &mut MemberErrorPolicy<E>, &GroupRun) -> MemberEnd + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
         let group = self.group()?;
-        // Without a topic's name, as a member may read several topics.
+        // The topic's name is empty, as a member may read several topics.
         let ticket = self.host.cores.enter("", &self.name, &self.name, self.core, &self.settings.wait);
         let ticket = ticket.map_err(|cause| GroupError::Cores { group: self.name.clone(), cause })?;
         let mut policy = MemberErrorPolicy::new(self.on_error, self.dead_letters);
@@ -421,9 +423,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         managed::start(member, self.core, ticket, move |member, run| work(member, &mut policy, run))
     }
 
-    /// Sets the committed offsets of these topics to `start`. For a group without members, for example one whose next
-    /// event is no longer kept. The group never reads the events that this skips. Producers wait for the group until
-    /// the next join only if it [holds](Self::hold) them.
+    /// Sets the group's committed offsets in these topics to `start`. The group must have no members. Needed, for
+    /// example, if the event at its committed offset is no longer kept. The group never reads the events that this
+    /// skips. Producers wait for the group until the next join only if it [holds](Self::hold) them.
     ///
     /// # Errors
     /// The group has members, or `start` is no longer kept or not published yet.

@@ -1,6 +1,7 @@
-//! Reading a partition of a durable topic from the journal when the ring no longer has the next events: after a
-//! restart, after the group had no members, or after the group was slow and left the ring. [`CatchUp`] returns the
-//! partition to the ring. All catching-up partitions of a member share one scan of the journal.
+//! Reading a partition of a durable topic from the journal while the ring no longer has the group's next events: after
+//! a restart, after the group had no members, or after the group was slow and left the ring. [`CatchUp`] returns the
+//! partition to the ring once the journal is read up to it. All partitions of a member that are read from the journal
+//! share one scan.
 
 use super::error::GroupError;
 use crate::base::clock::Timestamp;
@@ -22,23 +23,23 @@ pub(super) struct CatchUpReader<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
     group: String,
     wait: Wait,
-    /// The start offset. Once the journal is open, `catch_up` has the next offset.
+    /// The offset at which the reading starts. Once the journal is open, `catch_up` has the next offset instead.
     next: u64,
     catch_up: Option<CatchUp<E, K>>,
     pub(super) buffered: BufferedEvents<E>,
-    /// Offsets after the buffered events that were lost to damage. Each look returns them until
-    /// [`pass_gap`](Self::pass_gap).
+    /// The offsets after the buffered events, if they were lost to damage. [`look`](Self::look) returns them until
+    /// [`pass_gap`](Self::pass_gap) is called.
     gap: Option<Range<u64>>,
-    /// How many events were older than the topic's time to live.
+    /// Count of events that were skipped because they were older than the topic's time to live.
     pub(super) expired: u64,
 }
 
-/// Events that were read and not committed, in slots of their own.
+/// Events that were read from the journal and are not committed, in slots of their own.
 pub(super) struct BufferedEvents<E> {
     slots: Vec<E>,
-    /// The offsets of the slots in use.
+    /// The offset of the event in each slot in use.
     offsets: Vec<u64>,
-    /// The first slot that is not committed.
+    /// The index of the first slot whose event is not committed.
     from: usize,
 }
 
@@ -47,18 +48,18 @@ impl<E> BufferedEvents<E> {
         self.offsets.len() - self.from
     }
 
-    /// The offset of the first event; `None` if there are no events.
+    /// The offset of the first uncommitted event; `None` if there are no events.
     pub(super) fn first(&self) -> Option<u64> {
         self.offsets.get(self.from).copied()
     }
 
-    /// The offsets and events of a batch of up to `limit` events.
+    /// The offsets and the events of a batch of up to `limit` uncommitted events.
     pub(super) fn batch(&self, limit: usize) -> (&[u64], &[E]) {
         let to = self.from + limit.min(self.len());
         (&self.offsets[self.from..to], &self.slots[self.from..to])
     }
 
-    /// Removes the events below `to`, which are committed. Returns their number.
+    /// Removes the events below offset `to`, which are committed. Returns their number.
     pub(super) fn commit(&mut self, to: u64) -> usize {
         let before = self.from;
         while self.first().is_some_and(|first| first < to) {
@@ -77,20 +78,21 @@ impl<E> BufferedEvents<E> {
 pub(super) enum CatchUpOutcome<E, K: Producers> {
     Events,
     Nothing,
-    /// These offsets were lost to damage.
+    /// The events at these offsets were lost to damage.
     Gap(Range<u64>),
-    /// All events before this consumer's offset were read, so the partition continues in the ring.
+    /// All events before this consumer's offset were read, so the partition continues in the ring with this consumer.
     Caught(Consumer<E, K>),
-    /// The topic is closed, and all its events were read.
+    /// The topic is closed, and the partition was read to its end.
     Over(Closed),
 }
 
-/// The limits of the buffer: its slots, and their size in bytes.
+/// The greatest number of buffered events. `BYTES` is the greatest size of their slots, in bytes.
 const SLOTS: usize = 1024;
 const BYTES: usize = 1 << 20;
 
 impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
-    /// A reader that starts at offset `next`. The first look fails if the journal does not have that offset.
+    /// Creates a reader that starts at offset `next`. The first [`look`](Self::look) fails if the journal does not have
+    /// that offset.
     pub(super) fn new(
         topic: Arc<TopicCore<E, K>>,
         partition: Arc<Partition<E, K>>,
@@ -107,7 +109,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         self.wait = wait;
     }
 
-    /// Fills the buffer for a batch of up to `limit` events. Skips events older than `oldest`.
+    /// Reads events for a batch of up to `limit` events into the buffer, unless it has some. Skips events older than
+    /// `oldest` (`None`: none is too old). Returns what the member finds at its next offset.
     pub(super) fn look(
         &mut self,
         limit: usize,
@@ -132,7 +135,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
             let Self { partition, group, catch_up: Some(catch_up), .. } = self else {
                 return Ok(CatchUpOutcome::Nothing);
             };
-            // A transaction's events are written before they are published, and only published events may be read.
+            // Only published events may be read, and a transaction's events are written before they are published. So
+            // the reading stops at the ring's published position.
             let turn = catch_up.begin(scan, Visible::Written, true, || join(&partition.ring, group, right));
             let at_end = self.fill(durable, scan, turn, oldest)?;
             if self.buffered.len() > 0 {
@@ -155,8 +159,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     return Ok(CatchUpOutcome::Caught(consumer));
                 }
                 Step::Refused(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
-                    // The ring refuses to be joined once all its consumers have read it to its end, and the committer
-                    // is one of them.
+                    // A closed ring can no longer be joined once all its consumers, of which the committer is one, have
+                    // read it to its end.
                     let over = turn.end >= partition.ring.published().0
                         || catch_up.is_over(Visible::Written)
                         || durable.acks.notifier.end_cause().is_some();
@@ -166,14 +170,15 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     let (group, topic) = (group.clone(), self.topic.name.clone());
                     return Err(GroupError::Closed { group, topic, reason: reason.into() });
                 }
-                // Another partition must read first, or the member was fenced, which its next update reports.
+                // Either another partition must read from the shared scan first, or the member was fenced, which its
+                // next update reports.
                 Step::More | Step::Nothing | Step::Refused(_) => return Ok(CatchUpOutcome::Nothing),
             }
         }
     }
 
-    /// Registers the partition with the member's shared scan, before any partition is read from it. Returns false if
-    /// the topic is not durable or not known to the journal.
+    /// Registers the partition with the member's shared scan, before any partition is read from the scan. Returns false
+    /// if the topic is in memory or the journal does not have it, for example after its deletion.
     pub(super) fn open(&mut self, scan: &mut Option<Box<SharedScan>>) -> Result<bool, GroupError> {
         if self.catch_up.is_some() {
             return Ok(true);
@@ -188,9 +193,9 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         Ok(true)
     }
 
-    /// Reads journal records below offset `turn.before` into the free slots. Returns true if the journal has no further
-    /// such record now; false if the slots are full, if a gap or an unreadable record comes next, or if another cursor
-    /// must read first.
+    /// Reads the journal's records below offset `turn.before` into free slots. Returns true if the journal has no more
+    /// such records now. Returns false if the slots are full, if lost offsets or an unreadable record come next, or if
+    /// another partition must read from the shared scan first.
     fn fill(
         &mut self,
         durable: &DurableTopic<E>,
@@ -208,7 +213,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     *gap = Some(offsets);
                     break;
                 }
-                // The events that were read come first. The cursor stays before the unreadable record, so a later look
+                // The buffered events come first. The cursor stays before the unreadable record, so a later call
                 // returns the error.
                 Err(_) if !buffered.offsets.is_empty() => break,
                 Err(cause) => return Err(self.failed(cause)),
@@ -219,7 +224,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
             }
             let offset = record.offset;
             if let Err(cause) = (durable.persistence.read)(&mut buffered.slots[buffered.offsets.len()], record.bytes) {
-                // The record is never skipped: the events before it come first, then each look returns this error.
+                // The record is never skipped: the events before it are returned first, and then each call returns this
+                // error.
                 catch_up.seek(offset);
                 if !buffered.offsets.is_empty() {
                     break;
@@ -233,7 +239,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         Ok(false)
     }
 
-    /// Removes the gap, which was reported to the group.
+    /// Removes the gap, so that the reading continues after it. The gap was reported to the group.
     pub(super) fn pass_gap(&mut self) {
         self.gap = None;
     }
@@ -264,12 +270,12 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
     }
 }
 
-/// Joins the ring at the lowest offset that it has.
+/// Joins the group's stage to the ring at the earliest offset that the ring has. Refused if the member was fenced.
 fn join<E, K: Producers>(ring: &Ring<E, K>, group: &str, right: &CommitRight) -> Result<Consumer<E, K>, BuildError> {
-    // A closed ring can be joined too, to read its remaining events.
+    // A closed ring can be joined in this way too, to read its remaining events.
     let consumer = join_stage(group, Start::Earliest, |stage| ring.take_over("", stage))?;
-    // A fencing thread looks for the group's stages after the fence, and this thread checks for the fence after
-    // joining, so at least one of them sees the other.
+    // A fencing thread reads the group's stages after it has fenced the member, and this thread checks if it is fenced
+    // after it has joined. So at least one of them sees the other.
     if right.is_fenced() {
         return Err(BuildError::NameTaken { name: group.to_owned() });
     }

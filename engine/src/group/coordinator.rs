@@ -1,5 +1,5 @@
-//! The coordinator: a group's members and the owners of its partitions, as a state machine without threads, rings or
-//! clock.
+//! The coordinator: which members a group has and which member owns each partition, as a state machine without threads,
+//! rings or clock.
 //!
 //! ```text
 //! join, leave, expire, topics          a new epoch, a new target
@@ -17,50 +17,51 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The member is not in the group any more: it was fenced or has left.
+/// The error for a member that is no longer in the group: it was fenced or has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
     /// The group's epoch.
     pub(crate) group_epoch: u64,
 }
 
-/// The changes that bring a member to its part of the target.
+/// The changes of a member's partitions since its last [`sync`](Coordinator::sync).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberChanges {
-    /// Partitions of the member that the target gives to others, to be released.
+    /// Partitions of the member that the target assigns to other members, and that this member must release.
     pub(crate) revoked: Vec<PartitionKey>,
     /// Partitions that the member owns from now on.
     pub(crate) given: Vec<PartitionKey>,
-    /// The group's epoch, which becomes the member's.
+    /// The group's epoch, which the member has from now on.
     pub(crate) epoch: u64,
 }
 
 /// What a member is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
-    /// Waiting for events, which it may do without limit.
+    /// The member waits for events in a poll, which it may do without limit.
     Waiting,
-    /// Working. Its last progress was at this time, by the engine's clock.
+    /// The member does not poll. Its last progress was at this time, by the engine's clock.
     Working(Duration),
-    /// Left at this time, by the engine's clock. It has a name, so its partitions stay reserved until its deadline.
+    /// The member has left at this time, by the engine's clock. It has a name, so its partitions stay reserved until
+    /// its deadline.
     Away(Duration),
 }
 
 #[derive(Debug)]
 struct MemberEntry {
     name: Option<String>,
-    /// One set for all members that read the same topics.
+    /// The numbers of the topics that the member reads. Members that read the same topics share one set.
     topics: Arc<BTreeSet<u32>>,
     deadline: Duration,
     activity: Activity,
     /// The group's epoch at the member's last sync.
     epoch: u64,
-    /// True if something has changed for the member since then.
+    /// True if the member's partitions or the group's epoch have changed since that sync.
     news: bool,
 }
 
 impl MemberEntry {
-    /// When the member is fenced unless it makes progress; `None` while it waits.
+    /// When the member is fenced or removed unless it makes progress; `None` while it waits for events.
     fn due(&self) -> Option<Duration> {
         match self.activity {
             Activity::Waiting => None,
@@ -69,14 +70,15 @@ impl MemberEntry {
     }
 }
 
-/// The owner of a partition. `taken` is false until the owner has learned of it in a sync.
+/// The owner of a partition. `taken` is false until that member has learned in a [`sync`](Coordinator::sync) that it
+/// owns the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
     member: MemberId,
     taken: bool,
 }
 
-/// A member, as seen from outside the coordinator.
+/// A member, as the description of its group shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct MemberView {
     pub(crate) id: MemberId,
@@ -91,7 +93,7 @@ pub(crate) struct Coordinator {
     epoch: u64,
     next_member: MemberId,
     members: BTreeMap<MemberId, MemberEntry>,
-    /// The number of partitions of each topic.
+    /// The number of partitions of each topic, by the group's number for the topic.
     topics: BTreeMap<u32, u32>,
     target: Assignment,
     owners: BTreeMap<PartitionKey, Owner>,
@@ -114,7 +116,7 @@ impl Coordinator {
         self.assignor
     }
 
-    /// Sets the assignor for later members. The caller makes sure that the group has no members.
+    /// Sets the assignor. The caller makes sure that the group has no members.
     pub(crate) fn set_assignor(&mut self, assignor: Assignor) {
         self.assignor = assignor;
     }
@@ -123,7 +125,8 @@ impl Coordinator {
         self.epoch
     }
 
-    /// Raises the epoch to at least the one that the journal has recorded.
+    /// Raises the group's epoch to at least `epoch`, which the journal has recorded. Epochs never decrease, even after
+    /// a restart.
     pub(crate) fn go_on_from(&mut self, epoch: u64) {
         self.epoch = self.epoch.max(epoch);
     }
@@ -141,7 +144,7 @@ impl Coordinator {
         })
     }
 
-    /// True if a member reads this topic, including one whose partitions are reserved.
+    /// True if a member reads this topic. A member that has left but whose partitions are reserved counts.
     pub(crate) fn reads(&self, topic: u32) -> bool {
         self.members.values().any(|member| member.topics.contains(&topic))
     }
@@ -155,7 +158,7 @@ impl Coordinator {
         self.owners.get(&partition).map(|owner| owner.member)
     }
 
-    /// True if every partition is owned as the target says, and the owners have learned of it.
+    /// True if the target assigns each partition to its present owner, and the owners have learned that they own them.
     pub(crate) fn is_settled(&self) -> bool {
         let settled = |(partition, member): (&PartitionKey, &MemberId)| {
             self.owners.get(partition) == Some(&Owner { member: *member, taken: true })
@@ -163,7 +166,7 @@ impl Coordinator {
         self.target.len() == self.owners.len() && self.target.iter().all(settled)
     }
 
-    /// Adds a topic, or partitions to a topic. Topics never lose partitions.
+    /// Adds a topic with so many partitions, or the further partitions of a known topic. Topics never lose partitions.
     pub(crate) fn set_topic(&mut self, topic: u32, partitions: u32) {
         let known = self.topics.entry(topic).or_default();
         if *known < partitions {
@@ -172,7 +175,7 @@ impl Coordinator {
         }
     }
 
-    /// Removes a topic that was deleted.
+    /// Removes a deleted topic and its partitions.
     pub(crate) fn forget(&mut self, topic: u32) {
         if self.topics.remove(&topic).is_some() {
             self.owners.retain(|partition, _| partition.topic != topic);
@@ -182,17 +185,18 @@ impl Coordinator {
             for member in self.members.values_mut() {
                 let rest = || Arc::new(member.topics.iter().copied().filter(|read| *read != topic).collect());
                 let rest = Arc::clone(without.entry(Arc::as_ptr(&member.topics)).or_insert_with(rest));
-                // The old set is kept until the end of the loop, so that its address is not used for a new set.
+                // The old set is kept until the end of the loop, so that no new set gets its address, by which sets are
+                // compared.
                 dropped.push(std::mem::replace(&mut member.topics, rest));
             }
             self.retarget();
         }
     }
 
-    /// Adds a member. A member that returns under its name gets its old number and partitions.
+    /// Adds a member, and returns its number. A member that returns under its name gets its old number and partitions.
     ///
     /// # Errors
-    /// A member of this name has not left. The error is its number.
+    /// The group has a member of this name that has not left. The error is that member's number.
     pub(crate) fn join(
         &mut self,
         name: Option<&str>,
@@ -224,13 +228,13 @@ impl Coordinator {
         Ok(id)
     }
 
-    /// Removes a member that has released all its partitions. If it has a name and `for_good` is false, they stay
-    /// reserved.
+    /// Removes a member that has released all its partitions. If it has a name and `for_good` is false, its partitions
+    /// stay reserved until its deadline.
     pub(crate) fn leave(&mut self, member: MemberId, for_good: bool, now: Duration) {
         let Some(leaving) = self.members.get_mut(&member) else { return };
         if leaving.name.is_some() && !for_good {
             leaving.activity = Activity::Away(now);
-            // Partitions that were to move to other members move now, since they were released with the rest.
+            // Partitions that the target assigns to other members move now, since the member has released them too.
             self.owners.retain(|at, owner| owner.member != member || self.target.get(at) == Some(&member));
             self.owners.values_mut().filter(|owner| owner.member == member).for_each(|owner| owner.taken = false);
             self.give();
@@ -239,7 +243,7 @@ impl Coordinator {
         }
     }
 
-    /// Records what the member is doing.
+    /// Sets what the member is doing, unless it has left.
     pub(crate) fn seen(&mut self, member: MemberId, activity: Activity) {
         if let Some(member) = self.members.get_mut(&member)
             && !matches!(member.activity, Activity::Away(_))
@@ -248,7 +252,8 @@ impl Coordinator {
         }
     }
 
-    /// Removes the members whose deadline has passed. Returns them with the partitions that they had taken.
+    /// Removes the members whose deadline has passed at `now`. Returns them, each with the partitions that it had
+    /// taken.
     pub(crate) fn expire(&mut self, now: Duration) -> Vec<(MemberId, Vec<PartitionKey>)> {
         let late = self.members.iter().filter(|(_, member)| member.due().is_some_and(|due| due <= now));
         let late: Vec<MemberId> = late.map(|(&id, _)| id).collect();
@@ -263,18 +268,18 @@ impl Coordinator {
         expired
     }
 
-    /// When [`expire`](Self::expire) must be called next; `None` if no member has a deadline.
+    /// The time at which [`expire`](Self::expire) must be called next; `None` if no member has a deadline now.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.members.values().filter_map(MemberEntry::due).min()
     }
 
-    /// Returns the members for which something has changed. The caller signals them to sync.
+    /// Returns the members with changes since the last call, which the caller signals to sync.
     pub(crate) fn take_news(&mut self) -> Vec<MemberId> {
         let news = self.members.iter_mut().filter_map(|(&id, member)| std::mem::take(&mut member.news).then_some(id));
         news.collect()
     }
 
-    /// The changes for a member, which owns the given partitions from now on.
+    /// Returns the changes of a member's partitions. From now on the member owns the given partitions, and knows it.
     pub(crate) fn sync(&mut self, member: MemberId) -> Result<MemberChanges, Stale> {
         let epoch = self.epoch;
         let entry = self.members.get_mut(&member).ok_or(Stale { group_epoch: epoch })?;
@@ -291,7 +296,7 @@ impl Coordinator {
         Ok(changes)
     }
 
-    /// Releases partitions of a member, and assigns them again.
+    /// Releases partitions of a member, and gives them to the members that the target names.
     pub(crate) fn release(&mut self, member: MemberId, partitions: &[PartitionKey]) -> Result<(), Stale> {
         if !self.members.contains_key(&member) {
             return Err(Stale { group_epoch: self.epoch });
@@ -311,7 +316,7 @@ impl Coordinator {
         self.retarget();
     }
 
-    /// Computes a new target, after members or topics have changed.
+    /// Begins a new epoch and computes a new target, because members or topics have changed.
     fn retarget(&mut self) {
         self.epoch += 1;
         let candidate = |(&id, member): (&MemberId, &MemberEntry)| {
@@ -319,12 +324,12 @@ impl Coordinator {
             Candidate { id, name, topics }
         };
         let candidates: Vec<_> = self.members.iter().map(candidate).collect();
-        // The previous assignment: the owner of each partition, or the member that the target names if the partition
-        // has no owner.
+        // The previous assignment has the owner of each partition, or, for a partition without an owner, the member
+        // that the target names.
         let mut before = self.target.clone();
         before.extend(self.owners.iter().map(|(&partition, owner)| (partition, owner.member)));
         self.target = self.assignor.assign(&candidates, &self.topics, &before);
-        // A partition that its owner has not learned of yet moves without a release.
+        // If the owner has not learned yet that it owns a partition, the partition moves without a release.
         self.owners.retain(|partition, owner| owner.taken || self.target.get(partition) == Some(&owner.member));
         for (partition, owner) in &self.owners {
             if self.target.get(partition) != Some(&owner.member)
@@ -336,7 +341,7 @@ impl Coordinator {
         self.give();
     }
 
-    /// Assigns partitions without an owner to the members that the target names.
+    /// Makes the members that the target names the owners of the partitions without an owner.
     fn give(&mut self) {
         for (&partition, &member) in &self.target {
             if let std::collections::btree_map::Entry::Vacant(free) = self.owners.entry(partition) {

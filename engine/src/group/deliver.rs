@@ -1,5 +1,5 @@
-//! A managed member whose handler publishes: it publishes the outputs and commits the inputs in the order of its
-//! [`Delivery`].
+//! A managed member whose handler publishes: the loop that publishes the outputs and commits the input events, in the
+//! order that its [`Delivery`] sets.
 
 use super::batch::{GroupBatch, HeldBatch};
 use super::error::GroupError;
@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What a managed member promises for each event, if the member, its process or its machine fails.
+/// What a managed member guarantees for each event if the member, its process or its machine fails.
 ///
 /// | | steps | a crash in between |
 /// |---|---|---|
@@ -37,13 +37,13 @@ pub enum Delivery {
     /// The event is committed after it was handled and its outputs were published.
     #[default]
     AtLeastOnce,
-    /// The event is committed in one frame of the journal with its outputs. For handlers that publish into their
-    /// transaction.
+    /// The event is committed and its outputs are published in one frame of the journal. For handlers that publish into
+    /// their transaction.
     ExactlyOnce,
 }
 
 impl Delivery {
-    /// The commit setting of a managed member with this delivery.
+    /// The [`Commit`] setting of a managed member with this delivery.
     pub(super) fn commit(self) -> Commit {
         match self {
             Self::AtMostOnce => Commit::AtMostOnce,
@@ -56,16 +56,25 @@ impl Delivery {
 struct Handled {
     /// All events below this offset were handled, and their outputs are in the transaction.
     done: u64,
-    /// The offset of the event that the handler failed on, the error, and true if its outputs would have fitted without
-    /// those of earlier events.
-    failed: Option<(u64, String, bool)>,
+    /// The first event that was not handled, and why. `None` if no event failed.
+    failed: Option<FailedEvent>,
+}
+
+/// An event on which the handler, or adding its outputs to the transaction, has failed.
+struct FailedEvent {
+    offset: u64,
+    /// The handler's error, the panic's message, or the transaction's refusal of the outputs.
+    cause: String,
+    /// True if the transaction refused the outputs while it had outputs of earlier events. It may accept them once it
+    /// is empty, so the event is then handled again.
+    is_beside_others: bool,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
-    /// Commits the events below `to`, and publishes the outputs.
+    /// Commits the events below offset `to` and publishes the outputs in `out`, in the order that `delivery` sets.
     fn deliver(&mut self, to: u64, out: &mut Transaction, delivery: Delivery) -> Result<(), TransactionError> {
         match delivery {
-            // Exactly once: one frame for both. At most once: the batch was committed before it was handled.
+            // Exactly once needs one frame for both. At most once has committed the batch before it was handled.
             Delivery::ExactlyOnce | Delivery::AtMostOnce => {
                 self.commit_with(to, out)?;
             }
@@ -77,7 +86,8 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
         Ok(self.commit_to(to)?)
     }
 
-    /// As [`deliver`](Self::deliver), and waits for room until it succeeds or the member is stopped.
+    /// As [`deliver`](Self::deliver), but if a partition is full, tries again until it succeeds or the member is
+    /// stopped. The error is then that the partition is full.
     fn deliver_in_time(
         &mut self,
         to: u64,
@@ -87,7 +97,8 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
     ) -> Result<(), TransactionError> {
         loop {
             match self.deliver(to, out, delivery) {
-                // Waiting for room counts as progress. Nothing is locked or claimed meanwhile.
+                // Waiting for room counts as progress for the member's deadline. No lock and no claim is held between
+                // two tries.
                 Err(full) if full.is_full() && !signal.stopped.load(Ordering::Acquire) => signal.see(self.group.now()),
                 delivered => return delivered,
             }
@@ -96,7 +107,7 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
-    /// Passes the uncommitted events to the handler, until it fails or the member is stopped.
+    /// Passes the uncommitted events to the handler, in order, until it fails on one or the member is stopped.
     fn handle_batch<X: Display>(
         &self,
         out: &mut Transaction,
@@ -105,16 +116,20 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
         let Some(held) = &self.held else { return Handled { done: 0, failed: None } };
         let mut done = held.first();
         for (event, at) in self {
-            // A panic is caught inside, so that the transaction drops the outputs of the event.
+            // A panic is caught inside `take_in`, so that the transaction drops the outputs of the event.
             let handled = out.take_in(|out| {
                 let handled = caught(|| handler(event, at, out).map_err(|error| error.to_string()));
                 handled.unwrap_or_else(|panic| Err(panic.to_string()))
             });
             match handled {
                 Ok(()) => {}
-                Err(InputFailure::Failed(cause)) => return Handled { done, failed: Some((at.offset, cause, false)) },
+                Err(InputFailure::Failed(cause)) => {
+                    let failed = FailedEvent { offset: at.offset, cause, is_beside_others: false };
+                    return Handled { done, failed: Some(failed) };
+                }
                 Err(InputFailure::TooMuch { cause, alone }) => {
-                    return Handled { done, failed: Some((at.offset, cause.to_string(), !alone)) };
+                    let failed = FailedEvent { offset: at.offset, cause: cause.to_string(), is_beside_others: !alone };
+                    return Handled { done, failed: Some(failed) };
                 }
             }
             done = at.offset + 1;
@@ -173,9 +188,10 @@ pub(super) fn run_publishing_handler<E: Send + Sync + 'static, K: Producers, X: 
             }
             let stopped = signal.stopped.load(Ordering::Acquire);
             let failure = match failed {
-                // An event whose outputs did not fit beside those of earlier events is handled again alone.
-                Some((_, _, true)) if some && !stopped => continue,
-                Some((culprit, cause, _)) => (culprit, cause),
+                // The outputs of earlier events are published now, so the event is handled again with an empty
+                // transaction.
+                Some(failed) if failed.is_beside_others && some && !stopped => continue,
+                Some(failed) => (failed.offset, failed.cause),
                 None if stopped => break,
                 None => continue,
             };

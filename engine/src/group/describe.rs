@@ -14,25 +14,26 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-/// A group at one moment: its members, their partitions, and its progress. `Display` writes it as text for people.
+/// The description of a group at one moment: its members, their partitions, and its progress. `Display` writes it as
+/// text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupDescription {
     /// The group's name.
     pub name: String,
-    /// The state of the group's assignment.
+    /// The state of the assignment of partitions to members.
     pub state: GroupState,
-    /// The group's epoch, which grows with each change of members or topics.
+    /// The group's epoch, which increases with each change of members or topics.
     pub epoch: u64,
     /// How the group assigns partitions to its members.
     pub assignor: Assignor,
     /// True if producers wait for the group even while it has no members.
     pub hold: bool,
-    /// How many events managed members have skipped after their handler failed.
+    /// How many events managed members have skipped because their handler failed on them.
     pub skipped: u64,
     /// The members, in the order of joining.
     pub members: Vec<MemberDescription>,
-    /// All partitions of all topics that the group has ever read.
+    /// The progress in each partition of all topics that the group has ever read.
     pub partitions: Vec<GroupPartition>,
 }
 
@@ -42,9 +43,9 @@ pub struct GroupDescription {
 pub enum GroupState {
     /// The group has no members.
     Empty,
-    /// Partitions are moving from one member to another.
+    /// Partitions are being moved from one member to another.
     Rebalancing,
-    /// Every member has its assigned partitions, and has learned of them.
+    /// Every partition is assigned, and every member knows its partitions.
     Stable,
 }
 
@@ -52,13 +53,13 @@ pub enum GroupState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberDescription {
-    /// The member's number, which the group never gives again.
+    /// The member's number. A group never gives a number to two members.
     pub id: u64,
     /// The member's name; `None` if it has none.
     pub name: Option<String>,
     /// The group's epoch at the member's last update.
     pub epoch: u64,
-    /// True if the member has left but its partitions are still reserved.
+    /// True if the member has left and its partitions are still reserved for its return.
     pub away: bool,
     /// The partitions that the member has or is about to get.
     pub partitions: Vec<TopicPartition>,
@@ -70,30 +71,30 @@ pub struct MemberDescription {
 pub struct GroupPartition {
     /// The partition.
     pub partition: TopicPartition,
-    /// The committed offset, which is the next to be read; `None` if the group never read the partition.
+    /// The committed offset, which is the next offset to be read; `None` if the group has never read the partition.
     pub committed: Option<u64>,
-    /// The earliest offset that the partition keeps.
+    /// The earliest offset whose event is kept.
     pub earliest: u64,
     /// The next offset to be published.
     pub latest: u64,
-    /// How many published events are not committed. Of a durable topic, the events that the journal keeps; offsets that
-    /// a crash left unused do not count.
+    /// How many published events the group has not committed. For a durable topic, events that the journal no longer
+    /// keeps and offsets that a crash left unused do not count.
     pub lag: u64,
-    /// True if producers wait for the committed offset.
+    /// True if producers wait for the group in this partition.
     pub gates: bool,
-    /// True if the group reads the partition from the journal, because the ring no longer has the next event.
+    /// True if the group reads the partition from the journal, because the ring no longer has its next event.
     pub catching_up: bool,
     /// The number of the member that has the partition; `None` if no member has it.
     pub member: Option<u64>,
 }
 
 impl GroupDescription {
-    /// How many published events of all partitions are not committed.
+    /// How many published events of all partitions together the group has not committed.
     pub fn lag(&self) -> u64 {
         self.partitions.iter().map(|partition| partition.lag).sum()
     }
 
-    /// The progress in this partition; `None` if the group never read it.
+    /// The progress in this partition; `None` if the group has not read the topic or the topic has no such partition.
     pub fn partition(&self, topic: &str, partition: u32) -> Option<&GroupPartition> {
         self.partitions.iter().find(|it| &*it.partition.topic == topic && it.partition.partition == partition)
     }
@@ -201,14 +202,15 @@ fn stands<E, K: Producers>(entry: &PartitionEntry<E, K>, member: Option<u64>) ->
     }
 }
 
-/// Adds the groups that the journal had when it was opened and that no member has joined since.
+/// Adds the groups that the journal had when the engine opened it, and that no member has joined since.
 pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalState, journal: &Journal) {
     let topics: BTreeMap<u32, String> =
         recorded_topics(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
     for GroupOffset { group, of, offset, epoch, .. } in group_offsets(state) {
         let Some(topic) = topics.get(&of.topic) else { continue };
         let known = groups.iter().any(|it| it.name == group && it.partition(topic, of.partition).is_some());
-        // `None` for a topic that was deleted since.
+        // `None` if the topic was deleted, the group is in the list already, or its offset is beyond the partition's
+        // end.
         let extent = journal.extent(of).filter(|extent| !known && extent.end >= offset);
         let Some(extent) = extent else { continue };
         let stands = GroupPartition {

@@ -1,4 +1,4 @@
-//! The errors of groups. Each says what was refused, what was asked for, and what to do.
+//! The errors of groups. Each says what was refused, the values that were asked for, and what to do.
 
 use super::assignment::Assignor;
 use crate::base::closed::Closed;
@@ -10,28 +10,28 @@ use crate::text;
 use crate::topic::error::{Contradiction, TopicError};
 use slipring_ring::pin::PinError;
 
-/// A group refused a member, or a member cannot continue.
+/// Why a group has refused a member, or a member cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {
-    /// The name of the group or of the member is invalid.
+    /// The name of the group or of the member is not valid.
     #[error("{}", text::line(.0))]
     Name(String),
-    /// The engine's [core plan](crate::cores) refuses the member's thread.
+    /// The engine's [core plan](crate::cores) does not allow the member's thread.
     #[error("group {group:?}: {cause}")]
     Cores {
         /// The group's name.
         group: String,
-        /// Why the thread was refused, with the name of the group.
+        /// Why the thread is not allowed, with the name of the group.
         cause: crate::base::cores::CoresError,
     },
-    /// The member was given no topic.
+    /// The member was to join without any topic.
     #[error("group {group:?}: a member needs at least one topic")]
     NoTopics {
         /// The group's name.
         group: String,
     },
-    /// The group has a member of this name, which has not left.
+    /// The group has a member of this name that has not left and is not past its deadline.
     #[error(
         "group {group:?} has a member {member:?} already: give each its own name, or wait until that one has left or is past its deadline"
     )]
@@ -41,17 +41,18 @@ pub enum GroupError {
         /// The member's name.
         member: String,
     },
-    /// The group's members use another assignor.
+    /// The group's members use another assignor than the member that was to join.
     #[error("group {group:?} shares its partitions out by {there}, and {asked} was asked for: all members must agree")]
     Assignor {
         /// The group's name.
         group: String,
         /// The assignor of the group's members.
         there: Assignor,
-        /// The assignor that was asked for.
+        /// The assignor of the member that was to join.
         asked: Assignor,
     },
-    /// The group's next event is no longer kept, or the start offset is not kept or not published yet.
+    /// The event at the group's committed offset is no longer kept, or the start offset is not kept or not published
+    /// yet.
     #[error(
         "group {group:?} cannot read on at {asked} in partition {partition} of topic {topic:?}: it keeps {earliest} up to, not including, {latest}; set the next offset with `reset`"
     )]
@@ -62,7 +63,7 @@ pub enum GroupError {
         topic: String,
         /// The partition's number, from 0.
         partition: u32,
-        /// The committed offset, or the start offset that was asked for.
+        /// The committed offset, or the start offset of the builder.
         asked: u64,
         /// The earliest offset that the partition keeps.
         earliest: u64,
@@ -81,16 +82,16 @@ pub enum GroupError {
         /// The partition's number, from 0.
         partition: u32,
     },
-    /// The journal cannot be read for a partition whose next event the ring no longer has.
+    /// The journal cannot be read for a partition whose next event is no longer in the ring.
     #[error("group {group:?}: {cause}")]
     Replay {
         /// The group's name.
         group: String,
-        /// The error of the read, with its place.
+        /// The error of the read, with the partition and offset.
         cause: Box<ReplayError>,
     },
-    /// Events of a partition were lost to damage. The journal records that this was reported to the group, which
-    /// continues after them.
+    /// The events at these offsets of a partition were lost to damage. The journal has recorded that this was reported
+    /// to the group, which continues after them.
     #[error("group {group:?}: {gap}")]
     Gap {
         /// The group's name.
@@ -134,23 +135,23 @@ pub enum GroupError {
     /// The position is not possible.
     #[error(transparent)]
     Position(#[from] PositionError),
-    /// The group has members, so it cannot be reset.
+    /// The group has members, so its offsets cannot be reset.
     #[error("group {group:?} still has members ({members}): let them leave first")]
     HasMembers {
         /// The group's name.
         group: String,
-        /// The number of members, including those whose partitions are reserved.
+        /// The number of members, including those that have left and whose partitions are reserved.
         members: usize,
     },
-    /// The member's thread could not be pinned to the core.
+    /// The member's thread cannot be pinned to the core.
     #[error("a member of group {group:?}: {cause}")]
     Pin {
         /// The group's name.
         group: String,
-        /// The core that was asked for, and the allowed cores.
+        /// Why the core was refused, with the cores that are allowed.
         cause: PinError,
     },
-    /// The system could not start the member's thread, or the thread panicked before the first event.
+    /// The operating system could not start the member's thread, or the thread panicked before the first event.
     #[error("a member of group {group:?} got no thread: {}", text::line(.cause))]
     Thread {
         /// The group's name.
@@ -158,8 +159,8 @@ pub enum GroupError {
         /// The error of the operating system, or the panic's message.
         cause: String,
     },
-    /// Code other than the handler panicked on the member's thread: the listener, a wait strategy, the clock, or the
-    /// decoding of an event from the journal. The member has left.
+    /// User code other than the handler panicked on the member's thread: the listener, a wait strategy, the clock, or
+    /// the decoding of an event from the journal. The member has left the group.
     #[error("a member of group {group:?} has ended: {}", text::line(.cause))]
     Panicked {
         /// The group's name.
@@ -186,7 +187,7 @@ pub enum GroupError {
         /// The topic's name.
         topic: String,
     },
-    /// The outputs of a batch were not published.
+    /// The outputs of a batch could not be published, or the transaction was refused.
     #[error("group {group:?}: {}", text::line(.cause))]
     Transaction {
         /// The group's name.
@@ -197,12 +198,12 @@ pub enum GroupError {
     /// Two settings of the group exclude one another.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
-    /// The topic for dead letters does not fit, so events on which the handler fails could not be kept.
+    /// The topic for dead letters is not suitable, so events on which the handler fails could not be kept.
     #[error("group {group:?}: {}", text::line(.cause))]
     DeadLetters {
         /// The group's name.
         group: String,
-        /// Why the topic does not fit, as text.
+        /// Why the topic is not suitable, as text.
         cause: String,
     },
     /// The member was refused for another reason.
@@ -234,29 +235,29 @@ impl GroupError {
     }
 }
 
-/// Nothing was committed; except for [`NotDurable`](Self::NotDurable), after which the commit may be lost with the
-/// process.
+/// Why a commit of a batch failed. Nothing was committed, except with [`NotDurable`](Self::NotDurable): the commit then
+/// holds in this process, but may be missing after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// The member was fenced: its successor reads this batch again.
+    /// The member was fenced. Its successor reads this batch again.
     #[error(transparent)]
     Fenced(#[from] Fenced),
-    /// The batch is committed in this process, but the journal may not have the commit. After the process has ended,
-    /// the group may start before it.
+    /// The batch is committed in this process, but the journal may not have the commit. After a restart the group may
+    /// read the batch again.
     #[error("committed, and not known to be durable: {}", text::line(.cause))]
     NotDurable {
         /// The journal's error, as text.
         cause: String,
     },
-    /// The offset is outside of the batch.
+    /// The offset to commit is outside of the batch.
     #[error("cannot commit {asked}: this batch covers {first} up to {end}")]
     OutOfBatch {
-        /// The offset that was asked for.
+        /// The offset below which the events were to be committed.
         asked: u64,
         /// The first uncommitted offset of the batch.
         first: u64,
-        /// The offset after the batch's last event.
+        /// The offset after the batch's last event: the greatest that can be committed.
         end: u64,
     },
 }

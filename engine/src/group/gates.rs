@@ -1,4 +1,5 @@
-//! The gates of a group: joining rings, taking over from fenced members, and resetting a group without members.
+//! The group's consumers in the rings of its partitions: joining rings, replacing the consumers of fenced members, and
+//! resetting the offsets of a group without members.
 
 use super::assigned_partition::locate;
 use super::state::{PartitionEntry, SharedState};
@@ -14,15 +15,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
-    /// Writes the group's committed offsets, and waits until they are durable.
+    /// Writes the group's committed offsets to the journal, and waits until they are durable. Does nothing if no topic
+    /// is durable.
     pub(super) fn write_down(&self, topics: &[Arc<TopicCore<E, K>>]) -> Result<(), GroupError> {
         let Some(durable) = topics.iter().find_map(|topic| topic.durable.as_ref()) else { return Ok(()) };
         let refused = |cause| GroupError::NotWritten { group: self.name.clone(), cause };
         durable.committer.commit_offsets().map_err(refused)
     }
 
-    /// Joins the partitions of these topics that the group does not read yet. Returns true if it starts in one of them
-    /// at a new offset, which must be written.
+    /// Joins the partitions of these topics that the group does not read now. `numbered` has them by the group's
+    /// numbers. Returns true if the group starts at a new offset in one of them, which must be written to the journal.
     pub(super) fn open_gates(
         &self,
         state: &mut SharedState<E, K>,
@@ -69,9 +71,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         GroupError::NothingCommitted { group, topic: topic.to_string(), partition }
     }
 
-    /// Continues at offset `at` of a partition of a durable topic: in the ring, or in the journal if the ring no longer
-    /// has that offset. Also in the journal if the ring is closed and `goes_on` says that the group has read the
-    /// partition before.
+    /// Makes the group continue at offset `at` of a partition of a durable topic: in the ring, or in the journal if the
+    /// ring no longer has that offset. If the ring is closed, in the journal if `goes_on` is true (the group has read
+    /// the partition before); else an error.
     fn open_durable(
         &self,
         entry: &mut PartitionEntry<E, K>,
@@ -83,7 +85,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         match join_stage(&self.name, Start::At(Sequence(at)), |stage| ring.join(stage)) {
             Ok(consumer) => entry.consumer = Some(consumer),
             Err(BuildError::OutOfRange { .. }) => {
-                // Fails if the journal does not have the offset.
+                // An error if the journal does not have the offset either.
                 locate(&self.name, topic, &entry.partition, &StartAt::Offset(at), at)?;
                 entry.catching_up = true;
             }
@@ -93,7 +95,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(())
     }
 
-    /// The consumer for a partition in which the group has committed nothing.
+    /// Joins a consumer to a partition of a topic in memory in which the group has committed nothing. It starts at
+    /// `start`.
     fn begin(
         &self,
         entry: &PartitionEntry<E, K>,
@@ -114,26 +117,28 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(part.consumer)
     }
 
-    /// Takes a partition from a fenced member: joins a new consumer for the successor, then evicts the member's
-    /// consumer.
+    /// Takes a partition from a fenced member: joins a new consumer at the committed offset for the successor, and only
+    /// then evicts the fenced member's consumer, so that no unread event is overwritten in between.
     pub(super) fn take_from_fenced(&self, entry: &mut PartitionEntry<E, K>) {
         let Some(right) = entry.right.take() else { return };
         let committed = right.fence();
         entry.committed = Some(committed);
         entry.ended = false;
         let ring = &entry.partition.ring;
-        // Read after the fence: a consumer that the fenced member joins later is dropped by that member itself.
+        // Read after the fence. If the fenced member joins a consumer after this, it sees the fence and drops the
+        // consumer.
         let old: Vec<_> = ring.positions().stages.into_iter().map(|stage| stage.name).collect();
         let mut at = Sequence(committed);
         entry.consumer = loop {
-            // A closed ring accepts the consumers of successors.
+            // `take_over` is allowed in a closed ring too, unlike `join`.
             match join_stage(&self.name, Start::At(at), |stage| ring.take_over("", stage)) {
                 Ok(consumer) => break Some(consumer),
                 Err(BuildError::OutOfRange { .. } | BuildError::Closed(_)) if entry.committed_offset.is_some() => {
                     entry.catching_up = true;
                     break None;
                 }
-                // The fenced member's gate is beyond its committed offset only if it skipped slots without an event.
+                // The fenced member's position is after its committed offset, and events before it were overwritten.
+                // That is possible only if these were slots without an event, which it had skipped.
                 Err(BuildError::OutOfRange { earliest, .. }) if earliest.since(at) > 0 => at = earliest,
                 // The topic was halted or has failed. The successor gets that error in its update.
                 Err(_) => break None,
@@ -156,8 +161,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         let numbered: NumberedTopics<'_, E, K> =
             topics.iter().map(|topic| (state.number_of(&self.name, topic), topic)).collect();
-        // All partitions or none: before any offset changes, the start is looked up, or a consumer joined, in each
-        // partition.
+        // Either all partitions are reset or none: before any offset changes, the start offset is found, or a consumer
+        // joined, in each partition.
         let (mut probes, mut entries) = (BTreeMap::new(), BTreeMap::new());
         for (&id, entry) in &state.entries {
             let Some(topic) = numbered.get(&id.topic) else { continue };
@@ -189,7 +194,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             if hold {
                 (entry.committed, entry.reset, entry.consumer) = (Some(probe.consumed().0), None, Some(probe));
             } else {
-                // The next member to join computes the start offset again.
+                // The start offset is found again when the next member joins.
                 (entry.committed, entry.reset, entry.consumer) = (None, Some(start.clone()), None);
             }
         }

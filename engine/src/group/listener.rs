@@ -1,21 +1,22 @@
-//! Notifying a member's listener of assigned and revoked partitions.
+//! The notifications of a member's listener about assigned, revoked and lost partitions.
 
 use crate::base::ids::TopicPartition;
 
-/// A change of a member's partitions. Its listener gets it on the polling thread, during a poll, when the member holds
-/// no batch.
+/// A change of a member's partitions. The member's listener is called with it on the polling thread, during a poll,
+/// when the member holds no batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rebalance {
-    /// These partitions are the member's from now on.
+    /// The member has these partitions from now on.
     Assigned(Vec<TopicPartition>),
-    /// These partitions are about to go to other members: flush their state. Committed events stay committed.
+    /// These partitions are about to go to other members, so the program should flush its state of them. Committed
+    /// events stay committed.
     Revoked(Vec<TopicPartition>),
-    /// These partitions were taken already: the member was fenced, or their topic was deleted by force or has failed.
+    /// The member has lost these partitions already: it was fenced, or their topic was deleted by force or has failed.
     Lost(Vec<TopicPartition>),
 }
 
-/// The user's function that is called with each change.
+/// The user's function that is called with each change of a member's partitions.
 pub(crate) type Listener = Box<dyn FnMut(&Rebalance) + Send>;
 
 /// The partitions as text, separated by commas.

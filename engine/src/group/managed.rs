@@ -1,4 +1,4 @@
-//! A managed member: a member with a thread of its own, its handler, and its error policy.
+//! Managed members: a member with a thread of its own, its handler, and its error policy.
 
 use super::batch::GroupBatch;
 use super::error::GroupError;
@@ -24,15 +24,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How a managed member has ended.
+/// How the thread of a managed member has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemberEnd {
     /// All topics were closed, and the group has read and committed all events.
     Finished,
-    /// The member was stopped by the program.
+    /// The program has stopped the member.
     Stopped,
-    /// The handler failed on this event, which is not committed: another member reads it next.
+    /// The handler failed on the event at this offset. The event is not committed, so another member reads it next.
     Failed {
         /// The event's partition.
         partition: TopicPartition,
@@ -41,7 +41,7 @@ pub enum MemberEnd {
         /// The handler's error, the panic's message, or why the topic for dead letters refused the event.
         cause: String,
     },
-    /// The group or a topic returned this error.
+    /// The group or a topic has returned this error, so the member cannot continue.
     Refused(GroupError),
 }
 
@@ -78,7 +78,8 @@ struct End {
 }
 
 impl GroupRun {
-    /// Makes the member leave after its present event, without waiting for that: see [`wait`](Self::wait).
+    /// Makes the member leave the group after the event that it handles now. Does not wait for that: see
+    /// [`wait`](Self::wait).
     pub fn stop(&self) {
         self.signal.lock().unwrap_or_else(PoisonError::into_inner).stop();
     }
@@ -88,7 +89,8 @@ impl GroupRun {
         self.end.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until the member has ended and its handler is dropped. The handler must not call this.
+    /// Waits until the member has ended and its handler is dropped, and returns how it has ended. Must not be called by
+    /// the handler, which would wait for itself.
     pub fn wait(&self) -> MemberEnd {
         let mut ended = self.end.ended.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -99,7 +101,7 @@ impl GroupRun {
         }
     }
 
-    /// Waits until the member has ended, at most for `limit`; `None` if it has not.
+    /// Waits until the member has ended, but at most for `limit`. `None` if it still runs then.
     pub fn wait_for(&self, limit: Duration) -> Option<MemberEnd> {
         let Some(deadline) = Instant::now().checked_add(limit) else { return Some(self.wait()) };
         let mut ended = self.end.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,20 +134,21 @@ impl<E> MemberErrorPolicy<E> {
         Self { retries, then_skip: then_skip || dead_letters.is_some(), dead_letters }
     }
 
-    /// Publishes an event that is about to be skipped as a dead letter, if there is a topic for that. The error says
-    /// why that topic refused it.
+    /// Publishes an event that is about to be skipped to the topic for dead letters; does nothing if there is none. The
+    /// error says why that topic refused the event.
     fn forward(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
         let Some(dead_letters) = &mut self.dead_letters else { return Ok(()) };
         caught(|| dead_letters.put_written(event, origin)).map_err(|panic| panic.to_string()).and_then(|moved| moved)
     }
 
-    /// Makes the topic for dead letters accept letters only through `out` from now on. The error says why this is
-    /// refused.
+    /// From now on publishes dead letters only into the transaction `out`; does nothing without a topic for dead
+    /// letters. An error if that topic cannot be part of the transaction, for example because it is in memory.
     pub(super) fn set_transactions_only(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
         self.dead_letters.as_mut().map_or(Ok(()), |dead_letters| dead_letters.set_transactions_only(out))
     }
 
-    /// Publishes the event as a dead letter through the transaction `out`, if there is a topic for dead letters.
+    /// Adds the event as a dead letter to the transaction `out`; does nothing without a topic for dead letters. The
+    /// error says why it was refused.
     pub(super) fn forward_into(&self, event: &E, origin: Origin<'_>, out: &mut Transaction) -> Result<(), String> {
         let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
         let moved = caught(|| dead_letters.put_into(event, origin, out));
@@ -153,7 +156,7 @@ impl<E> MemberErrorPolicy<E> {
     }
 }
 
-/// Starts the thread of a member that has joined.
+/// Starts the thread of a managed member that has joined.
 pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     member: Member<E, K>,
     core: Option<usize>,
@@ -179,14 +182,14 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     Ok(run)
 }
 
-/// The thread of a managed member, from its first poll to its end.
+/// The body of a managed member's thread, from its first poll to the end of the member.
 fn run_thread<E: Send + Sync + 'static, K: Producers>(
     mut member: Member<E, K>,
     mut work: impl FnMut(&mut Member<E, K>, &GroupRun) -> MemberEnd,
     run: &GroupRun,
 ) {
     let group = Arc::clone(&member.group);
-    // The listener, a wait strategy, the clock or the decoding of an event may panic as well.
+    // Other user code may panic here too: the listener, a wait strategy, the clock, or the decoding of an event.
     let read = caught(|| work(&mut member, run));
     let end = read.unwrap_or_else(|panic| {
         let cause = panic.to_string();
@@ -202,15 +205,15 @@ fn run_thread<E: Send + Sync + 'static, K: Producers>(
     if let MemberEnd::Failed { partition, cause, .. } = &end {
         member.note_failure(partition, cause);
     }
-    // The drops run user code, which may panic; the member has ended all the same.
+    // These drops run user code, which may panic. The member has ended in any case.
     let _ = caught(move || drop(member));
     let _ = caught(move || drop(work));
     *run.end.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     run.end.notified.notify_all();
 }
 
-/// Waits for the next partition with events; `None` if the caller must call again. The error says how the member has
-/// ended.
+/// Waits for the next partition with events, and returns its number as a source. `None` if there is none and the caller
+/// must call again. The error says how the member has ended.
 pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
     member: &mut Member<E, K>,
     run: &GroupRun,
@@ -221,7 +224,7 @@ pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
         Ok(PollOutcome::Nothing) => Ok(None),
         Ok(PollOutcome::Over) if signal.stopped.load(Ordering::Acquire) => Err(MemberEnd::Stopped),
         Ok(PollOutcome::Over) => Err(MemberEnd::Finished),
-        // The handler took too long: the member joins again, as a new one.
+        // The member was fenced, because its handler took longer than the deadline. It joins again, as a new member.
         Err(GroupError::Fenced(_)) => {
             member.rejoin().map_err(MemberEnd::Refused)?;
             member.signal.manage();
@@ -232,21 +235,23 @@ pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
             *known = Arc::clone(&member.signal);
             Ok(None)
         }
-        // One topic was deleted, and the member can read others.
+        // A topic was deleted, but the member can read its other topics.
         Err(GroupError::Closed { reason: Closed::Halted, .. }) if member.has_live_topics() => Ok(None),
         Err(refused) => Err(MemberEnd::Refused(refused)),
     }
 }
 
-/// The event that failed last, and how many times it was retried.
+/// The event on which the handler failed last (its partition and offset), and how often that event was retried. `None`
+/// before the first failure.
 #[derive(Default)]
 pub(super) struct Failed(Option<(TopicPartition, u64, u32)>);
 
 impl Failed {
-    /// Applies the policy to the failure of `culprit`, the first event of the batch. `Continue`: the event was skipped
-    /// or is to be retried, so the member continues with the batch. `Break`: the member leaves the batch, and ends if
-    /// there is a `MemberEnd`. `pass_over` publishes the dead letter and commits the event; it returns false if another
-    /// member has the partition.
+    /// Applies the error policy to the handler's failure on the event at offset `culprit`, the first of the batch.
+    /// `stopped`: true if the member is to stop, so that nothing is retried. Returns `Continue` if the event was
+    /// skipped or is to be retried, so the member continues with the batch; `Break` if the member leaves the batch, and
+    /// ends if there is a `MemberEnd`. `pass_over` publishes the dead letter and commits the event; it returns false if
+    /// the member no longer has the partition.
     pub(super) fn answer<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         batch: &mut GroupBatch<'_, E, K>,
@@ -288,7 +293,8 @@ impl Failed {
     }
 }
 
-/// Publishes the first event of the batch as a dead letter, then commits it.
+/// Publishes the first event of the batch as a dead letter, if there is a topic for that, and commits the event. False
+/// if the batch is empty or the member was fenced. The error says why the topic refused the dead letter.
 pub(super) fn forward_and_commit<E: Send + Sync + 'static, K: Producers>(
     batch: &mut GroupBatch<'_, E, K>,
     policy: &mut MemberErrorPolicy<E>,
@@ -321,7 +327,7 @@ pub(super) fn run_handler<E: Send + Sync + 'static, K: Producers, X: Display>(
         }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
-            // The member was fenced just now, which the next call of `next_source` handles.
+            // The member was fenced after `next_source` returned, which the next call of it handles.
             Err(GroupError::Fenced(_)) => continue,
             Err(refused) => return MemberEnd::Refused(refused),
         };

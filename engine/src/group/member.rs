@@ -1,4 +1,4 @@
-//! A member of a group: polling, and returning batches.
+//! A member of a group that the program polls, and the batches that its polls return.
 
 mod changes;
 mod sources;
@@ -32,7 +32,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A member of a group, to be polled. Each partition of the group's topics is assigned to one member at a time.
+/// A member of a group, which the program polls for batches of events. Each partition of the group's topics is assigned
+/// to one member at a time.
 ///
 /// ```
 /// # use slipring::{Engine, Message, Record};
@@ -56,10 +57,9 @@ use std::time::{Duration, Instant};
 /// Outside of a batch, a member's position in a partition is the group's committed offset. A batch that is dropped
 /// without a commit is read again, by this member or by the partition's next one.
 ///
-/// # Progress
-/// A member must poll, or commit a part of its batch, within its [deadline](crate::group::GroupBuilder::deadline).
-/// Otherwise it is fenced: other members get its partitions, and its next poll or commit is an error. A member that
-/// waits in a poll is never late.
+/// # Progress A member must poll, or commit a part of its batch, within its
+/// [deadline](crate::group::GroupBuilder::deadline). Otherwise it is fenced: other members get its partitions, and its
+/// next poll or commit returns an error. The deadline does not run while a member waits in a poll.
 ///
 /// # Leaving
 /// A dropped member leaves the group, and its partitions go to other members at once. The partitions of a member with a
@@ -74,14 +74,15 @@ where
     pub(super) signal: Arc<MemberSignal>,
     pub(super) settings: GroupSettings<E, K>,
     listener: Option<Listener>,
-    /// The assigned partitions, each at the index that is its number as a source of `watch`.
+    /// The assigned partitions. The index of each is its number as a source of `watch`; a free place is `None`.
     pub(super) partitions: Vec<Option<AssignedPartition<E, K>>>,
     pub(super) watch: MultiWait,
-    /// The scan of the journal that catching-up partitions share.
+    /// The scan of the journal that the partitions share while they are read from the journal; `None` until one needs
+    /// it.
     scan: Option<Box<SharedScan>>,
-    /// True if the member must ask the group for changes, even without a signal.
+    /// True if the next poll must ask the group for changes, even if the group has not signalled any.
     unsettled: bool,
-    /// A gap that the next poll returns.
+    /// A gap error that the next poll returns; `None` if there is none.
     gap: Option<GroupError>,
     over: bool,
 }
@@ -92,7 +93,7 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Member<E, K> {
     }
 }
 
-/// True if a topic was halted, for example by a forced deletion, or has failed.
+/// True if a topic was halted, for example by a forced deletion, or has failed, so that no more events come from it.
 fn is_gone<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
     use crate::base::closed::Closed::{Failed, Halted};
     matches!(topic.closed(), Some(Halted | Failed { .. }))
@@ -130,7 +131,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         })
     }
 
-    /// Joins again after this member was fenced, as a new member with the same settings.
+    /// Joins the group again after this member was fenced, as a new member with the same settings. Topics that were
+    /// halted or have failed are left out if the member has others.
     ///
     /// # Errors
     /// As for [`GroupBuilder::join`](crate::group::GroupBuilder::join). The member then stays fenced.
@@ -139,7 +141,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             self.settings.joining.topics.retain(|topic| !is_gone(topic));
         }
         let (id, signal) = self.group.join(&self.settings.joining)?;
-        // The old member leaves, if it was not fenced.
+        // Leaves as the old member too, in case that it was not fenced.
         self.group.leave(self.id, self.partitions.drain(..).flatten().collect(), true);
         self.watch = MultiWait::new(self.settings.wait.clone(), Arc::clone(&signal.waiter));
         (self.id, self.signal, self.epoch, self.unsettled, self.over) = (id, signal, 0, true, false);
@@ -151,31 +153,33 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         &self.group.name
     }
 
-    /// The group's epoch at this member's last update. It grows with each change of members or topics.
+    /// The group's epoch at this member's last update. The epoch increases with each change of the group's members or
+    /// topics.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The partitions that are assigned to this member, as of its last poll, in order.
+    /// The partitions that are assigned to this member, as of its last poll, sorted.
     pub fn assignment(&self) -> Vec<TopicPartition> {
         let mut names: Vec<_> = self.partitions.iter().flatten().map(|assigned| assigned.name.clone()).collect();
         names.sort();
         names
     }
 
-    /// Waits up to `limit` for events, and returns a batch of one partition, which is empty if no events came. `None`
-    /// once all topics are closed and the group has read and committed all events that this member could get. A limit
-    /// of zero never waits. While partitions are [paused](Self::pause), the end of closed topics is reached only when
-    /// these are resumed and read: until then, once all other partitions are read to their end, an empty batch is
-    /// returned at once. For what a call costs see [`Subscriber::poll`](crate::Subscriber::poll).
+    /// Waits up to `limit` for events, and returns a batch of events of one partition, which is empty if none were
+    /// published by then. `None` once all topics are closed and the group has read and committed all events that this
+    /// member could get. A limit of zero never waits. While partitions are [paused](Self::pause), the end of closed
+    /// topics is reached only when these are resumed and read: until then, once all other partitions are read to their
+    /// end, an empty batch is returned at once. For what a call costs see
+    /// [`Subscriber::poll`](crate::Subscriber::poll).
     ///
-    /// A poll also takes assigned partitions, and releases revoked ones.
+    /// A poll also applies changes of the assignment: it begins to read newly assigned partitions, and releases revoked
+    /// ones.
     ///
-    /// # Errors
-    /// The member was fenced, or a topic was halted or has failed. [`GroupError::Gap`] reports events that were lost to
-    /// damage, once for the whole group, after all events before them were read. The journal has the report by then, so
-    /// the next poll continues after the gap, even after a restart. With another
-    /// [policy](crate::group::GroupBuilder::on_gap), a gap is no error.
+    /// # Errors The member was fenced, or a topic was halted or has failed. [`GroupError::Gap`] reports events that
+    /// were lost to damage, once for the whole group, after all events before them were read. The journal has the
+    /// report by then, so the next poll continues after the gap, even after a restart. With another
+    /// [policy](crate::group::GroupBuilder::on_gap) lost events are not an error.
     #[inline]
     pub fn poll(&mut self, limit: Duration) -> Result<Option<GroupBatch<'_, E, K>>, GroupError> {
         match self.next(limit)? {
@@ -207,7 +211,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         next
     }
 
-    /// Marks the member as waiting, so that it cannot be late.
+    /// Marks the member as waiting for events, so that its deadline does not run.
     pub(super) fn begin_to_wait(&self) {
         self.signal.seen.store(NEVER, Ordering::SeqCst);
     }
@@ -228,7 +232,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             if self.unsettled || self.signal.has_news() {
                 self.take_update()?;
             }
-            // A deleted topic still has an error to return.
+            // A partition of a deleted topic is not `ended`, so its error is returned before the end.
             let is_read = self.over && self.partitions.iter().flatten().all(|assigned| assigned.ended);
             if is_read || self.signal.stopped.load(Ordering::Acquire) {
                 return Ok(PollOutcome::Over);
@@ -248,7 +252,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             match (found, look.no_event) {
                 (Wakeup::Source(source), None) => return Ok(PollOutcome::Source(source)),
                 (Wakeup::Source(source), Some(NoEvent::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
-                // The member was fenced, and the group is about to signal it.
+                // The member was fenced: the group evicts the consumer of a fenced member. The group's update reports
+                // it.
                 (Wakeup::Source(_), Some(NoEvent::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
                 (Wakeup::Source(source), Some(NoEvent::Closed(reason))) => return Err(self.end_error(source, reason)),
                 (Wakeup::Source(source), Some(NoEvent::Gap(offsets))) => self.meet_gap(source, offsets)?,
@@ -262,12 +267,13 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// Passes a gap: the journal records that it was reported to the group, before the member returns it.
+    /// Handles events that were lost to damage: durably records that they were reported to the group, then applies the
+    /// member's policy. The error is the gap, or a failure to record it.
     #[cold]
     fn meet_gap(&mut self, source: usize, offsets: Range<u64>) -> Result<(), GroupError> {
         let Some(assigned) = &mut self.partitions[source] else { return Ok(()) };
         if !assigned.pass_gap(&self.group.name, &offsets, &*self.group.clock)? {
-            // The member was fenced, and the group is about to signal it.
+            // The member was fenced, which the group's update reports.
             self.unsettled = true;
             return Ok(());
         }
@@ -276,21 +282,24 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         met.map_err(|gap| GroupError::Gap { group: self.group.name.clone(), gap })
     }
 
-    /// Arms paused partitions for their end alone, not for events.
+    /// Registers `waiter` to be woken, with `token`, when a paused partition is closed or fails. Events of paused
+    /// partitions do not wake it.
     fn arm_paused(&mut self, waiter: &Waiter, token: usize) {
         for assigned in self.partitions.iter_mut().flatten().filter(|assigned| assigned.paused) {
             let is_armed = match &mut assigned.feed {
                 Feed::Ring(consumer) => consumer.arm_for_end(waiter, token),
                 Feed::Journal(_) => false,
             };
-            // There is no consumer in the ring, or it was evicted.
+            // The partition has no consumer in the ring, because it is read from the journal or was evicted.
             if !is_armed {
                 assigned.partition.ring.arm_for_end(waiter, token);
             }
         }
     }
 
-    /// True if no more events come unless a partition is resumed or assigned to this member.
+    /// True if every assigned partition is read to its end or is paused and closed, so that no more events come unless
+    /// a partition is resumed or assigned. False if the member has no partition, or if its topics are all read to their
+    /// end. The error is a paused partition, as a source, that was halted or has failed, and why.
     fn is_over_but_for_pauses(&self) -> Result<bool, (usize, Closed)> {
         let mut some = false;
         for (source, assigned) in self.partitions.iter().enumerate() {
@@ -304,11 +313,11 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         Ok(some && !self.over)
     }
 
-    /// Polls without waiting, and takes no events. Returns false if there is nothing to return yet.
+    /// True if a poll would return now: with events, an end or an error. Takes no events, and does not wait.
     pub(crate) fn is_ready(&mut self) -> bool {
         match self.next(Duration::ZERO) {
             Ok(PollOutcome::Nothing) => self.has_ended_meanwhile(),
-            // A gap is returned once, so it is kept for the next poll.
+            // A gap is reported only once, so it is kept for the next poll.
             Err(gap @ GroupError::Gap { .. }) => {
                 (self.gap, self.unsettled) = (Some(gap), true);
                 true
@@ -317,7 +326,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// Registers `task`, which is woken when the member has events. Returns false if a poll would return something now.
+    /// Registers `task` to be woken when the member has events, an end or an error. Returns false if a poll would
+    /// return something now.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if self.unsettled || self.signal.has_news() {
@@ -334,13 +344,13 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         waits
     }
 
-    /// True if this member gets no more events unless a partition is resumed or assigned to it, or if the ring of a
-    /// paused partition has failed.
+    /// True if no more events come unless a partition is resumed or assigned to this member, or if the ring of a paused
+    /// partition was halted or has failed.
     fn has_ended_meanwhile(&self) -> bool {
         !matches!(self.is_over_but_for_pauses(), Ok(false))
     }
 
-    /// Marks a closed partition as read to its end.
+    /// Marks a closed partition as read to its end, in the member and in the group.
     fn end(&mut self, source: usize) {
         self.watch.remove(source);
         if let Some(assigned) = &mut self.partitions[source] {
@@ -349,7 +359,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// True if one of the member's topics was neither halted nor has failed.
+    /// True if at least one of the member's topics was neither halted nor has failed.
     pub(super) fn has_live_topics(&self) -> bool {
         self.settings.joining.topics.iter().any(|topic| !is_gone(topic))
     }
@@ -361,7 +371,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let AssignedPartition { feed, topic, partition, right, name, stats, .. } = assigned;
         let (events, end) = match feed {
             Feed::Ring(consumer) => {
-                // The next poll of the partition returns the error.
+                // An error is ignored here: the next poll of the partition returns it.
                 let Ok(batch) = consumer.poll(settings.limit) else { return Ok(GroupBatch { held: None }) };
                 let end = batch.position().0.wrapping_add(batch.len() as u64);
                 (BatchEvents::Ring(batch), end)
@@ -375,7 +385,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         };
         let first = events.position();
         if first != right.committed() && !right.commit(first) {
-            // The offsets between are slots without an event, so they are committed.
+            // The batch begins after the committed offset. The offsets between are slots without an event, which are
+            // committed here; if that fails, the member was fenced.
             return Err(group.fenced(*epoch).into());
         }
         if settings.commit == Commit::AtMostOnce {
@@ -383,8 +394,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 return Err(group.fenced(*epoch).into());
             }
             if let Some(durable) = &topic.durable {
-                // Before the user sees an event: after a crash, an event whose commit is not durable would be read
-                // again.
+                // Made durable before the user gets an event. Otherwise a crash could lose the commit, and the event
+                // would be read again.
                 let refused = |cause| GroupError::NotWritten { group: group.name.clone(), cause };
                 durable.committer.commit_offsets().map_err(refused)?;
             }
@@ -409,7 +420,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         })
     }
 
-    /// Leaves the group. A member with a name gives up its partitions too. The listener gets the revoked partitions.
+    /// Leaves the group. A member with a name gives up its partitions too, without a reservation. The listener is
+    /// called with the revoked partitions.
     pub fn leave(mut self) {
         let names = self.assignment();
         if !names.is_empty() {
@@ -418,7 +430,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.go(true);
     }
 
-    /// Adds a failure of the handler to the report of the partition's topic.
+    /// Adds a failure of the handler to the shutdown's report of the partition's topic.
     pub(super) fn note_failure(&self, partition: &TopicPartition, cause: &str) {
         let Some(topic) = self.settings.joining.topics.iter().find(|topic| topic.name == *partition.topic) else {
             return;
@@ -426,7 +438,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.note_failure_in(topic, cause);
     }
 
-    /// Adds a failure outside of the handler to the reports of all topics of the member.
+    /// Adds a failure outside of the handler to the shutdown's reports of all topics of the member.
     pub(super) fn note_end(&self, cause: &str) {
         self.settings.joining.topics.iter().for_each(|topic| self.note_failure_in(topic, cause));
     }
@@ -440,7 +452,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let mut state = run.state();
         state.consumed.extend(partitions.map(|assigned| (assigned.name.partition, assigned.right.committed())));
         if state.consumed.is_empty() {
-            // The member had no partition of this topic. The reports of other members have the unread events.
+            // The member has no partition of this topic. The reports of other members have the topic's unread events.
             state.consumed.insert(0, topic.partitions()[0].ring.positions().published.0);
         }
         state.ending = Some(Ending::Failed(cause.to_owned()));

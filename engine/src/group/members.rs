@@ -34,7 +34,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             return Err(GroupError::NoJournal { group: self.name.clone(), topic: topic.name.clone() });
         }
         let now = self.now();
-        // While the readers are locked, no partition is added.
+        // No partition is added to a topic while its readers are locked.
         let mut readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
         let mut state = self.state();
         self.expire(&mut state, now);
@@ -99,7 +99,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok((member, signal))
     }
 
-    /// The changes for a member since its last update.
+    /// Returns the changes for a member since its last update, with a consumer or a place in the journal for each newly
+    /// assigned partition. An error if the member was fenced.
     pub(super) fn take_update(&self, member: MemberId) -> Result<MemberUpdate<E, K>, Stale> {
         let now = self.now();
         let mut state = self.state();
@@ -162,11 +163,11 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(update)
     }
 
-    /// Releases revoked partitions of a member.
+    /// Takes back the revoked partitions of a member, and gives them to other members.
     pub(super) fn release(&self, member: MemberId, revoked: &[PartitionKey], partitions: Vec<AssignedPartition<E, K>>) {
         let mut state = self.state();
         let late = state.park(partitions);
-        // An error means that the member was fenced, and other members have its partitions.
+        // An error means that the member was fenced, so other members have its partitions already.
         let _ = state.coordinator.release(member, revoked);
         state.close_gates();
         self.settle(&mut state);
@@ -174,7 +175,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         drop(late);
     }
 
-    /// Removes a member, which releases its partitions.
+    /// Removes a member, and takes back its partitions. If the member has a name and `for_good` is false, they stay
+    /// reserved for it.
     pub(super) fn leave(&self, member: MemberId, partitions: Vec<AssignedPartition<E, K>>, for_good: bool) {
         let now = self.now();
         let mut state = self.state();

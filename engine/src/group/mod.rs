@@ -37,13 +37,13 @@
 //! atomic exchange; no request is sent.
 
 // A group has one ring consumer for each partition. The consumer belongs to the group. The partition's member holds it,
-// and returns it when the partition is revoked or the member leaves. The consumer's gate is the committed offset,
-// because a batch that is not committed leaves the consumer where it was. A fenced member cannot return anything. So
-// first its `CommitRight` ends, and it can commit nothing more; then a successor's consumer joins at the committed
-// offset; and only then the old consumer is evicted.
+// and returns it when the partition is revoked or the member leaves. The consumer's gating position is the committed
+// offset, because a batch that is not committed leaves the consumer where it was. A fenced member returns no consumer.
+// So first its `CommitRight` ends, after which it can commit nothing; then a successor's consumer joins at the
+// committed offset; and only then the old consumer is evicted.
 //
-// The lock is for joining, leaving and rebalancing. Reading and committing take no lock: a member reads one word of its
-// `MemberSignal` in each poll.
+// The lock is for joining, leaving and rebalancing. Reading and committing take no lock: a member reads one atomic of
+// its `MemberSignal` in each poll.
 //
 // Lock order: the readers of topics (by topic id), the group's state, then the timer or a ring.
 
@@ -108,21 +108,21 @@ use std::time::{Duration, Instant};
 pub(crate) struct Group<E, K: Producers> {
     pub(crate) name: String,
     clock: Arc<dyn Clock>,
-    /// The engine's services, among them the timer. They own this group as well, so this must be weak.
+    /// The engine's services, such as the timer. They own this group, so this reference must be weak.
     host: Weak<Host>,
     pub(crate) threads: Threads,
     this: Weak<Self>,
     state: Mutex<SharedState<E, K>>,
-    /// A copy of the coordinator's epoch, for the errors of threads that must not take the lock.
+    /// A copy of the coordinator's epoch, for the errors of threads that must not take the group's lock.
     epoch: AtomicU64,
-    /// The time at which the timer checks for late members, in nanoseconds of the engine's clock; `NEVER` if it is not
-    /// set.
+    /// The time at which the timer checks next for members past their deadline, in nanoseconds of the engine's clock;
+    /// `NEVER` if the timer is not set.
     timer_at: AtomicU64,
     /// Notified when a partition was read to its end, and when a member has left.
     drained: Condvar,
 }
 
-/// Topics by their numbers in the group.
+/// Topics, by the numbers that the group has given them.
 type NumberedTopics<'t, E, K> = BTreeMap<u32, &'t Arc<TopicCore<E, K>>>;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
@@ -154,7 +154,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         held::lock(&self.state)
     }
 
-    /// The clock is the user's code, so it is never read under the lock.
+    /// The present time of the engine's clock. The clock is user code, so it is never read under the lock.
     fn now(&self) -> Duration {
         self.clock.now()
     }
@@ -167,7 +167,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Fenced { group: self.name.clone(), member_epoch, group_epoch: self.epoch() }
     }
 
-    /// Fences the members whose deadline has passed at `now`.
+    /// Fences the members whose deadline has passed at `now`, and takes their partitions.
     fn expire(&self, state: &mut SharedState<E, K>, now: Duration) {
         for (&member, signal) in &state.signals {
             state.coordinator.seen(member, signal.activity());
@@ -190,7 +190,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// Called after every change: signals the members that have changes, and sets the timer.
+    /// Completes each change of the group: publishes its epoch, signals the members that have changes, and sets the
+    /// timer.
     fn settle(&self, state: &mut SharedState<E, K>) {
         self.epoch.store(state.coordinator.epoch(), Ordering::Release);
         for (&number, source) in &state.topics {
@@ -204,12 +205,12 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         self.schedule(state);
     }
 
-    /// Sets the timer to the next deadline of a member.
+    /// Sets the timer to the earliest deadline of a member, or removes it if no member has one.
     fn schedule(&self, state: &mut SharedState<E, K>) {
         loop {
             let next = state.coordinator.next_deadline();
             match (next, &state.due) {
-                // The timer is set to an earlier time. Its task sets it again.
+                // The timer is set to an earlier time. Its task then sets it again.
                 (Some(next), Some((at, _))) if *at <= next => {}
                 _ => {
                     let host = self.host.upgrade();
@@ -229,8 +230,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             }
             let at = state.due.as_ref().map_or(NEVER, |(at, _)| nanos(*at));
             self.timer_at.store(at, Ordering::SeqCst);
-            // A member that stops waiting stores its time and then reads the time stored here, so one of the two
-            // threads sees the other's.
+            // A member that stops waiting stores its time and then reads the time stored here; this thread stores this
+            // time and then reads the members' times. So at least one of the two sees the other.
             for (&member, signal) in &state.signals {
                 state.coordinator.seen(member, signal.activity());
             }
@@ -240,7 +241,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// The timer's task: fences late members.
+    /// The timer's task: fences the members past their deadline, and sets the timer again.
     fn look(&self) {
         let now = self.now();
         let mut state = self.state();
@@ -249,7 +250,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         self.settle(&mut state);
     }
 
-    /// Called when a member stops waiting: sets the timer, if it is set to a time after the member's deadline.
+    /// Sets the timer to an earlier time if `now + deadline` is before the time that it is set to. Called when a member
+    /// stops waiting for events, since its deadline runs from then on.
     fn reschedule(&self, now: Duration, deadline: Duration) {
         let at = now.checked_add(deadline).map_or(NEVER, nanos);
         if self.timer_at.load(Ordering::SeqCst) > at {
@@ -259,30 +261,30 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// Marks a closed partition as read and committed to its end.
+    /// Marks a closed partition as read and committed to its end, and notifies the threads that wait for that.
     fn end(&self, assigned: &AssignedPartition<E, K>) {
         let mut state = self.state();
         match state.entries.get_mut(&assigned.id) {
             Some(entry) if entry.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &assigned.right)) => {
                 entry.ended = true;
             }
-            // The member was fenced meanwhile, and a successor has the partition.
+            // The member was fenced in the meantime, and a successor has the partition.
             _ => return,
         }
-        // Other members of these topics may have reached their end as well.
+        // This may also be the end for other members of these topics.
         let over = state.signals.iter().filter(|(member, _)| state.is_over(**member));
         over.for_each(|(_, signal)| signal.notify());
         self.drained.notify_all();
     }
 
-    /// Called when a member has sought back in a partition that was read to its end.
+    /// Marks a partition as not read to its end, because a member has sought back in it.
     fn reopen(&self, id: PartitionKey) {
         if let Some(entry) = self.state().entries.get_mut(&id) {
             entry.ended = false;
         }
     }
 
-    /// Removes a topic that was deleted.
+    /// Removes a deleted topic and the group's state of it.
     fn forget(&self, id: TopicId) {
         let mut state = self.state();
         let Some(number) = state.number_of_id(id) else { return };
@@ -291,15 +293,15 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         state.entries.retain(|partition, _| partition.topic != number);
         state.coordinator.forget(number);
-        // A member that reads only that topic has reached its end.
+        // For a member that reads only that topic, this is the end.
         state.signals.values().for_each(|signal| signal.notify());
         self.settle(&mut state);
     }
 
-    /// Waits until managed members have read a closed topic to its end, or have left. Returns false if `deadline` comes
-    /// first.
+    /// Waits until managed members have read a closed topic to its end, or have left. Returns false if `deadline`
+    /// passes first. Returns true at once on a thread of a managed member of the group.
     fn drain(&self, topic: u32, deadline: Instant) -> bool {
-        // A handler that shuts the engine down must not wait for itself.
+        // A handler may shut the engine down. It must not wait for itself.
         if self.threads.is_own() {
             return true;
         }
@@ -312,7 +314,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             let is_read = |(_, entry): (_, &PartitionEntry<E, K>)| entry.ended || !entry.is_open();
             if !managed || state.entries.iter().all(is_read) {
                 drop(state);
-                // The managed members have read all their topics, and are about to end.
+                // The managed members have read all their topics and are about to end, so the wait is for their
+                // threads.
                 return self.threads.wait(deadline);
             }
             if state.entries.iter().filter(|(id, _)| id.topic == topic).all(is_read) {

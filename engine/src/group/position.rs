@@ -1,4 +1,4 @@
-//! A member's positions in its partitions: lag, pause, seek.
+//! A member's positions in its partitions: committed offset, lag, pausing and seeking.
 
 use super::assigned_partition::AssignedPartition;
 use super::error::GroupError;
@@ -25,7 +25,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.partitions[source].as_ref().ok_or_else(|| self.group.fenced(self.epoch).into())
     }
 
-    /// The next offset that this member reads in a partition: outside of a batch, the committed offset.
+    /// The next offset that this member reads in a partition. While it holds no batch, this is the committed offset.
     ///
     /// # Errors
     /// The partition is not assigned to the member.
@@ -41,7 +41,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.assigned(of).map(|assigned| assigned.right.committed())
     }
 
-    /// How many published events of a partition are not committed.
+    /// How many published events of a partition the group has not committed.
     ///
     /// # Errors
     /// The partition is not assigned to the member.
@@ -50,7 +50,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     }
 
     /// Stops reading a partition until [`resume`](Self::resume). The member keeps the partition, and producers still
-    /// wait for its committed offset. The pause ends when the partition goes to another member.
+    /// wait for its committed offset. The pause ends if the partition is assigned to another member.
     ///
     /// # Errors
     /// The partition is not assigned to the member.
@@ -58,7 +58,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         self.set_paused(partition, true)
     }
 
-    /// Reads a paused partition again.
+    /// Continues reading a paused partition. Does nothing if it is not paused.
     ///
     /// # Errors
     /// The partition is not assigned to the member.
@@ -101,9 +101,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// # Errors
-    /// The partition is not assigned to the member, or the member was fenced; or the offset is no longer kept or not
-    /// published yet: the error has the range. Nothing moves then.
+    /// # Errors The partition is not assigned to the member, or the member was fenced; or the offset is no longer kept
+    /// or not published yet: the error has the range. The position is then unchanged.
     pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), GroupError> {
         let source = self.source(partition)?;
         let Self { group, partitions, watch, epoch, settings, signal, .. } = self;
@@ -116,7 +115,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             group.reopen(assigned.id);
         }
         if !assigned.paused {
-            // The source is armed at its old position, so it must be polled again.
+            // The wait has registered for events at the old position, so the partition must be checked again.
             watch.add(source);
             signal.wake_watcher();
         }

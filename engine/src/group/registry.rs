@@ -9,10 +9,11 @@ use crate::topic::registry::Host;
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A group with its name. Groups of one name have different event types.
+/// A group with its name. Groups of the same name have different event types.
 type Named = (String, Arc<dyn AnyGroup>);
 
-/// The groups of an engine. A group lives as long as its topics, because it has their committed offsets.
+/// The groups of an engine. A group stays until it has no members and all its topics are deleted, because it has their
+/// committed offsets.
 #[derive(Default)]
 pub(crate) struct Groups {
     /// In the order in which their first members joined.
@@ -30,8 +31,8 @@ impl Groups {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The group `name` with events of type `E`; created if it does not exist. Topics with another event type have
-    /// another group, even under the same name: the two have no partition in common.
+    /// The group `name` with events of type `E`; created if it does not exist. If topics have another event type, their
+    /// group is a different one, even under the same name, and has no partition in common with this one.
     pub(super) fn group<E: Send + Sync + 'static, K: Producers>(host: &Arc<Host>, name: &str) -> Arc<Group<E, K>> {
         let mut groups = Self::of(host).list();
         let mut known = groups.iter().filter(|(known, _)| known == name);
@@ -55,7 +56,7 @@ impl AttachedGroups for Groups {
         let groups = self.list().clone();
         groups.iter().for_each(|(_, group)| group.forget(topic));
         drop(groups);
-        // A thread that is about to join a group has a reference to it already.
+        // A thread that is about to join a group has a reference to it already, so such a group is not removed.
         let is_needed = |group: &Arc<dyn AnyGroup>| Arc::strong_count(group) > 1 || !group.is_idle();
         let mut groups = self.list();
         let gone: Vec<_> = groups.extract_if(.., |(_, group)| !is_needed(group)).collect();

@@ -15,19 +15,19 @@ use slipring_ring::Wait;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Commit {
-    /// With [`GroupBatch::commit`](crate::group::GroupBatch::commit) and its variants alone. A managed member commits
-    /// the events that its handler has handled.
+    /// The program commits, with [`GroupBatch::commit`](crate::group::GroupBatch::commit) and its variants. A managed
+    /// member commits the events that its handler has handled.
     #[default]
     Manual,
     /// When the batch is dropped: all events that its iterator has returned, except the last one if the iterator was
     /// not asked for the next. So an event at which a loop ended, by `?`, `break` or a panic, is read again.
     Auto,
-    /// Before the batch is returned. Its events are not read again if it is dropped, neither by this member nor by a
-    /// successor.
+    /// The whole batch is committed before it is returned. If it is dropped, its events are not read again by any
+    /// member.
     AtMostOnce,
 }
 
-/// The settings of a member: what it reads, and how it commits.
+/// The settings of a member: what it reads, how it waits, and how it commits.
 pub(crate) struct GroupSettings<E, K: Producers> {
     pub(crate) joining: JoinRequest<E, K>,
     pub(crate) limit: usize,

@@ -1,4 +1,4 @@
-//! The signals between a member and its group, without a lock.
+//! The atomic flags and times through which a member and its group communicate without a lock.
 
 use super::coordinator::Activity;
 use crate::base::multi_wait::MultiWait;
@@ -7,21 +7,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The value of a time that never comes.
+/// The nanoseconds of a time that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// The state that a member shares with its group.
+/// The state that a member and its group share.
 pub(super) struct MemberSignal {
-    /// True if the member must ask the group for changes.
+    /// True if the member must ask the group for changes at its next poll.
     pub(super) news: AtomicBool,
-    /// True if the member must end.
+    /// True if the member must end. Set by [`GroupRun::stop`](crate::group::GroupRun::stop).
     pub(super) stopped: AtomicBool,
     /// True if the member is managed: it runs on a thread of its own.
     pub(super) managed: AtomicBool,
     /// The time of the member's last progress, in nanoseconds of the engine's clock; `NEVER` while it waits for events.
     pub(super) seen: AtomicU64,
     pub(super) waiter: Arc<Waiter>,
-    /// The waiter and token of a selector that waits for this member.
+    /// The waiter of a selector that waits for this member, and the token with which it is woken; `None` if no selector
+    /// does.
     watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
 }
 
@@ -43,7 +44,7 @@ impl MemberSignal {
         self.wake_watcher();
     }
 
-    /// Wakes the selector that waits for this member, or has its next call poll the member.
+    /// Wakes the selector that waits for this member, so that it polls the member. Does nothing if there is none.
     pub(super) fn wake_watcher(&self) {
         let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((watcher, token)) = watcher {
@@ -51,7 +52,7 @@ impl MemberSignal {
         }
     }
 
-    /// Makes changes wake this waiter too, with this token.
+    /// Makes each signal to the member wake `waiter` too, with `token`. Replaces the selector that was set before.
     pub(super) fn watch(&self, waiter: &Arc<Waiter>, token: usize) {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
@@ -76,7 +77,7 @@ impl MemberSignal {
     /// Records `now` as the time of the member's last progress.
     #[inline]
     pub(super) fn see(&self, now: Duration) {
-        // Relaxed, because the timer may see this a little late.
+        // Relaxed, since the timer may see this time a little late without harm.
         self.seen.store(nanos(now), Ordering::Relaxed);
     }
 
@@ -89,6 +90,6 @@ impl MemberSignal {
 }
 
 pub(super) fn nanos(time: Duration) -> u64 {
-    // The highest value is 584 years.
+    // The greatest number of nanoseconds is 584 years; longer times are capped just below `NEVER`.
     time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into()).min(NEVER - 1)
 }

@@ -1,4 +1,5 @@
-//! The state of a group: its topics, its committed offsets, and the consumers of partitions without a member.
+//! The state that a group's lock guards: its topics, its committed offsets, and the consumers of partitions that no
+//! member has.
 
 use super::Group;
 use super::assigned_partition::{AssignedPartition, Feed};
@@ -24,10 +25,10 @@ use std::time::{Duration, Instant};
 
 pub(super) struct SharedState<E, K: Producers> {
     pub(super) coordinator: Coordinator,
-    /// By the topics' numbers in the coordinator. No number is given twice.
+    /// The topics by the numbers that the group has given them. No number is given twice.
     pub(super) topics: BTreeMap<u32, GroupTopic<E, K>>,
     pub(super) next_topic: u32,
-    /// How many events were skipped in topics that were deleted.
+    /// How many events managed members have skipped in topics that were deleted.
     pub(super) skipped_before: u64,
     pub(super) entries: BTreeMap<PartitionKey, PartitionEntry<E, K>>,
     pub(super) signals: BTreeMap<MemberId, Arc<MemberSignal>>,
@@ -41,9 +42,9 @@ pub(super) struct GroupTopic<E, K: Producers> {
     pub(super) name: Arc<str>,
     /// The counters of this group in the topic.
     pub(super) stats: Arc<ConsumerStats>,
-    /// Weak, because a topic owns the engine, which owns the group. The members own the topic.
+    /// Weak, because a topic owns the engine, which owns the group. The members keep the topic alive.
     pub(super) topic: Weak<TopicCore<E, K>>,
-    /// Joins partitions that are added to the topic. `None` while the group has no gates in this topic.
+    /// The reader that joins partitions which are added to the topic. `None` while the group does not read the topic.
     pub(super) reader: Option<Arc<NewPartitions<E, K>>>,
 }
 
@@ -51,17 +52,19 @@ pub(super) struct GroupTopic<E, K: Producers> {
 pub(super) struct PartitionEntry<E, K: Producers> {
     pub(super) name: TopicPartition,
     pub(super) partition: Arc<Partition<E, K>>,
-    /// The committed offset while no member has the partition. `None` if the group has never committed in it.
+    /// The committed offset, as of the last time that no member had the partition. `None` if the group has never read
+    /// it.
     pub(super) committed: Option<u64>,
-    /// The start that replaces the committed offset, after a reset.
+    /// The start that a reset has set in place of the committed offset; `None` without a reset.
     pub(super) reset: Option<StartAt>,
-    /// The consumer while no member has the partition. `None` if a member has it, or if the group has no gate.
+    /// The group's consumer in the ring while no member has the partition. `None` if a member has it, or if the group
+    /// has no consumer in the ring.
     pub(super) consumer: Option<Consumer<E, K>>,
-    /// True if the partition, while no member has it, continues in the journal instead of with `consumer`.
+    /// True if the partition's next member must read from the journal, because the ring no longer has the next events.
     pub(super) catching_up: bool,
-    /// The offset that the committer writes; `None` if the topic is in memory.
+    /// The journal's side of the committed offset, which the committer writes; `None` if the topic is in memory.
     pub(super) committed_offset: Option<Arc<CommittedOffset>>,
-    /// The right of the partition's member; `None` if no member has it.
+    /// The commit right of the partition's member; `None` if no member has the partition.
     pub(super) right: Option<Arc<CommitRight>>,
     /// True if the partition is closed, and was read and committed to its end.
     pub(super) ended: bool,
@@ -72,7 +75,8 @@ impl<E, K: Producers> PartitionEntry<E, K> {
         self.right.as_ref().map(|right| right.committed()).or(self.committed)
     }
 
-    /// True if the group reads the partition at present.
+    /// True if the group reads the partition now: it has a consumer in the ring, reads from the journal, or a member
+    /// has it.
     pub(super) fn is_open(&self) -> bool {
         self.consumer.is_some() || self.catching_up || self.right.is_some()
     }
@@ -83,13 +87,13 @@ impl<E, K: Producers> PartitionEntry<E, K> {
 }
 
 impl<E, K: Producers> SharedState<E, K> {
-    /// The group's number for a topic; `None` if the group has not read the topic.
+    /// The group's number for a topic; `None` if the group has never read the topic.
     pub(super) fn number_of_id(&self, id: TopicId) -> Option<u32> {
         self.topics.iter().find_map(|(number, source)| (source.id == id).then_some(*number))
     }
 
-    /// The group's number for a topic, which gets a new one if it has none. Adds the topic's present partitions to the
-    /// group.
+    /// The group's number for a topic. If the topic has none, gives it a new one, and adds the topic's present
+    /// partitions to the group.
     pub(super) fn number_of(&mut self, group: &str, topic: &Arc<TopicCore<E, K>>) -> u32 {
         let known = self.number_of_id(topic.id);
         let number = known.unwrap_or(self.next_topic);
@@ -140,14 +144,14 @@ impl<E, K: Producers> SharedState<E, K> {
         })
     }
 
-    /// Takes partitions back from a member. Returns those that no longer belong to the member, which the caller drops
-    /// without the lock.
+    /// Takes partitions back from a member. Returns those that the member no longer had, because it was fenced; the
+    /// caller drops them after it has released the lock.
     pub(super) fn park(&mut self, partitions: Vec<AssignedPartition<E, K>>) -> Vec<AssignedPartition<E, K>> {
         let mut late = Vec::new();
         for assigned in partitions {
             match self.entries.get_mut(&assigned.id) {
                 Some(entry) if entry.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &assigned.right)) => {
-                    // Slots without an event were skipped, but not committed.
+                    // The consumer has skipped slots without an event that are not committed yet.
                     assigned.commit_skipped();
                     entry.committed = Some(assigned.right.fence());
                     entry.right = None;
@@ -162,8 +166,9 @@ impl<E, K: Producers> SharedState<E, K> {
         late
     }
 
-    /// Drops the consumers of topics that no member reads, unless the group holds producers. The consumer of a
-    /// partition that was read to its end stays, because no producer can wait for it.
+    /// Drops the group's consumers in topics that no member reads, so that producers do not wait for them. Does nothing
+    /// if the group [holds](crate::group::GroupBuilder::hold) producers. The consumer of a partition that was read to
+    /// its end stays, because the partition is closed and no producer can wait for it.
     pub(super) fn close_gates(&mut self) {
         if self.hold {
             return;
@@ -181,7 +186,8 @@ impl<E, K: Producers> SharedState<E, K> {
         }
     }
 
-    /// True if all partitions that this member may ever get were read to their end.
+    /// True if all partitions of the member's topics were read and committed to their end, so that it gets no more
+    /// events.
     pub(super) fn is_over(&self, member: MemberId) -> bool {
         let topics = self.coordinator.topics_of(member);
         let mut entries = self.entries.iter().filter(|(id, _)| topics.is_some_and(|topics| topics.contains(&id.topic)));
@@ -189,7 +195,7 @@ impl<E, K: Producers> SharedState<E, K> {
     }
 }
 
-/// Joins the partitions that are added to a topic, for a group.
+/// The reader through which a group joins the partitions that are added to a topic.
 pub(super) struct NewPartitions<E, K: Producers> {
     pub(super) group: Weak<Group<E, K>>,
     pub(super) stage: String,
@@ -223,7 +229,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for NewPartitions
         if let Some(committed_offset) = &entry.committed_offset {
             committed_offset.set(first, epoch);
         }
-        // The last member may have left while the partition was made.
+        // If the last member has left while the partition was added, the group must not keep its consumer.
         state.close_gates();
         group.settle(&mut state);
         nothing

@@ -1,7 +1,8 @@
-//! The sticky assignor: as even as the members' topics permit, with as few moved partitions as possible.
+//! The sticky assignor: an assignment as even as the members' topics permit, with as few moved partitions as possible.
+//! A member's *load* is the number of its partitions.
 //!
 //! The loads are even when no chain of moves leads from a member to one whose load is smaller by two or more. So
-//! `even_out` searches such chains breadth first, from the member with the highest load, until there is none
+//! `even_out` searches for such chains breadth first, from the member with the highest load, until there is none
 //! (augmenting paths: Ahuja, Magnanti, Orlin, *Network Flows*, 1993, chapter 9). With few members, the number of moved
 //! partitions is then minimized by canceling cycles of negative cost (chapter 9.6 of the same book).
 
@@ -9,16 +10,16 @@ use super::assignment::{Assignment, Candidate, PartitionKey, Readers, partitions
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Up to this number of members with different topics, the fewest moves are searched. The search costs the cube of
-/// their number.
+/// Up to this number of members with different topics, an assignment with the fewest moves is searched for. The cost
+/// grows with the cube of their number.
 const FEW: usize = 16;
 
-/// A sticky assignment in progress. Members and partitions are named by their index.
+/// A sticky assignment that is being computed. Members and partitions are referred to by their index.
 pub(super) struct Plan<'a> {
     members: &'a [&'a Candidate],
     readers: Readers,
     partitions: Vec<PartitionKey>,
-    /// The previous owner of each partition; `None` if that member has left or does not read the topic.
+    /// For each partition, the member that had it before; `None` if that member has left or does not read the topic.
     before: Vec<Option<usize>>,
     owner: Vec<Option<usize>>,
     load: Vec<usize>,
@@ -55,9 +56,9 @@ impl<'a> Plan<'a> {
         self.before.iter().zip(&self.owner).any(|(before, owner)| before.is_some() && before != owner)
     }
 
-    /// For members that all read the same topics: takes the excess over an even share from each member. The larger
-    /// shares, which have one partition more, go to the members with the highest loads, so that as many partitions as
-    /// possible stay.
+    /// If all members read the same topics: takes from each member the partitions above an even share. If the shares
+    /// cannot be equal, the larger ones, which have one partition more, go to the members with the highest loads, so
+    /// that as many partitions as possible stay.
     fn shed_to_even_shares(&mut self, members: usize) {
         let is_read = |partition: &&PartitionKey| !self.readers.of(partition.topic).is_empty();
         let total = self.partitions.iter().filter(is_read).count();
@@ -76,7 +77,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Gives each partition without an owner to the member with the lowest load that reads its topic.
+    /// Gives each partition without an owner to the member with the lowest load of those that read its topic.
     fn hand_out_the_rest(&mut self) {
         let by_load = |class: &Vec<usize>| class.iter().map(|&member| (self.load[member], member)).collect();
         let mut by_load: Vec<BTreeSet<(usize, usize)>> = self.readers.classes.iter().map(by_load).collect();
@@ -109,7 +110,8 @@ impl<'a> Plan<'a> {
                 Some(to) => {
                     open.remove(&(most, from));
                     open.insert((most - 1, from));
-                    // `to` is not settled, because a settled member has at most one partition less than `from`.
+                    // `to` was not settled, because a settled member has at most one partition less than `from`. Its
+                    // load has changed.
                     open.remove(&(self.load[to], to));
                     open.insert((self.load[to] + 1, to));
                     search.hand_on(self, from, to);
@@ -119,7 +121,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// One step towards the cheapest assignment; false if the assignment is the cheapest.
+    /// Makes one step towards the assignment with the fewest moves. Returns false if it is reached.
     ///
     /// Members read different topics, so that evening out may need a chain: one member gives a partition to a second,
     /// which gives another partition to a third. This is a minimum-cost flow. The k-th partition of a member costs k
@@ -186,15 +188,15 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A breadth-first search through the members: each member leads to all readers of the topics of its partitions.
+/// A breadth-first search through the members: from each member to all readers of the topics of its partitions.
 struct Search {
     /// The partitions of each member.
     owned: Vec<Vec<usize>>,
-    /// The members that the last search reached, in that order.
+    /// The members that the last search has reached, in the order in which it reached them.
     reached: Vec<usize>,
-    /// For each reached member, the partition that would move to it.
+    /// For each reached member, the partition that would move to it; `None` for the others.
     via: Vec<Option<usize>>,
-    /// The number of the last search that saw each class, and each topic.
+    /// For each class of members, the number of the last search that has seen it; `topic_seen` has that for each topic.
     class_seen: Vec<u32>,
     topic_seen: HashMap<u32, u32>,
     search: u32,
@@ -209,7 +211,8 @@ impl Search {
         Self { owned, reached: Vec::new(), via, class_seen, topic_seen: HashMap::new(), search: 0 }
     }
 
-    /// The member with the lowest load that `from` reaches; `None` if its load is not smaller by two or more.
+    /// The member with the lowest load that a chain of moves from `from` reaches; `None` if its load is not smaller by
+    /// two or more.
     fn reach(&mut self, plan: &Plan<'_>, from: usize) -> Option<usize> {
         self.search += 1;
         self.reached.drain(..).for_each(|member| self.via[member] = None);
@@ -247,7 +250,7 @@ impl Search {
         best.filter(|best| plan.load[*best] + 2 <= plan.load[from])
     }
 
-    /// Moves one partition at each step of the path that [`reach`](Self::reach) has found.
+    /// Moves one partition along each step of the path from `from` to `to` that [`reach`](Self::reach) has found.
     fn hand_on(&mut self, plan: &mut Plan<'_>, from: usize, to: usize) {
         let mut member = to;
         while member != from
@@ -268,8 +271,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// `members` members that each read a random choice of topics. All partitions are with the first member that may
-    /// have them.
+    /// Generates `members` members, each of which reads a random choice of topics. In the previous assignment, each
+    /// partition is with the first member that may have it.
     fn crowd(members: u64, topics: u32, seed: u64) -> (Vec<Candidate>, BTreeMap<u32, u32>, Assignment) {
         let mut state = seed;
         let mut roll = |sides: u64| {

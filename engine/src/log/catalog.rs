@@ -1,4 +1,4 @@
-//! The journal's catalogue of topics, and the numbers of the kinds of state that the journal keeps.
+//! The journal's catalogue of topics, and the numbers of the kinds of state that the engine keeps in the journal.
 
 use crate::base::ids::MAX_PARTITIONS;
 use slipring_journal::State;
@@ -6,20 +6,23 @@ use slipring_ring::text;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The kinds of state in the journal: the numbers that [`FrameBuilder::put`](slipring_journal::FrameBuilder::put)
-/// takes.
+/// The kinds of state that the engine keeps in the journal, as numbers for
+/// [`FrameBuilder::put`](slipring_journal::FrameBuilder::put).
 pub(crate) mod state_kind {
-    /// The topics, by name. Under the empty name: the number of the next topic.
+    /// The topics. Key: the topic's name; value: a [`CatalogEntry`]. The empty key has the number that the next new
+    /// topic gets.
     pub(crate) const TOPICS: u16 = 1;
     /// The committed offsets of groups: see [`CommittedOffsets`](crate::log::offsets::group::CommittedOffsets).
     pub(crate) const GROUP_OFFSETS: u16 = 2;
-    /// The idempotent producers, by name: how many times each was opened, and which of its sequences the journal has.
+    /// The idempotent producers: for each name how often a producer was opened under it, and for which of its sequences
+    /// the journal has the events.
     pub(crate) const PRODUCERS: u16 = 3;
-    /// The queues: which messages are leased, waiting or deleted, and the next offset to read of each partition.
+    /// The queues: which messages are leased, waiting or deleted, and for each partition the next offset that the queue
+    /// reads.
     pub(crate) const QUEUES: u16 = 4;
     /// The committed offsets of transforms, in their input topics.
     pub(crate) const TRANSFORM_OFFSETS: u16 = 5;
-    // Kind 6 belongs to the journal itself: offsets whose records a repair could not save.
+    // Kind 6 belongs to the journal itself: the offsets of records that a repair could not save.
     /// The gaps that were reported to readers: see [`crate::log::gap`].
     pub(crate) const REPORTED_GAPS: u16 = 7;
 }
@@ -51,12 +54,12 @@ pub(crate) struct CatalogEntry {
     pub(crate) partitions: u32,
     pub(crate) max_message: u64,
     pub(crate) layout: String,
-    /// True if format 1 wrote the layout. Such a layout may be the path of a Rust type, which changes when the type
-    /// moves.
+    /// True if the entry has its layout in the form of format 1, which may be the path of a Rust type. Such a path
+    /// changes when the type moves, so it need not be the present path of the event type.
     pub(crate) is_old: bool,
 }
 
-/// The bytes of an entry, before the layout.
+/// The fixed part of an entry's bytes. The layout follows as text.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawCatalogEntry {
@@ -65,7 +68,7 @@ struct RawCatalogEntry {
     max_message: U64,
 }
 
-/// The byte before each layout since format 2. No layout of format 1 begins with it.
+/// The byte before each layout that format 2 or later has written. No layout of format 1 begins with it.
 const NAMED: u8 = 2;
 
 impl CatalogEntry {
@@ -79,8 +82,8 @@ impl CatalogEntry {
         [head.as_bytes(), named, self.layout.as_bytes()].concat()
     }
 
-    /// True if the recorded events can have the layout of `asked`. `size` is the size in bytes of an event of plain
-    /// data; `None` for other events.
+    /// True if the recorded events can be read with the layout of `asked`. `size` is the size in bytes of an event of
+    /// plain data; `None` for other events.
     pub(crate) fn has_layout(&self, asked: &Self, size: Option<usize>) -> bool {
         if self.layout == asked.layout {
             return true;
@@ -97,7 +100,8 @@ impl CatalogEntry {
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (head, layout) = RawCatalogEntry::read_from_prefix(bytes).ok()?;
         let partitions = head.partitions.get();
-        // An entry with more partitions is refused, because memory is allocated by this number.
+        // An entry with more partitions than any topic may have is refused, because this number decides how much memory
+        // is allocated.
         if partitions as usize > MAX_PARTITIONS {
             return None;
         }
@@ -110,7 +114,7 @@ impl CatalogEntry {
         })
     }
 
-    /// The number of the next topic.
+    /// The number that the next new topic gets; 1 if the journal never had a topic.
     pub(crate) fn next_number(state: &State) -> u32 {
         let next = state.get(state_kind::TOPICS, b"").and_then(|bytes| bytes.try_into().ok());
         next.map_or(1, u32::from_le_bytes)
@@ -133,7 +137,7 @@ impl std::fmt::Display for CatalogEntry {
     }
 }
 
-/// The entry of a topic in a journal's catalogue.
+/// A topic that a journal has recorded, as its catalogue has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedTopic {
@@ -141,9 +145,9 @@ pub struct RecordedTopic {
     pub name: String,
     /// The topic's number: [`PartitionId::topic`](slipring_journal::PartitionId::topic).
     pub number: u32,
-    /// How many partitions the topic has.
+    /// The number of the topic's partitions.
     pub partitions: u32,
-    /// The largest message in bytes; 0 if the topic's events are not messages.
+    /// The size of the largest message in bytes; 0 if the topic's events are not messages.
     pub max_message: u64,
     /// The layout of the topic's events: see [`Persist::layout`](crate::Persist::layout).
     pub layout: String,

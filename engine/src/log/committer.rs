@@ -49,16 +49,16 @@ use std::time::{Duration, Instant};
 /// The name of the committer's stage in each ring.
 pub(crate) const STAGE: &str = "journal";
 
-/// How an engine's journal groups events into frames and syncs them: see
+/// How an engine's journal gathers events into frames, and when it syncs the frames: see
 /// [`EngineBuilder::journal_pace`](crate::EngineBuilder::journal_pace).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pace {
-    /// The size in bytes at which a frame of events is written. A smaller frame is written when there are no more
-    /// events. Default: 1 MiB.
+    /// The size in bytes from which a frame is written although more events are published. With fewer published events,
+    /// the frame is written at once. Default: 1 MiB.
     pub group: usize,
-    /// How long a sync waits for more frames to share it. Default: zero. Frames that are written while a sync runs
-    /// share the next sync in any case.
+    /// How long a sync is delayed so that more frames share it. Default: zero. Frames that are written while a sync
+    /// runs share the next sync in any case.
     pub linger: Duration,
     /// True if frames are synced as they are written. Default: true. If false, events become durable only when the
     /// journal is closed and when offsets are reserved. A reservation then has 16,777,216 offsets, or eight times the
@@ -72,36 +72,39 @@ impl Default for Pace {
     }
 }
 
-/// The engine's side of the committer: the journal, the commands for the committer's thread, and the state that topics
-/// share with it.
+/// The part of the committer that other threads use: the journal, the commands for the committer's thread, and the
+/// state that topics share with it.
 pub(crate) struct Committer {
     pub(crate) journal: Journal,
     pub(crate) notifier: Arc<Notifier>,
-    /// The state that the journal had when it was opened, updated as topics are created and deleted.
+    /// The state that the journal had when the engine opened it. Changes of topics are added; all other state stays as
+    /// it was.
     pub(crate) recovered_state: Mutex<State>,
-    /// Commands for the thread. `None` once the thread has ended: a command is then dropped, and its sender gets no
-    /// reply.
+    /// Commands for the committer's thread. `None` once the thread has ended: a command is then dropped, and its sender
+    /// gets no reply.
     pub(super) commands: Mutex<Option<Vec<Command>>>,
     pub(super) has_commands: AtomicBool,
-    /// True if a state source has unwritten state.
+    /// True if a state source has state that is not in a frame yet.
     pub(super) state_pending: AtomicBool,
-    /// True from a signal of `state_pending` until the committer's thread has seen it.
+    /// True from the moment that `state_pending` is set until the committer's thread has seen it.
     pub(super) state_signalled: AtomicBool,
-    /// True if a thread waits for that state, so that it must be written at once.
+    /// True if a thread waits until a state source's state is durable, so the state must be written at once.
     pub(super) state_urgent: AtomicBool,
-    /// `state_room`: by how many bytes the journal's state may still grow, as of the last frame. `state_limit`: how
-    /// many bytes the state may have in all.
+    /// By how many bytes the journal's state may still grow, as of the last frame. `state_limit` is the size in bytes
+    /// that the state may have in all.
     pub(super) state_room: AtomicUsize,
     pub(super) state_limit: usize,
     pub(super) waiter: Arc<Waiter>,
     pub(super) closed: Arc<Notifier>,
-    /// New state sources, which the thread takes over whenever it asks for state: a frame with a dead letter must also
-    /// have the state of the queue that published it, even if that queue was opened a moment ago.
+    /// State sources that the committer's thread has not taken over yet. It does so whenever it asks for state: a frame
+    /// with a dead letter must also have the state of the queue that published it, even if that queue was opened a
+    /// moment ago.
     pub(super) new_state_sources: Mutex<Vec<Weak<dyn StateSource>>>,
-    /// How the journal has ended. Set before `closed` is notified.
+    /// How the journal was closed: the error says why it does not have all events. Unset while the journal is open; set
+    /// before `closed` is notified.
     pub(super) outcome: OnceLock<Result<(), String>>,
-    /// Held by the thread that claims a transaction's slots and gives the transaction to the committer. A [`Turn`] and
-    /// no lock, because user code (the clock and `Persist`) runs meanwhile.
+    /// Lent to the thread that claims a transaction's slots and gives the transaction to the committer. A [`Turn`]
+    /// instead of a lock, because user code (the clock and `Persist`) runs meanwhile.
     pub(super) transaction_turn: Arc<Turn<()>>,
     /// True if frames are synced as they are written: [`Pace::sync`].
     pub(crate) syncs: bool,
@@ -110,18 +113,19 @@ pub(crate) struct Committer {
     pub(crate) committed_offsets: CommittedOffsets,
 }
 
-/// How much longer than the committer's thread the closing thread waits for the journal's end.
+/// How much longer than the committer's thread the thread that closes the journal waits for the journal's end.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// A transaction on its way to the committer. Its claims are held until the committer replies.
+/// A transaction that the committer is to write. Its sender holds the transaction's claims until the committer replies.
 pub(crate) struct TransactionFrame {
     pub(crate) parts: Vec<ClaimedRun>,
     pub(crate) frame: FrameBuilder,
-    /// Called last, when only the disk can still refuse the frame. If it returns false, the frame is not written.
+    /// The last check before the frame is written, called when only the disk can still refuse the frame. If it returns
+    /// false, the frame is not written.
     pub(crate) decide: Box<dyn FnOnce() -> bool + Send>,
 }
 
-/// The offsets `first..end` of a partition: claimed and filled, but not published.
+/// The offsets `first..end` of a partition, which a transaction has claimed and filled, but not published.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClaimedRun {
     pub(crate) id: PartitionId,
@@ -132,31 +136,34 @@ pub(crate) struct ClaimedRun {
 /// The outcome of a transaction.
 pub(crate) enum TransactionOutcome {
     Durable,
-    /// The journal refused the frame. Nothing was written.
+    /// The journal refused the frame for this reason. Nothing was written.
     Refused(WriteError),
-    /// `decide` returned false. Nothing was written.
+    /// [`TransactionFrame::decide`] returned false. Nothing was written.
     Denied,
-    /// The journal had ended before anything was written.
+    /// The journal had ended, for this reason, before anything was written.
     Ended(String),
-    /// The disk failed while the frame was written. The journal may or may not have the frame.
+    /// The disk failed with this error while the frame was written. The journal may or may not have the frame after a
+    /// restart.
     Unknown(String),
 }
 
 pub(super) enum Command {
     Source(Box<dyn Source>),
-    /// Writes these frames in order, and replies when they are durable.
+    /// Writes these frames in order, and replies when all are durable, or with the first error.
     Commit(Vec<FrameBuilder>, SyncSender<Result<(), WriteError>>),
-    /// Sets the retention of the topic with this number.
+    /// Sets the retention of the topic with this number in the journal.
     Keep(u32, Retention),
-    /// Deletes the records that are outside of their topics' retention.
+    /// Deletes the records that are outside of their topics' retention, and replies with the counts of freed records
+    /// and segments.
     Retain(SyncSender<Result<Freed, WriteError>>),
     Transaction(Box<TransactionFrame>, SyncSender<Result<(), WriteError>>),
-    /// Deletes the state and the records of the topic with this number and name, and replies when that is durable.
+    /// Deletes the state and the records of the topic with this number and name, and replies when the deletion is
+    /// durable.
     Forget(u32, String, SyncSender<Result<(), WriteError>>),
     /// Writes the committed offsets of all groups, and replies when they are durable.
     CommittedOffsets(SyncSender<Result<(), WriteError>>),
-    /// Writes all remaining events, and ends the thread. With a time, the thread first waits up to that time for the
-    /// topics to end.
+    /// Writes all remaining events, closes the journal and ends the thread. With a time, the thread first waits, at
+    /// most until then, for the topics to end.
     Close(Option<Instant>),
 }
 
@@ -172,7 +179,7 @@ impl Committer {
         if !gone.is_empty() {
             for mut frame in forget(&state, &gone, None, writer.frame_limit() / 2) {
                 state.take(&mut frame);
-                // If this append fails, the next one fails too, and reports the error.
+                // An error is ignored here: the next append fails too, and reports it.
                 let _ = writer.append(&mut frame, clock.wall().as_nanos());
             }
         }
@@ -206,14 +213,15 @@ impl Committer {
         Ok(shared)
     }
 
-    /// Fails on the journal's own threads, which would wait for themselves.
+    /// Refuses a wait for the journal on the journal's own threads, which would wait for themselves.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
         if self.notifier.is_own_thread() { Err(OWN_THREAD.to_owned()) } else { Ok(()) }
     }
 
     fn send(&self, command: Command) {
         if self.notifier.is_forked() {
-            // In a forked process no thread reads commands. Dropping the command tells its sender.
+            // A forked process has no thread that reads commands. Dropping the command closes its reply channel, so its
+            // sender does not wait.
             if let Command::Source(source) = command {
                 source.fail(self.notifier.end_cause().unwrap_or_default());
             }
@@ -228,7 +236,8 @@ impl Committer {
         self.waiter.wake(MultiWait::WAKE);
     }
 
-    /// Writes frames in order, and waits until they are durable. If a frame is refused, the later ones are not written.
+    /// Writes frames in order, and waits until they are durable. If the journal refuses a frame, the later ones are not
+    /// written, and the error says why.
     pub(crate) fn commit(&self, frames: impl Into<Vec<FrameBuilder>>) -> Result<(), String> {
         self.may_wait()?;
         let (sender, receiver) = sync_channel(1);
@@ -241,7 +250,7 @@ impl Committer {
     pub(crate) fn commit_offsets(&self) -> Result<(), String> {
         self.may_wait()?;
         let (sender, receiver) = sync_channel(1);
-        // A member that was fenced in the middle of a commit may have changed its offset without signalling it.
+        // A member that was fenced in the middle of a commit may have changed its offset without signalling the change.
         self.committed_offsets.look_at_all();
         self.send(Command::CommittedOffsets(sender));
         let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
@@ -262,20 +271,23 @@ impl Committer {
         self.send(Command::Keep(topic, retention));
     }
 
-    /// Starts deleting the records that are outside of their topics' retention. The receiver gets the outcome.
+    /// Starts deleting the records that are outside of their topics' retention, without waiting. The receiver gets the
+    /// result.
     pub(crate) fn retain_soon(&self) -> Receiver<Result<Freed, WriteError>> {
         let (sender, receiver) = sync_channel(1);
         self.send(Command::Retain(sender));
         receiver
     }
 
-    /// Waits for the right to give a transaction to the committer. `None` if the calling thread has it already, because
-    /// this is called by code that runs during a commit.
+    /// Waits until the calling thread may claim a transaction's slots and give the transaction to the committer: see
+    /// `transaction_turn`. `None` if the calling thread has this turn already, that is, if user code calls this during
+    /// a commit.
     pub(crate) fn transaction_turn(&self) -> Option<TurnGuard<()>> {
         self.transaction_turn.take()
     }
 
-    /// Gives a transaction to the committer, releases `order`, and waits until the transaction is durable or refused.
+    /// Gives a transaction to the committer, returns the turn `order`, and waits until the transaction is durable or
+    /// refused.
     pub(crate) fn transact(&self, order: TurnGuard<()>, mut transaction: TransactionFrame) -> TransactionOutcome {
         const OPEN: u8 = 0;
         const DENIED: u8 = 1;
@@ -306,7 +318,7 @@ impl Committer {
         }
     }
 
-    /// Adds a partition to the committer's thread. The partition's gate has joined the ring before.
+    /// Adds a partition to the committer's thread. The committer's stage must have joined the partition's ring before.
     pub(crate) fn add(&self, source: Box<dyn Source>) {
         self.send(Command::Source(source));
     }
@@ -318,7 +330,8 @@ impl Committer {
         self.notify_state_urgent();
     }
 
-    /// Signals that a state source has state to be written with the next events, or after 20 ms.
+    /// Signals that a state source has state to write. The state goes into the next frame of events, or, without
+    /// events, into a frame of its own after 20 ms.
     pub(crate) fn notify_state(&self) {
         if !self.state_pending.swap(true, Ordering::AcqRel) {
             self.state_signalled.store(true, Ordering::Release);
@@ -326,7 +339,8 @@ impl Committer {
         }
     }
 
-    /// Signals that a state source has state that a thread waits for, so that it is written at once.
+    /// Signals that a state source has state to write and that a thread waits for it, so that the state is written at
+    /// once.
     pub(crate) fn notify_state_urgent(&self) {
         self.state_pending.store(true, Ordering::Release);
         if !self.state_urgent.swap(true, Ordering::AcqRel) {
@@ -334,22 +348,23 @@ impl Committer {
         }
     }
 
-    /// How many bytes the journal's state may have.
+    /// The size in bytes that the journal's state may have.
     pub(crate) fn state_limit(&self) -> usize {
         self.state_limit
     }
 
-    /// By how many bytes the state may grow until half of its limit is used. The other half is reserved for writes that
-    /// must not fail.
+    /// By how many bytes the journal's state may grow until it uses half of its limit; 0 if it uses more already. The
+    /// other half is reserved for writes that must not fail.
     pub(crate) fn state_to_spare(&self) -> usize {
         self.state_room.load(Ordering::Acquire).saturating_sub(self.state_limit / 2)
     }
 
-    /// Writes all remaining events, closes the journal, and ends the committer's thread. The error says why the journal
-    /// has not all events. Later and concurrent callers get the same result.
+    /// Writes all remaining events, closes the journal, and ends the committer's thread. Before that the thread waits
+    /// until `deadline` for the topics to end (`None`: without limit). The error says why the journal does not have all
+    /// events. Later and concurrent callers get the same result.
     pub(crate) fn close(&self, deadline: Option<Instant>) -> Result<(), String> {
         self.may_wait()?;
-        // This thread waits one second longer than the committer's thread does.
+        // This thread waits [`CLOSE_GRACE`] longer than the committer's thread does.
         let far = || slipring_ring::internal::deadline(Duration::MAX);
         self.send(Command::Close(Some(deadline.unwrap_or_else(far))));
         let deadline = deadline.and_then(|deadline| deadline.checked_add(CLOSE_GRACE));
@@ -358,7 +373,8 @@ impl Committer {
         outcome.unwrap_or_else(|| Err(forked().unwrap_or("the journal did not end within the limit").to_owned()))
     }
 
-    /// Starts the close without waiting for it: the thread writes all remaining events, closes the journal and ends.
+    /// Starts closing the journal without waiting for the close: the thread writes all remaining events, closes the
+    /// journal and ends.
     pub(crate) fn leave(&self) {
         self.send(Command::Close(None));
     }

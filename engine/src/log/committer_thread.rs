@@ -22,7 +22,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// The sources of the committer, as its waiter polls them.
+/// The committer's sources while its waiter checks them: partitions, by number, or `None` in a free place.
 struct Sources {
     list: Vec<Option<Box<dyn Source>>>,
     interrupted: Arc<Committer>,
@@ -60,45 +60,46 @@ pub(super) struct CommitterThread {
     watch: MultiWait,
     frame: FrameBuilder,
     touched: TouchedProducers,
-    /// The progress that the next sync makes durable: of all frames since the last sync began.
+    /// The progress that the next sync makes durable: that of all frames written since the last sync began.
     pending: Vec<PendingProgress>,
     replies: Replies,
     syncs: Sender<SyncRequest>,
     done: Receiver<SyncDone>,
     in_flight: bool,
     dirty_since: Option<Instant>,
-    /// When the thread first saw a changed committed offset that is not written yet.
+    /// When the thread first saw a changed committed offset that is not written yet; `None` if all are written.
     moved_since: Option<Instant>,
-    /// The time of the oldest unsynced write that no thread waits for.
+    /// The time of the oldest unsynced write that no thread waits for; `None` if there is none.
     lazy_since: Option<Instant>,
-    /// When the thread first saw that a state source has unwritten state.
+    /// When the thread first saw that a state source has unwritten state; `None` if none has.
     state_since: Option<Instant>,
     /// True if the next `gather` writes the state of the state sources even if there are no events.
     drains_state: bool,
     state_sources: Vec<Weak<dyn StateSource>>,
-    /// True if a state source waits for more events to be drained.
+    /// True if a state source must be asked again when more events are gathered: see [`StateSource::drain`].
     state_awaits_events: bool,
-    /// The retention of each topic, by the topic's number.
+    /// The retention of each topic, by the topic's number in the journal.
     keeps: HashMap<u32, Retention>,
-    /// Transactions in the order of their claims.
+    /// The transactions that are not written yet, in the order of their claims.
     transactions: VecDeque<(Box<TransactionFrame>, Reply)>,
-    /// Set when the journal is being closed. The inner time is until when the close waits for the topics to end;
-    /// `None`: not at all.
+    /// `Some` once the journal is to be closed. The inner time is the moment until which the close waits for the topics
+    /// to end; `None`: it does not wait.
     closing: Option<Option<Instant>>,
 }
 
-/// How long the journal is idle before committed offsets, or the state of state sources, are written without events.
+/// How long the journal is idle before committed offsets or the state of state sources are written in a frame without
+/// events.
 const IDLE: Duration = Duration::from_millis(20);
 
-/// How long the journal is idle before it writes a mark that all records are durable. The next frame says so too, so a
-/// topic with a few events a second does not pay two syncs for each.
+/// How long the journal is idle before it writes a mark that all records are durable. The next frame has that
+/// information too, so without this delay a topic with a few events a second would cost two syncs for each.
 const MARK: Duration = Duration::from_secs(1);
 
-/// How long a write that no thread waits for may stay unsynced. The sync of the next event covers it, so a topic with a few
-/// events a second that a group commits, or a queue gives out, does not pay two syncs for each.
+/// How long a write that no thread waits for may stay unsynced. The sync of the next event covers it, so a topic with a
+/// few events a second that a group commits, or a queue leases, does not cost two syncs for each.
 const LAZY: Duration = MARK;
 
-/// The interval at which a closing journal checks if the outstanding claims were published.
+/// The interval at which a closing journal checks if the outstanding claims were published or dropped.
 const CLAIMS_OUT: Duration = Duration::from_millis(10);
 
 /// The interval at which the thread checks if all slots below a transaction's claims were published.
@@ -141,7 +142,7 @@ impl CommitterThread {
 
     pub(super) fn run(mut self) {
         self.shared.notifier.enter();
-        // The clock and the wakers of tasks are the user's code, which may panic.
+        // The clock and the wakers of tasks are user code, which may panic.
         let outcome = caught(|| self.work()).unwrap_or_else(|panic| {
             let cause = std::io::Error::other(panic.to_string());
             Err(WriteError::Poisoned(slipring_journal::DiskError::new("write", "an event", &cause)))
@@ -150,17 +151,18 @@ impl CommitterThread {
             Ok(()) => "the journal was closed".to_owned(),
             Err(refused) => refused.to_string(),
         };
-        // The rings fail first: a producer that learns that a receipt is unknown must find its topic failed.
+        // The rings fail first: a producer that gets an unknown outcome for its receipt must find its topic failed.
         let open = self.sources.list.iter().flatten().filter(|source| outcome.is_err() || !source.is_closed());
         open.for_each(|source| source.fail(&cause));
-        // Waiting threads get the cause after that.
+        // Threads that wait for the journal get the cause after the rings have failed.
         self.shared.notifier.end(cause.clone());
         if let Err(refused) = &outcome {
             for reply in self.replies.drain(..) {
                 let _ = reply.send(Err(refused.clone()));
             }
         }
-        // A thread that learns of the end may open the journal again at once, so the running sync must be over.
+        // A thread that is notified of the end may open the journal again at once, so the running sync must be over
+        // first.
         if self.in_flight {
             let _ = self.done.recv();
         }
@@ -193,7 +195,7 @@ impl CommitterThread {
         self.clock.wall().as_nanos()
     }
 
-    /// Runs until the journal is closed.
+    /// The thread's loop, until the journal is closed or fails.
     fn work(&mut self) -> Result<(), WriteError> {
         loop {
             self.take_commands()?;
@@ -205,14 +207,15 @@ impl CommitterThread {
             }
             let waits = !self.transactions.is_empty();
             let idle = self.writer().wants_mark() && !self.in_flight && !waits;
-            // If the end of the linger is beyond the clock's range, there is no deadline: a waiting reply or the close
-            // starts the sync.
+            // If the end of the linger is beyond the clock's range, there is no deadline: the sync is then started by a
+            // thread that waits for it, or by the close.
             let linger = self.dirty_since.and_then(|since| since.checked_add(self.pace.linger));
             let lazy = self.lazy_since.map(|since| since + LAZY).filter(|_| self.pace.sync);
             let linger = linger.into_iter().chain(lazy).min().filter(|_| !self.in_flight);
             let mark = idle.then(|| Instant::now() + MARK);
             let deadline = linger.or(mark);
-            // A slot below the claims may be published without an event, which does not wake this thread.
+            // A producer may drop its claim below the transaction's claims. That wakes no thread, so this thread checks
+            // at this interval.
             let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
             let moved = self.shared.committed_offsets.take_signal();
             self.moved_since = moved.then(|| self.moved_since.unwrap_or_else(Instant::now));
@@ -249,7 +252,8 @@ impl CommitterThread {
         }
     }
 
-    /// Writes the waiting transactions in order, as far as all events below their claims are written.
+    /// Writes the waiting transactions in the order of their claims, up to the first one with unwritten events below
+    /// its claims.
     fn transact(&mut self) -> Result<(), WriteError> {
         while let Some((transaction, _)) = self.transactions.front() {
             let mut is_turn = true;
@@ -265,7 +269,8 @@ impl CommitterThread {
             }
             let Some((transaction, reply)) = self.transactions.pop_front() else { return Ok(()) };
             if is_gone {
-                // The topic was halted or has failed. Dropping the reply tells the sender that nothing was written.
+                // A topic of the transaction was halted or has failed. Dropping the reply notifies the sender that
+                // nothing was written.
                 continue;
             }
             let TransactionFrame { parts, mut frame, decide } = *transaction;
@@ -295,11 +300,12 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Gathers the sources' events up to the group's size, and writes them as one frame.
+    /// Gathers published events up to the size of [`Pace::group`], and writes them as one frame, with the state that
+    /// belongs into it. `first` is the source to read first; `None` if any may be first.
     fn gather(&mut self, first: Option<usize>) -> Result<(), WriteError> {
         let writer = self.writer.as_ref().expect("taken when the journal is closed only");
-        // The budget is a quarter of a frame, which leaves room for one more event of up to half a frame and for the
-        // states of the producers.
+        // The budget is at most a quarter of the largest frame, which leaves room for one more event of up to half a
+        // frame and for the states of the producers.
         let budget = self.pace.group.min(writer.frame_limit() / 4).max(1);
         let mut drained = Vec::new();
         let mut next = first;
@@ -358,7 +364,7 @@ impl CommitterThread {
                 self.pending.push(PendingProgress { progress, durable, reserved });
             }
             if rings.is_over() {
-                // The source's last events are not synced yet, but `pending` keeps the progress for that sync.
+                // The source's last events are not synced yet. `pending` keeps the source's progress until they are.
                 self.watch.remove(source);
                 self.sources.list[source] = None;
             }
@@ -367,9 +373,9 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Adds the committed offsets that have changed to the frame. An offset that does not fit, or that the journal may
-    /// refuse, gets its own frame, so that it cannot make events fail. The inner result is the first refusal of such an
-    /// offset.
+    /// Adds the changed committed offsets to the frame. An offset that does not fit into it, or whose key the journal
+    /// does not have yet and may refuse, is written in a frame of its own, so that it cannot make events fail. The
+    /// outer error is a failure of the journal; the inner one is the first refusal of an offset.
     fn put_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let mut outcome = Ok(());
         let moved = self.shared.committed_offsets.take_moved();
@@ -384,7 +390,7 @@ impl CommitterThread {
             if known == Some(&value[..]) {
                 continue;
             }
-            // An offset that the journal has already does not grow the state, so it cannot be refused.
+            // An offset whose key the journal has already does not grow the state, so it cannot be refused.
             if known.is_some() && self.frame.len() + key.len() + 64 <= writer.frame_limit() {
                 self.frame.put(state_kind::GROUP_OFFSETS, key, &value);
                 continue;
@@ -400,8 +406,9 @@ impl CommitterThread {
         Ok(outcome)
     }
 
-    /// Writes the changed committed offsets in a frame of their own. They are synced with the next frame, or after [`LAZY`]; a
-    /// reply that waits for them has them synced at once.
+    /// Writes the changed committed offsets in frames without events. These are synced with the next frame or after
+    /// [`LAZY`], or at once for a thread that waits for them. Errors as in
+    /// [`put_committed_offsets`](Self::put_committed_offsets).
     fn write_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let outcome = self.put_committed_offsets()?;
         if !self.frame.is_empty() {
@@ -413,12 +420,13 @@ impl CommitterThread {
         Ok(outcome)
     }
 
-    /// Adds the state of the state sources to the frame. Returns true if a thread waits until that state is durable,
-    /// and for each state source the number of its last change in the frame.
+    /// Adds the state of the state sources to the frame. `drained`: true if events were read from a partition;
+    /// `has_events`: true if the frame has events. Returns true if a thread waits until that state is durable; and, for
+    /// each state source with changes in the frame, its progress and the number of the last change.
     fn drain_state_sources(&mut self, drained: bool, has_events: bool) -> (bool, Vec<(Arc<Progress>, u64)>) {
         let (mut urgent, mut state_written) = (false, Vec::new());
         let expected = drained && self.state_awaits_events;
-        // A waiting thread has set the flag before it began to wait.
+        // A thread sets the flag before it begins to wait, so no waiting thread is missed.
         let now = self.shared.state_urgent.swap(false, Ordering::AcqRel) || std::mem::take(&mut self.drains_state);
         let takes = (has_events || now) && self.shared.state_pending.swap(false, Ordering::AcqRel);
         if !takes && !expected {
@@ -448,8 +456,8 @@ impl CommitterThread {
         (urgent, state_written)
     }
 
-    /// Writes all remaining events, then closes the journal. With `until`, it first waits up to that time until every
-    /// topic has ended. Without `until`, it closes all sources at once.
+    /// Writes all remaining events, then closes the journal. With `until`, first waits, at most until then, until every
+    /// topic has ended. Without `until`, closes all sources at once.
     fn close(&mut self, until: Option<Instant>) -> Result<(), WriteError> {
         if until.is_none() {
             self.sources.list.iter().flatten().for_each(|source| source.close());
@@ -466,8 +474,8 @@ impl CommitterThread {
             if self.writer().journal().written() != before {
                 continue;
             }
-            // A pass that wrote nothing does not prove that all events are written: a claim or a transaction may be
-            // unpublished.
+            // A pass that has written nothing does not prove that all events are written: a claim may still be
+            // published, or a transaction may still wait for the claims below its own.
             let is_over =
                 self.transactions.is_empty() && self.sources.list.iter().flatten().all(|source| source.is_over());
             let Some(until) = until.filter(|until| !is_over && *until > Instant::now()) else { break };

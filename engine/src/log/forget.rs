@@ -7,11 +7,11 @@ use crate::log::partition_key;
 use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The number of the topic that a value belongs to; `None` for a leftover of a deleted queue.
+/// The number of the topic that a value belongs to; `None` for the state of a queue that was deleted.
 type TopicOwner = Option<u32>;
 
-/// Frames that delete all state of these owners, each frame of about `limit` bytes. The first frame deletes the topics.
-/// If a crash comes before the other frames, their values are [orphans].
+/// Returns frames that delete all state of these owners, each of about `limit` bytes. The first frame deletes the
+/// topics' entries. If a crash comes before the other frames, their values are [orphans].
 pub(crate) fn forget(
     state: &State,
     owners: &BTreeSet<TopicOwner>,
@@ -36,8 +36,8 @@ pub(crate) fn forget(
     frames
 }
 
-/// The owners in the state that no longer exist: numbers of topics that the catalogue does not have. Older versions
-/// left such state, and so does a crash in the middle of [`forget`].
+/// The owners of state whose topics the catalogue does not have. Older versions left such state, and so does a crash in
+/// the middle of [`forget`].
 pub(crate) fn orphans(state: &State) -> BTreeSet<TopicOwner> {
     let topics: BTreeSet<u32> = CatalogEntry::all(state).into_iter().map(|(_, topic)| topic.number).collect();
     // An entry that this version cannot decode may own any of the state, so no state counts as orphaned then.
@@ -50,7 +50,8 @@ pub(crate) fn orphans(state: &State) -> BTreeSet<TopicOwner> {
     owners.filter(|owner| owner.is_none_or(|topic| topic < next && !topics.contains(&topic))).collect()
 }
 
-/// All values that belong to a topic, with their owners. A kind of state that is missing here would never be deleted.
+/// The kind, key and owner of every value that belongs to a topic. A kind of state that is missing here would never be
+/// deleted.
 fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
     let of_queues: BTreeMap<u32, u32> = queues::numbers(state);
     let of = |kind: u16| state.values(kind).map(move |(key, _)| (kind, key));
@@ -76,7 +77,7 @@ mod tests {
     use crate::log::offsets::recorded::GroupOffset;
     use slipring_journal::{Extent, PartitionId};
 
-    /// A state with values of each kind for two topics. The catalogue has only the first topic.
+    /// A state with values of each kind for the topics 1 and 2. The catalogue has only topic 1.
     fn state() -> State {
         let mut frame = FrameBuilder::new();
         let recorded = CatalogEntry { number: 1, partitions: 1, max_message: 0, layout: "x".to_owned(), is_old: false };
@@ -96,7 +97,7 @@ mod tests {
             frame.put(state_kind::QUEUES, &[&b"p"[..], &number.to_le_bytes(), &[0; 4]].concat(), &[0; 8]);
         }
         frame.put(state_kind::QUEUES, b"n", &99_u32.to_le_bytes());
-        // A value of a deleted queue, left by a crash.
+        // State of a queue whose entry was deleted, as a crash leaves it.
         frame.put(state_kind::QUEUES, &[&b"l"[..], &77_u32.to_le_bytes(), &[0; 4]].concat(), &[0; 8]);
         let mut state = State::default();
         state.take(&mut frame);

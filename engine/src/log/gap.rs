@@ -1,4 +1,5 @@
-//! Gaps: offsets whose records were lost to damage, and the record of which readers have had them reported.
+//! Gaps: ranges of offsets whose records were lost to damage, and the journal's record of which readers have had them
+//! reported.
 
 use crate::base::clock::Timestamp;
 use crate::base::overload::ConsumerStats;
@@ -17,8 +18,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// A range of offsets of a partition whose records were lost to damage: a [repair](crate::journal::repair) of the
 /// journal could not save them.
 ///
-/// A reader meets a gap when its next offset is in the gap, after all events before it. Partitions without lost records
-/// have no gaps. The reader's policy for gaps is [`OnGap`].
+/// A reader gets a gap instead of an event when its next offset is in the gap, so after all events before it.
+/// Partitions without lost records have no gaps. The reader's policy for gaps is [`OnGap`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "topic {topic:?}, partition {partition}: the events at offsets {} up to, not including, {} were lost to damage and could \
@@ -30,12 +31,13 @@ pub struct Gap {
     pub topic: String,
     /// The partition's number, from 0.
     pub partition: u32,
-    /// The range that contains all lost offsets. Some offsets in it may never have had an event.
+    /// The lost offsets; `end` is exclusive. Some of them may never have had an event, because a crash leaves offsets
+    /// unused.
     pub offsets: Range<u64>,
 }
 
 impl Gap {
-    /// A gap in `partition` of `topic`, at these offsets.
+    /// Creates a gap with these offsets in `partition` of `topic`. For tests of an [`OnGap`] function.
     pub fn new(topic: impl Into<String>, partition: u32, offsets: Range<u64>) -> Self {
         Self { topic: topic.into(), partition, offsets }
     }
@@ -59,22 +61,22 @@ impl Gap {
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum OnGap {
-    /// Returns the gap as an error, once.
+    /// Makes the read or poll return the gap as an error, once.
     #[default]
     Fail,
     /// Continues after the gap, and only counts it.
     PassOver,
-    /// Calls this function on the reading thread, without a lock, then continues after the gap.
+    /// Calls this function on the reading thread, with no lock held, then continues after the gap.
     Call(Arc<dyn Fn(&Gap) + Send + Sync>),
 }
 
 impl OnGap {
-    /// The policy that calls `f` with each gap.
+    /// Returns the policy that calls `f` with each gap.
     pub fn call(f: impl Fn(&Gap) + Send + Sync + 'static) -> Self {
         Self::Call(Arc::new(f))
     }
 
-    /// Applies the policy to the gap: `Err` if the policy reports gaps as errors.
+    /// Applies the policy to the gap. Returns the gap as the error with [`Fail`](Self::Fail), else `Ok`.
     pub(crate) fn answer(&self, gap: Gap) -> Result<(), Gap> {
         match self {
             Self::Fail => Err(gap),
@@ -86,7 +88,7 @@ impl OnGap {
         }
     }
 
-    /// Counts the gap's offsets in `stats`, and applies the policy.
+    /// Counts the gap's offsets in `stats`, then applies the policy as [`answer`](Self::answer) does.
     pub(crate) fn meet(&self, gap: Gap, stats: &ConsumerStats) -> Result<(), Gap> {
         stats.lost(&gap.offsets);
         self.answer(gap)
@@ -125,7 +127,7 @@ impl fmt::Display for ReaderKind {
     }
 }
 
-/// A gap that was reported to a named reader, and that no one has acknowledged.
+/// A gap that was reported to a named reader and is not [acknowledged](crate::Engine::acknowledge_gaps) yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReportedGap {
@@ -145,10 +147,10 @@ impl fmt::Display for ReportedGap {
     }
 }
 
-/// A reported gap as the journal has it, with the topic's number instead of its name: state of the kind
-/// [`state_kind::REPORTED_GAPS`]. Key: the kind of reader (1 byte: 1 for a group, 2 for a transform, 3 for a queue),
-/// topic (4), partition (4), first offset (8), the reader's name. Value: the offset after the gap (8), and the time of
-/// the report in nanoseconds since the Unix epoch (8).
+/// The journal's record of a reported gap, with the topic's number in the journal instead of its name: state of the
+/// kind [`state_kind::REPORTED_GAPS`]. Key: the kind of reader (1 byte; 1 for a group, 2 for a transform, 3 for a
+/// queue), topic (4 bytes), partition (4), first offset (8), the reader's name. Value: the offset after the gap (8),
+/// and the time of the report in nanoseconds since the Unix epoch (8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GapReport {
     pub(crate) kind: ReaderKind,
@@ -158,7 +160,7 @@ pub(crate) struct GapReport {
     pub(crate) time: u64,
 }
 
-/// The bytes of a key, before the reader's name.
+/// The fixed part of a key's bytes. The reader's name follows.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawKey {
@@ -175,7 +177,7 @@ struct RawValue {
     time: U64,
 }
 
-/// The topic's number in a key; `None` if the bytes are too few.
+/// The topic's number in a key; `None` if the key is too short to have one.
 pub(crate) fn key_topic(key: &[u8]) -> Option<u32> {
     Some(PartitionId::from(RawKey::read_from_prefix(key).ok()?.0.of).topic)
 }
@@ -222,7 +224,7 @@ impl GapReport {
         })
     }
 
-    /// All reported gaps of a state, by reader, partition and offset.
+    /// All reported gaps in `state`, sorted by reader, partition and offset.
     pub(crate) fn all(state: &State) -> Vec<Self> {
         let known = state.values(state_kind::REPORTED_GAPS).filter_map(|(key, value)| Self::decode(key, value));
         let mut known: Vec<_> = known.collect();
@@ -232,8 +234,8 @@ impl GapReport {
         known
     }
 
-    /// Writes the report in one frame with the entries that `put` adds, such as the reader's new offset, and waits
-    /// until the frame is durable. Nothing is written if `decide` returns false.
+    /// Writes the report and the entries that `put` adds, such as the reader's new offset, in one frame, and waits
+    /// until the frame is durable. `decide` is called just before the write; if it returns false, nothing is written.
     pub(crate) fn record(
         &self,
         committer: &Committer,
@@ -258,7 +260,7 @@ impl GapReport {
         }
     }
 
-    /// Adds the gap to the engine's copy of the state.
+    /// Adds the gap to the engine's copy of the journal's state, from which the engine lists the gaps.
     pub(crate) fn note(&self, committer: &Committer) {
         let mut known = FrameBuilder::new();
         self.put(&mut known);
@@ -269,13 +271,14 @@ impl GapReport {
 /// The outcome of recording that a gap was reported.
 pub(crate) enum GapReportOutcome {
     Yes,
-    /// `decide` returned false: the reader has lost the right to move its offset.
+    /// `decide` returned false, because the reader may no longer move its offset: another one has taken over. Nothing
+    /// was written.
     Denied,
-    /// The journal refused the record, for this reason.
+    /// The journal refused the record, for this reason. Nothing was written.
     Not(String),
 }
 
-/// The gaps of a journal that were reported to named readers, and that no one has acknowledged.
+/// The gaps in a journal's state that were reported to named readers and are not acknowledged yet.
 pub fn reported_gaps(state: &State) -> Vec<ReportedGap> {
     let topics = recorded_topics(state);
     let reports = GapReport::all(state).into_iter().filter_map(|GapReport { kind, reader, of, offsets, time }| {
@@ -286,8 +289,8 @@ pub fn reported_gaps(state: &State) -> Vec<ReportedGap> {
     reports.collect()
 }
 
-/// Adds to `frame` the deletion of this reader's reported gaps. Returns their number. Only for journals that no engine
-/// has open.
+/// Adds to `frame` the deletion of this reader's reported gaps. Returns their number; 0 if there are none. Only for
+/// journals that no engine has open.
 pub fn acknowledge_gaps(state: &State, kind: ReaderKind, reader: &str, frame: &mut FrameBuilder) -> usize {
     let reports: Vec<_> =
         GapReport::all(state).into_iter().filter(|report| report.kind == kind && report.reader == reader).collect();

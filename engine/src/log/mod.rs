@@ -1,4 +1,5 @@
-//! The committer, the one thread that writes the journal, and the state that the journal keeps beside the events.
+//! The committer, which is the only thread that writes the journal, and the state that the engine keeps in the journal
+//! beside events.
 
 pub(crate) mod catalog;
 pub(crate) mod committer;

@@ -1,7 +1,9 @@
-//! The threads and tasks that wait until a partition has written an offset, or made it durable: the waits for receipts.
+//! Registered waits of threads and tasks until a partition has written an offset, or made it durable. Receipts wait in
+//! this way.
 //!
-//! They are sorted by level and offset, so progress wakes those that it has reached, in the order of their offsets, and no
-//! others. A frame costs its own waits and not all that are outstanding; a wait costs the logarithm of their number.
+//! The waits are sorted by level and offset. So progress wakes only the waits that it has reached, in the order of
+//! their offsets. A frame costs time for its own waits and not for all outstanding ones; a wait costs the logarithm of
+//! their number.
 
 use crate::base::level::Level;
 use crate::base::threads::caught;
@@ -13,23 +15,23 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-/// The waits for one partition's progress.
+/// The waits for one partition's offsets.
 #[derive(Default)]
 pub(crate) struct OffsetWaits {
-    /// The number of wakers in `list`.
+    /// The number of wakers in `list`, which can be read without the lock.
     waiting: AtomicUsize,
     list: Mutex<WaitList>,
 }
 
 #[derive(Default)]
 struct WaitList {
-    /// The number of the last wait.
+    /// The number of the newest wait. Numbers tell waits for one offset apart.
     last: u64,
     written: Sorted,
     durable: Sorted,
 }
 
-/// Wakers by offset, and by the number of the wait.
+/// Wakers, sorted by offset and then by the number of the wait.
 type Sorted = BTreeMap<(u64, u64), Waker>;
 
 impl WaitList {
@@ -43,11 +45,12 @@ impl OffsetWaits {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the waits that these positions have reached: the next offset that is not written, the next one that is not
-    /// durable, and the offset from which on no event will be written, if that is known. Called after they have moved.
+    /// Wakes the waits that a partition's progress has reached. Called after the progress has moved. `written` is the
+    /// next offset that is not written, `durable` the next one that is not durable; `lost` is the offset from which on
+    /// no event will be written, `None` if that is not known.
     pub(super) fn wake(&self, written: u64, durable: u64, lost: Option<u64>) {
-        // The position moves, then this reads `waiting`. A wait is counted, then the position is read again. With a full fence
-        // between the two steps on both sides, at least one of the two sees the other.
+        // Here the position moves first, and then `waiting` is read. A new wait is counted first, and then reads the
+        // position. With a full fence between the two steps on both sides, at least one side sees the other.
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return;
@@ -66,8 +69,8 @@ impl OffsetWaits {
             }
             self.waiting.fetch_sub(woken.len(), Ordering::Relaxed);
         }
-        // Called without the lock, because a woken task may run at once and wait here again. A panicking waker must neither
-        // stop the journal's thread nor keep other tasks asleep.
+        // The wakers are called after the lock is released, because a woken task may run at once and wait here again. A
+        // waker that panics must neither stop the journal's thread nor keep other tasks asleep.
         for waker in woken {
             if let Err(_panic) = caught(|| waker.wake()) {
                 lifecycle!(error, "a task's waker panicked", cause = _panic);
@@ -76,7 +79,7 @@ impl OffsetWaits {
     }
 }
 
-/// A wait that is registered. It ends when this is dropped.
+/// A registered wait for an offset. Dropping it removes the wait.
 pub(crate) struct OffsetWait {
     progress: Arc<Progress>,
     level: Level,
@@ -90,8 +93,8 @@ impl std::fmt::Debug for OffsetWait {
 }
 
 impl OffsetWait {
-    /// Registers `waker` to be woken when `offset` has reached `level`, or never will. The caller reads the progress again
-    /// before it waits.
+    /// Registers `waker` to be woken when `offset` has reached `level`, or will never reach it. The caller must check
+    /// the progress again after this, because the progress may have moved before the registration.
     pub(super) fn new(progress: &Arc<Progress>, offset: u64, level: Level, waker: Waker) -> Self {
         let waits = &progress.waits;
         let mut list = waits.list();
@@ -104,7 +107,7 @@ impl OffsetWait {
         Self { progress: Arc::clone(progress), level, key }
     }
 
-    /// True if this wait has not been woken, and would wake what `waker` wakes.
+    /// True if this wait was not woken yet, and its waker wakes the same task as `waker`.
     pub(super) fn will_wake(&self, waker: &Waker) -> bool {
         self.progress.waits.list().of(self.level).get(&self.key).is_some_and(|known| known.will_wake(waker))
     }
@@ -113,7 +116,7 @@ impl OffsetWait {
 impl Drop for OffsetWait {
     fn drop(&mut self) {
         let waits = &self.progress.waits;
-        // The drop of a waker is the user's code, so it runs without the lock.
+        // Dropping a waker runs user code, so the lock is released first.
         let unused = waits.list().of(self.level).remove(&self.key);
         if unused.is_some() {
             waits.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -132,7 +135,7 @@ impl Wake for ThreadWaker {
 }
 
 thread_local! {
-    /// This thread's own, so that a wait allocates nothing.
+    /// The calling thread's waker. It is kept from one wait to the next, so that a wait allocates nothing.
     static WAKER: Arc<ThreadWaker> = Arc::default();
 }
 

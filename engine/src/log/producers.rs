@@ -1,16 +1,16 @@
-//! The journal's state of idempotent producers: which of their sequences it has, and at which offsets.
+//! The journal's state of idempotent producers: for which of their sequences it has the events, and at which offsets.
 //!
-//! A stamp beside a slot names the producer of the event, and its sequence. The committer reads the stamps with the
-//! events and records them in the same frame, so after a crash the journal knows exactly the sequences whose events it
-//! has. A frame takes several partitions in any order, so a sequence may be written before an earlier one. Such a
-//! sequence is kept apart until the earlier ones are written. There are few of them, because a producer publishes no
-//! further than [`WINDOW`] sequences ahead of the written ones.
+//! A stamp beside a slot has the number of the event's producer and the event's sequence. The committer reads the
+//! stamps with the events and records them in the same frame, so after a crash the journal knows exactly the sequences
+//! whose events it has. A frame takes several partitions in any order, so a sequence may be written before an earlier
+//! one. Such a sequence is recorded apart until the earlier ones are written. There are few such sequences, because a
+//! producer publishes no further than [`WINDOW`] sequences ahead of the written ones.
 //!
-//! # Bases and notes
-//! A frame has a note for each producer: the sequences of the frame's own events and their offsets, some ten bytes.
-//! Notes are appended to the value of the producer's name. The value begins with a *base*, the whole window of the
-//! name: some kilobytes if the name has several partitions. The base is written anew when the notes after it have
-//! [`NOTES`] bytes, when a note would have too many runs, and when the base is so old that the name would seem unused.
+//! # Bases and notes A frame has a note for each producer: the sequences of the frame's own events and their offsets,
+//! about ten bytes. Notes are appended to the value of the producer's name. The value begins with a *base*, the whole
+//! window of the name: some kilobytes if the name has several partitions. The base is written anew when the notes after
+//! it have [`NOTES`] bytes, when a note would have more than [`MOST_RUNS`] runs (consecutive sequences at consecutive
+//! offsets), and when the base is so old that the name would seem unused.
 
 mod stamps;
 mod window;
@@ -28,39 +28,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// By how many sequences an idempotent producer may be ahead of the written ones, if the topic has several partitions.
-/// Also the number of receipts that survive the process.
+/// By how many sequences an idempotent producer may be ahead of the last sequence up to which all are written, if the
+/// topic has several partitions. Also the number of a name's receipts that survive the process.
 pub(crate) const WINDOW: u64 = 128;
 
-/// The limit of the notes after a base, in bytes.
+/// The greatest size in bytes of the notes after a base.
 const NOTES: usize = 512;
 
-/// The limit of the runs in a note. If a frame has more, a base is written.
+/// The greatest number of runs in a note. If a frame has more runs of a producer, a base is written instead.
 const MOST_RUNS: usize = 64;
 
-/// The size of the largest base in bytes. Its largest run has a sequence near that of the run before (2 bytes), a
-/// length within the window (2), a partition (2) and an offset (9).
+/// The greatest size of a base in bytes. Each run takes at most 2 bytes for its sequence (relative to the run before),
+/// 2 for its length, 2 for its partition and 9 for its offset.
 const LARGEST_BASE: usize = 64 + 2 * WINDOW as usize * (2 + 2 + 2 + 9);
 
-/// How many bytes of the journal's state a name takes at most.
+/// The greatest size in bytes of one name's state in the journal.
 const LARGEST: usize = LARGEST_BASE + NOTES + 640;
 
-/// The shortest time after its last publish that a name is remembered.
+/// How long, at least, a producer's name is remembered after its last publish.
 pub const PRODUCER_NAME_EXPIRY: Duration = Duration::from_secs(60 * 60);
 
-/// By how much the time in a name's base may be older than the name's last event.
+/// By how much the time in a name's base may be older than the name's last event, before a new base is written.
 const STALE: Duration = Duration::from_secs(PRODUCER_NAME_EXPIRY.as_secs() / 64);
 
-/// The journal's state of one producer name, and the unwritten part of it.
+/// One producer name in the journal, with its sequences.
 pub(crate) struct ProducerState {
-    /// The number of the name in stamps and keys.
+    /// The name's number, which stamps and keys have instead of the name.
     pub(crate) number: u64,
     topic: u32,
     name: String,
     window: Mutex<SequenceWindow>,
-    /// The base that the journal has; `None` if it has none.
+    /// The base that the journal has for the name; `None` if it has none.
     base: Mutex<Option<WindowBase>>,
-    /// True if the journal has a value in the first version of the format.
+    /// True if the journal has a value of this name in the first version of the format, under [`OLD_WINDOW_KEY`].
     is_old: AtomicBool,
 }
 
@@ -71,8 +71,8 @@ struct WindowBase {
     notes: usize,
 }
 
-/// The first byte of a key. The key of a window has the name's number, or the name itself in the first version of the
-/// format.
+/// The first byte of a key: the kind of its value. After it come the topic's number and the name; with `WINDOW_KEY` the
+/// name's number instead.
 const EPOCH_KEY: u8 = 0;
 const OLD_WINDOW_KEY: u8 = 1;
 const WINDOW_KEY: u8 = 2;
@@ -86,7 +86,8 @@ fn window_key(number: u64) -> [u8; 5] {
     [WINDOW_KEY, a, b, c, d]
 }
 
-/// All keys, each with the number of its topic; `None` if the name was deleted and this key was left.
+/// All keys of producers in `state`, each with the number of its topic; `None` if the name was deleted and only this
+/// key was left.
 pub(crate) fn owners(state: &State) -> Vec<(&[u8], Option<u32>)> {
     let word = |key: &[u8]| Some(u32::from_le_bytes(*key.get(1..)?.first_chunk()?));
     let names = state.values(state_kind::PRODUCERS).filter(|(key, _)| key.first() == Some(&EPOCH_KEY));
@@ -105,19 +106,19 @@ impl ProducerState {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the first sequence, which is about to be published.
+    /// Sets the next expected sequence of a new producer to `sequence`, which is about to be published.
     pub(crate) fn begin(&self, sequence: u64) {
         self.window().next = Some(sequence);
     }
 
-    /// Adds the name's epoch (how many times it was opened) and number to `frame`.
+    /// Adds to `frame` the name's number and `epoch`, which counts how often a producer was opened under the name.
     pub(crate) fn put_epoch(&self, frame: &mut FrameBuilder, epoch: u64) {
         let value = [epoch.to_le_bytes(), self.number.to_le_bytes()].concat();
         frame.put(state_kind::PRODUCERS, &key(EPOCH_KEY, self.topic, &self.name), &value);
     }
 
-    /// Adds these runs to `frame` as a note, or as a new base if there is no base yet, the base is old, or `runs` is
-    /// `None` because there are too many.
+    /// Adds these runs of the frame's events to `frame`: as a note, or as a new base if the journal has no base yet,
+    /// the base is old, the notes would be too large, or `runs` is `None` because there are more than [`MOST_RUNS`].
     fn put_window(&self, frame: &mut FrameBuilder, runs: Option<&[SequenceRun]>, now: Timestamp) {
         if runs.is_some_and(<[SequenceRun]>::is_empty) {
             return;
@@ -154,10 +155,10 @@ impl ProducerState {
     }
 }
 
-/// All producer names of a journal.
+/// All producer names in an engine's journal.
 #[derive(Default)]
 pub(crate) struct ProducerStates {
-    /// The last number that was given, and the names by number. No number is given twice.
+    /// The highest number in use, and the names by their numbers. No number is given to two names.
     known: Mutex<(u64, HashMap<u64, Arc<ProducerState>>)>,
 }
 
@@ -166,12 +167,12 @@ pub(crate) struct RecordedProducer {
     pub(crate) name: String,
     pub(crate) epoch: u64,
     pub(crate) window: SequenceWindow,
-    /// `None` if only the first version of the format has written the name.
+    /// The name's number; `None` if only the first version of the format has written the name.
     number: Option<u64>,
     base: Option<WindowBase>,
 }
 
-/// The number after the epoch in a value; `None` in the first version of the format.
+/// The name's number after the epoch in a value; `None` if the first version of the format has written the value.
 fn number_of(value: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*value.get(8..)?.first_chunk()?))
 }
@@ -181,14 +182,14 @@ impl ProducerStates {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An empty set, whose next number is above all recorded numbers.
+    /// An empty set of names. Numbers that it gives are above all numbers in `state`.
     pub(crate) fn new(state: &State) -> Self {
         let epochs = state.values(state_kind::PRODUCERS).filter(|(at, _)| at.first() == Some(&EPOCH_KEY));
         let last = epochs.filter_map(|(_, epoch)| number_of(epoch)).max().unwrap_or(0);
         Self { known: Mutex::new((last, HashMap::new())) }
     }
 
-    /// The names that the journal has for a topic.
+    /// The producer names that the journal has for a topic.
     pub(crate) fn recorded(state: &State, topic: u32) -> Vec<RecordedProducer> {
         let names = state.values(state_kind::PRODUCERS).filter_map(|(at, value)| {
             let name = std::str::from_utf8(at.strip_prefix(&key(EPOCH_KEY, topic, "")[..])?).ok()?.to_owned();
@@ -204,18 +205,18 @@ impl ProducerStates {
         names.collect()
     }
 
-    /// Removes the names of a deleted topic, so that nothing more of them is written.
+    /// Removes the names of a deleted topic, so that no more state of them is written.
     pub(crate) fn forget_topic(&self, topic: u32) {
         self.known().1.retain(|_, producer_state| producer_state.topic != topic);
     }
 
-    /// Adds a new name, and gives it a number.
+    /// Adds a name that the journal does not have, and gives it a number.
     pub(crate) fn add(&self, topic: u32, name: &str) -> Arc<ProducerState> {
         let known = &mut *self.known();
         Self::insert(known, (topic, name), None, (SequenceWindow::default(), None), false)
     }
 
-    /// Adds a name that the journal had.
+    /// Adds a name that the journal had when it was opened.
     pub(crate) fn restore(&self, topic: u32, recorded: RecordedProducer) -> Arc<ProducerState> {
         let RecordedProducer { name, window, number, base, .. } = recorded;
         let is_old = base.is_none();
@@ -250,9 +251,9 @@ impl ProducerStates {
         self.known().1.len()
     }
 
-    /// How many names a journal may have whose state takes up to `state` bytes and whose frames up to `frame` bytes:
-    /// the names fill at most half of the state, and the largest base fits into a frame beside the events. 0 if it does
-    /// not fit.
+    /// The greatest number of names in a journal whose state may have `state` bytes and whose frames may have `frame`
+    /// bytes: the names take at most half of the state, and the largest base fits into a quarter of a frame. 0 if it
+    /// does not fit.
     pub(crate) fn limit(state: usize, frame: usize) -> usize {
         if frame / 4 < LARGEST_BASE { 0 } else { state / 2 / LARGEST }
     }
@@ -271,18 +272,18 @@ pub(crate) struct TouchedProducers {
 
 struct TouchedProducer {
     producer_state: Arc<ProducerState>,
-    /// The runs to record; `None` if there are too many.
+    /// The runs of the producer's events in the frame; `None` if there are more than [`MOST_RUNS`].
     runs: Option<Vec<SequenceRun>>,
 }
 
 impl TouchedProducers {
-    /// Records that an event with this stamp is in the frame.
+    /// Records that an event with this stamp is in the frame, at `offset` of `partition`.
     pub(crate) fn note(&mut self, producer_states: &ProducerStates, stamp: ProducerStamp, partition: u32, offset: u64) {
         if self.list.get(self.last).is_none_or(|touch| touch.producer_state.number != stamp.producer) {
             let known = self.list.iter().position(|touch| touch.producer_state.number == stamp.producer);
             self.last = known.unwrap_or(self.list.len());
             if known.is_none() {
-                // An unknown number: the name was deleted with its topic.
+                // The number is unknown if the name was deleted with its topic.
                 let Some(producer_state) = producer_states.get(stamp.producer) else { return };
                 self.list.push(TouchedProducer { producer_state, runs: Some(Vec::new()) });
             }
@@ -304,12 +305,13 @@ impl TouchedProducers {
         }
     }
 
-    /// True if another producer could make the records exceed a quarter of a frame of `frame` bytes.
+    /// True if the records of one more producer could exceed a quarter of a frame, of which `frame` is the greatest
+    /// size in bytes. Always false without any producer.
     pub(crate) fn is_full(&self, frame: usize) -> bool {
         !self.list.is_empty() && (self.list.len() + 1) * LARGEST_BASE > frame / 4
     }
 
-    /// Adds all records to the frame, and clears them.
+    /// Adds the records of all producers to the frame, and clears the list.
     pub(crate) fn put(&mut self, frame: &mut FrameBuilder, now: Timestamp) {
         self.list.drain(..).for_each(|TouchedProducer { producer_state, runs }| {
             producer_state.put_window(frame, runs.as_deref(), now)

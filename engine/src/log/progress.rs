@@ -1,4 +1,4 @@
-//! The written and durable offsets of each partition of a durable topic, and how threads wait for them.
+//! The progress of each partition of a durable topic: its written and durable offsets, and how threads wait for them.
 
 use crate::base::ids::TopicId;
 use crate::base::level::{Level, WaitError};
@@ -14,19 +14,20 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
-/// The progress of one partition: the next offset that is not written yet, and the next that is not durable yet.
+/// The progress of one partition. `written` is the next offset that is not written yet, `durable` the next one that is
+/// not durable yet. For a state source, the count of its written changes and that of its durable ones.
 #[derive(Default)]
 pub(crate) struct Progress {
     pub(crate) written: AtomicU64,
     pub(crate) durable: AtomicU64,
-    /// The durable reservation: no offset at or above it may be claimed.
+    /// The end (exclusive) of the offsets that are reserved durably: a producer claims only offsets below it.
     pub(crate) reserved: AtomicU64,
-    /// The offset from which on no event will be written any more, and why. Unset while the committer reads the
+    /// The offset from which on no event will be written any more, and the reason. Unset while the committer reads the
     /// partition.
     lost: OnceLock<(u64, String)>,
     /// The waits for its offsets.
     pub(super) waits: OffsetWaits,
-    /// True if the journal's notifier knows this progress, and wakes its waits when the journal ends.
+    /// True if the journal's [`Notifier`] knows this progress, and wakes its waits when the journal ends.
     is_known: AtomicBool,
 }
 
@@ -35,7 +36,7 @@ impl Progress {
         Self { written: next.into(), durable: next.into(), reserved: next.into(), ..Self::default() }
     }
 
-    /// The offset below which all events are visible to a reader of this kind.
+    /// The offset below which all events are visible to a reader with this visibility.
     pub(crate) fn end(&self, visible: Visible) -> u64 {
         match visible {
             Visible::Written => self.written.load(Ordering::Acquire),
@@ -43,23 +44,25 @@ impl Progress {
         }
     }
 
-    /// Ends the partition's progress: no event at or above `offset` will be written.
+    /// Ends the partition's progress: no event at or above `offset` will be written, for the reason `why`. Only the
+    /// first call counts.
     pub(crate) fn end_at(&self, offset: u64, why: String) {
         let _ = self.lost.set((offset, why));
     }
 
-    /// Wakes the waits for offsets that the progress has reached, or never will. Called after it has moved.
+    /// Wakes the waits for offsets that the progress has reached or will never reach. Called after the progress has
+    /// moved.
     pub(crate) fn wake(&self) {
         let (written, durable) = (self.written.load(Ordering::Acquire), self.durable.load(Ordering::Acquire));
         self.waits.wake(written.max(durable), durable, self.lost.get().map(|(from, _)| *from));
     }
 
-    /// True if no more events become visible to a reader of this kind.
+    /// True if no more events will become visible to a reader with this visibility.
     pub(crate) fn is_over(&self, visible: Visible) -> bool {
         self.lost.get().is_some_and(|(end, _)| self.end(visible) >= *end)
     }
 
-    /// Why the event at this offset will never be written; `None` if it may still be.
+    /// The reason why the event at this offset will never be written; `None` if it is written or may still be.
     fn lost(&self, offset: u64) -> Option<&str> {
         self.lost.get().filter(|(from, _)| *from <= offset).map(|(_, why)| &**why)
     }
@@ -76,23 +79,24 @@ impl Progress {
 }
 
 thread_local! {
-    /// The address of the notifier whose journal this thread writes or syncs; 0 for other threads.
+    /// The address of the [`Notifier`] of the journal that this thread writes or syncs; 0 for all other threads.
     static OWN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The error for code on a journal's own thread, such as the clock or a task's waker, that wants to wait for the
-/// journal.
+/// The error for user code that wants to wait for the journal on one of the journal's own threads, such as the clock or
+/// a task's waker.
 pub(crate) const OWN_THREAD: &str = "code that runs on the journal's own thread, such as the clock, a task's waker or `Persist`, cannot wait for the journal: do this on another thread";
 
-/// Where threads and tasks wait for the progress of an engine's journal.
+/// The point at which threads and tasks wait for the progress of an engine's journal.
 #[derive(Default)]
 pub(crate) struct Notifier {
     sleepers: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
     notified: Condvar,
-    /// Why the journal has ended. Unset while it is open.
+    /// The reason why the journal has ended. Unset while it is open.
     over: OnceLock<String>,
-    /// The progress of each partition and queue that somebody has waited for by offset.
+    /// The progress of each partition and queue for whose offsets a thread or task has waited. The journal's end wakes
+    /// their waits.
     known: Mutex<Vec<Weak<Progress>>>,
     /// The process in which the journal's threads run.
     process: Process,
@@ -101,8 +105,8 @@ pub(crate) struct Notifier {
 impl Notifier {
     /// Wakes all waiting threads and tasks. Called after each change of the progress.
     pub(crate) fn notify(&self) {
-        // The progress changes before this reads `sleepers`, and a sleeper counts itself before it reads the progress.
-        // With a full fence on both sides, at least one of the two sees the other.
+        // Here the progress changes first, and then `sleepers` is read. A sleeper counts itself first, and then reads
+        // the progress. With a full fence between the two steps on both sides, at least one side sees the other.
         fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             let woken = {
@@ -111,8 +115,8 @@ impl Notifier {
                 self.sleepers.fetch_sub(wakers.len(), Ordering::Relaxed);
                 std::mem::take(&mut *wakers)
             };
-            // Called without the lock, because a woken task may run at once and wait here again. A panicking waker must
-            // neither stop the journal's thread nor keep other tasks asleep.
+            // The wakers are called after the lock is released, because a woken task may run at once and wait here
+            // again. A waker that panics must neither stop the journal's thread nor keep other tasks asleep.
             for waker in woken {
                 if let Err(_panic) = caught(|| waker.wake()) {
                     lifecycle!(error, "a task's waker panicked", cause = _panic);
@@ -121,20 +125,21 @@ impl Notifier {
         }
     }
 
-    /// Ends the journal's progress for this reason, and wakes all waiting threads and tasks.
+    /// Ends the journal's progress for the reason `why`, and wakes all waiting threads and tasks.
     pub(crate) fn end(&self, why: String) {
         let _ = self.over.set(why);
         self.notify();
         let known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
-        // No offset will be written any more.
+        // No offset will be written any more, so all waits are woken.
         known.iter().filter_map(Weak::upgrade).for_each(|progress| progress.waits.wake(0, 0, Some(0)));
     }
 
-    /// True in a fork of the process in which the journal's threads run. The journal has ended there, with `end_cause`.
+    /// True in a process that was forked from the one with the journal's threads. There the journal has ended, and
+    /// [`end_cause`](Self::end_cause) says so.
     pub(crate) fn is_forked(&self) -> bool {
         let checked = self.process.check();
         if let Err(forked) = &checked {
-            // There is no one to wake: the waiting threads are the parent's.
+            // No thread needs to be woken: the waiting threads exist only in the parent process.
             let _ = self.over.set(forked.to_string());
         }
         checked.is_err()
@@ -144,7 +149,7 @@ impl Notifier {
         self.over.get().map(String::as_str)
     }
 
-    /// Marks the calling thread as one that writes or syncs the journal, so that it never waits for it.
+    /// Marks the calling thread as one of the journal's own, which never wait for the journal.
     pub(crate) fn enter(&self) {
         OWN.set(std::ptr::from_ref(self).addr());
     }
@@ -154,8 +159,9 @@ impl Notifier {
         OWN.try_with(Cell::get).is_ok_and(|own| own == std::ptr::from_ref(self).addr())
     }
 
-    /// Waits until `done` returns a value; `None` if `deadline` passes first. On the journal's own threads this never
-    /// waits.
+    /// Waits until `done` returns a value, which is checked after each change of the progress. `None` if `deadline`
+    /// passes first. Without waiting, returns the result of `done` on the journal's own threads and in a forked
+    /// process.
     pub(crate) fn wait<T>(&self, deadline: Option<Instant>, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
@@ -185,7 +191,8 @@ impl Notifier {
         outcome
     }
 
-    /// As [`wait`](Self::wait), for a `done` that becomes ready when the progress has this offset at this level, or never will.
+    /// As [`wait`](Self::wait), but checks `done` only when the progress reaches this offset at this level, or will
+    /// never reach it.
     pub(crate) fn wait_for_offset<T>(
         &self,
         (progress, offset, level): (&Arc<Progress>, u64, Level),
@@ -211,8 +218,8 @@ impl Notifier {
         }
     }
 
-    /// As [`watch`](Self::watch), for a `done` that becomes ready when the progress has this offset at this level, or never
-    /// will. `wait` keeps the registration from one call to the next, and ends it when it is dropped.
+    /// As [`watch`](Self::watch), but wakes `waker` only when the progress reaches this offset at this level, or will
+    /// never reach it. `wait` keeps the registration from one call to the next; dropping it ends the registration.
     pub(crate) fn watch_offset<T>(
         &self,
         wait: &mut Option<OffsetWait>,
@@ -229,11 +236,12 @@ impl Notifier {
         }
         if !wait.as_ref().is_some_and(|wait| wait.will_wake(waker)) {
             self.know(progress);
-            // Cloning a waker runs the user's code, so no lock is held.
+            // Cloning a waker runs user code, so no lock is held here.
             *wait = Some(OffsetWait::new(progress, offset, level, waker.clone()));
         }
-        // Read after the registration. If the journal has ended before it, its end is seen here: it is set before the known
-        // progress is taken, and before the list of waits is locked.
+        // Checked again after the registration, as the progress may have moved before it. An end of the journal before
+        // the registration is seen here too: the end is set before the known progress is taken, and before the list of
+        // waits is locked.
         let outcome = done();
         if outcome.is_some() {
             *wait = None;
@@ -241,13 +249,14 @@ impl Notifier {
         outcome
     }
 
-    /// Has the end of the journal wake the waits for this progress.
+    /// Adds `progress` to the list whose waits the journal's end wakes, unless it is there already.
     fn know(&self, progress: &Arc<Progress>) {
         if progress.is_known.load(Ordering::Acquire) {
             return;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // Set after the push: who reads it finds the progress in the list, or the journal's end set before.
+        // Set after the push. A thread that reads true finds the progress in the list, or finds that the journal's end
+        // was set before.
         if !progress.is_known.load(Ordering::Relaxed) {
             if known.len() == known.capacity() {
                 known.retain(|progress| progress.strong_count() > 0);
@@ -257,7 +266,8 @@ impl Notifier {
         }
     }
 
-    /// Registers `waker` for the next notification, unless `done` returns a value now.
+    /// Returns the value of `done`, or, if there is none yet, registers `waker` for the next change of the progress and
+    /// returns `None`.
     pub(crate) fn watch<T>(&self, waker: &Waker, mut done: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(at_once) = done() {
             return Some(at_once);
@@ -265,7 +275,7 @@ impl Notifier {
         if self.is_forked() {
             return done();
         }
-        // Cloning a waker runs the user's code, so no lock is held.
+        // Cloning a waker runs user code, so no lock is held here.
         let fresh = waker.clone();
         let unused = {
             let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -283,14 +293,14 @@ impl Notifier {
     }
 }
 
-/// The progress of all partitions of a durable topic, for its receipts.
+/// The progress of all partitions of a durable topic, which the topic's receipts read.
 pub(crate) struct Acks {
     pub(crate) notifier: Arc<Notifier>,
     partitions: RwLock<Vec<Arc<Progress>>>,
 }
 
-/// All durable topics, by id. Receipts are copied very often, so they hold only the topic's id and find its progress
-/// here.
+/// The progress of each durable topic, by the topic's id. Receipts are copied very often, so a receipt holds only the
+/// topic's id and finds the progress here.
 static TOPICS: RwLock<BTreeMap<TopicId, Weak<Acks>>> = RwLock::new(BTreeMap::new());
 
 impl Acks {
@@ -324,7 +334,7 @@ impl Acks {
             return Some(Ok(has));
         }
         progress.lost(offset).or(self.notifier.end_cause()).map(|cause| {
-            // Events that became durable just before the end count as durable.
+            // Events that became durable just before the journal ended count as durable.
             let has = progress.level(offset);
             if has >= level { Ok(has) } else { Err(WaitError::Unknown { cause: cause.to_owned() }) }
         })

@@ -1,4 +1,4 @@
-//! The journal's entries of queues: the settings of each queue, and which topic or queue a key belongs to.
+//! The journal's entries of queues: the settings of each queue, and the topic or queue that a key belongs to.
 
 use super::catalog::state_kind;
 use slipring_journal::State;
@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const FORMAT: u8 = 1;
 
-/// The entry of a queue in the journal: the settings of its last opening.
+/// A queue's entry in the journal: its number, and the settings with which it was opened last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueueEntry {
     pub(crate) number: u32,
@@ -20,7 +20,7 @@ pub(crate) struct QueueEntry {
     pub(crate) dead_topic: String,
 }
 
-/// The bytes of a line, before the name of the dead letters' topic.
+/// The fixed part of an entry's bytes. The name of the topic for dead letters follows.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawQueueEntry {
@@ -61,7 +61,7 @@ impl QueueEntry {
     }
 }
 
-/// All queues of a journal: the topic's number, the queue's name, and the queue's entry.
+/// All queues in a journal's state: the number of the queue's topic, the queue's name, and its entry.
 pub(crate) fn all(state: &State) -> Vec<(u32, String, QueueEntry)> {
     let queues = state.values(state_kind::QUEUES).filter_map(|(key, value)| {
         let (topic, name) = key.strip_prefix(b"q")?.split_first_chunk()?;
@@ -70,7 +70,7 @@ pub(crate) fn all(state: &State) -> Vec<(u32, String, QueueEntry)> {
     queues.collect()
 }
 
-/// The topic or queue that a key belongs to.
+/// The topic or queue that a key of the kind `QUEUES` belongs to.
 pub(crate) enum KeyOwner {
     /// The topic with this number: the key is the queue's own entry.
     Topic(u32),
@@ -78,7 +78,8 @@ pub(crate) enum KeyOwner {
     Queue(u32),
 }
 
-/// The owner of a key; `None` for the key with the number of the next queue, and for malformed keys.
+/// The topic or queue that a key belongs to; `None` for the key with the number of the next queue, and for malformed
+/// keys.
 pub(crate) fn key_owner(key: &[u8]) -> Option<KeyOwner> {
     let (kind, rest) = key.split_first()?;
     let number = u32::from_le_bytes(*rest.first_chunk()?);
@@ -89,7 +90,7 @@ pub(crate) fn key_owner(key: &[u8]) -> Option<KeyOwner> {
     }
 }
 
-/// The number of each queue's topic, by the queue's number.
+/// The number of each queue's topic in the journal, by the queue's number.
 pub(crate) fn numbers(state: &State) -> BTreeMap<u32, u32> {
     all(state).into_iter().map(|(topic, _, opened)| (opened.number, topic)).collect()
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// The place of a published event: topic, partition and offset, and the acknowledgement level it had reached.
+/// The place of a published event (topic, partition and offset), and the acknowledgement level that it had when the
+/// publish returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -88,12 +89,14 @@ impl Receipt {
         }
     }
 
-    /// A future that resolves as [`wait`](Self::wait) returns, for any runtime. Dropping it only stops the waiting.
+    /// Returns a future with the result of [`wait`](Self::wait), for any async runtime. Dropping the future ends only
+    /// the waiting.
     pub fn reach(self, level: Level) -> Reach {
         Reach { receipt: self, level, wait: None }
     }
 
-    /// The topic's progress; `None` if the receipt has this level already.
+    /// The progress of the topic; `None` if the event had this level when the publish returned, so that no wait is
+    /// needed.
     fn acks(&self, level: Level) -> Result<Option<Arc<Acks>>, WaitError> {
         if level <= self.level {
             return Ok(None);
@@ -135,7 +138,7 @@ impl Future for Reach {
     }
 }
 
-/// The place of a published batch: consecutive offsets of one partition.
+/// The place of a published batch: consecutive offsets of one partition, of which `first` is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchReceipt {
@@ -156,7 +159,7 @@ impl BatchReceipt {
         self.first == u64::MAX
     }
 
-    /// The receipt of each event, in order.
+    /// The receipts of the batch's events, in the order of their offsets.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Receipt> + use<> {
         let Self { topic, partition, first, len } = *self;
         let dropped = self.is_dropped();

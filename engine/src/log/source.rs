@@ -7,17 +7,17 @@ use slipring_journal::{FrameBuilder, PartitionId, Writer};
 use slipring_ring::Waiter;
 use std::sync::Arc;
 
-/// The frame that is being gathered, and the producers' states that go into it.
+/// The frame that is being gathered, and the producers whose states go into it.
 pub(crate) struct FrameContext<'g> {
     pub(crate) frame: &'g mut FrameBuilder,
     pub(crate) producer_states: &'g ProducerStates,
     pub(crate) touched: &'g mut TouchedProducers,
 }
 
-/// A component whose state is written in the frames of events, such as a queue.
+/// A component whose state is written into the frames of events, such as a queue.
 pub(crate) trait StateSource: Send + Sync {
-    /// Adds changed state to `frame`, up to about `room` bytes. `drained` returns the offset below which all events of
-    /// a partition are in this frame or in earlier ones.
+    /// Adds changed state to `frame`, up to about `room` bytes. `drained` returns, for a partition, the offset below
+    /// which all events are in this frame or in earlier ones; `None` if the committer does not read the partition.
     fn drain(
         &self,
         frame: &mut FrameBuilder,
@@ -32,46 +32,49 @@ pub(crate) trait StateSource: Send + Sync {
 /// The result of [`StateSource::drain`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DrainedState {
-    /// All changes up to this number are in this frame or in earlier ones. `None` if there were none to add.
+    /// All changes up to and including this number are in this frame or in earlier ones. `None` if no change was added.
     pub(crate) changes: Option<u64>,
-    /// True if the source has more changes for the next frame.
+    /// True if the source has more changes, which did not fit into this frame.
     pub(crate) more: bool,
-    /// True if a thread waits until this frame is durable.
+    /// True if a thread waits until these changes are durable, so the frame is synced at once.
     pub(crate) urgent: bool,
-    /// True if the source must be asked again when more events are drained.
+    /// True if the source has state that it can add only after more events are gathered, and must be asked again then.
     pub(crate) awaits_events: bool,
 }
 
-/// One partition of a durable topic, independent of the type of its events.
+/// One partition of a durable topic as the committer reads it, independent of the type of its events.
 pub(crate) trait Source: Send {
     fn look(&mut self, looks: u32) -> bool;
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool;
-    /// Adds published events to the frame, up to about `budget` bytes, and their stamps to the context. Reserves more
-    /// offsets if the reservation runs short.
+    /// Adds published events to the frame, up to about `budget` bytes, and their stamps to the context. Asks for a new
+    /// reservation of offsets if the present one runs short.
     fn drain(&mut self, context: FrameContext<'_>, budget: usize, writer: &Writer);
-    /// Called when the drained events are written: frees their slots. Returns the next offset; `None` if no events were
-    /// drained.
+    /// Notes that the drained events are written, and frees their slots. Returns the next offset to be written; `None`
+    /// if no events were drained.
     fn written(&mut self) -> Option<u64>;
     fn progress(&self) -> &Arc<Progress>;
     fn id(&self) -> PartitionId;
-    /// True if all events below `offset` are written, by groups or by transactions.
+    /// True if all events below `offset` are written.
     fn reaches(&mut self, offset: u64) -> bool;
-    /// Skips the offsets `first..end`, which a transaction has claimed, written and not published.
+    /// Notes that the events at the offsets `first..end` of a transaction are written, so that they are skipped. They
+    /// are claimed and not published yet.
     fn pass_over(&mut self, first: u64, end: u64);
-    /// The new end of the offset reservation; `None` if it has not changed since the last call.
+    /// The end (exclusive) of a new reservation of offsets, for the next sync; `None` if the source has asked for none
+    /// since the last call.
     fn reserves(&mut self) -> Option<u64>;
-    /// True if the source had to wait for a reservation since the last call.
+    /// True if the source could not read events since the last call, because it had to wait for a reservation.
     fn was_blocked(&mut self) -> bool;
-    /// True if all events were read and no more can come, or if the ring was halted.
+    /// True if all events were read and no more can come, or if the ring was halted or has failed.
     fn is_over(&self) -> bool;
-    /// True if the topic is closed. Unread events may be left.
+    /// True if the topic is closed. It may still have unread events.
     fn is_closed(&self) -> bool;
-    /// Cuts the ring off: it accepts no more events and refuses outstanding claims. Readers that have read all events
-    /// learn that it has ended.
+    /// Closes the ring at once: it accepts no more events, and refuses to publish outstanding claims. Readers that have
+    /// read all events get [`Closed`](crate::topic::Closed).
     fn close(&self);
     fn fail(&self, cause: &str);
-    /// Why an event could not be written; `None` if there was no error. Later events will never be written.
+    /// The reason why an event could not be written; `None` if there was no error. After an error no later event of the
+    /// partition is written.
     fn failed(&mut self) -> Option<String>;
-    /// The offset below which all events are in the frame that is being gathered or in written ones.
+    /// The offset below which all events are in the frame that is being gathered, or in earlier frames.
     fn drained(&self) -> u64;
 }

@@ -1,4 +1,5 @@
-//! The interface of a topic that does not depend on the type of its events. The engine uses topics through it.
+//! The part of a topic's interface that does not depend on the type of its events, through which the engine uses
+//! topics.
 
 use super::attached::end_all;
 use super::{Shape, TopicCore, TopicSettings};
@@ -10,50 +11,52 @@ use crate::topic::description::Description;
 use crate::topic::error::TopicError;
 use crate::topic::metrics::{PartitionMetrics, TopicMetrics};
 use crate::topic::partition::Partition;
-use crate::topic::report::TopicReport;
+use crate::topic::report::{TopicReport, WrittenPosition};
 use slipring_ring::Sequence;
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A topic of any event type, as the engine uses it.
+/// A topic whose type of events the caller does not know.
 pub(crate) trait AnyTopic: Send + Sync {
     fn id(&self) -> TopicId;
     fn name(&self) -> &str;
     fn shape(&self) -> &Shape;
     fn metrics(&self) -> TopicMetrics;
     fn describe(&self) -> Description;
-    /// Closes the topic if it has no consumers and no queues. Otherwise the topic stays open, and the error has their
-    /// names.
+    /// Closes the topic if it has no consumers and no queues. Otherwise leaves it open, and returns their names as the
+    /// error.
     fn close_unread(&self) -> Result<(), Vec<String>>;
     fn closed(&self) -> Option<Closed>;
     fn producers(&self) -> usize;
-    /// True if the calling thread holds a batch of this topic.
+    /// True if the calling thread holds a batch of this topic, or a thread that waits for the calling thread to end
+    /// does.
     fn is_held_here(&self) -> bool;
-    /// Halts the topic: all its producers and consumers get an error at once.
+    /// Halts the topic: the next call of each of its producers and consumers returns an error, even if events are
+    /// unread.
     fn halt(&self);
-    /// Closes the topic and waits up to `limit` for its consumers. Waits for the journal at least until
-    /// `journal_until`.
+    /// Closes the topic, waits up to `limit` for its consumers to read it to its end, and halts it if they do not.
+    /// Waits for the journal at least until `journal_until`. Returns which events were read.
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
-    /// For each partition: its number, the next offset to be written to the journal, and the count of published events
-    /// from that offset on. Empty for a topic without a journal.
-    fn written(&self) -> Vec<(u32, u64, u64)>;
-    /// Deletes a durable topic from the journal. A topic in memory only records its queues' last lease numbers.
+    /// The journal's position in each partition. Empty for a topic without a journal.
+    fn written(&self) -> Vec<WrittenPosition>;
+    /// Deletes a durable topic and its queues from the journal. For a topic in memory, only records the last lease
+    /// numbers of its queues, so that later queues give higher ones.
     fn forget(&self) -> Result<(), TopicError>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-/// How long a shutdown waits for a polled consumer that makes no progress, has unread events and holds no batch.
-/// Applies to consumers whose last batch was given to the thread that shuts down, or to no thread; others get the
-/// shutdown's whole limit.
+/// How long a shutdown waits, without progress, for a polled consumer that has unread events and holds no batch.
+/// Applies to consumers whose last batch was returned to the thread that shuts down, or to no thread; for others the
+/// shutdown waits up to its whole limit.
 const STALL_LIMIT: Duration = Duration::from_millis(500);
 
-/// The interval at which a shutdown polls the positions of polled consumers.
+/// The interval at which a shutdown checks the positions of polled consumers.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
-    /// True if a thread other than the calling one may still read the remaining events of this consumer or queue.
+    /// True if a thread other than the calling one may still read the unread events of this consumer or queue.
     fn is_read_elsewhere(&self, name: &str) -> bool {
         let queues = self.queues().clone();
         match queues.iter().find(|queue| queue.name() == name) {
@@ -62,13 +65,15 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// Waits until the polled consumers have read the closed topic to its end, at most until `deadline`.
+    /// Waits until the polled consumers have read the closed topic to its end, at most until `deadline`, or until
+    /// [`STALL_LIMIT`] has passed without progress.
     fn wait_for_polled(&self, partitions: &[Arc<Partition<E, K>>], deadline: Instant) {
         let mut before = Vec::new();
         let mut moved = Instant::now();
         loop {
             let stands = partitions.iter().flat_map(|partition| partition.ring.report().stages);
-            // A batch that the calling thread itself holds would never end, so its consumer is not waited for.
+            // A batch that the calling thread holds cannot end while this thread waits, so its consumer is not waited
+            // for.
             let is_held_here = |name: &str| self.stats(name).is_some_and(|stats| stats.is_held_here());
             let unread = stands.filter(|stage| {
                 let is_unread = stage.left > 0 && stage.ending == Some(slipring_ring::Ending::Unread);
@@ -82,7 +87,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
             if now != before || now.iter().any(|(_, _, holds_a_batch)| *holds_a_batch) {
                 moved = Instant::now();
             }
-            // Another thread may take any time between two polls, so it gets the whole deadline.
+            // Another thread may take any time between two polls, so its consumer is waited for until the deadline.
             let is_awaited = now.iter().any(|(name, ..)| self.is_read_elsewhere(name));
             let until = if is_awaited { deadline } else { deadline.min(moved + STALL_LIMIT) };
             if until <= Instant::now() {
@@ -149,7 +154,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     }
 
     fn close_unread(&self) -> Result<(), Vec<String>> {
-        // The lock is held from here on, so a consumer that joins later finds the topic closed.
+        // The lock is held until the topic is closed, so a consumer that joins later finds the topic closed.
         let readers = self.readers();
         let mut names = Vec::new();
         for stage in self.partitions().iter().flat_map(|partition| partition.ring.positions().stages) {
@@ -188,12 +193,13 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         }
     }
 
-    fn written(&self) -> Vec<(u32, u64, u64)> {
+    fn written(&self) -> Vec<WrittenPosition> {
         let Some(durable) = &self.durable else { return Vec::new() };
         let partitions = self.partitions();
         let stands = partitions.iter().filter_map(|partition| {
             let written = durable.acks.progress(partition.index)?.end(slipring_journal::Visible::Written);
-            Some((partition.index, written, partition.ring.unread(Sequence(written))))
+            let unwritten = partition.ring.unread(Sequence(written));
+            Some(WrittenPosition { partition: partition.index, next: written, unwritten })
         });
         stands.collect()
     }
@@ -204,15 +210,17 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         let partitions = self.partitions();
         let readers = self.readers().all();
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
-        // The least time for threads that are about to end, or that read events after a claim that was cut.
+        // A tenth of a second from now: the least time for threads that are about to end, or that read events after a
+        // claim that was given up.
         let grace = || Instant::now() + Duration::from_millis(100);
         // Producers have until the deadline to publish their outstanding claims. Claims that are still outstanding then
-        // are cut.
+        // are given up: their publish is refused.
         let is_settled = partitions.iter().all(|partition| partition.ring.settle(deadline));
         partitions.iter().for_each(|partition| drop(partition.ring.cut()));
         if !drained(if is_settled { deadline } else { deadline.max(grace()) }) {
             if let Some(durable) = &self.durable {
-                // A halted ring gives the committer no more events, so accepted events are written first.
+                // The committer gets no more events from a halted ring, so the published events are written before the
+                // halt.
                 durable.drained(&partitions, deadline.max(journal_until));
             }
             self.halt();

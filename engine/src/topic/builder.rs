@@ -1,4 +1,4 @@
-//! The builder of a topic: its partitions, its settings, and its creation.
+//! The builder of a topic: the settings of a topic, and its creation.
 
 use super::identity::ProducerIdentities;
 use super::registry::Registry;
@@ -42,7 +42,8 @@ impl<E: Send + Sync + 'static> TopicBuilder<E> {
         Self { engine, name, partitions: 1, settings, persistence: None, deduplication: None, kind: PhantomData }
     }
 
-    /// Allows only one producer at a time, which then publishes without an atomic read-modify-write.
+    /// Makes the topic one with a single producer: only one producer can exist at a time, and it publishes without an
+    /// atomic read-modify-write. Default: any number of producers.
     pub fn single_producer(self) -> TopicBuilder<E, Single> {
         let Self { engine, name, partitions, settings, persistence, deduplication, .. } = self;
         TopicBuilder { engine, name, partitions, settings, persistence, deduplication, kind: PhantomData }
@@ -57,10 +58,10 @@ impl<K: Producers> TopicBuilder<Message, K> {
         self
     }
 
-    /// Publishes each message [id](crate::Record::id) once within `window`. A message whose id the window has, from any
-    /// producer, is not published again; the caller gets the receipt of the first message. Messages without an id are
-    /// always published. On a durable topic the window survives a restart: opening the topic reads its messages from
-    /// the journal.
+    /// Publishes each message [id](crate::Record::id) once within `window`. A message whose id was published within
+    /// `window`, by any producer, is not published again; the caller gets the receipt of the first message. Messages
+    /// without an id are always published. On a durable topic the window survives a restart: opening the topic reads
+    /// its messages from the journal.
     ///
     /// ```
     /// use slipring::{Engine, Message, Record, topic::Deduplication};
@@ -84,21 +85,21 @@ impl<K: Producers> TopicBuilder<Message, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
-    /// The number of partitions, each with its own ring: 1 to 1,024. Default: 1.
+    /// Sets the number of partitions, 1 to 1,024, each with its own ring. Default: 1.
     pub fn partitions(mut self, partitions: usize) -> Self {
         self.partitions = partitions;
         self
     }
 
-    /// The number of slots of each partition's ring: a power of two. Default: 1,024. All slots are allocated when the
-    /// partition is made.
+    /// Sets the number of slots of each partition's ring, which must be a power of two. Default: 1,024. All slots of a
+    /// partition are allocated when the partition is created.
     pub fn capacity(mut self, events: usize) -> Self {
         self.settings.capacity = events;
         self
     }
 
-    /// Keeps the last `events` of each partition for consumers that join later. Must be less than the capacity.
-    /// Default: 0.
+    /// Keeps the last `events` events of each partition for consumers that join later or seek back. Must be less than
+    /// the capacity. Default: 0.
     pub fn retain(mut self, events: usize) -> Self {
         self.settings.retain = events;
         self
@@ -113,21 +114,22 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
-    /// Stores the time at which each event is published. Needed for lag in time, time to live and starting at a time.
-    /// Each publish of an event or batch reads the engine's clock. Default: off.
+    /// Stores with each event the time at which it was published. Needed for lag in time, time to live and starting at
+    /// a time. Each publish of an event or batch then reads the engine's clock. Default: off.
     pub fn timestamps(mut self) -> Self {
         self.settings.timestamps = true;
         self
     }
 
-    /// The limit in bytes for the slots of all partitions. Default: 1 GiB. Each partition takes capacity x (the event's
-    /// size + [`max_message`](Self::max_message), rounded up to whole cache lines) when it is made, and no more later.
+    /// Sets the limit, in bytes, on the memory for the slots of all partitions. Default: 1 GiB. A partition takes
+    /// capacity x (the event's size + [`max_message`](Self::max_message), rounded up to whole cache lines) when it is
+    /// created, and no more later.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = bytes;
         self
     }
 
-    /// What a publish does when its partition is full. Default: [`Overflow::Block`].
+    /// Sets what a publish does when its partition is full. Default: [`Overflow::Block`].
     ///
     /// ```
     /// # use slipring::{Engine, producer::PublishError, topic::Overflow};
@@ -146,30 +148,31 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
-    /// What happens to a slow subscriber when a partition is full. Default: [`Slow::Gate`], producers wait for it.
+    /// Sets what happens to a subscriber that makes the producers of a full partition wait. Default: [`Slow::Gate`],
+    /// producers wait for it.
     pub fn slow(mut self, policy: Slow) -> Self {
         self.settings.slow = policy;
         self
     }
 
-    /// The longest time from an event's publication to its delivery. Subscribers skip and count expired events. The
-    /// events of a partition expire in the order of their offsets. Default: no limit. Needs
+    /// Sets the longest time from an event's publication to its delivery. Later, subscribers skip the event and count
+    /// it as expired. The events of a partition expire in the order of their offsets. Default: no limit. Needs
     /// [`timestamps`](Self::timestamps).
     pub fn time_to_live(mut self, limit: Duration) -> Self {
         self.settings.time_to_live = Some(limit);
         self
     }
 
-    /// The limit on events and bytes per second, for all producers of the topic together. Default: no limit.
+    /// Sets the limit on events and bytes per second, for all producers of the topic together. Default: no limit.
     pub fn rate_limit(mut self, limit: RateLimit) -> Self {
         self.settings.rate_limit = Some(limit);
         self
     }
 
-    /// Writes the topic into the engine's journal. Events and their offsets survive the process, and a receipt can wait
-    /// until its event is written or durable. If the journal has a topic of this name, that topic continues after its
-    /// last offset. The event type must then be the same, and neither the number of partitions nor the largest message
-    /// may be smaller than recorded.
+    /// Makes the topic durable: its events are written into the engine's journal. Events and their offsets survive the
+    /// process, and a receipt can wait until its event is written or durable. If the journal has a topic of this name,
+    /// that topic continues after its last offset. The event type must then be the same, and neither the number of
+    /// partitions nor the largest message may be smaller than recorded.
     ///
     /// A slot is free again when the journal has its event and all consumers have read it.
     pub fn durable(mut self) -> Self
@@ -180,9 +183,9 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
-    /// What the journal keeps of each partition of a [durable](Self::durable) topic. Default: everything. Applied once
-    /// a minute by the engine's clock, and by [`Engine::retain`](crate::Engine::retain). Records outside of the limits
-    /// can no longer be read, exactly to the record; disk space is freed in whole segments.
+    /// Sets which records of each partition the journal keeps of a [durable](Self::durable) topic. Default: all.
+    /// Applied once a minute by the engine's clock, and by [`Engine::retain`](crate::Engine::retain). Records outside
+    /// of the limits can no longer be read, exactly to the record; disk space is freed in whole segments.
     pub fn keep(mut self, retention: Retention) -> Self {
         self.settings.keep = retention;
         self
@@ -190,9 +193,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
 
     /// Creates the topic. Its slots hold `E::default()`, or empty messages.
     ///
-    /// # Errors
-    /// The name is invalid or taken (the error shows both shapes), a setting is refused, two settings contradict one
-    /// another, or the journal refuses the topic.
+    /// # Errors The name is invalid, or a topic has it (the error shows the shapes of both topics), a setting is
+    /// refused, two settings contradict one another, or the journal refuses the topic.
     pub fn create(self) -> Result<Topic<E, K>, TopicError>
     where
         E: Event,
@@ -206,7 +208,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self.create_from(Box::new(slots), cell)
     }
 
-    /// Creates the topic. `make` is called for each slot and returns its first event.
+    /// Creates the topic. Each slot holds an event that `make` returns; `make` is called once for each slot.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -256,7 +258,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                     Some(Arc::new(durable))
                 }
                 None => {
-                    // A topic in memory would hide the durable topic of this name, and end with the process.
+                    // A topic in memory would hide the recorded durable topic of this name, and its events would be
+                    // lost with the process.
                     if let Some(there) = engine.host.recorded(&name) {
                         let (there, asked) = (format!("a durable topic of {there}"), "a topic in memory".to_owned());
                         return Err(TopicError::Recorded { name: name.clone(), there, asked });

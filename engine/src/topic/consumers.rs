@@ -1,4 +1,4 @@
-//! Managed consumers of a topic: consumers with their own threads, running or ended.
+//! A topic's managed consumers (those with threads of their own), for the topic's report and their settings.
 
 use crate::base::overload::ConsumerStats;
 use slipring_ring::{Ending, Wait};
@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 /// A managed consumer, running or ended.
 pub(crate) struct ConsumerRun {
     pub(crate) stats: Arc<ConsumerStats>,
-    /// True once the user has cancelled the consumer. Its unread events then do not count as lost.
+    /// True once the program has cancelled the consumer. Its unread events are then not reported.
     pub(crate) cancelled: AtomicBool,
     state: Mutex<ConsumerRunState>,
 }
 
 #[derive(Default)]
 pub(crate) struct ConsumerRunState {
-    /// The next offset of each partition that the consumer no longer reads. A partition without an entry is still being
-    /// read.
+    /// For each partition that the consumer no longer reads, the next offset that it would have read. A partition
+    /// without an entry is still being read.
     pub(crate) consumed: BTreeMap<u32, u64>,
-    /// How the consumer ended: the worst ending of its threads. `None` while no thread has ended.
+    /// How the consumer ended; of several threads, the worst ending. `None` while no thread has ended.
     pub(crate) ending: Option<Ending>,
     pub(crate) threads: usize,
     pub(crate) memberships: Vec<Weak<dyn SetWait>>,
@@ -39,16 +39,15 @@ impl ConsumerRun {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if the consumer was cancelled and all its threads have ended without a failure. Such a consumer is not
-    /// reported.
+    /// True if the consumer was cancelled and all its threads have ended without a failure, so that it is not reported.
     pub(crate) fn is_forgotten(&self) -> bool {
         let state = self.state();
         let failed = matches!(state.ending, Some(Ending::Failed(_)));
         self.cancelled.load(Ordering::Acquire) && state.threads == 0 && !failed
     }
 
-    /// Records the end of one of the consumer's threads, with the next offset to read in each of that thread's
-    /// partitions.
+    /// Records that one of the consumer's threads has ended. `consumed` has the partitions that the thread has read,
+    /// each with the next offset that it would have read.
     pub(crate) fn end(&self, ending: Ending, consumed: Vec<(u32, u64)>) {
         let mut state = self.state();
         state.threads -= 1;

@@ -1,4 +1,4 @@
-//! Deduplication: within a window of time or count, a topic publishes each message id once.
+//! Deduplication: a topic publishes each message id only once within a window, which is limited by time or by count.
 
 use crate::base::kind::Producers;
 use crate::base::when_full::WhenFull;
@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many [ids](crate::Record::id) a topic remembers, and for how long: see
+/// How many message [ids](crate::Record::id) a topic remembers, and for how long: see
 /// [`TopicBuilder::deduplicate`](crate::TopicBuilder::deduplicate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deduplication {
@@ -39,33 +39,33 @@ impl Deduplication {
     }
 }
 
-/// Returns an event's id; `None` if the event has no id.
+/// A function that returns an event's id; `None` if the event has no id.
 pub(crate) type IdOf<E> = fn(&E) -> Option<&[u8]>;
 
-/// The ids that a topic remembers.
+/// The message ids that a topic remembers.
 pub(crate) struct DedupIndex {
     window: Deduplication,
-    /// An id is stored as two keyed hashes of 64 bits.
+    /// The two keyed hash functions. An id is stored as its two hashes, 128 bits together.
     hashers: [RandomState; 2],
     known: Mutex<KnownIds>,
-    /// Notified when a claimed id was published, and when a claim was dropped without a publish.
+    /// Notified when the message of a claimed id was published, and when a claim was dropped without a publish.
     settled: Condvar,
 }
 
 #[derive(Default)]
 struct KnownIds {
     ids: HashMap<u128, IdState, BuildHasherDefault<IdHasher>>,
-    /// The ids in the order of publishing, each with the time when it expires, by the engine's clock.
+    /// The published ids in the order of publishing, each with the time when it expires, by the engine's clock.
     order: VecDeque<(u128, Duration)>,
 }
 
 enum IdState {
-    /// A producer is publishing a message with this id.
+    /// A producer is about to publish a message with this id.
     Claimed,
     At(u32, u64),
 }
 
-/// The hasher for keys that are hashes already: returns the low 64 bits of the key.
+/// The hasher of a map whose keys are hashes already: returns the low 64 bits of the key.
 #[derive(Default)]
 struct IdHasher(u64);
 
@@ -94,27 +94,27 @@ impl KnownIds {
     }
 }
 
-/// A producer's claim of an id, whose message it is about to publish. If the claim is dropped before that, another
-/// producer may claim the id.
+/// A producer's claim of an id, whose message it is about to publish. While it exists, no other producer publishes a
+/// message with this id. If it is dropped before [`settle`](Self::settle), another producer may claim the id.
 pub(crate) struct ClaimedId {
     ids: Arc<DedupIndex>,
     id: u128,
-    /// True once the message was published. The id may expire after that and be claimed by another producer, so the
-    /// drop must not remove it.
+    /// True once the message was published. The id may then expire and be claimed by another producer, so the drop must
+    /// not remove the id.
     settled: bool,
 }
 
-/// The result of claiming a message's id.
+/// The result of claiming a message's id: see [`DedupIndex::begin`].
 pub(crate) enum IdOutcome {
     First(ClaimedId),
-    /// A message with this id was published already: its partition and offset. The producer publishes nothing.
+    /// A message with this id was published before, at this partition and offset. The producer publishes nothing.
     Duplicate(u32, u64),
 }
 
 impl DedupIndex {
     pub(crate) fn new(window: Deduplication) -> Self {
         let mut known = KnownIds::default();
-        // Memory is reserved ahead. If that fails, the maps grow as ids are added.
+        // Memory is reserved ahead for up to 65,536 ids. If that fails, the maps grow as ids are added.
         let _ = known.ids.try_reserve(window.ids.min(1 << 16));
         let _ = known.order.try_reserve(window.ids.min(1 << 16) + 1);
         Self {
@@ -138,8 +138,8 @@ impl DedupIndex {
         self.window.age.map_or(Duration::MAX, |age| published.saturating_add(age))
     }
 
-    /// Claims an id, or returns the partition and offset of its message. While another producer has the id claimed,
-    /// this waits, or fails, as `full` says.
+    /// Claims an id, or returns the partition and offset of its message. While another producer holds a claim of the
+    /// id, waits or returns an error, as `full` says.
     pub(crate) fn begin<E, K: Producers>(
         self: &Arc<Self>,
         topic: &TopicCore<E, K>,
@@ -148,7 +148,7 @@ impl DedupIndex {
     ) -> Result<IdOutcome, PublishError> {
         let id = self.hash(id);
         loop {
-            // The clock is the user's code, so it is read before the lock is taken.
+            // The clock is user code, so it is read before the lock is taken.
             let now = topic.host.clock.now();
             let mut known = self.known();
             known.expire(self.window, now);
@@ -188,7 +188,7 @@ impl DedupIndex {
 }
 
 impl ClaimedId {
-    /// Records the partition, offset and publishing time of the claim's message.
+    /// Records that the claim's message was published, at this partition and offset, at the time `now`.
     pub(crate) fn settle(&mut self, partition: u32, offset: u64, now: Duration) {
         self.settled = true;
         let mut known = self.ids.known();
@@ -210,7 +210,7 @@ impl Drop for ClaimedId {
     }
 }
 
-/// Restores the ids of the window from the journal. Does nothing for a topic in memory.
+/// Restores the remembered ids from the journal when a durable topic is opened. Does nothing for a topic in memory.
 pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
     topic: &TopicCore<E, K>,
     id_of: IdOf<E>,
@@ -235,10 +235,10 @@ pub(crate) fn restore<E: Send + Sync + 'static, K: Producers>(
         read_back(durable, &mut back, ids, id_of, &mut event).map_err(|cause| refused(cause.to_string()))?;
     }
     let mut found: Vec<FoundId> = back.into_iter().flat_map(|back| back.found(wall)).collect();
-    // All these events were published before this opening, so their ids are ordered by the corrected write times.
+    // All these events were published before this opening, so their corrected write times give the order of their ids.
     found.sort_unstable_by_key(|found| (found.written, found.offset));
     let mut known = ids.known();
-    // Newest first: an id that was published again after it had expired is restored with its last offset.
+    // Newest first, so that an id which was published again after it had expired is restored with its last offset.
     for FoundId { written, id, partition, offset } in found.into_iter().rev() {
         let until = match ids.window.age {
             Some(limit) => now.saturating_add(limit.saturating_sub(age(written))),
@@ -260,28 +260,29 @@ struct FoundId {
     offset: u64,
 }
 
-/// The backward read of one partition, from its end in growing steps, until the window is full or the partition's first
-/// record is reached. A record older than the window ends the read only if it is the first of a step, because the
-/// system's clock may have been wrong for a while.
+/// The state of reading one partition backwards: in growing steps from its end, until the window is full or the
+/// partition's first record is reached. A record older than the window ends the reading only if it is the first of a
+/// step, because the system's clock may have been wrong for a while.
 struct BackwardScan {
     partition: u32,
     extent: Extent,
-    /// All records from this offset up to the partition's end were read.
+    /// The start of the last step: all records from this offset up to the partition's end were read.
     from: u64,
-    /// The distance in offsets from the partition's end to the start of the next step.
+    /// The distance, in offsets, from the partition's end to the start of the next step.
     span: u64,
     /// The first offset whose record may be young enough for the window, by the journal's index of times.
     young: u64,
     oldest_known: Option<u64>,
     most: usize,
     is_done: bool,
-    /// The records with an id, oldest first. `written` is the time of writing by the system's clock, in nanoseconds
-    /// since the Unix epoch.
+    /// The records with an id that were found, oldest first. `written` is the time of writing by the system's clock, in
+    /// nanoseconds since 1970.
     found: VecDeque<FoundId>,
 }
 
 impl BackwardScan {
-    /// `None` if the journal has no record of the partition.
+    /// Begins at the partition's end; `None` if the journal has no record of the partition. `wall` is the present time
+    /// in nanoseconds since 1970.
     fn new<E>(durable: &DurableTopic<E>, partition: u32, window: Deduplication, wall: u64) -> Option<Self> {
         let (id, journal) = (durable.id(partition), durable.journal());
         let extent = journal.extent(id)?;
@@ -293,8 +294,8 @@ impl BackwardScan {
         Some(Self { partition, extent, from, span: 4096, young, oldest_known, most, is_done: false, found })
     }
 
-    /// Adds the ids of one step, which precede all ids found so far. `oldest` is the write time of the step's first
-    /// record; `None` if the step had no record.
+    /// Adds the ids `before` of one step, which begins at offset `from` and precedes all ids found so far. `oldest` is
+    /// the write time of the step's first record; `None` if the step had no record.
     fn add(&mut self, from: u64, mut before: VecDeque<FoundId>, oldest: Option<u64>) {
         before.append(&mut self.found);
         self.found = before;
@@ -306,8 +307,8 @@ impl BackwardScan {
         self.is_done = from == self.extent.start || self.found.len() >= self.most || is_old;
     }
 
-    /// Returns the found ids with corrected times: no record is older than the record before it, and none is later than
-    /// `wall`, so a wrong system clock cannot reorder them.
+    /// Returns the found ids, with corrected write times: no record is older than the one before it, and none is later
+    /// than `wall`. So a wrong system clock cannot change their order.
     fn found(self, wall: u64) -> impl Iterator<Item = FoundId> {
         self.found.into_iter().scan(0, move |latest, found| {
             *latest = found.written.min(wall).max(*latest);
@@ -316,7 +317,7 @@ impl BackwardScan {
     }
 }
 
-/// Reads one step back in each unfinished partition. One scan of the journal serves all of them.
+/// Reads one step backwards in each partition that is not done. One scan of the journal serves all of them.
 fn read_back<E>(
     durable: &DurableTopic<E>,
     back: &mut [BackwardScan],
@@ -339,7 +340,7 @@ fn read_back<E>(
         let BackwardScan { extent, span, young, .. } = *back;
         let from = extent.end.saturating_sub(span).min(young).min(back.from).max(extent.start);
         let mut cursor = journal.cursor(durable.id(back.partition), Start::Offset(from))?;
-        // Records lost to damage have no ids to restore.
+        // Records that were lost to damage have no ids to restore.
         cursor.pass_gaps();
         cursor.resume(&mut scan);
         looks.push(Look { back, cursor, from, found: VecDeque::new(), oldest: None, is_over: false });
@@ -352,7 +353,7 @@ fn read_back<E>(
                 read = true;
                 let (written, offset) = (record.written, record.offset);
                 look.oldest.get_or_insert(written);
-                // An unreadable record has no id. The topic's readers get an error for it.
+                // A record that cannot be decoded has no id. The topic's readers get an error for it.
                 if (durable.persistence.read)(event, record.bytes).is_ok()
                     && let Some(id) = id_of(event)
                 {
@@ -383,7 +384,7 @@ mod tests {
     use super::*;
 
     /// Between the settling of a claim and its drop, the id may expire and be claimed by another producer. The drop
-    /// used to remove that second claim, so a third producer could publish the id again.
+    /// once removed that second claim, so a third producer could publish the id again.
     #[test]
     fn who_has_settled_takes_no_other_claim_away() {
         let ids = Arc::new(DedupIndex::new(Deduplication::last(1)));

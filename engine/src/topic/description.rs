@@ -1,4 +1,4 @@
-//! The description of a topic: its settings and its state at one moment.
+//! The description of a topic for people: its settings and its state at one moment.
 
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
@@ -22,9 +22,9 @@ use std::fmt;
 pub struct Description {
     /// The topic's name.
     pub name: String,
-    /// The topic's id, as in its receipts.
+    /// The topic's id, which its receipts have too.
     pub id: TopicId,
-    /// The shape with which the topic was created. Partitions may have been added since.
+    /// The type, size and number of partitions with which the topic was created. Partitions may have been added since.
     pub shape: Shape,
     /// The metrics of each partition, by number.
     pub partitions: Vec<PartitionMetrics>,
@@ -34,17 +34,17 @@ pub struct Description {
     pub retain: usize,
     /// True if the topic stores the time at which each event is published.
     pub timestamps: bool,
-    /// The size of one slot in bytes: the event, its message bytes, its stamp and its time.
+    /// The size of one slot in bytes: the event, its message's bytes, the ring's stamp and the publishing time.
     pub slot_bytes: u64,
-    /// The size of all slots in bytes. Allocated when the partitions are made, and freed with the topic.
+    /// The size of all slots in bytes. A partition's slots are allocated when it is created, and freed with the topic.
     pub memory: u64,
     /// The limit for [`memory`](Self::memory), in bytes.
     pub memory_limit: u64,
-    /// How many producers of the topic exist now.
+    /// The number of producers of the topic that exist now.
     pub producers: usize,
     /// The names of the topic's consumers.
     pub consumers: Vec<String>,
-    /// Why the topic was closed; `None` while it is open.
+    /// Why the topic has ended; `None` while it is open.
     pub closed: Option<Closed>,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct DurableTopic<E> {
     pub(crate) committer: Arc<Committer>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) capacity: u64,
-    /// True if the journal did not have the topic before this opening.
+    /// True if this opening added the topic to the journal.
     is_new: bool,
 }
 
@@ -32,15 +32,16 @@ fn refused(name: &str, cause: String) -> TopicError {
 }
 
 impl<E> DurableTopic<E> {
-    /// The count of a partition's events from offset `next` on. `published` is the next offset to be published. Offsets
-    /// that a crash left unused have no event; all of them are below the end of the written records.
+    /// The number of a partition's events from offset `next` up to `published`, the next offset to be published.
+    /// Offsets that a crash left unused have no event and do not count; all of them are below the end of the written
+    /// records.
     pub(crate) fn unread(&self, partition: u32, next: u64, published: u64) -> u64 {
         let id = self.id(partition);
         let written = self.journal().extent(id).map_or(next, |extent| extent.end.max(next));
         self.journal().records_in(id, next..written) + published.saturating_sub(written)
     }
 
-    /// Finds the topic in the journal's catalogue, or adds it to the catalogue.
+    /// Opens the topic of this name in the journal's catalogue, or adds it to the catalogue.
     pub(crate) fn open(
         committer: &Arc<Committer>,
         id: TopicId,
@@ -72,7 +73,7 @@ impl<E> DurableTopic<E> {
                 let (there, asked) = (there.to_string(), asked.to_string());
                 return Err(TopicError::Recorded { name: name.to_owned(), there, asked });
             }
-            // The renewed entry is written with the first partitions.
+            // The renewed entry is written together with the first partitions.
             Some(there) => {
                 drop(recovered);
                 Self::renewed(there, asked)
@@ -86,7 +87,7 @@ impl<E> DurableTopic<E> {
                 frame.put(state_kind::TOPICS, b"", &after.to_le_bytes());
                 frame.put(state_kind::TOPICS, name.as_bytes(), &recorded.encode());
                 recovered.take(&mut frame);
-                // The commit waits for the committer's thread, which runs the user's code, so no lock may be held.
+                // The commit waits for the committer's thread, which runs user code, so no lock may be held.
                 drop(recovered);
                 committer.commit([frame]).map_err(|cause| refused(name, cause))?;
                 recorded
@@ -103,9 +104,9 @@ impl<E> DurableTopic<E> {
         })
     }
 
-    /// The recorded entry with the current name of its layout and the largest message allowed from now on. The caller
-    /// has checked that this is no smaller than recorded: a program that allows less could not read the recorded
-    /// messages.
+    /// The recorded entry with the present name of its layout, and with the largest message that `asked` allows. The
+    /// caller has checked that this message size is no smaller than the recorded one: a program that allows less could
+    /// not read the recorded messages.
     fn renewed(there: CatalogEntry, asked: CatalogEntry) -> CatalogEntry {
         CatalogEntry { layout: asked.layout, max_message: asked.max_message, is_old: false, ..there }
     }
@@ -131,9 +132,9 @@ impl<E> DurableTopic<E> {
         self.recorded().partitions as usize
     }
 
-    /// Reserves the first offsets of new partitions and records the topic's new number of partitions. Returns the first
-    /// offset of each new partition. The number of partitions is in the last frame: a crash before that frame leaves
-    /// only unused reservations.
+    /// Adds the partitions with these numbers to the journal: reserves their first offsets, and records the topic's new
+    /// number of partitions. Returns the first offset of each new partition. The number of partitions is in the last
+    /// frame, so a crash before that frame leaves only unused reservations.
     pub(crate) fn begin(&self, partitions: std::ops::Range<u32>) -> Result<Vec<u64>, TopicError> {
         let limit = self.journal().frame_limit() / 2;
         let (mut frames, mut frame) = (Vec::new(), FrameBuilder::new());
@@ -157,7 +158,7 @@ impl<E> DurableTopic<E> {
         frame.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
         frames.push(frame);
         self.committer.commit(frames).map_err(|cause| refused(&self.name, cause))?;
-        // Updates the engine's copy of the catalogue only after the commit, so a refused commit leaves the number of
+        // The engine's copy of the catalogue is updated only after the commit, so a refused commit leaves the number of
         // partitions as it was.
         let mut counted = FrameBuilder::new();
         counted.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
@@ -166,11 +167,11 @@ impl<E> DurableTopic<E> {
         Ok(starts)
     }
 
-    /// Undoes this opening when the partitions could not be made: deletes the topic from the journal if this opening
-    /// added it.
+    /// Undoes the opening of a topic whose partitions could not be created: deletes the topic from the journal if this
+    /// opening added it.
     pub(crate) fn undo_open(&self) {
         if self.is_new {
-            // Fails only if the journal has ended.
+            // An error is ignored, because it means that the journal has ended.
             let _ = self.forget();
         }
     }
@@ -178,12 +179,12 @@ impl<E> DurableTopic<E> {
     /// Deletes the topic and all its records from the journal.
     pub(crate) fn forget(&self) -> Result<(), TopicError> {
         let number = self.recorded().number;
-        // First the topic's in-memory state, so that the committer writes no more of it.
+        // First the topic's state in memory, so that the committer writes no more of it.
         self.committer.producer_states.forget_topic(number);
         self.committer.committed_offsets.retire(number);
         self.committer.transform_offsets.forget_topic(number);
         self.committer.forget(number, &self.name).map_err(|cause| refused(&self.name, cause))?;
-        // Deletes the topic from the engine's copy of the recovered state as well.
+        // The engine's copy of the recovered state must lose the topic too.
         let mut state = self.committer.recovered_state();
         let frames = forget(&state, &[Some(number)].into(), Some(&self.name), usize::MAX);
         frames.into_iter().for_each(|mut frame| state.take(&mut frame));
@@ -192,7 +193,8 @@ impl<E> DurableTopic<E> {
 }
 
 impl<E: Send + Sync + 'static> DurableTopic<E> {
-    /// Joins the committer's gate to a new ring, into which no producer publishes yet.
+    /// Joins the committer's stage to a new ring, into which no producer publishes yet, and returns the ring as a
+    /// source of the committer.
     pub(crate) fn join<K: Producers>(
         &self,
         partition: &Arc<Partition<E, K>>,
@@ -221,13 +223,14 @@ impl<E: Send + Sync + 'static> DurableTopic<E> {
         })
     }
 
-    /// Gives the partition to the committer. Called after all readers have joined the partition.
+    /// Gives the partition to the committer's thread. Called after all readers have joined the partition.
     pub(crate) fn take<K: Producers>(&self, source: RingSource<E, K>) {
         self.acks.add(Arc::clone(&source.progress));
         self.committer.add(Box::new(source));
     }
 
-    /// Waits until all published events are written, the journal has ended, or `deadline` has passed.
+    /// Waits until all published events of these partitions are written, the journal has ended, or `deadline` has
+    /// passed.
     pub(crate) fn drained<K: Producers>(&self, partitions: &[Arc<Partition<E, K>>], deadline: Instant) {
         let is_drained = |partition: &Arc<Partition<E, K>>| {
             !partition.ring.positions().stages.iter().any(|stage| stage.name == STAGE && stage.lag > 0)

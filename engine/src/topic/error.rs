@@ -1,4 +1,4 @@
-//! The errors of topics and producers. Each says what was refused, what was asked for, and what to do.
+//! The errors of topics and producers. Each says what was refused, the values that were asked for, and what to do.
 
 mod publish;
 mod subscribe;
@@ -11,7 +11,7 @@ use crate::base::ids::{MAX_NAME, MAX_PARTITIONS};
 use crate::text;
 use slipring_ring::BuildError;
 
-/// Two settings of one builder exclude one another. Neither one wins: the builder refuses both.
+/// Two settings of one builder that exclude one another. The builder refuses both, whatever the order of the calls.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{of:?}: {one} and {other} contradict one another: set only one of the two")]
 #[non_exhaustive]
@@ -30,7 +30,7 @@ impl Contradiction {
     }
 }
 
-/// A topic was not created, changed, deleted or found.
+/// Why a topic was not created, changed, deleted or found.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TopicError {
@@ -41,19 +41,19 @@ pub enum TopicError {
         /// The topic's name.
         name: String,
     },
-    /// Partitions are being added by the calling thread already: the topic's factory of events, or a subscriber's
-    /// factory of handlers, asked for more partitions while it was called for new ones.
+    /// The calling thread is adding partitions to the topic already: the factory of events, or a subscriber's factory
+    /// of handlers, has called for more partitions.
     #[error("topic {name:?}: this thread is adding partitions already: add others after that call has returned")]
     Growing {
         /// The topic's name.
         name: String,
     },
-    /// The engine's timer, which the setting needs, could not start its thread.
+    /// The timer's thread, which a setting of the topic needs, could not be started.
     #[error("topic {name:?}: {}", text::line(.cause))]
     Timer {
         /// The topic's name.
         name: String,
-        /// The error of the operating system.
+        /// The error of the operating system, as text.
         cause: String,
     },
     /// The engine has a topic of this name already.
@@ -65,7 +65,7 @@ pub enum TopicError {
         name: String,
         /// The existing topic's shape.
         there: String,
-        /// The shape that was asked for.
+        /// The shape of the topic that was to be created.
         asked: String,
     },
     /// The engine has no topic of this name.
@@ -76,14 +76,15 @@ pub enum TopicError {
         /// The names of the engine's topics.
         known: Vec<String>,
     },
-    /// The topic exists, but its events are of another type, or it has another kind of producers.
+    /// The topic exists, but its events are of another type than asked for, or it has a single producer and several
+    /// were asked for, or the reverse.
     #[error("topic {name:?} is {}; asked for was {}", text::line(.there), text::line(.asked))]
     OtherShape {
         /// The topic's name.
         name: String,
         /// The existing topic's shape.
         there: String,
-        /// The shape that was asked for.
+        /// The shape that the caller has asked for.
         asked: String,
     },
     /// The number of partitions is 0 or above [`MAX_PARTITIONS`].
@@ -91,33 +92,33 @@ pub enum TopicError {
     Partitions {
         /// The topic's name.
         name: String,
-        /// The number of partitions that the topic would have had.
+        /// The number of partitions that the topic would have.
         asked: usize,
     },
-    /// The slots would take more memory than the topic's limit.
+    /// The slots would take more memory than the topic's [`memory_limit`](crate::TopicBuilder::memory_limit).
     #[error(
         "topic {name:?} would take {asked} bytes ({partitions} partitions of {capacity} slots of {slot} bytes), more than its limit of {limit}: take fewer or smaller slots, or raise `memory_limit`"
     )]
     Memory {
         /// The topic's name.
         name: String,
-        /// The bytes that all slots would take.
+        /// The size of all slots, in bytes.
         asked: u64,
         /// The topic's limit in bytes.
         limit: u64,
-        /// The number of partitions that the topic would have had.
+        /// The number of partitions that the topic would have.
         partitions: usize,
         /// The number of slots of each partition.
         capacity: usize,
-        /// The size of one slot in bytes: the event, its message bytes, its stamp and its time.
+        /// The size of one slot in bytes: the event, its message's bytes, the ring's stamp and the publishing time.
         slot: u64,
     },
-    /// The largest message that was asked for is above [`MAX_MESSAGE`].
+    /// The topic's [`max_message`](crate::TopicBuilder::max_message) is above the limit, [`MAX_MESSAGE`].
     #[error("topic {name:?} cannot have messages of {asked} bytes: take {MAX_MESSAGE} at most")]
     MaxMessage {
         /// The topic's name.
         name: String,
-        /// The largest message that was asked for, in bytes.
+        /// The size that was set, in bytes.
         asked: usize,
     },
     /// The topic has a time to live or a retention by age, but does not store timestamps.
@@ -136,13 +137,14 @@ pub enum TopicError {
         /// The names of the topic's consumers.
         consumers: Vec<String>,
     },
-    /// The topic was to be durable, but its engine has no journal.
+    /// The topic was to be durable, but its engine was built without a journal.
     #[error("topic {name:?} is to be durable, and the engine has no journal: take `Engine::open`")]
     NoJournal {
         /// The topic's name.
         name: String,
     },
-    /// The journal has a durable topic of this name, which the requested topic does not fit.
+    /// The journal has a durable topic of this name whose type, partitions or message size do not fit the topic that
+    /// was asked for.
     #[error(
         "the journal has topic {name:?} as {}; asked for was {}: ask for the recorded one, or take another name", text::line(.there), text::line(.asked)
     )]
@@ -159,10 +161,10 @@ pub enum TopicError {
     Journal {
         /// The topic's name.
         name: String,
-        /// Why the journal refused the topic.
+        /// The reason for which the journal refused the topic.
         cause: String,
     },
-    /// The ring refused the topic's capacity or retention, or the system gave no memory for it.
+    /// The ring refused the topic's capacity or retention, or the operating system gave no memory for the slots.
     #[error("topic {name:?}: {cause}")]
     Ring {
         /// The topic's name.
@@ -197,8 +199,8 @@ pub enum TopicError {
 /// The upper limit of [`max_message`](crate::TopicBuilder::max_message) in bytes: 1 GiB.
 pub const MAX_MESSAGE: usize = 1 << 30;
 
-/// Refuses names that would not be plain file names, since names may become part of paths. Allowed are ASCII letters,
-/// digits, `.`, `_` and `-`, but not the names `.` and `..`.
+/// Checks the name of a topic, queue or group. Names may become parts of paths, so only plain file names are allowed: 1
+/// to [`MAX_NAME`] ASCII letters, digits, `.`, `_` and `-`, but neither `.` nor `..`.
 pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if plain && (1..=MAX_NAME).contains(&name.len()) && name != "." && name != ".." {
@@ -212,7 +214,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProducerError {
-    /// The topic allows a single producer, and that producer exists already.
+    /// The topic has a single producer, which exists already.
     #[error(
         "topic {topic:?} has a single producer, and it is taken: drop that one, or create the topic without `single_producer`"
     )]
@@ -220,7 +222,7 @@ pub enum ProducerError {
         /// The topic's name.
         topic: String,
     },
-    /// The name of an idempotent producer is invalid.
+    /// The name of an idempotent producer is empty, too long, or has a character that is not allowed.
     #[error(
         "topic {topic:?}: {name:?} is no name for a producer: take 1 to {MAX_NAME} letters, digits, '.', '_' or '-'"
     )]
@@ -230,8 +232,8 @@ pub enum ProducerError {
         /// The refused name.
         name: String,
     },
-    /// All names of idempotent producers are in use that the topic allows, or that the journal's segments have room
-    /// for: see [`IdempotentProducer`](crate::producer::IdempotentProducer).
+    /// The topic or the journal has no room for another name of an idempotent producer: see
+    /// [`IdempotentProducer`](crate::producer::IdempotentProducer).
     #[error(
         "topic {topic:?} has {limit} names of producers, the most that it or the journal allows, so {name:?} is refused: use fewer names, take larger segments, or wait until some expire"
     )]
@@ -240,7 +242,7 @@ pub enum ProducerError {
         topic: String,
         /// The refused name.
         name: String,
-        /// How many names the topic or the journal allows.
+        /// The number of names that the topic or the journal allows.
         limit: usize,
     },
     /// The journal refused the name of an idempotent producer.
@@ -250,25 +252,25 @@ pub enum ProducerError {
         topic: String,
         /// The producer's name.
         name: String,
-        /// Why the journal refused the name.
+        /// The reason for which the journal refused the name.
         cause: String,
     },
-    /// The engine's timer, which the producer needs, could not start its thread.
+    /// The timer's thread, which the producer needs, could not be started.
     #[error("a producer of topic {topic:?}: {}", text::line(.cause))]
     Timer {
         /// The topic's name.
         topic: String,
-        /// The error of the operating system.
+        /// The error of the operating system, as text.
         cause: String,
     },
-    /// The topic does not support the acknowledgement level.
+    /// The topic cannot reach the acknowledgement level for which the producer was to wait.
     #[error("topic {topic:?} cannot acknowledge events as {level}: {reason}")]
     Unsupported {
         /// The topic's name.
         topic: String,
         /// The level that was asked for.
         level: crate::base::level::Level,
-        /// Why the topic does not support the level.
+        /// Why the topic cannot reach the level.
         reason: &'static str,
     },
     /// The topic is closed.

@@ -1,4 +1,4 @@
-//! The eviction of subscribers that hold up the producers of a full partition.
+//! The eviction of consumers for which the producers of a full partition would wait.
 
 use super::{TopicCore, stage_name};
 use crate::base::kind::Producers;
@@ -11,14 +11,15 @@ use std::sync::{Arc, PoisonError, Weak};
 /// The result of an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
-    /// The consumer has left all partitions and no longer holds producers up.
+    /// The consumer was removed from all partitions, so producers no longer wait for it.
     Gone,
-    /// The consumer leaves when its current batch ends.
+    /// The consumer is removed when its current batch ends; until then producers wait for it.
     Leaves,
 }
 
 impl<E, K: Producers> TopicCore<E, K> {
-    /// Adds the counters of a consumer. If its policy allows eviction, producers check for slow consumers from now on.
+    /// Adds the counters of a new consumer. If its policy allows eviction, calls
+    /// [`expect_evictions`](Self::expect_evictions).
     pub(crate) fn register(&self, stats: &Arc<ConsumerStats>) {
         let mut consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
         consumer_stats.retain(|stats| stats.strong_count() > 0);
@@ -28,13 +29,13 @@ impl<E, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// Makes producers that find a partition full check for consumers to evict.
+    /// From now on, producers that find a partition full check if a consumer must be evicted.
     pub(crate) fn expect_evictions(&self) {
         self.evicts.store(true, Ordering::Relaxed);
     }
 
-    /// The counters of the consumer with this stage name; the latest if several have the name. `None` if no consumer
-    /// has it.
+    /// The counters of the consumer with this stage name; of several with the name, those of the latest. `None` if no
+    /// consumer has the name.
     pub(crate) fn stats(&self, name: &str) -> Option<Arc<ConsumerStats>> {
         let consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
         consumer_stats
@@ -48,13 +49,15 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.evicts.load(Ordering::Relaxed)
     }
 
-    /// The consumer's name and its policy for being slow. `None` if the stage is not a subscriber's or a group's.
+    /// The consumer's stage name and its policy for being slow. `None` if the stage is not that of a subscriber or a
+    /// group.
     pub(crate) fn slow(&self, name: String) -> Option<(String, Slow)> {
         let slow = self.stats(&name)?.slow();
         Some((name, slow))
     }
 
-    /// Evicts a consumer that holds producers up, as its policy demands, and counts the eviction once.
+    /// Evicts the consumer with this stage name, for which producers have waited as long as its policy allows. Counts
+    /// the eviction once.
     pub(crate) fn evict_slow(&self, name: &str) -> Evicted {
         use slipring_ring::StageError::StoodBehind;
         let stats = self.stats(name);
@@ -66,7 +69,7 @@ impl<E, K: Producers> TopicCore<E, K> {
                 }
                 if at_once { Evicted::Gone } else { Evicted::Leaves }
             }
-            // A consumer that reads after this one has not read further, so that one is evicted instead.
+            // The consumer `behind` reads after this one and has not read further, so it is evicted instead.
             Err(StoodBehind { behind, .. }) => match self.slow(behind) {
                 Some((behind, Slow::EvictAfter(_))) => self.evict_slow(&behind),
                 _ => Evicted::Leaves,
@@ -75,15 +78,15 @@ impl<E, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// Removes a consumer's gates from all partitions. Returns false if some gates stay until the consumer's batch
-    /// ends.
+    /// Removes a consumer's stages from all partitions. Returns false if some stay until the consumer's batch ends or
+    /// it polls again.
     pub(crate) fn evict(&self, consumer: &str) -> Result<bool, slipring_ring::StageError> {
         use slipring_ring::StageError::{Fence, InBatch, Unknown};
         let (mut unknown, mut found, mut at_once) = (None, false, true);
         for partition in self.partitions().iter() {
             match partition.ring.evict(consumer) {
                 Ok(_) => found = true,
-                // The consumer leaves by itself when its batch ends, or at its next poll.
+                // The consumer removes its stage itself, when its batch ends or at its next poll.
                 Err(InBatch { .. } | Fence { .. }) => (found, at_once) = (true, false),
                 Err(refused @ Unknown { .. }) => unknown = Some(refused),
                 Err(refused) => return Err(refused),

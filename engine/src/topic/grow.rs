@@ -1,4 +1,4 @@
-//! Adding partitions to a topic: their slots, their memory, and the topic's readers.
+//! Adding partitions to a topic: their slots and memory, and joining the topic's readers to them.
 
 use super::reader::{Prepared, TopicReader};
 use super::{SlotFactoryError, TopicCore};
@@ -13,12 +13,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
-    /// Adds partitions. `total` returns the new number of partitions, given the present number. All readers have joined
-    /// the new partitions before a producer can publish into them.
+    /// Adds partitions until the topic has `total(present number)` of them. All readers have joined the new partitions
+    /// before a producer can publish into them.
     pub(super) fn grow(&self, total: impl FnOnce(usize) -> usize) -> Result<(), TopicError> {
         let name = || self.name.clone();
-        // A `Turn` lets one thread at a time add partitions. A lock would not do: the factories of events and handlers
-        // are the user's code, which may call this function.
+        // A [`Turn`](crate::base::turn::Turn) lets one thread at a time add partitions. A lock must not be used here:
+        // the factories of events and handlers are user code, which may call this function.
         self.may_wait().map_err(|cause| TopicError::Journal { name: name(), cause })?;
         let _growing = self.growing.take().ok_or_else(|| TopicError::Growing { name: name() })?;
         let mut partitions = self.partitions().to_vec();
@@ -59,8 +59,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         let (readers, mut prepared) = loop {
             let readers = self.readers();
             let all = readers.all();
-            // Readers that joined since the last round prepare too. Preparing runs the user's code, so the lock is
-            // released for it.
+            // Readers that have joined since the last round must prepare too. Preparing runs user code, so the lock is
+            // released meanwhile.
             let is_known =
                 |reader: &Arc<dyn TopicReader<E, K>>| prepared.iter().any(|(known, _)| Arc::ptr_eq(known, reader));
             let strangers: Vec<_> = all.iter().filter(|reader| !is_known(reader)).cloned().collect();
@@ -97,13 +97,13 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         // A producer that sees the new count also sees the new list of partitions.
         self.count.store(total, Ordering::Release);
         drop(readers);
-        // A woken reader may run at once and lock the readers, so the lock is released before.
+        // A woken reader may run at once and lock the readers, so they are woken after the lock is released.
         wakers.into_iter().for_each(|wake| wake());
         Ok(())
     }
 
-    /// The size of one slot in bytes: the event, its message bytes, the ring's stamp if several producers are allowed,
-    /// and the time of publishing if the topic has timestamps.
+    /// The size of one slot in bytes: the event, its message's bytes, the ring's stamp if several producers are
+    /// allowed, and the publishing time if the topic has timestamps.
     pub(crate) fn slot_bytes(&self) -> u64 {
         let stamp = if K::SINGLE { 0 } else { 8 };
         let event = (std::mem::size_of::<E>() + stamp).next_multiple_of(std::mem::align_of::<E>());
@@ -122,7 +122,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         let TopicSettings { capacity, memory_limit, .. } = self.settings;
         let slot = self.slot_bytes();
         let asked = slot.saturating_mul(capacity as u64).saturating_mul(partitions as u64);
-        // The ring refuses a capacity that is no power of two, with an error that says so.
+        // A capacity that is no power of two is refused later by the ring, with an error that says so.
         if capacity.is_power_of_two() && asked > memory_limit {
             let (name, limit) = (self.name.clone(), memory_limit);
             return Err(TopicError::Memory { name, asked, limit, partitions, capacity, slot });

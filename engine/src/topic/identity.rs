@@ -1,4 +1,4 @@
-//! The names of a topic's idempotent producers, with their published sequences and receipts.
+//! The names of a topic's idempotent producers, with the sequences that were published under them and their receipts.
 
 use crate::base::turn::{Turn, TurnGuard};
 use crate::log::producers::{ProducerState, SequenceWindow};
@@ -7,24 +7,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How many receipts a topic keeps for each producer name. A publish that repeats one of these sequences gets its
-/// receipt.
+/// How many receipts a topic keeps for each name of an idempotent producer. A publish that repeats one of these
+/// sequences gets the receipt of the first publish.
 pub const KEPT_RECEIPTS: usize = 1024;
 
-/// The name of an idempotent producer, and its state in the topic.
+/// One name of an idempotent producer in a topic, and the state of the name.
 pub(crate) struct ProducerIdentity {
     pub(crate) name: String,
-    /// The epoch of the newest producer with this name. It is outside of `history`, so that opening a producer never
-    /// waits for another producer that waits for room.
+    /// The epoch of the newest producer with this name: how often a producer was opened under it. It is outside of
+    /// `history`, so that opening a producer never waits for another one that waits for room.
     pub(crate) epoch: AtomicU64,
-    /// The published sequences. [`Turn`] lends them to one publishing thread at a time; it is no lock, because
-    /// publishing runs the user's code.
+    /// The published sequences. [`Turn`] lends them to one publishing thread at a time, since publishing runs user
+    /// code, under which no lock may be held.
     pub(crate) history: Arc<Turn<SequenceHistory>>,
-    /// A copy of the history's `next`, which threads can read while another thread has the history: if there is a next
-    /// sequence, and its value.
+    /// True if there is a next sequence, whose value is then in `next`. Both are a copy of the history's `next`, for
+    /// threads that read them while another thread has borrowed the history.
     pub(crate) has_next: AtomicBool,
     pub(crate) next: AtomicU64,
-    /// The journal's state of this name; `None` if the topic is in memory.
+    /// The state of this name in the journal; `None` if the topic is in memory.
     pub(crate) producer_state: Option<Arc<ProducerState>>,
 }
 
@@ -33,10 +33,10 @@ pub(crate) struct ProducerIdentity {
 pub(crate) struct SequenceHistory {
     /// The next sequence to be published; `None` before the first publish.
     pub(crate) next: Option<u64>,
-    /// Partition and offset of each of the last sequences before `next`, oldest first.
+    /// The partition and offset of each of the last sequences before `next`, oldest first.
     pub(crate) receipts: VecDeque<(u32, u64)>,
-    /// Partition and offset of sequences after `next`, by sequence. An earlier process published them, but lost a
-    /// sequence before them.
+    /// The partition and offset of published sequences after `next`, by sequence. An earlier process published them and
+    /// was lost before a sequence below them was written.
     pub(crate) apart: BTreeMap<u64, (u32, u64)>,
     pub(crate) used: Duration,
 }
@@ -50,11 +50,13 @@ impl SequenceHistory {
         self.receipts.push_back(receipt);
     }
 
-    /// The history that the journal has of a name. `used` is the time of its last publish, by the engine's clock.
+    /// The history of a name from its window in the journal. `used` is the time of the name's last publish, by the
+    /// engine's clock.
     pub(crate) fn restored(window: &SequenceWindow, used: Duration) -> Self {
         let mut receipts = window.receipts();
         let apart = receipts.split_off(&window.next.unwrap_or(0));
-        // A receipt is found by counting back from `next`, so only the receipts with no gap up to `next` are kept here.
+        // A receipt is found by counting back from `next`, so only receipts of consecutive sequences up to `next` are
+        // kept.
         let mut kept = VecDeque::new();
         let mut sequence = window.next.unwrap_or(0);
         while let Some(before) = sequence.checked_sub(1)
@@ -67,7 +69,7 @@ impl SequenceHistory {
     }
 }
 
-/// The idempotent producers of a topic, by name.
+/// The names of a topic's idempotent producers.
 pub(crate) type ProducerIdentities = Mutex<HashMap<String, Arc<ProducerIdentity>>>;
 
 impl ProducerIdentity {
@@ -82,26 +84,27 @@ impl ProducerIdentity {
         Arc::new(Self { name, epoch, history: Turn::new(history), has_next, next, producer_state })
     }
 
-    /// Waits until no other thread publishes under this name. `None` if the calling thread itself is publishing under
-    /// it.
+    /// Waits until no other thread publishes under this name, and borrows the history. `None` if the calling thread has
+    /// borrowed it already, that is, if user code calls this during a publish.
     pub(crate) fn history(&self) -> Option<TurnGuard<SequenceHistory>> {
         self.history.take()
     }
 
     /// The next sequence to be published; `None` before the first publish.
     pub(crate) fn next(&self) -> Option<u64> {
-        // Waits for a publish on another thread. Called in the middle of the thread's own publish, this returns the
-        // sequence of that publish.
+        // Waits for a publish on another thread. If user code calls this during a publish on the calling thread,
+        // returns the sequence of that publish.
         match self.history() {
             Some(history) => history.next,
             None => self.has_next.load(Ordering::Acquire).then(|| self.next.load(Ordering::Acquire)),
         }
     }
 
-    /// Partition and offset of the last event; `None` if no event was published.
+    /// The partition and offset of the event with the highest sequence. `None` if no event was published or, for a topic
+    /// in memory, if user code calls this during a publish on the calling thread.
     pub(crate) fn last(&self) -> Option<(u32, u64)> {
         match &self.producer_state {
-            // The journal's window may have events that an earlier process published without giving out their receipts.
+            // The journal's window may have events that an earlier process published without returning their receipts.
             Some(producer_state) => producer_state.window().last(),
             None => self.history()?.receipts.back().copied(),
         }

@@ -11,23 +11,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The metrics of all topics at one moment, from [`Engine::metrics`](crate::Engine::metrics). Nearly all are computed
-/// from positions, so they cost the event path nothing; per batch a subscriber updates its count of batches.
+/// The metrics of all topics at one moment, from [`Engine::metrics`](crate::Engine::metrics). Nearly all of them are
+/// computed from positions when this is called, so publishing costs nothing more; a subscriber counts its batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Metrics {
     /// The topics, in the order of creation.
     pub topics: Vec<TopicMetrics>,
-    /// Lost offsets that were reported to a group, queue or transform, and that no one has acknowledged.
+    /// The gaps (offsets lost to damage) that were reported to a group, queue or transform and are not acknowledged
+    /// yet.
     #[cfg_attr(feature = "observe", serde(default))]
     pub gaps: Vec<GapMetrics>,
-    /// The transforms that were opened, by name.
+    /// The transforms that this engine has opened, by name.
     #[cfg_attr(feature = "observe", serde(default))]
     pub transforms: Vec<TransformMetrics>,
 }
 
-/// The metrics of a transform that was opened: see [`TransformDescription`](crate::transform::TransformDescription).
+/// The metrics of a transform: see [`TransformDescription`](crate::transform::TransformDescription).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -38,9 +39,9 @@ pub struct TransformMetrics {
     pub topic: String,
     /// The transform's state, as [one word](crate::transform::TransformState::word).
     pub state: String,
-    /// Why the transform has ended; `None` unless it failed or one of its topics was halted.
+    /// The error with which the transform has ended; `None` unless it failed or one of its topics was halted.
     pub cause: Option<String>,
-    /// How many events of the input topic the journal has that the transform has not committed.
+    /// How many events the journal has of the input topic that the transform has not committed.
     pub lag: u64,
 }
 
@@ -51,7 +52,7 @@ impl From<TransformDescription> for TransformMetrics {
     }
 }
 
-/// A range of lost offsets that was reported to a reader: see [`ReportedGap`].
+/// A gap (range of offsets lost to damage) that was reported to a reader: see [`ReportedGap`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -66,7 +67,7 @@ pub struct GapMetrics {
     pub partition: u32,
     /// The first lost offset.
     pub first: u64,
-    /// The offset after the last lost one.
+    /// The offset after the last lost one (exclusive end).
     pub end: u64,
 }
 
@@ -96,34 +97,35 @@ pub struct TopicMetrics {
     /// How many offsets of all partitions were published or, after a crash of a durable topic, left unused: see
     /// [`Journal::records_in`](crate::journal::Journal::records_in). With one partition this is the next offset.
     pub published: u64,
-    /// How many slots of all partitions hold an event that some consumer has not read, or that is retained.
+    /// How many slots of all partitions hold an event that some consumer has not read, or that is kept for later
+    /// consumers.
     pub fill: u64,
-    /// The highest `fill` that a snapshot has seen; `capacity` if a producer has ever found a partition full.
+    /// The highest `fill` of any snapshot so far; `capacity` if a producer has ever found a partition full.
     pub high_water: u64,
     /// How long the topic has existed, by the engine's clock.
     #[cfg_attr(feature = "observe", serde(with = "seconds"))]
     pub age: Duration,
-    /// How many events were refused at once because their partition was full.
+    /// How many events were refused without waiting because their partition was full.
     pub refused: u64,
-    /// How many events were refused because their partition stayed full until a deadline.
+    /// How many events were refused because their partition was still full when the deadline passed.
     pub timed_out: u64,
     /// How many events [`Overflow::DropNewest`](crate::topic::Overflow::DropNewest) dropped.
     pub dropped: u64,
-    /// How many events a rate limit refused.
+    /// How many events were refused because of a rate limit.
     pub limited: u64,
-    /// How many events had to wait for a rate limit.
+    /// How many events were published only after waiting for a rate limit.
     pub delayed: u64,
     /// How many messages were not published again because the topic remembered their id.
     pub duplicates: u64,
-    /// How many subscribers were evicted because they were slow.
+    /// How many subscribers were evicted because they made producers wait.
     pub evicted: u64,
     /// The metrics of each partition, by number.
     pub partitions: Vec<PartitionMetrics>,
     /// The topic's consumers, each summed over all partitions, in the order of joining. Consumers that have ended are
-    /// in the shutdown's report only.
+    /// only in the report of the shutdown.
     pub consumers: Vec<ConsumerMetrics>,
-    /// The topic's queues, in the order of creation. Each queue is also in `consumers`, where its unread messages are
-    /// the lag.
+    /// The topic's queues, in the order of creation. Each queue is also in `consumers`, where `lag` counts its unread
+    /// messages.
     pub queues: Vec<QueueMetrics>,
 }
 
@@ -136,16 +138,16 @@ pub struct PartitionMetrics {
     pub partition: u32,
     /// The number of slots of the partition's ring.
     pub capacity: u64,
-    /// The earliest offset that the ring still has.
+    /// The earliest offset whose event is still in the ring.
     pub earliest: u64,
     /// The next offset to be published.
     pub published: u64,
-    /// How many slots hold an event that some consumer has not read, or that is retained.
+    /// How many slots hold an event that some consumer has not read, or that is kept for later consumers.
     pub fill: u64,
-    /// The oldest offset that a producer has claimed but not published; `None` if there is none.
+    /// The oldest offset that a producer has claimed and not published yet; `None` if there is none.
     pub oldest_unpublished: Option<u64>,
-    /// The consumers of this partition, in the order of joining. Their counts of skipped, expired and lost events and
-    /// of batches are 0 here: these are counted for the whole topic only.
+    /// The consumers of this partition, in the order of joining. Their counts of batches and of skipped, expired and
+    /// lost events are 0 here, because these are counted for the whole topic only.
     pub consumers: Vec<ConsumerMetrics>,
 }
 
@@ -184,8 +186,8 @@ impl TopicMetrics {
         }
         let sum = |of: fn(&PartitionMetrics) -> u64| partitions.iter().map(of).sum::<u64>();
         let (capacity, fill) = (sum(|partition| partition.capacity), sum(|partition| partition.fill));
-        // A producer counts nothing while its partition has room, but counts each time that it finds the partition
-        // full.
+        // A producer counts nothing while its partition has room. So if one of these counters is above zero, a
+        // partition was full.
         let was_full =
             [&counts.refused, &counts.timed_out, &counts.dropped].into_iter().any(|it| TopicCounters::read(it) > 0)
                 || consumers.iter().any(|consumer| consumer.stalls > 0);
@@ -223,8 +225,8 @@ impl TopicMetrics {
 }
 
 impl PartitionMetrics {
-    /// `lag_time` gets the next offset of a consumer with unread events, or `None` for a consumer that has read all,
-    /// and returns the consumer's lag in time; `None` if the topic has no timestamps.
+    /// `lag_time` returns a consumer's lag in time, given the offset of its next unread event, or `None` if it has read
+    /// all events. It returns `None` if the topic has no timestamps.
     pub(crate) fn new(partition: u32, at: Positions, lag_time: impl Fn(Option<u64>) -> Option<Duration>) -> Self {
         let consumers = at.stages.into_iter().map(|stage| ConsumerMetrics {
             name: stage.name,
@@ -259,31 +261,31 @@ impl PartitionMetrics {
 pub struct ConsumerMetrics {
     /// The consumer's name.
     pub name: String,
-    /// The names of the consumers that read each event before this one.
+    /// The names of the consumers that must have read an event before this consumer reads it.
     pub after: Vec<String>,
-    /// The next offset to read; over all partitions, the sum of their next offsets.
+    /// The next offset that the consumer reads; over all partitions, the sum of these offsets.
     pub consumed: u64,
     /// How many published offsets the consumer has not read: see [`Subscriber::lag`](crate::Subscriber::lag).
     pub lag: u64,
-    /// The age of the consumer's next event since it was published; zero if the consumer has read all. Over all
-    /// partitions, the longest. `None` if the topic has no [timestamps](crate::TopicBuilder::timestamps).
+    /// How long ago the consumer's next event was published; zero if the consumer has read all events. Over all
+    /// partitions, the longest such time. `None` if the topic has no [timestamps](crate::TopicBuilder::timestamps).
     #[cfg_attr(feature = "observe", serde(with = "maybe_seconds"))]
     pub lag_time: Option<Duration>,
-    /// How many batches with at least one event a subscriber has got; 0 for other consumers.
+    /// How many batches with at least one event a subscriber has read; 0 for other consumers.
     pub batches: u64,
-    /// The number of events in the largest of these batches.
+    /// The number of events in the subscriber's largest batch.
     pub largest_batch: u64,
-    /// How many times a producer had to wait for this consumer.
+    /// How often a producer had to wait for this consumer.
     pub stalls: u64,
     /// How many events the consumer's [error policy](crate::subscriber::OnError) skipped after its handler failed.
     pub skipped: u64,
     /// How many events were not delivered because their [time to live](crate::TopicBuilder::time_to_live) had passed.
     pub expired: u64,
-    /// How many offsets the consumer did not get because damage had destroyed them: see
+    /// How many offsets the consumer skipped because their records were lost to damage: see
     /// [`OnGap`](crate::replay::OnGap).
     #[cfg_attr(feature = "observe", serde(default))]
     pub lost: u64,
-    /// In how many separate ranges those lost offsets were.
+    /// The number of separate ranges that those lost offsets form.
     #[cfg_attr(feature = "observe", serde(default))]
     pub gaps: u64,
 }
@@ -297,34 +299,35 @@ pub struct QueueMetrics {
     pub name: String,
     /// How many published messages the queue has not read yet.
     pub unread: u64,
-    /// How many messages are leased to a worker. An expired lease counts until a worker asks for messages.
+    /// How many messages are leased to a worker. An expired lease counts until a worker asks the queue for a message.
     pub leased: u64,
-    /// How many messages wait to be leased: with a delay of their own, or again.
+    /// How many messages wait to be leased: they were sent with a delay, or are to be leased again.
     pub waiting: u64,
-    /// How many messages have had their last attempt but found no room in the topic for dead letters yet.
+    /// How many messages have had their last attempt and are not in the topic for dead letters yet, for example because
+    /// it is full.
     pub dying: u64,
     /// The size in bytes of the leased, waiting and dying messages.
     pub bytes: u64,
-    /// True if the side store is full, so that no unread message is leased.
+    /// True if the queue's [side store](crate::queue) is full, so that no unread message is leased.
     pub full: bool,
-    /// How many leases the queue has given.
+    /// How many leases the queue has given since it was opened.
     pub delivered: u64,
-    /// How many of these leases were for a message that had been leased before.
+    /// How many of these leases were of a message that had been leased before.
     pub redelivered: u64,
     /// How many messages were acknowledged.
     pub acked: u64,
-    /// How many times a worker gave a message back.
+    /// How often a worker gave a message back.
     pub nacked: u64,
     /// How many leases expired.
     pub expired: u64,
-    /// How many messages were deleted by receipt.
+    /// How many messages were deleted by their receipt.
     pub deleted: u64,
     /// How many messages were moved to the dead letters.
     pub dead: u64,
-    /// How many unfinished messages were lost because the journal's retention deleted them. Of unread messages, their
-    /// offsets are counted.
+    /// How many unfinished messages were lost, because the journal's retention deleted them or damage destroyed them.
+    /// Of unread messages the offsets are counted.
     pub lost: u64,
-    /// The highest number of messages that the side store ever held.
+    /// The highest number of messages that the side store has held at once.
     pub high_water: u64,
 }
 

@@ -106,11 +106,11 @@ pub struct Topic<E, K: Producers = Multi> {
 /// A snapshot of a topic's partitions, by number.
 pub(crate) type Partitions<E, K> = Arc<[Arc<Partition<E, K>>]>;
 
-/// How far the events of a durable topic's partition are written and durable.
+/// How far a partition of a durable topic is written and durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SafeOffsets {
-    /// All events below this offset survive the end of the process.
+    /// All events below this offset survive the end of the process, but not a power cut.
     pub written: u64,
     /// All events below this offset survive a power cut.
     pub durable: u64,
@@ -130,38 +130,40 @@ pub(crate) struct TopicCore<E, K: Producers> {
     /// The bytes that a slot has for a message beside the event itself; 0 if the events are not messages.
     cell: usize,
     pub(crate) slots: SlotFactory<E>,
-    /// Held by the thread that adds partitions. A [`Turn`] and no lock, because the user's code runs meanwhile.
+    /// Lent to the thread that adds partitions. A [`Turn`] instead of a lock, because user code runs meanwhile.
     growing: Arc<Turn<()>>,
-    /// True once the topic is closed, halted or failed, or just before. No partition is added then. Set under the lock
-    /// of `readers`.
+    /// True once the topic is closed, halted or has failed, or is about to be: no more partitions are added, and no
+    /// readers join. Set under the lock of `readers`.
     ended: AtomicBool,
     partitions: RwLock<Partitions<E, K>>,
-    /// The number of partitions. Each publish compares it with the producer's own number.
+    /// The number of partitions. Each publish compares it with the number that the producer knows, to find new
+    /// partitions.
     pub(crate) count: AtomicUsize,
-    /// The readers of all partitions, which must join a new partition before a producer publishes into it. Locked while
-    /// partitions are added, and while a new reader joins all partitions.
+    /// The consumers that read all partitions, and must join a new partition before a producer publishes into it.
+    /// Locked while partitions are added, and while a new reader joins all partitions.
     readers: Mutex<Vec<Weak<dyn TopicReader<E, K>>>>,
-    /// How many producers of the topic exist.
+    /// The number of producers of the topic that exist now.
     pub(crate) lent: AtomicUsize,
     pub(crate) threads: Threads,
-    /// The managed consumers, running or ended.
+    /// The managed consumers, running or ended, for the topic's report.
     runs: Mutex<Vec<Arc<ConsumerRun>>>,
-    /// The queues of the topic. A queue stays until it is deleted or the topic ends.
+    /// The queues of the topic. A queue stays here until it is deleted or the topic ends.
     queues: Mutex<Vec<Arc<dyn Attached>>>,
-    /// Held by the thread that opens or deletes a queue. A [`Turn`] and no lock, as with `growing`.
+    /// Lent to the thread that opens or deletes a queue. A [`Turn`] instead of a lock, because user code runs
+    /// meanwhile.
     pub(crate) queues_turn: Arc<Turn<()>>,
     pub(crate) counts: TopicCounters,
     /// The counters of the topic's consumers.
     consumer_stats: Mutex<Vec<Weak<ConsumerStats>>>,
-    /// True if some consumer may be evicted for being slow.
+    /// True if some consumer's policy allows eviction, so that producers of a full partition must check for it.
     evicts: AtomicBool,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) identities: ProducerIdentities,
-    /// The ids of published messages; `None` unless the topic deduplicates.
+    /// The remembered ids of published messages; `None` unless the topic deduplicates.
     pub(crate) ids: Option<Arc<DedupIndex>>,
 }
 
-/// The locked readers of a topic. While this is held, no partition is added and no other reader joins.
+/// The locked readers of a topic. While this value exists, no partition is added and no other reader joins.
 pub(crate) struct TopicReaders<'t, E, K: Producers> {
     pub(super) topic: &'t TopicCore<E, K>,
     pub(super) list: Locked<'t, Vec<Weak<dyn TopicReader<E, K>>>>,
@@ -177,14 +179,14 @@ impl<E, K: Producers> TopicReaders<'_, E, K> {
         self.list.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Stops the adding of partitions for good.
+    /// Marks the topic as ended: no more partitions are added, and no readers join.
     pub(super) fn end(self) {
         self.topic.ended.store(true, Ordering::Release);
     }
 }
 
 impl<E, K: Producers> TopicCore<E, K> {
-    /// A snapshot of the topic's partitions.
+    /// A snapshot of the topic's partitions, by number.
     pub(crate) fn partitions(&self) -> Partitions<E, K> {
         Arc::clone(&self.partitions.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -198,8 +200,8 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fails if the calling thread is one of the journal's own: the caller wants to wait for a thread that may itself
-    /// be waiting for the journal.
+    /// Refuses a wait on the journal's own threads: the thread that the caller waits for may itself be waiting for the
+    /// journal.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
         self.durable.as_ref().map_or(Ok(()), |durable| durable.committer.may_wait())
     }
@@ -222,7 +224,7 @@ impl<E, K: Producers> TopicCore<E, K> {
         runs.push(run);
     }
 
-    /// Removes the consumers that were cancelled and have ended from the report.
+    /// Removes from the topic's report the consumers that were cancelled and have ended without a failure.
     pub(crate) fn forget_cancelled(&self) {
         let gone: Vec<_> = self.runs().extract_if(.., |run| run.is_forgotten()).collect();
         drop(gone);
@@ -232,13 +234,13 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.partitions().iter().find_map(|partition| partition.ring.closed()).map(Closed::from)
     }
 
-    /// Closes the topic: it accepts no more events.
+    /// Closes the topic: it accepts no more events, and consumers can read the published ones.
     pub(crate) fn close(&self) {
         self.readers().end();
         self.close_all();
     }
 
-    /// True if the topic accepts no more partitions and readers.
+    /// True if the topic adds no more partitions and no readers can join.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
@@ -250,27 +252,28 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.host.timer.start().map_err(refused)
     }
 
-    /// Closes all rings. Called after [`TopicReaders::end`] has released the lock, because a reader that this wakes may
-    /// run at once.
+    /// Closes all rings. Called after the lock of [`TopicReaders::end`] is released, because a reader that this wakes
+    /// may run at once and take the lock.
     fn close_all(&self) {
         self.partitions().iter().for_each(|partition| partition.ring.close());
     }
 
-    /// Fails the topic. All its producers and consumers get an error with this consumer's name and cause.
+    /// Fails the topic: the next call of each of its producers and consumers returns an error with the name `consumer`
+    /// and the `cause`.
     pub(crate) fn fail(&self, consumer: &str, cause: &str) {
         self.readers().end();
         self.fail_all(consumer, cause);
     }
 
-    /// Fails all rings, without the readers' lock. Called after [`TopicReaders::end`], and in a forked child, where
-    /// another thread's lock may never be released.
+    /// Fails all rings without taking the readers' lock. Called after [`TopicReaders::end`], and in a forked process,
+    /// where another thread of the parent may hold the lock for ever.
     pub(crate) fn fail_all(&self, consumer: &str, cause: &str) {
         self.partitions().iter().for_each(|partition| partition.ring.fail(consumer, cause));
     }
 }
 
 impl<K: Producers> Topic<Message, K> {
-    /// The largest message that the topic accepts, in bytes.
+    /// The size of the largest message that the topic accepts, in bytes; see [`TopicBuilder::max_message`].
     pub fn max_message(&self) -> usize {
         self.inner.settings.max_message
     }
@@ -298,7 +301,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         &self.inner.name
     }
 
-    /// The topic's id, as in its receipts.
+    /// The topic's id, which its receipts have too.
     pub fn id(&self) -> TopicId {
         self.inner.id
     }
@@ -333,25 +336,24 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         self.inner.grow(|there| there.saturating_add(more))
     }
 
-    /// The topic's settings and its present state.
+    /// Describes the topic's settings and its state at this moment.
     pub fn describe(&self) -> Description {
         AnyTopic::describe(&*self.inner)
     }
 
-    /// The next offset of a partition that is not written yet, and the next that is not durable yet. `None` if the
-    /// topic has no journal or no such partition.
+    /// How far a partition is written and durable; `None` if the topic is in memory or has no partition of this number.
     pub fn safe(&self, partition: u32) -> Option<SafeOffsets> {
         let progress = self.inner.durable.as_ref()?.acks.progress(partition)?;
         let (written, durable) = (progress.written.load(Ordering::Acquire), progress.durable.load(Ordering::Acquire));
         Some(SafeOffsets { written, durable })
     }
 
-    /// The topic's present metrics: its positions and counters, and those of its consumers.
+    /// The topic's metrics at this moment: its positions and counters, and those of its consumers.
     pub fn metrics(&self) -> TopicMetrics {
         AnyTopic::metrics(&*self.inner)
     }
 
-    /// Why the topic is closed; `None` while it is open.
+    /// Why the topic has ended; `None` while it is open.
     pub fn closed(&self) -> Option<Closed> {
         self.inner.closed()
     }

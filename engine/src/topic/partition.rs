@@ -12,12 +12,13 @@ pub(crate) struct Partition<E, K: Producers> {
     pub(crate) index: u32,
     capacity: usize,
     pub(crate) ring: Ring<E, K>,
-    /// The ring's own producer. Several producers are clones of it; a single producer is lent, and `None` here
-    /// meanwhile. A ring stays open while it has a producer.
+    /// The ring's own producer. With several producers, each is a clone of it; a single producer is lent to the user,
+    /// and this is `None` meanwhile. A ring stays open while it has a producer.
     spare: Mutex<Option<slipring_ring::Producer<E, K>>>,
-    /// The publishing time of each slot; `None` unless the topic has `timestamps()`.
+    /// The publishing time of the event in each slot; `None` unless the topic has `timestamps()`.
     pub(crate) times: Option<PublishTimes>,
-    /// The idempotent producer of each slot's event. Set once a durable topic has had an idempotent producer.
+    /// The idempotent producer and sequence of the event in each slot. Unset until a durable topic has an idempotent
+    /// producer.
     stamps: OnceLock<ProducerStamps>,
 }
 
@@ -43,20 +44,21 @@ impl<E, K: Producers> Partition<E, K> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stamps of the slots, allocated at the first call.
+    /// The stamps of the slots: the idempotent producer and sequence of each event. Allocated at the first call.
     pub(crate) fn stamps(&self) -> &ProducerStamps {
         self.stamps.get_or_init(|| ProducerStamps::new(self.capacity))
     }
 
-    /// The stamps of the slots; `None` if no event has a stamp yet. A producer allocates the stamps before it publishes
-    /// an event with a stamp, so a reader of published events sees them.
+    /// The stamps of the slots; `None` if they are not allocated, so that no event has one. A producer allocates them
+    /// before it publishes its first stamped event, so a reader of that event sees them.
     pub(crate) fn stamps_if_any(&self) -> Option<&ProducerStamps> {
         self.stamps.get()
     }
 
     /// The first offset at or after `from` whose event was published at `at` or later; the next offset to be published
-    /// if there is none. The caller's gate keeps the events from `from` on. Times grow with offsets, except where a
-    /// producer read the clock before another one but claimed after it.
+    /// if there is none. The caller's gating position must be at or before `from`, so that no event is overwritten
+    /// meanwhile. Times grow with offsets, except where a producer read the clock before another one but claimed after
+    /// it.
     pub(crate) fn first_since(&self, at: Timestamp, from: u64) -> u64 {
         let mut low = from;
         let mut high = self.ring.positions().published.0.max(from);
@@ -67,17 +69,17 @@ impl<E, K: Producers> Partition<E, K> {
         low
     }
 
-    /// Joins a consumer's stage to the ring. `topic` is the topic's name for the error.
+    /// Joins a consumer's stage to the ring. `topic` is the topic's name, for the error.
     pub(crate) fn join(&self, topic: &str, stage: Stage) -> Result<Consumer<E, K>, SubscribeError> {
         self.ring.join(stage).map_err(|cause| SubscribeError::new(topic, self.index, cause))
     }
 
-    /// A producer of the ring. `None` if the topic has a single producer and it is lent already.
+    /// Returns a producer of the ring. `None` if the topic has a single producer and it is lent already.
     pub(crate) fn lend(&self) -> Option<slipring_ring::Producer<E, K>> {
         K::take(&mut self.spare())
     }
 
-    /// Takes a lent producer back. Only a single producer is kept; one of several is dropped.
+    /// Takes a producer back that was lent. A single producer is kept for the next loan; a clone is dropped.
     pub(crate) fn give_back(&self, producer: slipring_ring::Producer<E, K>) {
         if K::SINGLE {
             *self.spare() = Some(producer);
@@ -85,7 +87,7 @@ impl<E, K: Producers> Partition<E, K> {
     }
 }
 
-/// The publishing time of the event in each slot, in nanoseconds since the Unix epoch.
+/// The publishing time of the event in each slot, in nanoseconds since 1970.
 pub(crate) struct PublishTimes {
     nanos: Box<[AtomicU64]>,
 }
@@ -103,14 +105,15 @@ impl PublishTimes {
         &self.nanos[offset as usize & (self.nanos.len() - 1)]
     }
 
-    /// Sets the publishing time of a claimed slot. The publish that follows releases this relaxed store to readers.
+    /// Sets the publishing time of a claimed slot. The store is relaxed: the publish that follows releases it to
+    /// readers.
     #[inline]
     pub(crate) fn set(&self, offset: u64, at: Timestamp) {
         self.slot(offset).store(at.as_nanos(), Ordering::Relaxed);
     }
 
-    /// The publishing time of an event that the caller's gate keeps. For any other event it may be the time of a later
-    /// event in the slot.
+    /// The publishing time of the event at `offset`. The caller's gating position must be at or before `offset`;
+    /// otherwise the time may be that of a later event in the slot.
     #[inline]
     pub(crate) fn get(&self, offset: u64) -> Timestamp {
         Timestamp::from_nanos(self.slot(offset).load(Ordering::Relaxed))

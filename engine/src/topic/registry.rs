@@ -1,4 +1,4 @@
-//! The registry of an engine's topics by name, and the engine's services for topics.
+//! The registry of an engine's topics by name, and the engine's services for topics: clock, timer, journal, groups.
 
 use super::attached::AttachedGroups;
 use super::{AnyTopic, Shape, Topic};
@@ -19,31 +19,32 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-/// The topics of an engine by name.
+/// The topics of an engine by name, and the engine's services.
 pub(crate) struct Registry {
     topics: Mutex<Topics>,
-    /// Notified when a topic was created, deleted, or could not be created.
+    /// Notified when a topic was created or deleted, when its creation failed, and at the engine's shutdown.
     pub(crate) settled: Condvar,
     pub(crate) host: Arc<Host>,
-    /// The socket that shows the engine to other processes; open until the engine's last handle is dropped.
+    /// The observing socket, which shows the engine to other processes; it is closed when the engine's last handle is
+    /// dropped. Unset if the engine has none.
     #[cfg(feature = "observe")]
     pub(crate) observer: OnceLock<Box<dyn Any + Send + Sync>>,
     pub(crate) recovered: Option<Arc<Recovered>>,
 }
 
-/// The engine's services for its topics.
+/// The engine's services for its topics: clock, timer, journal, groups.
 pub(crate) struct Host {
-    /// The engine's registry, for topics that need another topic.
+    /// The registry of the engine's topics, for a topic that needs another one.
     engine: Weak<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Timer,
     pub(crate) cores: Arc<Cores>,
-    /// All groups of the engine. Set when the first member joins a group.
+    /// All groups of the engine. Unset until the first member joins a group.
     pub(crate) groups: OnceLock<Box<dyn AttachedGroups>>,
     pub(crate) committer: Option<Arc<Committer>>,
-    /// True if the timer applies the topics' retention to the journal once a minute.
+    /// True once the timer applies the topics' retention to the journal, every [`RETAIN`].
     retains: AtomicBool,
-    /// The highest lease number of all deleted queues.
+    /// The highest lease number of all deleted queues, so that later queues give higher numbers.
     pub(crate) lease_numbers: AtomicU64,
 }
 
@@ -51,7 +52,7 @@ pub(crate) struct Host {
 const RETAIN: Duration = Duration::from_secs(60);
 
 impl Host {
-    /// Starts applying the topics' retention once a minute. Does nothing if it was started before.
+    /// Starts applying the topics' retention at the interval [`RETAIN`]. Does nothing if it was started before.
     pub(crate) fn start_retention(self: &Arc<Self>) {
         if !self.retains.swap(true, Ordering::Relaxed) {
             self.retain_later();
@@ -69,13 +70,14 @@ impl Host {
         });
     }
 
-    /// The catalogue's entry for the durable topic `name`; `None` if the journal has no such topic.
+    /// The entry of the durable topic `name` in the journal's catalogue; `None` if the journal has no such topic or the
+    /// engine has no journal.
     pub(crate) fn recorded(&self, name: &str) -> Option<CatalogEntry> {
         let committer = self.committer.as_ref()?;
         committer.recovered_state().get(state_kind::TOPICS, name.as_bytes()).and_then(CatalogEntry::decode)
     }
 
-    /// Returns the engine's registry.
+    /// The registry of the engine's topics.
     ///
     /// # Errors
     /// All handles of the engine were dropped.
@@ -83,7 +85,7 @@ impl Host {
         self.engine.upgrade().ok_or(TopicError::ShutDown)
     }
 
-    /// Removes the groups' state of a deleted topic.
+    /// Removes the state that groups have of a deleted topic.
     pub(crate) fn forget(&self, topic: TopicId) {
         if let Some(groups) = self.groups.get() {
             groups.forget(topic);
@@ -92,7 +94,7 @@ impl Host {
 }
 
 impl Drop for Host {
-    /// The last topic and the last handle of the engine were dropped, so nothing more can be published: the committer
+    /// The last handle of the engine and of its topics was dropped, so nothing more can be published: the committer
     /// writes all published events and closes the journal.
     fn drop(&mut self) {
         if let Some(committer) = &self.committer {
@@ -105,20 +107,20 @@ impl Drop for Host {
 pub(crate) struct Topics {
     /// In the order of creation.
     pub(crate) open: Vec<Arc<dyn AnyTopic>>,
-    /// Names whose topics are being created or deleted.
+    /// The names of topics that are being created or deleted.
     busy: Vec<BusyName>,
     pub(crate) shut_down: bool,
 }
 
-/// A name whose topic is being created or deleted. Creating runs the user's code, so this entry reserves the name
-/// without a lock.
+/// The name of a topic that is being created or deleted by the thread `by`. It reserves the name without a lock,
+/// because creating a topic runs user code.
 struct BusyName {
     name: String,
     shape: String,
     by: ThreadId,
 }
 
-/// Reserves a topic's name until it is dropped.
+/// A reserved name of a topic. Dropping this frees the name, and wakes the threads that wait for it.
 pub(crate) struct ReservedName<'s> {
     shared: &'s Registry,
     name: &'s str,
@@ -170,7 +172,8 @@ impl Registry {
         }
     }
 
-    /// The topic `name`, if its events are of type `E` and its producers of kind `K`.
+    /// The topic `name`. An error if there is no such topic, its events are not of type `E`, or its producers not of
+    /// kind `K`.
     pub(crate) fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
         let found = self.find(name)?;
         Topic::of(Arc::clone(&found)).ok_or_else(|| {
@@ -181,8 +184,8 @@ impl Registry {
         })
     }
 
-    /// Removes a topic. Its name stays reserved until the returned value is dropped, which the caller does after the
-    /// topic was deleted from the journal.
+    /// Removes a topic. Its name stays reserved until the returned value is dropped, which the caller does once the
+    /// topic is deleted from the journal.
     pub(crate) fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> ReservedName<'s> {
         let mut topics = self.topics();
         topics.open.retain(|topic| !Arc::ptr_eq(topic, gone));
@@ -192,7 +195,8 @@ impl Registry {
         ReservedName { shared: self, name: gone.name() }
     }
 
-    /// Reserves a name for a new topic. Waits while another thread creates or deletes a topic of this name.
+    /// Reserves a name for a new topic. Waits while another thread creates or deletes a topic of this name. An error if
+    /// a topic has the name, or the engine was shut down meanwhile.
     fn reserve<'s>(&'s self, name: &'s str, asked: &Shape) -> Result<ReservedName<'s>, TopicError> {
         let own = std::thread::current().id();
         let exists = |there: String| TopicError::Exists { name: name.to_owned(), there, asked: asked.to_string() };
@@ -206,8 +210,8 @@ impl Registry {
             }
             match topics.busy.iter().find(|busy| busy.name == name) {
                 None => break,
-                // This call comes from the factory of events of the topic that is being created, which would wait for
-                // itself.
+                // The factory of events of the topic that this thread is creating has made this call, which would wait
+                // for itself.
                 Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
                 Some(_) if self.host.committer.as_ref().is_some_and(|committer| committer.may_wait().is_err()) => {
                     let cause = crate::log::progress::OWN_THREAD.to_owned();

@@ -1,4 +1,4 @@
-//! Reports of a shutdown: which events each consumer has read, and which were left.
+//! Reports of a shutdown: which events each consumer has read, and which were left unread.
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
@@ -14,16 +14,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The report of an engine's shutdown: which events were read, and which were left.
+/// The report of an engine's shutdown: which events were read, which were left unread, and if the journal has all of
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// The reports of the topics, in the order of closing.
     pub topics: Vec<TopicReport>,
-    /// `Ok` if the journal has all published events and was closed; otherwise the reason. `None` if the engine has no
-    /// journal.
+    /// `Ok` if the journal has all published events and was closed; otherwise the reason why not. `None` if the engine
+    /// has no journal.
     pub journal: Option<Result<(), String>>,
-    /// Lost offsets that were reported to a group, queue or transform, and that no one has acknowledged.
+    /// The gaps (offsets lost to damage) that were reported to a group, queue or transform and are not acknowledged
+    /// yet.
     pub gaps: Vec<ReportedGap>,
 }
 
@@ -33,27 +35,37 @@ pub struct Report {
 pub struct TopicReport {
     /// The topic's name.
     pub name: String,
-    /// For each partition, the next offset that would have been published.
+    /// For each partition, by number, the next offset that would have been published.
     pub published: Vec<u64>,
-    /// Why the topic has ended: closed, halted, or failed by a consumer, with its name.
+    /// Why the topic has ended: closed, halted, or failed by a consumer, with its name. `None` while it is open.
     pub closed: Option<Closed>,
-    /// Claims that were neither committed nor dropped within the shutdown's limit. Their commit is refused and their
-    /// events are never read.
+    /// Claims that producers had neither published nor dropped within the shutdown's limit. Their publish is refused,
+    /// and their events are never read.
     pub cut: Vec<CutClaim>,
     /// Each consumer in each partition.
     pub consumers: Vec<ConsumerReport>,
-    /// The messages that were left in each queue.
+    /// The messages that were left in each queue of the topic.
     pub queues: Vec<QueueReport>,
 }
 
-/// A claim that a shutdown gave up, because the producer had neither committed nor dropped it within the limit.
+/// A claim that a shutdown has given up, because the producer had neither published nor dropped it within the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CutClaim {
     /// The partition's number, from 0.
     pub partition: u32,
-    /// The claimed offsets. They have no event.
+    /// The claimed offsets (end exclusive). They have no event.
     pub offsets: Range<u64>,
+}
+
+/// The journal's position in one partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WrittenPosition {
+    pub(crate) partition: u32,
+    /// The next offset to be written.
+    pub(crate) next: u64,
+    /// How many published events at or after that offset the journal does not have.
+    pub(crate) unwritten: u64,
 }
 
 /// How far one consumer has read one partition.
@@ -66,15 +78,15 @@ pub struct ConsumerReport {
     pub partition: u32,
     /// The next offset that the consumer would have read.
     pub consumed: u64,
-    /// How many published events the consumer has not read.
+    /// How many published events the consumer has not read in this partition.
     pub left: u64,
     /// How many events of all partitions the consumer's [error policy](crate::subscriber::OnError) skipped after its
     /// handler failed.
     pub skipped: u64,
-    /// How the consumer has ended. `None` if its handler has not returned, or if it is polled and has read all.
-    /// [`Ending::Unread`] if it is polled and has not: it may still read on.
+    /// How the consumer has ended. `None` if its handler has not returned, or if it is a polled consumer that has read
+    /// all events. [`Ending::Unread`] if it is a polled consumer with unread events, which it may still read.
     pub ending: Option<Ending>,
-    /// True if the consumer's thread still runs, or if a batch of a polled consumer is still held.
+    /// True if the consumer's thread still runs, or if the consumer is polled and holds a batch.
     pub running: bool,
 }
 
@@ -124,7 +136,8 @@ impl TopicReport {
                 consumed: stage.consumed.0,
                 left: left(stage.consumed.0),
                 skipped: 0,
-                // A polled consumer may still read on. The events of a batch that it holds count as unread.
+                // A polled consumer may still read its unread events. The events of a batch that it holds count as
+                // unread.
                 ending:
                     stage_report(&stage.name).filter(|report| report.left > 0).and_then(|report| report.ending.clone()),
                 running: stage_report(&stage.name).is_some_and(|report| report.left > 0 && report.running),
@@ -135,7 +148,8 @@ impl TopicReport {
         Self { name: name.to_owned(), published, closed, cut, consumers, queues }
     }
 
-    /// True if every consumer has read all events, no consumer has failed, and no queue has lost a message.
+    /// True if every consumer has read all events of the topic, the topic has not failed, and no queue loses a message
+    /// with the process.
     pub fn is_complete(&self) -> bool {
         if matches!(self.closed, Some(Closed::Failed { .. })) {
             return false;
@@ -144,11 +158,11 @@ impl TopicReport {
         read && self.queues.iter().all(QueueReport::is_complete)
     }
 
-    /// Adds the journal's position in each partition, given as partition, next offset to be written, and count of
-    /// published events from there on. Returns how many published events the journal does not have.
-    pub(crate) fn note_written(&mut self, partitions: &[(u32, u64, u64)]) -> u64 {
+    /// Adds the journal as a consumer: its position in each partition. Returns how many published events the journal
+    /// does not have.
+    pub(crate) fn note_written(&mut self, partitions: &[WrittenPosition]) -> u64 {
         let mut unwritten = 0;
-        for &(partition, consumed, left) in partitions {
+        for &WrittenPosition { partition, next: consumed, unwritten: left } in partitions {
             unwritten += left;
             let ending = (left > 0).then(|| Ending::Stopped("the journal has ended".to_owned()));
             let journal = |known: &&mut ConsumerReport| known.name == STAGE && known.partition == partition;
@@ -169,8 +183,8 @@ impl TopicReport {
         unwritten
     }
 
-    /// Adds the transforms that read this topic, except those that were stopped or dropped. Transforms read the
-    /// journal, so they have no stage in the rings.
+    /// Adds the transforms that read this topic, except those that were stopped or dropped. They have no stage in the
+    /// rings, because transforms read the journal.
     pub(crate) fn note_transforms(&mut self, transforms: &[TransformDescription]) {
         for TransformDescription { name, state, partitions, .. } in transforms.iter().filter(|it| it.topic == self.name)
         {
@@ -198,8 +212,8 @@ impl TopicReport {
         }
     }
 
-    /// Topic, name and cause of the failure that ended the topic, if no consumer in this report has failed with that
-    /// name: for example the journal, or a producer that gathers.
+    /// The topic, name and cause of the failure that ended the topic, if the name is not that of a failed consumer in
+    /// this report: for example the journal, or a gathering producer. `None` otherwise.
     fn failure_of_another(&self) -> Option<(&str, &str, &str)> {
         let Some(Closed::Failed { consumer, cause }) = &self.closed else { return None };
         let has_failed =
@@ -219,15 +233,15 @@ impl TopicReport {
 pub struct QueueReport {
     /// The queue's name.
     pub name: String,
-    /// How many published messages the queue had not read. Of a durable topic, offsets are counted.
+    /// How many published messages the queue had not read. On a durable topic, how many offsets.
     pub unread: u64,
     /// How many messages were leased to a worker.
     pub leased: u64,
-    /// How many messages waited to be leased: with a delay of their own, or again.
+    /// How many messages waited to be leased: they were sent with a delay, or were to be leased again.
     pub waiting: u64,
-    /// How many messages waited for room in the topic for dead letters.
+    /// How many messages had had their last attempt and waited for room in the topic for dead letters.
     pub dying: u64,
-    /// True if the journal has all these messages, so that the next opening of the queue gets them.
+    /// True if the journal has all these messages, so that the queue has them again when it is opened next.
     pub durable: bool,
 }
 
@@ -240,7 +254,7 @@ impl fmt::Display for QueueReport {
 }
 
 impl QueueReport {
-    /// True if no leased, waiting or dying message is lost with the process.
+    /// True if no leased, waiting or dying message is lost when the process ends.
     pub fn is_complete(&self) -> bool {
         self.durable || self.leased + self.waiting + self.dying == 0
     }
@@ -255,13 +269,13 @@ impl Report {
         closed && self.topics.iter().all(TopicReport::is_complete) && self.failures().next().is_none()
     }
 
-    /// Topic, consumer and cause of each failure: of consumers whose handler returned an error or panicked, and of the
-    /// journal or a gathering producer.
+    /// The topic, the name and the cause of each failure: of consumers whose handler returned an error or panicked, of
+    /// the journal, and of gathering producers.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         self.topics.iter().flat_map(|topic| {
             let of_consumers =
                 topic.consumers.iter().enumerate().filter_map(|(index, consumer)| match &consumer.ending {
-                    // A consumer of several partitions is named once.
+                    // A consumer that failed in several partitions is listed once.
                     Some(_) if topic.consumers[..index].iter().any(|before| before.name == consumer.name) => None,
                     Some(Ending::Failed(cause)) => Some((&*topic.name, &*consumer.name, &**cause)),
                     _ => None,

@@ -1,4 +1,4 @@
-//! Restoring the names of idempotent producers when a topic is opened, and expiring old names.
+//! Restoring the names of idempotent producers when a durable topic is opened, and removing expired names.
 
 use super::TopicCore;
 use super::identity::{ProducerIdentity, SequenceHistory};
@@ -7,7 +7,7 @@ use crate::log::producers::{PRODUCER_NAME_EXPIRY, ProducerStates};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// Restores the topic's producer names from the journal. Does nothing for a topic in memory.
+/// Restores the names of the topic's idempotent producers from the journal. Does nothing for a topic in memory.
 pub(crate) fn restore<E, K: Producers>(topic: &TopicCore<E, K>) {
     let Some(durable) = &topic.durable else { return };
     if durable.journal().sabotage().forget_producers {
@@ -26,8 +26,8 @@ pub(crate) fn restore<E, K: Producers>(topic: &TopicCore<E, K>) {
     }
 }
 
-/// True if the name has expired: no producer holds it, its last publish is older than [`PRODUCER_NAME_EXPIRY`], and its
-/// last event is no longer kept.
+/// True if the name has expired: no producer has it open, its last publish is longer ago than [`PRODUCER_NAME_EXPIRY`],
+/// and its last event is no longer kept.
 pub(crate) fn is_forgotten<E, K: Producers>(
     identity: &Arc<ProducerIdentity>,
     topic: &TopicCore<E, K>,

@@ -1,4 +1,4 @@
-//! The committer's view of one partition's ring.
+//! One partition's ring as an input of the committer.
 
 use super::partition::Partition;
 use crate::base::kind::Producers;
@@ -14,38 +14,40 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// One partition's ring as a source of the committer, with the positions up to which it was read and written.
+/// One partition's ring as an input of the committer, with the offsets up to which it was read and written.
 pub(crate) struct RingSource<E, K: Producers> {
     pub(crate) id: PartitionId,
     pub(crate) partition: Arc<Partition<E, K>>,
     pub(crate) consumer: Option<Consumer<E, K>>,
     pub(crate) persistence: Persistence<E>,
     pub(crate) progress: Arc<Progress>,
-    /// The end of the last reservation that was asked for, durable or not.
+    /// The end (exclusive) of the offsets that were last asked to be reserved, whether that is durable or not.
     pub(crate) reserving: u64,
     pub(crate) reserves: Option<u64>,
     pub(crate) reserves_at_once: u64,
     pub(crate) capacity: u64,
-    /// The offset up to which events were read into the current frame; `None` if no events wait to be written.
+    /// The offset after the last event that was read into the frame being gathered; `None` if no events wait to be
+    /// written.
     pub(crate) drained: Option<u64>,
-    /// The offset up to which writing was last reported.
+    /// The offset after the last event that was reported as written.
     pub(crate) noted: u64,
     pub(crate) blocked: bool,
-    /// Why an event could not be written: its `Persist` panicked. `None` while there was no panic.
+    /// The event that could not be written, and the panic of its `Persist`. `None` while there was no panic.
     pub(crate) failed: Option<String>,
-    /// Ranges at or above the gate that transactions have already written, in order: first offset, and offset after the
-    /// last.
+    /// Ranges of offsets at or above the committer's position that transactions have written already, in order: the
+    /// first offset, and the offset after the last.
     pub(crate) ahead: VecDeque<(u64, u64)>,
 }
 
-/// How many offsets one reservation covers. Each reservation needs a sync. In an engine that does not sync its frames,
-/// that sync alone would make producers wait for the disk, so reservations are larger there.
+/// The number of offsets in one reservation, at least eight times the capacity. Each reservation needs a sync. If the
+/// engine does not sync its frames (`syncs` is false), that sync alone would make producers wait for the disk, so
+/// reservations are larger then.
 pub(crate) fn reservation(capacity: u64, syncs: bool) -> u64 {
     (capacity * 8).max(if syncs { 1 << 16 } else { 1 << 24 })
 }
 
 impl<E, K: Producers> RingSource<E, K> {
-    /// How many more events may be read before the durable reservation is used up. 0 marks the source as blocked.
+    /// How many more events may be read before the durable reservation is used up. If 0, marks the source as blocked.
     fn room(&mut self) -> usize {
         let Some(consumer) = &self.consumer else { return usize::MAX };
         let limit = self.progress.reserved.load(Ordering::Acquire).saturating_sub(self.capacity);
@@ -62,13 +64,13 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         }
         let Some(consumer) = &mut self.consumer else { return false };
         let found = consumer.poll_paced(usize::MAX, looks).map_or(true, |batch| !batch.is_empty());
-        // A poll skips slots without an event. They count as written, so a skip has to be reported too.
+        // A poll skips slots without an event, which count as written. So a skip is reported as progress too.
         found || consumer.consumed().0 != self.noted
     }
 
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         if self.room() == 0 {
-            // The source counts as armed: the sync of the next reservation wakes the committer.
+            // No registration is needed: the sync of the next reservation wakes the committer.
             return true;
         }
         self.consumer.as_mut().is_none_or(|consumer| consumer.arm(waiter, token))
@@ -95,8 +97,8 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                 let savepoint = frame.savepoint();
                 let gathered = caught(|| of.gather(&mut batch, u64::MAX, &mut end, frame, touched));
                 if let Err(panic) = gathered {
-                    // The panic may have left half a record in the frame. The whole records before it are gathered
-                    // again.
+                    // The panic may have left a part of a record in the frame. So the frame is rewound, and the whole
+                    // records before the failed one are gathered again.
                     self.failed = Some(format!("the event at {end} of partition {}: {panic}", self.id.partition));
                     let culprit = std::mem::replace(&mut end, from.0);
                     frame.rewind(savepoint);
@@ -108,13 +110,15 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
                     }
                 }
                 let read = if self.failed.is_some() { Sequence(end) } else { batch.position() };
-                // Until the frame is written, the gate stays before these slots, so that no producer overwrites them.
+                // Until the frame is written, the committer's gating position stays before these slots, so that no
+                // producer overwrites them.
                 batch.put_back(from);
                 if read.0 != self.noted {
                     self.drained = Some(read.0);
                 }
             }
-            // The ring is closed and was read to its end, or it was halted and its unread events are never written.
+            // The ring is closed and was read to its end; or it was halted or has failed, and its unread events are
+            // never written.
             Err(closed) => over = Some(closed),
         }
         if let Some(closed) = over {
@@ -123,8 +127,8 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
             if from.0 != self.noted && self.drained.is_none() {
                 self.drained = Some(from.0);
             }
-            // No event after the drained ones will be written. But transactions may have written offsets further on
-            // that were never published.
+            // No event after the gathered ones will be written from the ring. But transactions may have written later
+            // offsets that were never published.
             let written = self.ahead.back().map_or(0, |(_, end)| *end);
             self.progress.end_at(self.drained().max(written), closed.to_string());
             self.consumer = None;
@@ -140,7 +144,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     fn written(&mut self) -> Option<u64> {
         let read = self.drained.take()?;
         self.noted = read;
-        // A transaction may have written further offsets already.
+        // A transaction may have written the following offsets already.
         self.progress.written.fetch_max(read, Ordering::Release);
         while self.ahead.front().is_some_and(|(_, end)| *end <= read) {
             self.ahead.pop_front();
@@ -212,7 +216,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     }
 }
 
-/// The inputs for gathering one partition's events into a frame.
+/// The arguments of gathering one partition's events into a frame.
 struct PartitionEvents<'g, E, K: Producers> {
     id: PartitionId,
     persistence: Persistence<E>,
@@ -225,7 +229,7 @@ struct PartitionEvents<'g, E, K: Producers> {
 
 impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
     /// Adds the events below `until` to the frame, up to the budget. Sets `end` to the offset after the last complete
-    /// event, even if an event panics.
+    /// event, also if an event panics.
     fn gather(
         &self,
         batch: &mut Batch<'_, E, K>,
@@ -259,7 +263,7 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
                 *end = offset.0 + 1;
                 continue;
             }
-            // If this event panics, the error names `end`, so `end` must be this offset.
+            // If this event panics, the error names the offset in `end`, so it is set first.
             *end = offset.0;
             let at = blaming(PERSIST, || time(event)).map(|at| at.as_nanos());
             let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
@@ -279,5 +283,5 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
     }
 }
 
-/// The name of the code that is blamed for a panic.
+/// The name that the error has for the code that panicked.
 const PERSIST: &str = "the event's Persist";

@@ -6,8 +6,8 @@ use slipring_journal::Retention;
 use std::fmt;
 use std::time::Duration;
 
-/// The type, number of partitions and size with which a topic was created. Errors show it beside the shape that was
-/// asked for.
+/// The type of events, number of partitions and sizes with which a topic was created. Errors show it beside the shape
+/// that the caller has asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shape {
@@ -15,11 +15,11 @@ pub struct Shape {
     pub event: &'static str,
     /// True if the topic allows only one producer at a time.
     pub single_producer: bool,
-    /// The number of partitions at creation.
+    /// The number of partitions with which the topic was created.
     pub partitions: usize,
     /// The number of slots of each partition's ring.
     pub capacity: usize,
-    /// The largest message in bytes; `None` if the events are not messages.
+    /// The size of the largest message in bytes; `None` if the events are not messages.
     pub max_message: Option<usize>,
 }
 

@@ -1,17 +1,17 @@
-//! The constructor of the events in a topic's slots.
+//! The constructor of the events with which a topic's slots are filled when a partition is created.
 
 use std::fmt;
 
-/// Given a slot count, returns the constructor of the events.
+/// Given a slot count, returns the constructor of that many events. An error if the events cannot be made now.
 pub(crate) type SlotFactory<E> =
     Box<dyn Fn(usize) -> Result<Box<dyn FnMut() -> E + Send>, SlotFactoryError> + Send + Sync>;
 
-/// Why the events' constructor is not available.
+/// Why the events of a new partition's slots cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotFactoryError {
-    /// The system could not allocate the events' memory.
+    /// The operating system has no memory for the events.
     Memory,
-    /// The user's factory of events is running and has asked for more partitions itself.
+    /// The user's factory of events is running already, and has itself called for more partitions.
     Busy,
 }
 

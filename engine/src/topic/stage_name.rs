@@ -1,9 +1,9 @@
-//! The names of groups' stages in a ring.
+//! The stage names under which groups join a ring.
 
 use slipring_ring::{BuildError, Stage, Start};
 
-/// Joins a group's stage to a ring, under the group's first free stage name. A fenced member's stage may still be in
-/// the ring, so each stage has a generation in its name.
+/// Joins a group's stage to a ring with `join`, under the group's first free stage name. The stage of a fenced member
+/// may still be in the ring, so each stage name has a generation.
 pub(crate) fn join_stage<C>(
     group: &str,
     start: Start,
@@ -26,8 +26,8 @@ pub(crate) fn without_generation(stage: &str) -> &str {
     }
 }
 
-/// The stage name of a group. Its colon is not allowed in a subscriber's name, so no subscriber can take it or name it
-/// in `after`.
+/// The stage name of a group. Generation 0 has no suffix. The colon is not allowed in a subscriber's name, so no
+/// subscriber can have this name or use it in `after`.
 pub(crate) fn stage_name(group: &str, generation: u32) -> String {
     match generation {
         0 => format!("group:{group}"),

@@ -3,17 +3,18 @@ use std::collections::HashSet;
 
 const LATER: Duration = Duration::from_secs(600);
 
-/// Sources that count what is done to them.
+/// Sources that count the checks and registrations that a wait makes of them.
 #[derive(Default)]
 struct Counting {
     has: HashSet<usize>,
     looks: usize,
-    /// Polls before which the reader may pause.
+    /// Count of the checks that may pause, that is, whose `looks` is 0.
     pauses: usize,
     arms: usize,
-    /// Once so many sources were armed, each further arming wakes the waiter as this source.
+    /// `(count, source)`: once `count` sources were armed, each further arming wakes the waiter with the number
+    /// `source`.
     rings: Option<(usize, usize)>,
-    /// How long the last arming takes.
+    /// How long the last of the armings takes.
     slow: Duration,
 }
 
@@ -52,7 +53,7 @@ fn waiting(sources: usize) -> MultiWait {
     watch
 }
 
-/// It made a thousand sweeps before: a million polls of a thousand sources.
+/// Before a sleep each source was once checked a thousand times: a million checks of a thousand sources.
 #[test]
 fn the_polls_before_a_sleep_do_not_grow_with_the_number_of_sources() {
     for sources in [1, 4, 64, 1024] {
@@ -63,7 +64,7 @@ fn the_polls_before_a_sleep_do_not_grow_with_the_number_of_sources() {
         let (looks, _, arms) = counting.take();
         assert!(looks <= 1_020 + 3 * sources, "{sources} sources: {looks} polls before the first sleep");
         assert_eq!(arms, sources, "it has slept");
-        // From now on all but this one sleep: they cost nothing.
+        // All sources but this one are armed from now on, and are not checked.
         counting.rings = Some((1, sources - 1));
         counting.has.clear();
         assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), Wakeup::Source(sources - 1));
@@ -72,7 +73,7 @@ fn the_polls_before_a_sleep_do_not_grow_with_the_number_of_sources() {
     }
 }
 
-/// It polled all of them in each call before.
+/// Each call once checked all sources.
 #[test]
 fn a_call_that_does_not_wait_polls_the_busy_sources_and_a_few_others() {
     for sources in [4, 64, 1024] {
@@ -92,13 +93,13 @@ fn a_call_that_does_not_wait_polls_the_busy_sources_and_a_few_others() {
         }
         let (looks, ..) = counting.take();
         assert!(looks <= 1_000 * FEW, "{sources} sources: {looks} polls in 1,000 calls");
-        // One of the others rings, and has its turn.
+        // One of the armed sources wakes the waiter, and is returned.
         let rung = watch.armed.iter().position(|armed| *armed).unwrap_or(0);
         counting.has.insert(rung);
         watch.waiter.wake(rung);
         let found = (0..2 * PATIENCE).map(|_| watch.next(&mut counting, true, None));
         assert!(found.into_iter().any(|found| found == Wakeup::Source(rung)), "{sources} sources");
-        // Nothing at all costs the few, twice.
+        // Without any event, only the few ready sources are checked, twice a call.
         counting.has.clear();
         (0..2 * QUIET).for_each(|_| _ = watch.next(&mut counting, true, None));
         counting.take();
@@ -107,7 +108,7 @@ fn a_call_that_does_not_wait_polls_the_busy_sources_and_a_few_others() {
     }
 }
 
-/// It paused at each of them before.
+/// A waiting call once paused at each source.
 #[test]
 fn a_call_that_waits_pauses_at_one_source_at_most() {
     let mut watch = waiting(64);
@@ -138,7 +139,7 @@ fn a_source_that_may_not_rest_is_armed_for_a_sleep_alone() {
     assert_eq!(restless.0.arms, 0);
 }
 
-/// Between events that are far apart it spun before each sleep.
+/// The thread once spun before each sleep, however far apart the events were.
 #[test]
 fn a_sparing_wait_spins_in_vain_once() {
     let mut watch = waiting(4).sparing();
@@ -151,7 +152,7 @@ fn a_sparing_wait_spins_in_vain_once() {
         spun += usize::from(counting.looks > 30);
     }
     assert_eq!(spun, 1, "waits that spun");
-    // Two events that follow closely have it spin again.
+    // After two events that follow closely, the thread spins again.
     let mut counting = Counting::default();
     while !watch.pace.is_some_and(|pace| pace.is_close) {
         counting.has.clear();

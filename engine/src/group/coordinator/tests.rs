@@ -3,11 +3,11 @@ use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A group, and the partitions that each member believes to have.
+/// A group, and for each member the partitions that it believes to own.
 struct World {
     coordinator: Coordinator,
     held_by: BTreeMap<MemberId, BTreeSet<PartitionKey>>,
-    /// Former members, which were fenced and do not know it.
+    /// Former members that were fenced and have not learned of it yet.
     fenced: Vec<MemberId>,
     names: BTreeMap<MemberId, String>,
     now: Duration,
@@ -43,7 +43,7 @@ impl World {
         }
     }
 
-    /// A member syncs, releases the revoked partitions, and takes the given ones.
+    /// Makes a member sync, release the revoked partitions, and take the given ones.
     fn sync(&mut self, member: MemberId) {
         let Some(held) = self.held_by.get_mut(&member) else { return };
         let changes = self.coordinator.sync(member).unwrap();
@@ -53,7 +53,7 @@ impl World {
         self.check();
     }
 
-    /// Checks that no partition has two members, and that each is held by its owner.
+    /// Checks that no partition has two members, and that only a partition's owner believes to own it.
     fn check(&self) {
         let mut seen = BTreeSet::new();
         for (member, held) in &self.held_by {
@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// All members sync until nothing is left to do.
+    /// Makes all members sync until the assignment is settled.
     fn settle(&mut self) {
         for _ in 0..3 {
             let live: Vec<_> = self.held_by.keys().copied().collect();
@@ -179,7 +179,7 @@ enum Step {
     Join(Option<u8>, u8),
     Leave(prop::sample::Index, bool),
     Sync(prop::sample::Index),
-    /// The member syncs, but releases nothing yet.
+    /// A member syncs, but does not release its revoked partitions yet.
     Learn(prop::sample::Index),
     Seen(prop::sample::Index, bool),
     Pass(u16),

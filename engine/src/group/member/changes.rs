@@ -1,4 +1,4 @@
-//! Changes of a member's partitions: taking assigned ones, releasing revoked ones, and dropping lost ones.
+//! How a member applies changes of its partitions: it takes assigned ones, releases revoked ones, and drops lost ones.
 
 use super::Member;
 use crate::base::kind::Producers;
@@ -13,8 +13,8 @@ use slipring_ring::Closed;
 use std::sync::atomic::Ordering;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
-    /// The error for a source whose topic was halted or has failed. If the member has other topics, it drops all
-    /// partitions of that topic, so that it returns the error once.
+    /// Returns the error for the partition `source`, whose topic was halted or has failed. If the member has other
+    /// topics, it drops all partitions of that topic, so that the error is returned only once.
     #[cold]
     pub(super) fn end_error(&mut self, source: usize, reason: Closed) -> GroupError {
         let Some((id, topic)) =
@@ -30,7 +30,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             for source in its {
                 self.watch.remove(source);
                 if let Some(assigned) = self.partitions[source].take() {
-                    // No more events come from the partition, so it must not keep other members from their end.
+                    // No more events come from the partition, so other members need not wait for its end.
                     self.group.end(&assigned);
                     names.push(assigned.name.clone());
                 }
@@ -41,9 +41,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         GroupError::Closed { group: self.group.name.clone(), topic, reason: reason.into() }
     }
 
-    /// Asks the group for changes: releases revoked partitions, and takes assigned ones.
+    /// Asks the group for changes: releases revoked partitions, and begins to read newly assigned ones.
     pub(super) fn take_update(&mut self) -> Result<(), GroupError> {
-        // If a listener panics, the next poll does the rest.
+        // Set first: if a listener panics, the next poll asks again and applies the remaining changes.
         self.unsettled = true;
         self.signal.news.store(false, Ordering::SeqCst);
         let update = match self.group.take_update(self.id) {
@@ -58,7 +58,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 Feed::Ring(consumer) => consumer.set_wait(self.settings.wait.clone()),
                 Feed::Journal(reader) => {
                     reader.set_wait(self.settings.wait.clone());
-                    // The first poll of the partition returns the error.
+                    // An error is ignored here: the first poll of the partition returns it.
                     let _ = reader.open(&mut self.scan);
                 }
             }
@@ -110,10 +110,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         update.refused.map_or(Ok(()), Err)
     }
 
-    /// Drops all partitions, after the member was fenced.
+    /// Drops all partitions of this member, which was fenced, and calls its listener. Returns the error for the caller.
     fn lose(&mut self, _: Stale) -> Fenced {
         let names = self.assignment();
-        // The group does not wait for these partitions. A dropped consumer leaves the ring.
+        // The group has given these partitions to other members already. A dropped consumer leaves its ring.
         self.partitions.clear();
         self.scan = None;
         if !names.is_empty() {

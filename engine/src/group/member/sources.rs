@@ -1,4 +1,4 @@
-//! A member's partitions as the sources of its waiter.
+//! A member's partitions as the sources of its [`MultiWait`](crate::base::multi_wait::MultiWait).
 
 use crate::base::kind::Producers;
 use crate::base::multi_wait::WaitSources;
@@ -24,7 +24,7 @@ pub(super) struct AssignedSources<'m, E, K: Producers> {
     pub(super) partitions: &'m mut [Option<AssignedPartition<E, K>>],
     pub(super) signal: &'m MemberSignal,
     pub(super) by: LookContext<'m>,
-    /// Why the partition that was polled last had no event; `None` if it had one.
+    /// Why the partition that was checked last had no event, if the member must react to it; `None` otherwise.
     pub(super) no_event: Option<NoEvent>,
 }
 
@@ -41,7 +41,8 @@ impl<E: Send + Sync + 'static, K: Producers> WaitSources for AssignedSources<'_,
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
         match &mut self.partitions[source] {
             Some(AssignedPartition { feed: Feed::Ring(consumer), .. }) => consumer.arm(waiter, source),
-            // A partition in the journal cannot be armed: it soon returns to the ring, or reaches its end.
+            // A partition that is read from the journal cannot be armed: it soon returns to the ring, or reaches its
+            // end.
             Some(_) => false,
             None => true,
         }

@@ -1,4 +1,4 @@
-//! The commands that the engine sends to the committer's thread.
+//! How the committer's thread executes the commands of other threads.
 
 use super::{CommitterThread, Reply};
 use crate::log::committer::Command;
@@ -62,7 +62,8 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Deletes the records that are outside of their topics' retention. Their files are deleted when that is durable.
+    /// Deletes the records that are outside of their topics' retention. Their files are deleted once the deletion is
+    /// durable.
     fn retain(&mut self) -> Result<Freed, WriteError> {
         let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));
         let freed = self.writer().retain(now, |of| keeps.get(&of.topic).copied().unwrap_or_default());
@@ -71,8 +72,8 @@ impl CommitterThread {
         freed
     }
 
-    /// If the next frame needs a new segment for which the disk had no room: deletes the records that are outside of
-    /// their topics' retention, and orders the segment again.
+    /// If a frame of `len` bytes needs a new segment for which the disk had no room, deletes the records that are
+    /// outside of their topics' retention, and requests the segment again. Does nothing otherwise.
     pub(super) fn free_first(&mut self, len: usize) -> Result<(), WriteError> {
         if self.keeps.is_empty() || !self.writer().lacks_room(len) {
             return Ok(());
@@ -84,7 +85,8 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Writes frames in order, and replies when they are durable.
+    /// Writes frames in order, and replies when they are durable. If the journal refuses a frame, writes no later one,
+    /// and replies with the error.
     fn commit(&mut self, frames: impl IntoIterator<Item = FrameBuilder>, reply: Reply) -> Result<(), WriteError> {
         let now = self.now();
         for mut frame in frames {

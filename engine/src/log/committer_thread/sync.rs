@@ -5,8 +5,8 @@ use super::{CommitterThread, LAZY};
 use slipring_journal::WriteError;
 
 impl CommitterThread {
-    /// Takes in the result of the running sync if it is done, and starts the next one if it is due. With `now`, waits
-    /// until all frames are synced.
+    /// Takes the result of the running sync if it is done, and starts the next sync if it is due. With `now`, waits
+    /// until all written frames are synced.
     pub(super) fn sync(&mut self, now: bool) -> Result<(), WriteError> {
         if self.in_flight {
             match self.done.try_recv() {
@@ -16,7 +16,7 @@ impl CommitterThread {
             }
         }
         if self.dirty_since.is_none() && self.lazy_since.is_none() && !self.pending.is_empty() {
-            // Slots without an event are not written, so their progress needs no sync.
+            // No frame was written since the last sync: this progress is of slots without an event, which need no sync.
             self.pending.iter().for_each(PendingProgress::apply);
             self.pending.drain(..).for_each(|pending| pending.progress.wake());
             self.shared.notifier.notify();

@@ -1,4 +1,4 @@
-//! The thread that syncs the committer's frames, one sync at a time.
+//! The sync thread, which syncs the committer's frames, one sync at a time.
 
 use crate::base::multi_wait::MultiWait;
 use crate::log::progress::Notifier;
@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub(super) type Reply = SyncSender<Result<(), WriteError>>;
 pub(super) type Replies = Vec<Reply>;
 
-/// The progress of a partition that a sync makes durable.
+/// The progress that a sync makes durable: of a partition, or of a state source.
 pub(super) struct PendingProgress {
     pub(super) progress: Arc<Progress>,
     pub(super) durable: Option<u64>,
@@ -26,14 +26,15 @@ impl PendingProgress {
             self.progress.reserved.fetch_max(reserved, Ordering::Release);
         }
         if let Some(durable) = self.durable {
-            // For a transaction's events, `written` moves only here: readers see them when they are durable.
+            // For a transaction's events, `written` moves only here, so readers see them once they are durable.
             self.progress.written.fetch_max(durable, Ordering::Release);
             self.progress.durable.fetch_max(durable, Ordering::Release);
         }
     }
 }
 
-/// The result of a sync. If the sync failed, also the replies that the committer sends after it has failed the rings.
+/// The result of a sync. If the sync failed, also the replies to the waiting threads, which the committer sends after
+/// it has failed the rings; empty otherwise.
 pub(super) type SyncDone = (Result<(), WriteError>, Replies);
 
 pub(super) struct SyncRequest {
@@ -42,7 +43,7 @@ pub(super) struct SyncRequest {
     pub(super) replies: Replies,
 }
 
-/// Starts the sync thread. It takes one request at a time, and sends back the result.
+/// Starts the sync thread, which takes one request at a time and sends back its result.
 pub(super) fn start_syncs(
     notifier: Arc<Notifier>,
     waiter: Arc<Waiter>,

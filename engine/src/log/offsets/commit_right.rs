@@ -1,10 +1,11 @@
-//! The right of a group's member to commit in a partition.
+//! The permission of a group's member to commit in a partition, which ends when the member is fenced.
 
 use super::group::{CommittedOffset, FENCED, offset_of};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// The member has lost its partitions, and its commits are refused: it was fenced.
+/// The error for a member of a group that made no progress within its deadline: its partitions went to other members,
+/// and its commits are refused. [`Member::rejoin`](crate::group::Member::rejoin) joins again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a member of group {group:?} was fenced (its epoch is {member_epoch}, the group's {group_epoch}): it made no progress within its deadline; join again, or raise the deadline"
@@ -13,31 +14,33 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 pub struct Fenced {
     /// The group's name.
     pub group: String,
-    /// The last epoch that the member knew.
+    /// The group's epoch at the member's last update. The epoch grows with each change of the group's members or
+    /// topics.
     pub member_epoch: u64,
     /// The group's present epoch.
     pub group_epoch: u64,
 }
 
-/// The committed offset and the end of the right, in its highest bit, share one word. So of a concurrent commit and
-/// fence one comes first, and no commit follows the fence. Neither ever waits.
+/// A member's permission to commit in one partition, with the committed offset. An atomic integer has both: the offset,
+/// and in its highest bit, [`FENCED`], the end of the permission. So of a concurrent commit and fence one comes first,
+/// and no commit follows the fence. Neither ever waits.
 ///
 /// Only one thread commits: the member's, or the committer's while the member waits for it. Any thread may fence or
 /// read.
 #[derive(Debug)]
 pub(crate) struct CommitRight {
     word: Arc<AtomicU64>,
-    /// The offset that the committer writes; `None` if the topic is in memory.
+    /// The journal's side of the committed offset, which the committer writes; `None` if the topic is in memory.
     committed_offset: Option<Arc<CommittedOffset>>,
-    /// True while the member reads the partition from the journal and has no gate in the ring.
+    /// True while the member reads the partition from the journal and has no consumer in the ring.
     catching_up: AtomicBool,
     #[cfg(test)]
     no_epoch_check: bool,
 }
 
 impl CommitRight {
-    /// A right that begins at offset `committed`. For a durable topic, the offset and the group's epoch that the
-    /// committer writes.
+    /// A permission to commit that begins at the committed offset `committed`. `committed_offset` is, for a durable
+    /// topic, the offset that the committer writes and the group's epoch; `None` if the topic is in memory.
     pub(crate) fn new(committed: u64, committed_offset: Option<(Arc<CommittedOffset>, u64)>) -> Self {
         let word = Arc::new(AtomicU64::new(committed & !FENCED));
         let committed_offset = committed_offset.map(|(committed_offset, epoch)| {
@@ -58,7 +61,8 @@ impl CommitRight {
         offset_of(&self.word)
     }
 
-    /// Moves the committed offset. Returns false, and moves nothing, if the right has ended.
+    /// Sets the committed offset to `to`, and signals the committer. Returns false, and changes nothing, if the member
+    /// was fenced.
     #[inline]
     pub(crate) fn commit(&self, to: u64) -> bool {
         let moved = self.commit_recorded(to);
@@ -68,8 +72,9 @@ impl CommitRight {
         moved
     }
 
-    /// Moves the committed offset without a signal to the committer: the journal has this offset already, or gets it in
-    /// a frame that is written only if this returns true.
+    /// Sets the committed offset to `to` without signalling the committer: the journal has this offset already, or gets
+    /// it in a frame that is written only if this returns true. Returns false, and changes nothing, if the member was
+    /// fenced.
     #[inline]
     pub(crate) fn commit_recorded(&self, to: u64) -> bool {
         #[cfg(test)]
@@ -77,15 +82,15 @@ impl CommitRight {
             return true;
         }
         let known = self.word.load(Ordering::Relaxed);
-        // Only this thread commits, so a changed word means that the right was fenced.
+        // Only this thread commits, so a value that has changed means that the member was fenced.
         known & FENCED == 0 && self.word.compare_exchange(known, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Ends the right. Returns the last committed offset.
+    /// Fences the member: it can commit no more. Returns the last committed offset.
     pub(crate) fn fence(&self) -> u64 {
         let committed = self.word.fetch_or(FENCED, Ordering::AcqRel) & !FENCED;
-        // A member joins a ring and then checks for the fence; a fencing thread fences and then reads the ring's gates.
-        // With a full fence on both sides, at least one of the two sees the other.
+        // A member joins a ring and then checks if it is fenced; a fencing thread fences and then reads the stages in
+        // the ring. With a full fence between the two steps on both sides, at least one side sees the other.
         fence(Ordering::SeqCst);
         committed
     }

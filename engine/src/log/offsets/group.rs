@@ -2,8 +2,8 @@
 //! [`state_kind::GROUP_OFFSETS`](crate::log::catalog::state_kind::GROUP_OFFSETS) in the journal.
 //!
 //! No thread sends an offset to the committer. For each frame the committer reads the committed offsets that have
-//! changed. So a commit stores two words, many commits become one entry, entries never go back to an older commit, and
-//! a fenced member can change nothing.
+//! changed. So a commit writes two atomics, many commits become one entry in the journal, entries never go back to an
+//! older commit, and a fenced member can change nothing.
 
 use crate::base::multi_wait::MultiWait;
 use crate::log::partition_key::key;
@@ -15,24 +15,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The committed offset of a group in a partition, as the committer reads it.
+/// The committed offset of a group in a partition of a durable topic, for the committer to write.
 #[derive(Debug)]
 pub(crate) struct CommittedOffset {
     key: Vec<u8>,
     topic: u32,
     signal: Arc<Signal>,
-    /// The word of the present [commit right](super::commit_right), or of the last one if no member has the partition.
+    /// The atomic of the partition's present [commit right](super::commit_right) (offset and [`FENCED`] bit), or of the
+    /// last one if no member has the partition.
     word: Mutex<Arc<AtomicU64>>,
     epoch: AtomicU64,
     moved: AtomicBool,
-    /// True once the topic was deleted.
+    /// True once the topic was deleted, so that the offset is not written any more.
     retired: AtomicBool,
 }
 
-/// The highest bit of a [commit right](super::commit_right)'s word: the right has ended. Offsets are smaller.
+/// A [commit right](super::commit_right) keeps the committed offset in the lower 63 bits of an atomic. This bit, the
+/// highest, is set once the member was fenced and may no longer commit. Offsets never reach 2^63.
 pub(super) const FENCED: u64 = 1 << 63;
 
-/// The offset in a commit right's word.
+/// The committed offset in the atomic of a commit right, without the [`FENCED`] bit.
 pub(super) fn offset_of(word: &AtomicU64) -> u64 {
     word.load(Ordering::Acquire) & !FENCED
 }
@@ -45,15 +47,16 @@ struct RawOffset {
     epoch: U64,
 }
 
-/// The bytes of a value: the next offset and the group's epoch.
+/// The bytes of a journal's value: the committed offset `next` and the group's epoch.
 pub(crate) fn value(next: u64, epoch: u64) -> [u8; 16] {
     zerocopy::transmute!(RawOffset { next: next.into(), epoch: epoch.into() })
 }
 
-/// The next offset and the group's epoch in a value; `None` if the bytes are no value.
+/// The committed offset and the group's epoch in a journal's value. `None` if the bytes are too few, or a number is
+/// above [`MAX_POSITION`].
 pub(crate) fn value_parts(value: &[u8]) -> Option<(u64, u64)> {
     let (RawOffset { next, epoch }, _) = RawOffset::read_from_prefix(value).ok()?;
-    // Both numbers are incremented later, so a recorded one near the highest number is refused.
+    // Both numbers are incremented later, so numbers near the greatest `u64` are refused.
     (next.get().max(epoch.get()) <= MAX_POSITION).then_some((next.get(), epoch.get()))
 }
 
@@ -66,50 +69,50 @@ impl CommittedOffset {
         self.word.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the word of this commit right the offset that the committer writes. The right begins at the offset at
-    /// which the one before was fenced.
+    /// Makes the committer write the offset in `word`, the atomic of a new commit right, with the group's `epoch`. The
+    /// new right begins at the offset at which the one before was fenced, so the offset does not change here.
     pub(crate) fn follow(&self, word: &Arc<AtomicU64>, epoch: u64) {
         *self.word() = Arc::clone(word);
         self.epoch.store(epoch, Ordering::Relaxed);
     }
 
-    /// Sets the offset while no member has the partition.
+    /// Sets the committed offset while no member has the partition, and signals the committer.
     pub(crate) fn set(&self, offset: u64, epoch: u64) {
         self.follow(&Arc::new(AtomicU64::new(offset)), epoch);
         self.moved();
     }
 
-    /// Signals the committer that the committed offset has changed.
+    /// Signals the committer that the committed offset has changed. The caller has changed it before.
     #[inline]
     pub(crate) fn moved(&self) {
-        // A swap even if the flag is set already: either the committer's swap comes later and sees the new offset, or
-        // it came before, and this swap finds the flag cleared and signals.
+        // A swap even if the flag is set already. If the committer's swap comes later, it sees the new offset; if it
+        // came before, this swap finds the flag cleared, and signals.
         if !self.moved.swap(true, Ordering::AcqRel) {
             self.signal.moved();
         }
     }
 
-    /// The value to write: the committed offset and its epoch.
+    /// The journal's value with the committed offset and the group's epoch.
     pub(crate) fn value(&self) -> [u8; 16] {
         let word = self.word();
         value(offset_of(&word), self.epoch.load(Ordering::Relaxed))
     }
 
-    /// The value to write if a frame moves the offset to `offset`.
+    /// The journal's value with the committed offset `offset` and the group's epoch, for a frame that moves the offset.
     pub(crate) fn value_at(&self, offset: u64) -> [u8; 16] {
         value(offset, self.epoch.load(Ordering::Relaxed))
     }
 
-    /// True if the tests' fault is on that lets a fenced member commit.
+    /// True if the tests' fault is turned on that lets a fenced member commit.
     #[cfg(test)]
     pub(crate) fn no_epoch_check(&self) -> bool {
         self.signal.no_epoch_check
     }
 }
 
-/// The signal from committed offsets to the committer.
+/// The signal to the committer that committed offsets have changed.
 struct Signal {
-    /// True if an offset has changed since the committer last took the changed offsets.
+    /// True if an offset has changed since the committer last called [`CommittedOffsets::take_moved`].
     moved: AtomicBool,
     /// True if `moved` was set since the committer last called [`CommittedOffsets::take_signal`].
     signalled: AtomicBool,
@@ -146,7 +149,8 @@ impl CommittedOffsets {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `waiter` is the committer's. `no_epoch_check` turns on a fault for tests: a fenced member may commit.
+    /// No offsets yet. `waiter` is the committer's, which changes wake. `no_epoch_check` turns on a fault for tests: a
+    /// fenced member may commit.
     pub(crate) fn new(waiter: Arc<Waiter>, no_epoch_check: bool) -> Self {
         let _ = no_epoch_check;
         let signal = Signal {
@@ -159,8 +163,8 @@ impl CommittedOffsets {
         Self { list: Mutex::default(), signal: Arc::new(signal) }
     }
 
-    /// Makes the next [`take_moved`](Self::take_moved) check all offsets: one may have changed before its member
-    /// signals it.
+    /// Makes the next [`take_moved`](Self::take_moved) check all offsets, since a member may have changed its offset
+    /// and not signalled the change yet.
     pub(crate) fn look_at_all(&self) {
         self.signal.moved.store(true, Ordering::Release);
     }
@@ -169,14 +173,15 @@ impl CommittedOffsets {
         self.signal.signalled.load(Ordering::Acquire)
     }
 
-    /// True if an offset has changed. Clears the signal.
+    /// Clears the signal. Returns true if an offset has changed that [`take_moved`](Self::take_moved) has not returned
+    /// yet.
     pub(crate) fn take_signal(&self) -> bool {
-        // A signalling thread sets `moved` before `signalled`.
+        // A signalling thread sets `moved` before `signalled`, so this reads them in the opposite order.
         self.signal.signalled.swap(false, Ordering::AcqRel);
         self.signal.moved.load(Ordering::Acquire)
     }
 
-    /// The offsets that have changed since the last call, without those of deleted topics.
+    /// The offsets that have changed since the last call, except those of deleted topics.
     pub(crate) fn take_moved(&self) -> Vec<Arc<CommittedOffset>> {
         if !self.signal.moved.swap(false, Ordering::AcqRel) {
             return Vec::new();
@@ -187,7 +192,7 @@ impl CommittedOffsets {
         self.list().iter().filter(moved).cloned().collect()
     }
 
-    /// Adds a partition of a group, without an offset.
+    /// Adds a partition of a group. Its committed offset is not written until it is set.
     pub(crate) fn add(&self, group: &str, of: PartitionId) -> Arc<CommittedOffset> {
         let committed_offset = Arc::new(CommittedOffset {
             key: key(group, of),
@@ -204,7 +209,7 @@ impl CommittedOffsets {
         committed_offset
     }
 
-    /// Stops the writing of a deleted topic's offsets.
+    /// Removes the offsets of a deleted topic, so that they are not written any more.
     pub(crate) fn retire(&self, topic: u32) {
         self.list().retain(|committed_offset| {
             if committed_offset.topic == topic {
@@ -215,8 +220,8 @@ impl CommittedOffsets {
     }
 }
 
-/// The committed offset and epoch of a group in a partition when the journal was opened. `None` if the journal had
-/// none.
+/// The committed offset of a group in a partition and the epoch of its last commit, as the journal's state has them;
+/// `None` if the state has none.
 pub(crate) fn recorded(state: &State, group: &str, of: PartitionId) -> Option<(u64, u64)> {
     value_parts(state.get(crate::log::catalog::state_kind::GROUP_OFFSETS, &key(group, of))?)
 }
@@ -229,8 +234,8 @@ mod tests {
     use slipring_journal::simulated::SimulatedDisk;
     use slipring_journal::{Options, open};
 
-    /// A member that was fenced in the middle of a commit has changed the offset without signalling it. Its successor
-    /// then found the `moved` flag set, did not signal either, and its durable commit was not written.
+    /// A member that was fenced in the middle of a commit had set the `moved` flag, but not signalled the change yet.
+    /// Its successor found the flag set and did not signal either, so its durable commit was not written.
     #[test]
     fn a_durable_commit_is_written_also_if_another_one_is_about_to_tell() {
         let disk = SimulatedDisk::new();

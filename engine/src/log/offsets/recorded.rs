@@ -1,4 +1,4 @@
-//! Committed offsets as a journal has them, for programs that read a journal without an engine.
+//! Committed offsets in a journal's state, for programs that read a journal without an engine.
 
 use super::group::{value, value_parts};
 use crate::log::catalog::state_kind;
@@ -15,8 +15,8 @@ pub enum GroupKind {
     Transform,
 }
 
-/// The committed offset of a group or a transform in a partition, as a journal has it: see [`group_offsets`] and
-/// [`transform_offsets`].
+/// The committed offset of a group or a transform in a partition, as a journal's state has it: see [`group_offsets`]
+/// and [`transform_offsets`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupOffset {
@@ -26,14 +26,14 @@ pub struct GroupOffset {
     pub group: String,
     /// The partition.
     pub of: PartitionId,
-    /// The next offset to be read.
+    /// The committed offset: the next offset to be read.
     pub offset: u64,
-    /// The group's epoch at the commit; 0 for a transform.
+    /// The group's epoch at its last commit; 0 for a transform.
     pub epoch: u64,
 }
 
 impl GroupOffset {
-    /// A committed offset of a group.
+    /// A committed offset of a group. `epoch` is the group's epoch at the commit.
     pub fn new(group: impl Into<String>, of: PartitionId, offset: u64, epoch: u64) -> Self {
         Self { kind: GroupKind::Group, group: group.into(), of, offset, epoch }
     }
@@ -43,7 +43,8 @@ impl GroupOffset {
         Self { kind: GroupKind::Transform, group: name.into(), of, offset, epoch: 0 }
     }
 
-    /// Adds the offset to `frame`. Only for journals that no engine has open, because an engine would not notice.
+    /// Adds the offset to `frame`. Only for a journal that no engine has open, because an engine reads offsets only
+    /// when it opens the journal.
     pub fn put(&self, frame: &mut FrameBuilder) {
         let key = key(&self.group, self.of);
         match self.kind {
@@ -52,7 +53,8 @@ impl GroupOffset {
         }
     }
 
-    /// Adds the deletion of the offset to `frame`, as if the partition had never been read.
+    /// Adds the deletion of the offset to `frame`. The group or transform then has no committed offset in the
+    /// partition.
     pub fn delete(&self, frame: &mut FrameBuilder) {
         match self.kind {
             GroupKind::Group => frame.delete(state_kind::GROUP_OFFSETS, &key(&self.group, self.of)),
@@ -61,7 +63,7 @@ impl GroupOffset {
     }
 }
 
-/// The committed offsets of all transforms in a journal, by name, topic and partition.
+/// The committed offsets of all transforms in a journal's state, sorted by name, topic and partition.
 pub fn transform_offsets(state: &State) -> Vec<GroupOffset> {
     let known = state.values(state_kind::TRANSFORM_OFFSETS).filter_map(|(key, value)| {
         let (name, of) = key_parts(key)?;
@@ -72,7 +74,7 @@ pub fn transform_offsets(state: &State) -> Vec<GroupOffset> {
     known
 }
 
-/// The committed offsets of all groups in a journal, by name, topic and partition.
+/// The committed offsets of all groups in a journal's state, sorted by name, topic and partition.
 pub fn group_offsets(state: &State) -> Vec<GroupOffset> {
     let known = state.values(state_kind::GROUP_OFFSETS).filter_map(|(key, value)| {
         let ((group, of), (offset, epoch)) = (key_parts(key)?, value_parts(value)?);

@@ -1,4 +1,4 @@
-//! Committed offsets of transforms in their input topics, and the right of a transform's handle to commit.
+//! Committed offsets of transforms in their input topics, and which handle of a transform may commit.
 
 use super::recorded::transform_offsets;
 use crate::base::ids::TopicPartition;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The name of a transform among the consumers of its input. Its colon is not allowed in other consumers' names.
+/// The consumer name of a transform in reports of its input topic. Its colon is not allowed in other consumers' names.
 pub(crate) fn reader_name(name: &str) -> String {
     format!("transform:{name}")
 }
@@ -28,11 +28,11 @@ pub struct TransformDescription {
     pub partitions: Vec<TransformPartition>,
 }
 
-/// The state of a transform: running, or why not.
+/// The state of a transform in this engine: if it runs, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransformState {
-    /// The journal has the transform, but it was not opened in this engine.
+    /// The journal has committed offsets of the transform, but this engine has not opened it.
     Recorded,
     /// The transform is open, and the program calls [`step`](crate::transform::Transform::step).
     Open,
@@ -44,14 +44,14 @@ pub enum TransformState {
     Finished,
     /// The transform was stopped by the program.
     Stopped,
-    /// The transform ended with this error, because one of its topics was closed or halted before the input was read to
-    /// its end, for example at a shutdown.
+    /// The transform ended with this error because a topic of it was closed or halted before the input was read to its
+    /// end, for example by a shutdown.
     Halted(String),
     /// The transform failed with this error, and reads no more of its input.
     Failed(String),
 }
 
-/// The word for a failed transform.
+/// The [`word`](TransformState::word) of [`TransformState::Failed`].
 pub(crate) const FAILED: &str = "failed";
 
 impl TransformState {
@@ -93,12 +93,12 @@ pub struct TransformPartition {
     pub partition: TopicPartition,
     /// The next offset that the transform reads: its committed offset, or its start offset if it has committed none.
     pub committed: u64,
-    /// How many events of the partition the journal has that the transform has not committed.
+    /// How many events the journal has in the partition that the transform has not committed.
     pub lag: u64,
 }
 
 impl TransformDescription {
-    /// How many events of all partitions the journal has that the transform has not committed.
+    /// How many events the journal has in all partitions together that the transform has not committed.
     pub fn lag(&self) -> u64 {
         self.partitions.iter().map(|partition| partition.lag).sum()
     }
@@ -118,20 +118,20 @@ impl fmt::Display for TransformDescription {
     }
 }
 
-/// The committed offsets of an engine's transforms, and which handle may move them. The lock is not held while a thread
-/// waits for the journal.
+/// The committed offsets of an engine's transforms, and which handle of each may commit. The lock is not held while a
+/// thread waits for the journal.
 #[derive(Default)]
 pub(crate) struct TransformOffsets {
-    /// By the transform's name and the topic's number in the journal.
+    /// The transforms by name and the number of the input topic in the journal.
     list: Mutex<BTreeMap<(String, u32), TransformOffset>>,
-    /// True if the tests' fault is on that lets a fenced handle commit.
+    /// True if the tests' fault is turned on that lets a fenced handle commit.
     no_epoch_check: bool,
 }
 
 struct TransformOffset {
-    /// The epoch of the handle that was opened last.
+    /// The epoch of the handle that was opened last: how often the transform was opened in this engine.
     epoch: u64,
-    /// The next offset of each partition.
+    /// The committed offset of each partition: the next offset to be read.
     offsets: BTreeMap<u32, u64>,
     /// The start offset of each partition that does not start at its earliest record.
     starts: BTreeMap<u32, u64>,
@@ -147,8 +147,8 @@ impl TransformOffsets {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a transform, and fences its earlier handle. `recorded` has the offsets that the journal had when it was
-    /// opened. Returns the new epoch and the committed offsets.
+    /// Opens a transform, and fences its earlier handle. `recorded` has the committed offsets that the journal had when
+    /// the engine opened it. Returns the epoch of the new handle and the committed offset of each partition.
     pub(crate) fn take_over(&self, at: (String, u32), recorded: BTreeMap<u32, u64>) -> (u64, BTreeMap<u32, u64>) {
         let mut list = self.list();
         let unknown =
@@ -159,7 +159,8 @@ impl TransformOffsets {
         (offset.epoch, offset.offsets.clone())
     }
 
-    /// Moves the committed offsets. Returns false, and moves nothing, if the transform was opened again since.
+    /// Sets the committed offsets of the partitions in `to`. Returns false, and changes nothing, if the transform was
+    /// opened again after the handle with this epoch.
     pub(crate) fn move_on(&self, at: &(String, u32), epoch: u64, to: BTreeMap<u32, u64>) -> bool {
         match self.list().get_mut(at) {
             Some(offset) if offset.epoch == epoch || self.no_epoch_check => {
@@ -170,21 +171,22 @@ impl TransformOffsets {
         }
     }
 
-    /// Sets the start offsets of the handle with this epoch. Does nothing if the transform was opened again since.
+    /// Sets the start offsets of the handle with this epoch. Does nothing if the transform was opened again after it.
     pub(crate) fn note_starts(&self, at: &(String, u32), epoch: u64, starts: BTreeMap<u32, u64>) {
         if let Some(offset) = self.list().get_mut(at).filter(|offset| offset.epoch == epoch) {
             offset.starts = starts;
         }
     }
 
-    /// Sets the state of the handle with this epoch. Does nothing if the transform was opened again since.
+    /// Sets the state of the handle with this epoch. Does nothing if the transform was opened again after it.
     pub(crate) fn note_state(&self, at: &(String, u32), epoch: u64, state: TransformState) {
         if let Some(offset) = self.list().get_mut(at).filter(|offset| offset.epoch == epoch) {
             offset.state = state;
         }
     }
 
-    /// Sets the state to dropped for the handle with this epoch, unless the state says already how the transform ended.
+    /// Sets the state to dropped for the handle with this epoch, unless the state already says how the transform ended,
+    /// or the transform was opened again after it.
     pub(crate) fn note_dropped(&self, at: &(String, u32), epoch: u64) {
         let is_open = |offset: &&mut TransformOffset| offset.epoch == epoch && offset.state == TransformState::Open;
         if let Some(offset) = self.list().get_mut(at).filter(is_open) {
@@ -192,7 +194,7 @@ impl TransformOffsets {
         }
     }
 
-    /// All transforms: those that were opened in this engine, and those that are only in `state`.
+    /// Describes all transforms: those that this engine has opened, and those that only the journal's `state` has.
     pub(crate) fn describe(&self, state: &State, journal: &Journal) -> Vec<TransformDescription> {
         let topics: BTreeMap<u32, RecordedTopic> =
             recorded_topics(state).into_iter().map(|it| (it.number, it)).collect();
@@ -208,7 +210,7 @@ impl TransformOffsets {
             known.1.extend(offsets.map(|(partition, next)| (*partition, *next)));
         }
         let described = all.into_iter().filter_map(|((name, number), (state, offsets))| {
-            // The transform's topic may have been deleted since.
+            // `None` if the transform's input topic was deleted.
             let topic = topics.get(&number)?;
             let partitions = (0..topic.partitions).filter_map(|partition| {
                 let of = PartitionId { topic: number, partition };
@@ -224,7 +226,7 @@ impl TransformOffsets {
         described.collect()
     }
 
-    /// Removes the transforms of a deleted topic, whose handles can no longer commit.
+    /// Removes the transforms whose input topic was deleted. Their handles can no longer commit.
     pub(crate) fn forget_topic(&self, topic: u32) {
         self.list().retain(|(_, of), _| *of != topic);
     }

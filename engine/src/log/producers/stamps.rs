@@ -1,8 +1,8 @@
-//! Stamps: the producer and sequence of the event in each slot.
+//! Stamps: for the event in each slot, its producer's number and its sequence.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The producer of an event, by its number, and the event's sequence.
+/// The producer of an event, by the number of its name, and the event's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProducerStamp {
     pub(crate) producer: u64,
@@ -16,8 +16,9 @@ pub(crate) struct ProducerStamps {
 
 #[derive(Default)]
 struct StampSlot {
-    /// The offset of the stamped event, plus 1; 0 before the first stamp. After the ring wraps, a slot with a new event
-    /// may still have the stamp of an old one. Its offset differs, so the stamp is ignored.
+    /// The offset of the stamped event, plus 1; 0 before the first stamp. After the ring has wrapped, a slot may hold a
+    /// new event without a stamp and still the stamp of an older event. That stamp has another offset, so it is
+    /// ignored.
     of: AtomicU64,
     producer: AtomicU64,
     sequence: AtomicU64,
@@ -33,7 +34,7 @@ impl ProducerStamps {
         &self.slots[offset as usize & (self.slots.len() - 1)]
     }
 
-    /// Sets the stamp of a claimed slot. The publish that follows releases these relaxed stores to readers.
+    /// Sets the stamp of a claimed slot. The stores are relaxed: the publish that follows releases them to readers.
     pub(crate) fn set(&self, offset: u64, stamp: ProducerStamp) {
         let slot = self.slot(offset);
         slot.producer.store(stamp.producer, Ordering::Relaxed);
@@ -41,7 +42,8 @@ impl ProducerStamps {
         slot.of.store(offset + 1, Ordering::Relaxed);
     }
 
-    /// The stamp of an event that the caller's gate keeps; `None` if the event has no stamp.
+    /// The stamp of the event at `offset`; `None` if it has none. The caller's gating position must be at or before
+    /// `offset`, so that no producer overwrites the slot.
     pub(crate) fn get(&self, offset: u64) -> Option<ProducerStamp> {
         let slot = self.slot(offset);
         (slot.of.load(Ordering::Relaxed) == offset + 1).then(|| ProducerStamp {

@@ -13,8 +13,8 @@ fn a_stamp_is_of_one_lap() {
 }
 
 proptest! {
-    /// Events of several partitions are noted in any order within the window: the window has exactly the noted
-    /// sequences, and its encoding stays small.
+    /// Events of several partitions are noted in any order within the window. After that the window has exactly the
+    /// noted sequences, and its encoding is small.
     #[test]
     fn what_is_taken_up_in_any_order_is_known(
         picks in prop::collection::vec(0..4_usize, 1..600), first in 0..1000_u64, routes in prop::collection::vec(0..3_u32, 7)
@@ -44,8 +44,9 @@ proptest! {
         }
     }
 
-    /// After each frame the state equals that of a writer that writes the whole window each time, read from the
-    /// beginning of the journal and from that of a segment, and also after a restart.
+    /// After each frame, the state that is built from notes equals the state of a writer that writes the whole window
+    /// each time. This holds if the journal is read from its beginning, from the start of a later segment, and after a
+    /// restart.
     #[test]
     fn notes_say_what_the_whole_window_would(
         frames in prop::collection::vec((prop::collection::vec((0..3_u32, 1..400_u64), 1..80), 0..100_u64), 1..40),

@@ -1,4 +1,4 @@
-//! The window of a producer's sequences that the journal has, and its encoding.
+//! The window of a producer name: for which of its sequences the journal has the events. And its encoding.
 
 use super::WINDOW;
 use crate::base::clock::Timestamp;
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-/// The first byte of a base. The first byte of a note is its number of runs, which is never 0.
+/// The first byte of a base. A note begins with its number of runs, which is never 0.
 const BASE: u8 = 0;
 
 /// Consecutive sequences at consecutive offsets of one partition.
@@ -19,18 +19,20 @@ pub(super) struct SequenceRun {
     pub(super) first: u64,
 }
 
-/// The sequences of one producer name whose events the journal has.
+/// The sequences of one producer name for which the journal has the events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SequenceWindow {
-    /// The next expected sequence: the journal has the events of all lower ones. `None` if nothing was published yet.
+    /// The next expected sequence: the journal has the events of all lower ones. `None` if nothing was published.
     pub(crate) next: Option<u64>,
-    /// By sequence: the last runs before `next`, and the runs that are apart after it.
+    /// Sorted by sequence: the last runs before `next`, which give the receipts, and the runs after it with a sequence
+    /// missing before them.
     pub(super) runs: Vec<SequenceRun>,
     pub(crate) used: Timestamp,
 }
 
 impl SequenceWindow {
-    /// Adds a sequence. Returns false if the window has it already.
+    /// Adds a sequence, whose event is at `offset` of `partition`. Returns false if the window has the sequence
+    /// already.
     pub(super) fn note(&mut self, sequence: u64, partition: u32, offset: u64) -> bool {
         let place = self.runs.partition_point(|run| run.sequence <= sequence);
         let before = place.checked_sub(1).and_then(|before| self.runs.get_mut(before));
@@ -58,23 +60,25 @@ impl SequenceWindow {
         true
     }
 
-    /// The kept receipts by sequence: partition and offset.
+    /// The partition and offset of each sequence whose receipt is kept: of the last [`WINDOW`] sequences before `next`,
+    /// and of all after it.
     pub(crate) fn receipts(&self) -> BTreeMap<u64, (u32, u64)> {
         let kept = self.next.unwrap_or(0).saturating_sub(WINDOW);
-        // Only the end of a long run matters, because no producer publishes further ahead than the window.
+        // Only the end of a long run matters, because no producer publishes more than [`WINDOW`] sequences ahead.
         let kept_of = |run: &SequenceRun| run.len.saturating_sub(2 * WINDOW)..run.len;
         let each = self.runs.iter().flat_map(|run| kept_of(run).map(move |at| (run, at)));
         let each = each.map(|(run, at)| (run.sequence + at, (run.partition, run.first + at)));
         each.filter(|(sequence, _)| *sequence >= kept).collect()
     }
 
-    /// The partition and offset of the last sequence; `None` if nothing was published.
+    /// The partition and offset of the highest sequence; `None` if nothing was published.
     pub(crate) fn last(&self) -> Option<(u32, u64)> {
         let run = self.runs.last()?;
         Some((run.partition, run.first + run.len - 1))
     }
 
-    /// The bytes of a base: 0, the time, the next sequence plus one, the number of runs, and the runs.
+    /// Encodes the window as a base: a byte 0, the time of the last publish, the next sequence plus one (0: none), the
+    /// number of runs, and the runs.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![BASE];
         out.extend_from_slice(&self.used.as_nanos().to_le_bytes());
@@ -87,7 +91,8 @@ impl SequenceWindow {
         varint::put(&mut out, self.runs.len() as u64);
         let mut before = next;
         for run in &self.runs {
-            // Only receipts within the window are kept, so earlier sequences of a long run are cut off.
+            // Only receipts of the last [`WINDOW`] sequences are kept, so the earlier sequences of a long run are left
+            // out.
             let cut = next.saturating_sub(WINDOW).saturating_sub(run.sequence).min(run.len - 1);
             let run = SequenceRun { sequence: run.sequence + cut, len: run.len - cut, first: run.first + cut, ..*run };
             let ahead = run.sequence.wrapping_sub(before) as i64;
@@ -98,8 +103,8 @@ impl SequenceWindow {
         out
     }
 
-    /// Decodes a base and the notes after it. Returns the window, and the size of the notes in bytes. `None` if
-    /// malformed.
+    /// Decodes a base and the notes after it. Returns the window, and the size of the notes in bytes; `None` if the
+    /// bytes are malformed.
     pub(super) fn decode(mut bytes: &[u8]) -> Option<(Self, usize)> {
         let (mut window, mut notes) = (Self::default(), 0);
         while let Some((&kind, rest)) = bytes.split_first() {
@@ -124,7 +129,8 @@ impl SequenceWindow {
                 let sequence = varint::take(&mut bytes)?;
                 let run = SequenceRun::take(sequence, &mut bytes)?;
                 sequence.checked_add(run.len)?;
-                // A run of this length cannot be apart, and only receipts of its last sequences are kept.
+                // No sequence before a run of this length can be missing, and only the receipts of its last sequences
+                // are kept.
                 let skipped = run.len.saturating_sub(2 * WINDOW);
                 if skipped > 0 {
                     window.next = window.next.max(Some(sequence + skipped));
@@ -138,8 +144,8 @@ impl SequenceWindow {
         Some((window, notes))
     }
 
-    /// Decodes a value of the first version of the format: numbers of fixed size, and the whole window. `None` if
-    /// malformed.
+    /// Decodes a value of the first version of the format, which has numbers of fixed size and the whole window. `None`
+    /// if the bytes are malformed.
     pub(super) fn decode_old(bytes: &[u8]) -> Option<Self> {
         let (used, rest) = bytes.split_first_chunk()?;
         let used = Timestamp::from_nanos(u64::from_le_bytes(*used));
@@ -155,7 +161,7 @@ impl SequenceWindow {
             first: run.first.get(),
         };
         let runs: Vec<SequenceRun> = runs.iter().map(run).collect();
-        // Forged numbers are refused, because their sums would overflow.
+        // Numbers whose sums would overflow are forged, and refused.
         let is_sane = |run: &SequenceRun| {
             let ends = run.sequence.checked_add(run.len).zip(run.first.checked_add(run.len));
             run.len > 0 && ends.is_some()
@@ -178,14 +184,15 @@ struct RawRun {
 }
 
 impl SequenceRun {
-    /// Encodes all fields but the sequence.
+    /// Encodes the length, the partition and the first offset, but not the sequence.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         [self.len, u64::from(self.partition), self.first].iter().for_each(|number| varint::put(out, *number));
     }
 
     fn take(sequence: u64, bytes: &mut &[u8]) -> Option<Self> {
         let (len, partition, first) = (varint::take(bytes)?, varint::take(bytes)?, varint::take(bytes)?);
-        // A run has at most as many sequences as a frame has events, and its last offset must not overflow.
+        // A run has at most as many sequences as a frame has events, which fits into 32 bits. Its last offset must not
+        // overflow.
         let is_sound = (1..=u64::from(u32::MAX)).contains(&len) && first.checked_add(len).is_some();
         is_sound.then_some(Self { sequence, len, partition: u32::try_from(partition).ok()?, first })
     }

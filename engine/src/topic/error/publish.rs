@@ -4,8 +4,8 @@ use crate::base::closed::Closed;
 use crate::text;
 use slipring_ring::ClaimError;
 
-/// An event was not published, and no consumer can see any of it. The exception is [`Unknown`](Self::Unknown): the
-/// event was published, but may not have reached the acknowledgement level.
+/// Why an event was not published; no consumer can see any part of it. The exception is [`Unknown`](Self::Unknown):
+/// that event was published, but may not have reached the acknowledgement level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -22,29 +22,31 @@ pub enum PublishError {
         /// The journal's error, as text.
         cause: String,
     },
-    /// The partition is full. Only `try_` and `offer` publishes, and topics with
-    /// [`Overflow::Fail`](crate::topic::Overflow::Fail), return this.
+    /// The partition is full. Returned only by `try_` methods and `offer`, and on topics with
+    /// [`Overflow::Fail`](crate::topic::Overflow::Fail).
     #[error("partition {partition} of topic {topic:?} is full: {}", held_by(.by))]
     Full {
         /// The topic's name.
         topic: String,
         /// The partition's number, from 0.
         partition: u32,
-        /// The consumer that is the furthest behind; `None` if another producer's uncommitted claim is in the way.
+        /// The consumer that is furthest behind; `None` if the partition is full because of another producer's
+        /// unpublished claim.
         by: Option<String>,
     },
-    /// The partition was full until the deadline.
+    /// The partition was still full when the deadline passed.
     #[error("partition {partition} of topic {topic:?} had no room until the deadline: {}", held_by(.by))]
     TimedOut {
         /// The topic's name.
         topic: String,
         /// The partition's number, from 0.
         partition: u32,
-        /// The consumer that is the furthest behind; `None` if another producer's uncommitted claim is in the way.
+        /// The consumer that is furthest behind; `None` if the partition is full because of another producer's
+        /// unpublished claim.
         by: Option<String>,
     },
-    /// The partition is full, and the consumer that is furthest behind runs the calling handler, which would wait for
-    /// itself. See [publishing in a handler](crate::subscriber::SubscriberBuilder::run).
+    /// The partition is full, and the consumer that is furthest behind is the one whose handler makes this call, so the
+    /// call would wait for itself. See [publishing in a handler](crate::subscriber::SubscriberBuilder::run).
     #[error(
         "topic {topic:?}: partition {partition} is full and waits for the consumer {consumer:?}, whose handler makes this call: publish with `try_publish` or from another thread, or give the topic more capacity"
     )]
@@ -64,7 +66,7 @@ pub enum PublishError {
         /// The topic's name.
         topic: String,
     },
-    /// The code that a producer calls, such as its partitioner, used that same producer.
+    /// User code that a producer calls, such as its partitioner, has itself used that producer.
     #[error(
         "topic {topic:?}: a producer was used by code that it was calling, such as its partitioner: use another producer there"
     )]
@@ -77,9 +79,9 @@ pub enum PublishError {
     RateLimited {
         /// The topic's name.
         topic: String,
-        /// True if the topic's rate limit is reached, false if the producer's own is.
+        /// True if the topic's rate limit is reached; false if the producer's is.
         of_topic: bool,
-        /// The time after which the publish may be tried again.
+        /// The time after which a publish may succeed again.
         wait: std::time::Duration,
     },
     /// The batch has no events.
@@ -100,7 +102,7 @@ pub enum PublishError {
         /// The largest batch that the partition can hold: its capacity less the retained events.
         largest: usize,
     },
-    /// The message is larger than the topic allows.
+    /// The message is larger than the topic's [`max_message`](crate::TopicBuilder::max_message).
     #[error(
         "topic {topic:?}: a message of {size} bytes is larger than the {largest} that `max_message` allows (key, value, and each header's name and value and {} more)",
         crate::event::record::Record::HEADER
@@ -130,14 +132,14 @@ pub enum PublishError {
         /// The topic's name.
         topic: String,
     },
-    /// The topic has no partition of this number.
+    /// The topic has no partition of the number that the publish or the partitioner has named.
     #[error("topic {topic:?} has no partition {asked}: it has {partitions}, from 0 on")]
     UnknownPartition {
         /// The topic's name.
         topic: String,
         /// The partition's number, from the caller or from the partitioner.
         asked: u32,
-        /// How many partitions the topic has.
+        /// The number of the topic's partitions.
         partitions: u32,
     },
     /// The topic is closed.
@@ -151,8 +153,8 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// The error for a ring's refusal. `slowest` returns the consumer that is furthest behind; it is called only if the
-    /// ring's error does not name that consumer.
+    /// Converts a ring's error. `slowest` returns the name of the consumer that is furthest behind; it is called only
+    /// if the ring's error needs that name and does not have it.
     #[cold]
     pub(crate) fn new(
         topic: &str,
@@ -167,18 +169,19 @@ impl PublishError {
             ClaimError::Full => Self::Full { topic, partition, by: slowest() },
             ClaimError::TimedOut { by } => Self::TimedOut { topic, partition, by },
             ClaimError::Closed(reason) => Self::Closed { topic, reason: reason.into() },
-            // Errors that the ring may add later: in each case nothing was published.
+            // Errors that a later version of the ring may add. In each such case nothing was published.
             _ => Self::Closed { topic, reason: Closed::Closed },
         }
     }
 
-    /// True if the partition was full or a rate limit was reached, so that a later try may succeed.
+    /// True if the partition was full or a rate limit was reached, so that the publish may succeed if it is tried
+    /// again.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::TimedOut { .. } | Self::RateLimited { .. })
     }
 }
 
-/// A value that was not published, returned to the caller with the reason.
+/// The error of a publish by value: the value that was not published, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Rejected<E> {

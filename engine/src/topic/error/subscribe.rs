@@ -1,4 +1,4 @@
-//! The errors of creating a consumer, and of a topic for dead letters.
+//! The errors of creating a consumer, and of refusing a topic for dead letters.
 
 use super::ProducerError;
 use super::TopicError;
@@ -36,7 +36,7 @@ pub enum SubscribeError {
         /// The names of the topic's consumers.
         known: Vec<String>,
     },
-    /// The start offset is no longer kept, or not published yet.
+    /// The start offset is below the earliest kept offset, or above the next offset to be published.
     #[error(
         "consumer {consumer:?} cannot start at {asked}: partition {partition} of topic {topic:?} keeps {earliest} up to, not including, {latest}"
     )]
@@ -54,7 +54,8 @@ pub enum SubscribeError {
         /// The next offset to be published, which is the last possible start.
         latest: u64,
     },
-    /// The consumer was to start at a time, but the topic does not store timestamps.
+    /// The consumer was to start at a time, but the topic was created without
+    /// [`timestamps`](crate::TopicBuilder::timestamps).
     #[error("consumer {consumer:?} cannot start at a time: topic {topic:?} keeps none; create it with `timestamps()`")]
     NoTimestamps {
         /// The topic's name.
@@ -72,7 +73,7 @@ pub enum SubscribeError {
         /// The consumer's name.
         consumer: String,
     },
-    /// The consumer was to wait for the journal, but the topic is not durable.
+    /// The consumer was to read events only after they are written or durable, but the topic is in memory.
     #[error("consumer {consumer:?} cannot wait for a journal: topic {topic:?} has none; create it with `durable()`")]
     NotDurable {
         /// The topic's name.
@@ -80,17 +81,17 @@ pub enum SubscribeError {
         /// The consumer's name.
         consumer: String,
     },
-    /// The consumer's thread could not be pinned to the core. Ask for another core, or for none.
+    /// The consumer's thread cannot be pinned to the core. Take another core, or none.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
     Pin {
         /// The topic's name.
         topic: String,
         /// The consumer's name.
         consumer: String,
-        /// The core that was asked for, and the allowed cores.
+        /// Why the core was refused, with the cores that are allowed.
         cause: PinError,
     },
-    /// The system could not start the consumer's thread.
+    /// The operating system could not start the consumer's thread.
     #[error("consumer {consumer:?} of topic {topic:?} got no thread: {cause}")]
     Thread {
         /// The topic's name.
@@ -110,22 +111,22 @@ pub enum SubscribeError {
         /// The panic's message.
         cause: String,
     },
-    /// The engine's [core plan](crate::cores) refuses the consumer's thread.
+    /// The engine's [core plan](crate::cores) does not allow the consumer's thread.
     #[error("topic {topic:?}: {cause}")]
     Cores {
         /// The topic's name.
         topic: String,
-        /// Why the thread was refused, with the consumer's name.
+        /// Why the thread is not allowed, with the consumer's name.
         cause: crate::base::cores::CoresError,
     },
-    /// The topic for dead letters does not fit, so events on which the handler fails could not be kept.
+    /// The topic for dead letters is not suitable, so events on which the handler fails could not be kept.
     #[error("consumer {consumer:?} of topic {topic:?}: {cause}")]
     DeadLetters {
         /// The topic's name.
         topic: String,
         /// The consumer's name.
         consumer: String,
-        /// Why the topic does not fit.
+        /// Why the topic is not suitable.
         cause: Box<DeadLetterError>,
     },
     /// The topic is closed.
@@ -169,11 +170,11 @@ impl SubscribeError {
     }
 }
 
-/// A topic cannot take dead letters.
+/// Why a topic cannot be used for dead letters.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeadLetterError {
-    /// The topic for dead letters is the topic whose messages failed.
+    /// The topic for dead letters is the topic whose failed messages it would get.
     #[error("topic {topic:?} cannot take the dead letters of its own messages: name another topic")]
     Circle {
         /// The topic's name.
@@ -186,12 +187,12 @@ pub enum DeadLetterError {
     TooSmall {
         /// The name of the topic for dead letters.
         topic: String,
-        /// The largest size of a dead letter, in bytes.
+        /// The size of the largest possible dead letter, in bytes.
         needed: usize,
         /// The largest message that the topic allows, in bytes.
         largest: usize,
     },
-    /// The topic for dead letters carries another type, or could not be created.
+    /// The topic for dead letters has events of another type, or cannot be created.
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// The topic for dead letters is in memory, but the messages are durable.
@@ -207,15 +208,15 @@ pub enum DeadLetterError {
     Producer {
         /// The name of the topic for dead letters.
         topic: String,
-        /// The error of creating the producer.
+        /// Why no producer could be created.
         cause: ProducerError,
     },
-    /// The reader that keeps the dead letters could not be created.
+    /// The consumer that keeps the dead letters in their topic could not be created.
     #[error("the dead letters of topic {topic:?} cannot be kept: {cause}")]
     Reader {
         /// The topic's name.
         topic: String,
-        /// The error of creating the reader.
+        /// Why the consumer could not be created.
         cause: Box<SubscribeError>,
     },
 }
