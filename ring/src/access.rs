@@ -1,4 +1,5 @@
-//! The access of a stage to events, read or change, chosen by type.
+//! The kinds of access that a stage can have to events, chosen by type: [`Shared`] reads them, [`Exclusive`] may change
+//! them.
 
 use crate::buffer::Slots;
 
@@ -8,11 +9,11 @@ mod sealed {
     impl Sealed for super::Exclusive {}
 }
 
-/// The stage lends `&E`. Other stages may read the event at the same time.
+/// Read access: the stage's batches lend `&E`. Other stages may read an event at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared;
 
-/// The stage lends `&mut E`. It must be ordered before or after every other stage.
+/// Write access: the stage's batches lend `&mut E`. The stage must be ordered before or after every other stage.
 #[derive(Clone, Copy, Debug)]
 pub struct Exclusive;
 
@@ -22,8 +23,8 @@ pub trait Access: sealed::Sealed + Send + 'static {
     type Event<'e, E: 'e>;
 
     /// # Safety
-    /// For the lifetime `'e` the caller may hold such a reference to the event: it is not written if shared, and used
-    /// by no other thread if exclusive.
+    /// For the lifetime `'e`, no thread writes the event if the access is [`Shared`], and no other thread uses the
+    /// event if the access is [`Exclusive`].
     #[doc(hidden)]
     unsafe fn lend<'e, E, S>(slots: Slots<'e, E, S>, sequence: u64) -> Self::Event<'e, E>;
 }

@@ -1,4 +1,4 @@
-//! A batch: the events that a consumer is reading.
+//! Batches: the readable events that one poll of a consumer returns.
 
 use crate::access::{Access, Shared};
 use crate::buffer::Slots;
@@ -9,10 +9,10 @@ use crate::wait::Wait;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A bounded run of events, in order. To read it, iterate over `&mut batch`.
+/// The events of one poll, in the order of their sequences. To read them, iterate over `&mut batch`.
 ///
-/// When the batch is dropped or [committed](Self::commit), the consumed position moves past the iterated events. The
-/// next poll returns the other events again. An event counts as iterated once the iterator has returned it.
+/// When the batch is dropped or [committed](Self::commit), the consumer's position moves past the iterated events. An
+/// event counts as iterated once the iterator has returned it; the next poll returns the others again.
 /// [`release`](Self::release) moves the position in the middle of a batch. No reference to an event outlives the batch:
 ///
 /// ```compile_fail
@@ -28,7 +28,7 @@ use std::marker::PhantomData;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Nor does one outlive a release in the middle of the batch:
+/// Nor does a reference outlive a release in the middle of the batch:
 ///
 /// ```compile_fail
 /// # use slipring_ring::Builder;
@@ -67,19 +67,19 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         Self { read: consumer.next, end: consumer.next, held: false, consumer }
     }
 
-    /// Count of events left to iterate.
+    /// Count of events that are not iterated yet.
     #[inline]
     pub fn len(&self) -> usize {
         self.end.wrapping_sub(self.read) as usize
     }
 
-    /// True if no event is left to iterate.
+    /// True if all events are iterated.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.end == self.read
     }
 
-    /// The sequence of the next event to iterate.
+    /// The sequence of the next event to iterate; the sequence after the batch if no event is left.
     pub fn position(&self) -> Sequence {
         Sequence(self.read)
     }
@@ -87,8 +87,8 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
     /// Ends the batch, exactly as dropping it does.
     pub fn commit(self) {}
 
-    /// Frees the slots of the events that were iterated so far, in the middle of a batch. Stages after this one, and
-    /// producers, may use them from then on.
+    /// Moves the stage's position past the events that were iterated so far, in the middle of a batch. Stages after
+    /// this one may read these events from then on, and producers may overwrite them.
     #[inline]
     pub fn release(&mut self) {
         if self.held && self.read != self.consumer.next {
@@ -97,7 +97,8 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
     }
 
     /// Moves the iteration back to `from`, so that events from there on are iterated again. Released events stay
-    /// consumed, because a producer may be overwriting them. If `from` was not reached yet, nothing changes.
+    /// consumed, because a producer may be overwriting them: then the iteration moves back to the first event that is
+    /// not released. No effect if `from` was not reached yet.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Sequence};
@@ -117,7 +118,8 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         self.read = later(earlier(from.0, self.read), self.consumer.next);
     }
 
-    /// Counts all events of this batch below `to` as iterated. If `to` was iterated already, nothing changes.
+    /// Counts all events of this batch below `to` as iterated. No effect if `to` was reached already; a `to` beyond the
+    /// batch counts as the batch's end.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Sequence};
@@ -137,19 +139,20 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         self.read = later(self.read, earlier(to.0, self.end));
     }
 
-    /// Counts the next slot as iterated without reading it.
+    /// Counts the next event as iterated without reading it. No effect if none is left.
     pub(crate) fn pass_over(&mut self) {
         if self.read != self.end {
             self.read = self.read.wrapping_add(1);
         }
     }
 
-    /// True if the ring was halted or has failed, so that the rest of this batch need not be handled.
+    /// True if the ring was halted or has failed. Then the rest of this batch need not be handled, and the next poll
+    /// returns an error.
     pub fn ends_at_once(&self) -> bool {
         self.consumer.core.closing.phase().at_once()
     }
 
-    /// Sets this consumer's wait strategy from the next poll on.
+    /// Sets the wait strategy of this batch's consumer, from its next poll on.
     pub fn set_wait(&mut self, wait: Wait) {
         self.consumer.set_wait(wait);
     }
@@ -158,7 +161,7 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         self.consumer.core.capacity()
     }
 
-    /// The next event, with `true` if it is the last one of this batch.
+    /// The next event with its sequence, and `true` if it is the last one of this batch; `None` if no event is left.
     #[inline(always)]
     pub(crate) fn next_event(&mut self) -> Option<(Sequence, A::Event<'_, E>, bool)> {
         let mut events = self.into_iter();
@@ -241,7 +244,7 @@ pub struct Events<'b, E, K: Kind, A: Access> {
 }
 
 impl<E, K: Kind, A: Access> Events<'_, E, K, A> {
-    /// True if no other event follows in this batch.
+    /// True if no other event of this batch follows the event that was returned last.
     #[inline(always)]
     pub fn is_over(&self) -> bool {
         *self.read == self.end
@@ -274,13 +277,13 @@ pub struct Iter<'b, E, K: Kind> {
 }
 
 impl<E, K: Kind> Iter<'_, E, K> {
-    /// True if no other event follows in this batch.
+    /// True if no other event of this batch follows the event that was returned last.
     #[inline(always)]
     pub fn is_over(&self) -> bool {
         self.next == self.end
     }
 
-    /// The sequence of the next event to return.
+    /// The sequence of the next event to return; the sequence after the batch if no event is left.
     #[inline(always)]
     pub fn position(&self) -> Sequence {
         Sequence(self.next)

@@ -1,4 +1,4 @@
-//! Bells: the handshake between a thread that moves a position and threads that sleep until it moves.
+//! Bells: the signal between a thread that moves a position and threads that sleep until the position moves.
 //!
 //! ```text
 //! publisher                      sleeper
@@ -7,9 +7,14 @@
 //! attention set? (ATTENTION)     look again; nothing: park
 //! ```
 //!
-//! At least one of the two sees the other: if the publisher's load of `attention` misses the arming, then its position
-//! is visible to the sleeper's second look. Release and acquire cannot ensure that, on any processor. While no thread
-//! sleeps, a publisher pays one load of a word that stays in its cache. Models: `wake` in loom-tests.
+//! The words: a *bell* is the list of threads and tasks to wake when one position moves. To *arm* a [`Waiter`] at a
+//! bell registers it there for the next wake-up. To *ring* a bell wakes and removes all that are registered. A *look*
+//! is one check for events or room.
+//!
+//! At least one of the two threads sees the other's store: if the publisher's load of `attention` misses the
+//! registration, then the moved position is visible to the sleeper's second look. Release and acquire cannot ensure
+//! that, on any processor. While no thread sleeps, a publisher only loads the variable `attention`, which stays in its
+//! cache. Models: `wake` in loom-tests.
 
 use crate::fault::{Fault, fault};
 use crate::fence::{self, Fences};
@@ -22,20 +27,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 use std::time::Duration;
 
-/// The longest sleep of a thread whose fence the system has refused, before it looks again.
+/// The longest sleep of a thread whose fence the system has refused. After it the thread checks its condition again,
+/// because it may have missed a wake-up.
 const NAP: Duration = Duration::from_millis(10);
 
-/// Bit of `attention`: a waiter is armed at this bell.
+/// Bit of `attention`: a waiter is armed at this bell, so a thread that moves the position must wake it.
 const SLEEPERS: u32 = 1;
-/// Bit of `attention`: this process has no membarrier, so the ringing thread must issue the full fence itself.
+/// Bit of `attention`: this process has no `membarrier`, so the thread that rings the bell must issue the full fence.
 const NO_MEMBARRIER: u32 = 2;
-/// Bit of `attention`: the ring is closed. A claim made from now on does not count, and a publish may come too late.
-/// See [`crate::closing`].
+/// Bit of `attention`: the ring is closed. Then a producer must withdraw a claim that it makes, and must check if a
+/// claim that it publishes was cut: see [`crate::closing`].
 const CLOSED: u32 = 4;
 
-/// Wakes the threads and tasks that sleep until one position moves.
+/// The threads and tasks to wake when one position moves: see the top of this file.
 pub(crate) struct Bell {
-    /// The kind of fences when the bell was created, on which the threads that ring it rely.
+    /// The kind of fences when the bell was created. The threads that ring the bell rely on it.
     made: Fences,
     attention: CachePadded<AtomicU32>,
     sleepers: Mutex<Vec<Sleeper>>,
@@ -53,19 +59,20 @@ impl Bell {
         Self {
             made,
             attention: CachePadded::new(AtomicU32::new(fences)),
-            // Capacity for a few sleepers, so that arming does not allocate.
+            // Capacity for 4 sleepers, so that arming normally does not allocate.
             sleepers: Mutex::new(Vec::with_capacity(4)),
         }
     }
 
-    /// Wakes all sleepers. Called after the position moved.
+    /// Wakes all sleepers. Called by a thread after it has moved the position.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn ring(&self) {
         self.ring_and_look();
     }
 
-    /// Wakes all sleepers, as [`ring`](Self::ring) does. True if the ring is closed.
+    /// Wakes all sleepers, as [`ring`](Self::ring) does. Returns true if the ring is not open any more, which only the
+    /// producers' bell records; any other bell returns false.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn ring_and_look(&self) -> bool {
@@ -84,12 +91,13 @@ impl Bell {
     #[inline(never)]
     #[cfg_attr(loom, track_caller)]
     fn ring_slowly(&self) -> bool {
-        // Pairs with ARM_FENCE: this load sees the sleeper, or the sleeper's second look sees the moved position. And
-        // with CLOSE_FENCE: this load sees the closed bit, or the cut sees the publish.
+        // Pairs with ARM_FENCE: this load sees the sleeper, or the sleeper's second look sees the moved position. Pairs
+        // also with CLOSE_FENCE: this load sees the closed bit, or the cut sees the publish.
         fence::light_at(&RING_FENCE);
         let attention = self.attention.load(ATTENTION.get());
         if attention & SLEEPERS != 0 && !fault(Fault::NoWake) {
-            // Tasks are woken without the lock held: waking a task may drop a consumer that disarms itself here.
+            // Tasks are woken after the lock is released: waking a task may drop a consumer, which takes this lock to
+            // disarm itself.
             let mut tasks = Vec::new();
             {
                 let mut sleepers = lock(&self.sleepers);
@@ -103,7 +111,7 @@ impl Bell {
         attention & CLOSED != 0
     }
 
-    /// True if the ring is closed. Called after a claim was shown.
+    /// True if the ring is not open any more. A producer calls this after its claim is visible to other threads.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn is_closed(&self) -> bool {
@@ -127,16 +135,16 @@ impl Bell {
         self.attention.load(ATTENTION.get()) & CLOSED != 0
     }
 
-    /// Sets the bit that tells every ringing thread that the ring is closed.
+    /// Sets the bit that tells producers that the ring is not open any more.
     pub(crate) fn mark_closed(&self) {
         self.attention.fetch_or(CLOSED, ARM.get());
     }
 
-    /// Arms `waiter`: the next ring wakes it with this token. Arming it twice with one token has no further effect. The
-    /// caller must issue ARM_FENCE and look again before it sleeps.
+    /// Arms `waiter`: the next ring of this bell wakes it with this token, once. Arming it twice with one token has no
+    /// further effect. Before the caller sleeps it must issue ARM_FENCE and check its condition again.
     pub(crate) fn arm(&self, waiter: &Waiter, token: usize) {
         let mut sleepers = lock(&self.sleepers);
-        // Without this, a bell that never rings would collect the waiters of dropped callers.
+        // Otherwise a bell that never rings would keep the waiters of dropped callers.
         sleepers.retain(|other| !lock(&other.shared.state).gone);
         if !sleepers.iter().any(|other| Arc::ptr_eq(&other.shared, &waiter.shared) && other.token == token) {
             sleepers.push(Sleeper { shared: Arc::clone(&waiter.shared), token });
@@ -144,8 +152,9 @@ impl Bell {
         self.attention.fetch_or(SLEEPERS, ARM.get());
     }
 
-    /// Issues the sleeper's fence, after it armed all bells and before it looks again. If the system refuses the fence,
-    /// a ringing thread may have missed the arming: then `waiter` is woken with this token after [`NAP`] in any case.
+    /// Issues the fence (ARM_FENCE) of a thread that has armed `waiter` at all `bells`, before it checks its condition
+    /// again. If the system refuses the fence, a thread that rings may have missed the registration: then `waiter` is
+    /// woken with this token after [`NAP`] in any case.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn fence<'b>(bells: impl Iterator<Item = &'b Self> + Clone, waiter: &Waiter, token: usize) {
         let membarrier = bells.clone().any(|bell| bell.made == Fences::Membarrier);
@@ -157,21 +166,22 @@ impl Bell {
         }
     }
 
-    /// Removes `waiter` from this bell.
+    /// Removes `waiter`, with all its tokens, from this bell.
     pub(crate) fn disarm(&self, waiter: &Waiter) {
         lock(&self.sleepers).retain(|other| !Arc::ptr_eq(&other.shared, &waiter.shared));
     }
 }
 
 /// Wakes each task, even if the waker of another task panics. On the thread of a managed stage, the first panic
-/// continues after all tasks are woken, and the stage answers for it. On any other thread panics end here, so that a
-/// publisher or a leaving consumer is not affected. If the caller holds a lock that a task may need, all tasks are
-/// woken after its release.
+/// continues after all tasks are woken, and fails the ring. On any other thread panics are caught here, so that a
+/// publisher or a consumer that is dropped is not affected. If this thread has a [`held::Held`], all tasks are woken
+/// when that is dropped.
 fn wake_all(tasks: Vec<Waker>) {
     let mut first = None;
     for task in held::keep(tasks) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task.wake())) {
-            // Dropping a panic's payload may panic as well, so all payloads but the first are leaked.
+            // The payload of the first panic is kept for `resume_unwind`. The others are leaked, because dropping a
+            // payload may panic as well.
             let _ = first.get_or_insert(std::mem::ManuallyDrop::new(panic));
         }
     }
@@ -180,13 +190,14 @@ fn wake_all(tasks: Vec<Waker>) {
     }
 }
 
-/// A place for one thread to sleep. It can be armed at the bells of many rings at once. Each wake-up names, by its
-/// token, the ring that rang, so a ring that stays idle costs nothing.
+/// A place for one thread or task to sleep until one of many rings has events or room. It can be armed (registered for
+/// one wake-up) at many rings at once. Each wake-up carries the token of the ring that caused it, so an idle ring costs
+/// nothing.
 ///
-/// The protocol: read from whatever consumers are ready. When a consumer has no more events,
-/// [`arm`](crate::Consumer::arm) the waiter there; if `arm` returns false, the consumer is still ready. Sleep when no
-/// consumer is ready. After a wake-up, poll and arm again only the consumers whose tokens were returned: the others
-/// stay armed. A wake-up may come for events that were read already; no event is ever without a wake-up.
+/// The protocol: poll the consumers that are ready. When a consumer has no more events, [`arm`](crate::Consumer::arm)
+/// the waiter there; if `arm` returns false, that consumer is still ready. Sleep when no consumer is ready. After a
+/// wake-up, poll and arm again only the consumers whose tokens were returned: the waiter is still armed at the others.
+/// A wake-up may come for events that were read already, but every event causes one.
 ///
 /// ```
 /// use slipring_ring::{Builder, Waiter};
@@ -232,7 +243,7 @@ pub struct Waiter {
     shared: Arc<WaiterState>,
 }
 
-/// The state that a [`Waiter`] shares with the bells at which it is armed.
+/// The state that a [`Waiter`] shares with the bells at which it is armed (registered for a wake-up).
 struct WaiterState {
     state: Mutex<Woken>,
     woken: Condvar,
@@ -241,24 +252,25 @@ struct WaiterState {
 #[derive(Default)]
 struct Woken {
     rung: bool,
-    /// Count of threads that sleep here.
+    /// Count of threads that sleep in this waiter's [`Waiter::park`].
     asleep: usize,
     /// True if the waiter was dropped.
     gone: bool,
     tokens: Vec<usize>,
-    /// The memory of the last token list, kept so that the next one needs no allocation.
+    /// The memory of the last list of tokens, kept so that the next list needs no allocation.
     spare: Vec<usize>,
     /// The task to wake instead of a thread; `None` if no task waits.
     task: Option<Waker>,
-    /// Tokens of bells that may have missed the arming. They are treated as rung at `due`.
+    /// Tokens of bells that may have missed the registration, because the system refused a fence. At `due` the waiter
+    /// is woken with all of them.
     unsure: Vec<usize>,
     due: Option<Instant>,
-    /// True while a thread waits for `due` on behalf of a task.
+    /// True while a thread of ours waits until `due` to wake a task, which cannot wait by itself.
     is_watched: bool,
 }
 
 impl Woken {
-    /// Rings for all tokens in `unsure` once `due` has passed.
+    /// Once `due` has passed, wakes the waiter with all tokens of `unsure`. The caller holds the lock.
     fn ring_when_due(&mut self) {
         if self.due.is_some_and(|due| due.saturating_duration_since(Instant::now()).is_zero()) {
             self.due = None;
@@ -277,7 +289,8 @@ impl Woken {
 }
 
 impl WaiterState {
-    /// Records a ring with this token and wakes a sleeping thread. Returns the task to wake, if a task waits here.
+    /// Records a wake-up with this token, and wakes a sleeping thread. Returns the task to wake; `None` if no task
+    /// waits.
     #[must_use]
     fn wake(&self, token: usize) -> Option<Waker> {
         let mut state = lock(&self.state);
@@ -285,7 +298,7 @@ impl WaiterState {
         self.wake_one(state)
     }
 
-    /// Treats this token as rung after [`NAP`], even if no bell rings.
+    /// Wakes the waiter with this token after [`NAP`], even if no bell rings.
     #[cold]
     fn wake_later(&self, token: usize) {
         let mut state = lock(&self.state);
@@ -299,8 +312,8 @@ impl WaiterState {
         self.woken.notify_all();
     }
 
-    /// A task cannot sleep until `due`, so a thread waits for it. If no thread can be started, the task is woken at
-    /// once.
+    /// Starts a thread that waits until `due` and then wakes the task, because a task cannot sleep until a point in
+    /// time. If the thread cannot be started, the waiter counts as woken at once.
     #[cold]
     fn watch(asleep: &Arc<Self>) {
         let shared = Arc::clone(asleep);
@@ -326,7 +339,7 @@ impl WaiterState {
         }
     }
 
-    /// Waking one sleeper is enough: it takes all tokens.
+    /// Wakes one sleeping thread, which takes all tokens, and returns the task to wake; `None` if no task waits.
     #[must_use]
     fn wake_one(&self, mut state: MutexGuard<'_, Woken>) -> Option<Waker> {
         let asleep = state.asleep > 0;
@@ -338,9 +351,10 @@ impl WaiterState {
         task
     }
 
-    /// Calls `each` with each token. It is the user's code, so no lock is held meanwhile.
+    /// Calls `each` with each token, and removes the tokens. `each` is the user's code, so the lock is released
+    /// meanwhile.
     fn hand_out(&self, mut state: MutexGuard<'_, Woken>, mut each: impl FnMut(usize)) {
-        /// Tokens that `each` did not get, because it panicked, are treated as rung again.
+        /// Records again the tokens that `each` did not get because it panicked.
         struct Handed<'b>(&'b WaiterState, Vec<usize>, usize);
         impl Drop for Handed<'_> {
             fn drop(&mut self) {
@@ -384,15 +398,15 @@ impl Default for Waiter {
 }
 
 impl Waiter {
-    /// A waiter that is armed at no bell.
+    /// Creates a waiter that is armed at no ring.
     pub fn new() -> Self {
         let state = Woken { tokens: Vec::with_capacity(4), ..Woken::default() };
         Self { shared: Arc::new(WaiterState { state: Mutex::new(state), woken: Condvar::new() }) }
     }
 
-    /// Sleeps until a bell rings at which this waiter is armed, or one has rung since the last sleep, or `deadline`
-    /// passes. Calls `each` with the token of each such bell; `each` may use this waiter and any ring. False if the
-    /// deadline passed.
+    /// Sleeps until a ring at which this waiter is armed wakes it, or `deadline` passes. Returns at once if a wake-up
+    /// came since the last sleep. Calls `each` with the token of each wake-up; `each` may use this waiter and any ring.
+    /// Returns false if the deadline passed. `None` waits without a time limit.
     ///
     /// If several threads sleep here at once, one of them wakes up and gets all tokens.
     pub fn park(&self, deadline: Option<Instant>, each: impl FnMut(usize)) -> bool {
@@ -405,7 +419,7 @@ impl Waiter {
         }
     }
 
-    /// Sleeps as [`park`](Self::park) does, for a caller that does not need the tokens.
+    /// Sleeps as [`park`](Self::park) does, and discards the tokens. False if the deadline passed.
     pub(crate) fn park_for_any(&self, deadline: Option<Instant>) -> bool {
         self.sleep(deadline).map(|mut state| state.tokens.clear()).is_some()
     }
@@ -439,8 +453,7 @@ impl Waiter {
         Some(state)
     }
 
-    /// Calls `each` with the token of each bell that has rung since the last sleep, without sleeping. False if none has
-    /// rung.
+    /// Calls `each` with the token of each wake-up since the last sleep, without sleeping. False if there was none.
     pub fn take(&self, each: impl FnMut(usize)) -> bool {
         let mut state = lock(&self.shared.state);
         state.ring_when_due();
@@ -449,8 +462,8 @@ impl Waiter {
         rung
     }
 
-    /// As [`take`](Self::take), for a task: if no bell has rung, the next ring wakes `task` once. Only the task of the
-    /// last call is woken.
+    /// As [`take`](Self::take), for a task: if there was no wake-up since the last call, returns false, and the next
+    /// wake-up wakes `task` once. Only the task of the last call is woken.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Waiter};
@@ -480,7 +493,7 @@ impl Waiter {
         }
         let mut unused = None;
         if !state.rung && !state.task.as_ref().is_some_and(|asked| asked.will_wake(task)) {
-            // Cloning and dropping a waker runs the user's code, so neither is done under the lock.
+            // The lock is released, because cloning and dropping a waker runs the user's code.
             drop(state);
             let asked = task.clone();
             state = lock(&self.shared.state);
@@ -493,7 +506,7 @@ impl Waiter {
         rung
     }
 
-    /// Wakes this waiter from another thread. `token` is the caller's to choose.
+    /// Wakes this waiter from any thread, with a token that the caller chooses.
     pub fn wake(&self, token: usize) {
         wake_all(self.shared.wake(token).into_iter().collect());
     }

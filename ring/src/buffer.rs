@@ -11,8 +11,9 @@ use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-/// The largest capacity. Beyond it, wrapping differences of stamps would lose their sign. With 32-bit addresses, the
-/// largest power of two whose slots may fit into the address space.
+/// The largest capacity in slots. Stamps are `sequence << 2`, and beyond this capacity their wrapping differences would
+/// lose their sign. With 32-bit addresses the limit is the largest power of two whose slots may fit into the address
+/// space.
 pub(crate) const MAX_CAPACITY: usize = if usize::BITS > 40 { 1 << 40 } else { 1 << (usize::BITS - 2) };
 
 #[repr(C)]
@@ -24,7 +25,7 @@ struct Slot<E, S> {
 /// Size of a cache line in bytes.
 const LINE: usize = 64;
 
-/// The places of events and stamps in memory.
+/// The places of events and stamps in the memory of a ring.
 ///
 /// Side by side, an event and its stamp share a cache line. That is fastest for small events, and for rings larger than
 /// the nearest cache, whose readers fetch the events by reading the stamps. A larger event would share its two lines
@@ -48,10 +49,12 @@ impl<E, S> Clone for Places<E, S> {
 impl<E, S> Copy for Places<E, S> {}
 
 impl<E, S> Places<E, S> {
-    /// Size in bytes from which on events may be stored apart from stamps. Below, the places are constants.
+    /// Size of an event in bytes from which on events may be stored apart from stamps. For smaller events the places
+    /// are constants.
     const LARGE: usize = 40;
-    /// Size of all events in bytes up to which a ring counts as small. The limit is larger if events fill whole cache
-    /// lines, because these share no line with a neighbour when they are stored apart.
+    /// Size of all events together, in bytes, up to which a ring counts as small, so that its events are stored apart
+    /// from stamps. The limit is larger if an event fills whole cache lines, because such events share no line with a
+    /// neighbour.
     const SMALL: usize = if size_of::<E>().is_multiple_of(LINE) { 64 << 10 } else { 32 << 10 };
     const MAY_STAND_APART: bool = size_of::<E>() >= Self::LARGE && size_of::<S>() != 0;
 
@@ -75,19 +78,20 @@ impl<E, S> Places<E, S> {
         Some((Self { event_step, stamps, stamp_step, of: PhantomData }, layout))
     }
 
-    /// Returns constants for small events, which have only one arrangement, so that the compiler knows them.
+    /// Returns the constant [`TOGETHER`](Self::TOGETHER) for events below [`LARGE`](Self::LARGE), which are always
+    /// stored beside their stamps. So the compiler knows the values.
     #[inline(always)]
     fn settled(self) -> Self {
         if Self::MAY_STAND_APART { self } else { Self::TOGETHER }
     }
 
-    /// Offset of a slot's event from the start, in bytes.
+    /// Offset of the event of slot `index` from the start of the memory, in bytes.
     #[inline(always)]
     fn event(self, index: usize) -> usize {
         index * self.settled().event_step
     }
 
-    /// Offset of a slot's stamp from the start, in bytes.
+    /// Offset of the stamp of slot `index` from the start of the memory, in bytes.
     #[inline(always)]
     fn stamp(self, index: usize) -> usize {
         let places = self.settled();
@@ -95,7 +99,7 @@ impl<E, S> Places<E, S> {
     }
 }
 
-/// A power-of-two count of slots, allocated and touched when the ring is built.
+/// The slots of a ring: a power-of-two count, allocated and touched when the ring is built.
 pub(crate) struct Buffer<E, S> {
     start: NonNull<u8>,
     places: Places<E, S>,
@@ -116,7 +120,7 @@ unsafe impl<E: Send + Sync, S: Sync> Sync for Buffer<E, S> {}
 pub struct Slots<'b, E, S> {
     start: NonNull<u8>,
     places: Places<E, S>,
-    /// The capacity, a power of two, less one.
+    /// The capacity less one. The capacity is a power of two, so `sequence & mask` is a slot's index.
     mask: usize,
     of: PhantomData<&'b Slot<E, S>>,
 }
@@ -151,7 +155,7 @@ impl<'b, E, S> Slots<'b, E, S> {
         unsafe { stamp.cast().as_ref() }
     }
 
-    /// A pointer to the event of `sequence`, for reading. A loom model counts this call as the read.
+    /// A pointer for reading the event of `sequence`. A loom model counts this call as the read.
     #[inline(always)]
     pub(crate) fn event(self, sequence: u64) -> *const E {
         #[cfg(not(loom))]
@@ -160,7 +164,7 @@ impl<'b, E, S> Slots<'b, E, S> {
         self.cell(sequence).with(|event| event)
     }
 
-    /// A pointer to the event of `sequence`, for writing. A loom model counts this call as the write.
+    /// A pointer for writing the event of `sequence`. A loom model counts this call as the write.
     #[inline(always)]
     pub(crate) fn event_mut(self, sequence: u64) -> *mut E {
         #[cfg(not(loom))]
@@ -170,7 +174,7 @@ impl<'b, E, S> Slots<'b, E, S> {
     }
 }
 
-/// The first `count` slots, which are initialised. Dropping this drops their events and stamps.
+/// A buffer under construction, whose first `count` slots are initialised. Dropping it drops their events and stamps.
 struct Made<E, S> {
     start: NonNull<u8>,
     places: Places<E, S>,
@@ -179,7 +183,7 @@ struct Made<E, S> {
 
 impl<E, S> Made<E, S> {
     fn drop_from(&self, index: usize) {
-        /// Drops the remaining slots even if the drop of one event panics.
+        /// Drops the slots after the present one when the drop of an event panics.
         struct Rest<'m, E, S>(&'m Made<E, S>, usize);
         impl<E, S> Drop for Rest<'_, E, S> {
             fn drop(&mut self) {
@@ -212,10 +216,12 @@ impl<E, S> Drop for Made<E, S> {
 // SAFETY: it owns the initialised slots, as a `Box` would.
 unsafe impl<E: Send, S: Send> Send for Made<E, S> {}
 
-/// The largest event in bytes that the calling thread constructs. Larger ones need a thread with a larger stack.
+/// Size in bytes of the largest event that is constructed on the calling thread. Larger events are constructed on a
+/// thread with a larger stack.
 const ON_STACK: usize = 64 << 10;
 
-/// Runs `work` on a thread with `room` bytes of stack. `None` if the system refuses the thread.
+/// Runs `work` on a new thread with a stack of `room` bytes, and returns its result; `None` if the system refuses the
+/// thread. A panic of `work` continues on the calling thread.
 fn with_stack<R: Send>(room: usize, work: impl FnOnce() -> R + Send) -> Option<R> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("slipring-make".to_owned()).stack_size(room);
@@ -227,11 +233,14 @@ fn with_stack<R: Send>(room: usize, work: impl FnOnce() -> R + Send) -> Option<R
 }
 
 impl<E, S> Buffer<E, S> {
-    /// The largest capacity. Slots of size zero need no memory, but time to construct each event.
+    /// The largest capacity in slots. Slots of 0 bytes need no memory, but each event still takes time to construct:
+    /// therefore the lower limit.
     pub(crate) const LARGEST: usize = if size_of::<Slot<E, S>>() == 0 { 1 << 24 } else { MAX_CAPACITY };
 
-    /// Allocates `capacity` events constructed by `make`, each with the stamp of its index. An error if the system
-    /// refuses the memory.
+    /// Allocates `capacity` slots, with an event constructed by `make` and the stamp `stamp(index)` in each.
+    ///
+    /// # Errors
+    /// [`BuildError::Memory`]: the system refuses the memory, or the thread that large events need.
     pub(crate) fn new(
         capacity: usize,
         mut make: impl FnMut() -> E + Send,
@@ -248,8 +257,8 @@ impl<E, S> Buffer<E, S> {
         let region = Region::new(layout, wishes).ok_or_else(refused)?;
         let mut made = Made::<E, S> { start: region.start(), places, count: 0 };
         let fill = move || {
-            // The whole struct is borrowed, not its fields: if constructing an event panics, the slots before it are
-            // dropped.
+            // The closure must own the whole struct, not its fields: then a panic of `make` drops the slots that are
+            // initialised.
             let made_now = &mut made;
             while made_now.count < capacity {
                 let (event, stamp) = (UnsafeCell::new(make()), stamp(made_now.count));
@@ -265,7 +274,7 @@ impl<E, S> Buffer<E, S> {
             }
             made
         };
-        // An unoptimised build copies an event several times on its way to its slot, each time through the stack.
+        // An unoptimised build copies an event several times through the stack on its way to its slot.
         let made = match size_of::<E>() {
             0..=ON_STACK => fill(),
             size => with_stack(size.saturating_mul(16).saturating_add(1 << 20), fill).ok_or_else(refused)?,
@@ -284,7 +293,7 @@ impl<E, S> Buffer<E, S> {
         Slots { start: self.start, places: self.places, mask: self.capacity - 1, of: PhantomData }
     }
 
-    /// Hints to the processor that the cache lines of `sequence` will be written soon. It has no other effect.
+    /// Hints to the processor that the cache lines of the slot of `sequence` will be written soon. Has no other effect.
     #[inline(always)]
     pub(crate) fn prefetch_write(&self, sequence: u64) {
         #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
@@ -307,13 +316,13 @@ impl<E, S> Buffer<E, S> {
         let _ = sequence;
     }
 
-    /// Count of events that fit into `bytes` bytes, at most an eighth of the capacity, so that a small ring's readers
-    /// are not disturbed.
+    /// Count of slots whose events take `bytes` bytes together: at least 1, and at most an eighth of the capacity, so
+    /// that a prefetch does not take cache lines from the readers of a small ring.
     pub(crate) fn slots_ahead(&self, bytes: usize) -> u64 {
         (bytes / self.places.event_step.max(1)).clamp(1, (self.capacity / 8).max(1)) as u64
     }
 
-    /// The report of the memory that the system gave.
+    /// What the system granted for the memory of the slots.
     pub(crate) fn memory(&self) -> &MemoryReport {
         &self.region.report
     }
@@ -327,8 +336,9 @@ impl<E, S> Drop for Buffer<E, S> {
 
 #[cfg(not(loom))]
 impl<E> Buffer<E, ()> {
-    /// The events of `len` sequences from `first` on as two contiguous parts (pointer and count): up to the end of the
-    /// buffer, and from its start. Without stamps a slot consists of its event only.
+    /// The events of `len` sequences from `first` on, as two contiguous parts (pointer and count of events): up to the
+    /// end of the buffer, and from its start. The second count is usually 0. Without stamps a slot consists of its
+    /// event only.
     #[inline]
     pub(crate) fn run(&self, first: u64, len: usize) -> [(*mut E, usize); 2] {
         const { assert!(size_of::<Slot<E, ()>>() == size_of::<E>()) };

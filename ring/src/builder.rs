@@ -58,13 +58,13 @@ type Start<E, K, A> = Box<dyn FnOnce(&Stage, Consumer<E, K, A>, &Threads) -> Res
 
 type StartWorker<E, K> = Box<dyn Fn(usize, &Stage, Worker<E, K>, &Threads) -> Result<(), BuildError> + Send>;
 
-/// Starts the threads of a stage.
+/// Starts the threads of one stage.
 type ToStart = Box<dyn FnOnce(&Threads) -> Result<(), BuildError>>;
 
 /// The result of building: a producer, and the handle of the ring.
 type Built<E, K> = (Producer<E, K>, Ring<E, K>);
 
-/// What to do with a stage once it has joined.
+/// How to start a stage once it has joined the ring.
 enum Launch<E, K: Kind> {
     Poll,
     PollMut,
@@ -75,7 +75,7 @@ enum Launch<E, K: Kind> {
 }
 
 impl<E: Send + Sync + 'static> Builder<E, Single> {
-    /// A ring with one producer and `capacity` events, each constructed by a call of `make`.
+    /// Declares a ring with one producer and `capacity` events, each constructed by a call of `make`.
     ///
     /// The capacity must be a power of two; 1 is legal.
     pub fn single(capacity: usize, make: impl FnMut() -> E + Send + 'static) -> Self {
@@ -84,7 +84,7 @@ impl<E: Send + Sync + 'static> Builder<E, Single> {
 }
 
 impl<E: Send + Sync + 'static> Builder<E, Multi> {
-    /// A ring with any number of producers and `capacity` events, each constructed by a call of `make`.
+    /// Declares a ring with any number of producers and `capacity` events, each constructed by a call of `make`.
     ///
     /// The capacity must be a power of two; 1 is legal.
     pub fn multi(capacity: usize, make: impl FnMut() -> E + Send + 'static) -> Self {
@@ -97,28 +97,28 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         Self { capacity, retain: 0, first: 0, make: Box::new(make), wishes: Wishes::default(), declared: Vec::new() }
     }
 
-    /// Keeps the last `events` published events readable for stages that join later. Must be less than the capacity.
-    /// Default: 0.
+    /// Keeps the last `events` published events readable for stages that join later. [`build`](Self::build) refuses a
+    /// count that is not less than the capacity. Default: 0.
     pub fn retain(&mut self, events: usize) -> &mut Self {
         self.retain = events;
         self
     }
 
-    /// The first sequence. Default: 0.
+    /// Sets the sequence of the first event. Default: 0.
     pub fn start_at(&mut self, first: Sequence) -> &mut Self {
         self.first = first.0;
         self
     }
 
-    /// Requests huge pages for the slots (`MADV_HUGEPAGE`, before the first touch), which reduces TLB misses in a large
-    /// ring. [`Ring::memory`] reports how much memory is on huge pages.
+    /// Sets if huge pages are requested for the slots (`MADV_HUGEPAGE`, before the first touch), which reduce TLB
+    /// misses in a large ring. Default: no. [`Ring::memory`] reports how many bytes are on huge pages.
     pub fn huge_pages(&mut self, yes: bool) -> &mut Self {
         self.wishes.huge_pages = yes;
         self
     }
 
-    /// Requests that the slots are locked in memory (`mlock`), so that they are never swapped out. [`Ring::memory`]
-    /// reports the result.
+    /// Sets if the slots are locked in memory (`mlock`), so that they are never swapped out. Default: no.
+    /// [`Ring::memory`] reports the result.
     pub fn lock_memory(&mut self, yes: bool) -> &mut Self {
         self.wishes.lock = yes;
         self
@@ -134,14 +134,14 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self.declare(stage, true, 0, Launch::PollMut)
     }
 
-    /// Adds a stage whose events are divided among up to `count` workers: each event goes to exactly one of them. Take
-    /// each worker with [`Ring::worker`].
+    /// Adds a stage whose events are divided among up to `count` workers (at least 1): each event goes to exactly one
+    /// of them. Take each worker with [`Ring::worker`].
     pub fn workers(&mut self, stage: impl Into<Stage>, count: usize) -> &mut Self {
         self.declare(stage, false, count, Launch::Workers)
     }
 
-    /// Adds a stage with a thread of its own, which calls `make` to construct the handler. The thread has the stage's
-    /// name.
+    /// Adds a managed stage: a thread of its own, with the stage's name, calls `make` to construct the handler, and
+    /// then the handler with each event.
     pub fn run<H>(&mut self, stage: impl Into<Stage>, make: impl FnOnce() -> H + Send + 'static) -> &mut Self
     where
         H: Handler<E> + 'static,
@@ -151,7 +151,7 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self.declare(stage, false, 0, Launch::Run(start))
     }
 
-    /// Adds a stage as [`run`](Self::run) does, whose handler may change events.
+    /// Adds a managed stage as [`run`](Self::run) does, whose handler may change events.
     pub fn run_mut<H>(&mut self, stage: impl Into<Stage>, make: impl FnOnce() -> H + Send + 'static) -> &mut Self
     where
         H: Handler<E, Exclusive> + 'static,
@@ -161,8 +161,8 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self.declare(stage, true, 0, Launch::RunMut(start))
     }
 
-    /// Adds a stage with a thread of its own, whose handler gets whole batches. Events that it iterates count as
-    /// handled.
+    /// Adds a managed stage whose handler gets whole batches. Events that the handler iterates count as handled; the
+    /// next call gets the others again.
     pub fn run_batches<X: Display, F>(
         &mut self,
         stage: impl Into<Stage>,
@@ -176,9 +176,10 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self.declare(stage, false, 0, Launch::Run(start))
     }
 
-    /// Adds a stage whose events are divided among `count` workers, each with a thread of its own. Each thread calls
-    /// `make` with the worker's number, from 0 on, to construct its handler. Each event goes to exactly one worker; a
-    /// worker takes a few at a time ([`Stage::limit`]). All threads of a pinned stage are pinned to its core.
+    /// Adds a stage whose events are divided among `count` workers (at least 1), each with a thread of its own. Each
+    /// thread calls `make` with the worker's number, from 0 on, to construct its handler. Each event goes to exactly
+    /// one worker; a worker takes at most [`Stage::limit`] events at a time (default: 8 or fewer). If the stage is
+    /// pinned, all its threads are pinned to one core.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -219,11 +220,12 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self
     }
 
-    /// Builds the ring and starts the managed stages. When this returns, every stage is at the first sequence.
+    /// Builds the ring and starts the managed stages. When this returns, every stage has joined at the first sequence,
+    /// and the thread of every managed stage has constructed its handler.
     ///
     /// # Errors
-    /// The declaration that was refused, by the stage's name, or the reason why memory or a thread was refused. No
-    /// thread is left running.
+    /// The capacity, the count of retained events or a stage's declaration is refused, or the system refuses memory, a
+    /// pin or a thread, or a handler's constructor panics: see [`BuildError`]. No thread is left running.
     pub fn build(self) -> Result<Built<E, K>, BuildError> {
         let Self { capacity, retain, first, make, wishes, declared } = self;
         let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make, wishes)?);
@@ -278,7 +280,10 @@ fn consumer<E, K: Kind, A: Access>(
     Consumer::new(Arc::clone(core), state, place, stage.wait.clone())
 }
 
-/// The stages in an order in which each one follows the stages that it names.
+/// Sorts the declared stages so that each stage comes after the stages that it names.
+///
+/// # Errors
+/// A name is used twice, a stage names a stage that is not declared or of another ring, or the stages form a cycle.
 fn in_order<E, K: Kind>(mut waiting: Vec<Declared<E, K>>) -> Result<Vec<Declared<E, K>>, BuildError> {
     let names: Vec<String> = waiting.iter().map(|declared| declared.stage.name.clone()).collect();
     for (index, Declared { stage, .. }) in waiting.iter().enumerate() {
@@ -306,7 +311,8 @@ fn in_order<E, K: Kind>(mut waiting: Vec<Declared<E, K>>) -> Result<Vec<Declared
     Ok(ordered)
 }
 
-/// A cycle among `stages`, each of which names another of them. The first name is repeated at the end.
+/// The names of stages that form a cycle, with the first name repeated at the end. Each of `stages` must name another
+/// of them.
 fn circle<E, K: Kind>(stages: &[Declared<E, K>]) -> Vec<String> {
     let mut path: Vec<String> = vec![stages[0].stage.name.clone()];
     loop {

@@ -8,11 +8,11 @@ use crate::sequence::{Sequence, Sequences};
 use std::fmt;
 use std::ops::{Index, IndexMut};
 
-/// Between one slot and a whole capacity of slots to fill in place. [`commit`](Self::commit) publishes them together.
+/// Claimed slots, from 1 to the ring's capacity, to fill in place. [`commit`](Self::commit) publishes them together.
 ///
 /// A claim that is dropped without commit, also by a panic, publishes nothing: a single producer takes its claim back;
-/// a multi producer publishes the slots as skipped, and no stage ever receives them. No reference to an event outlives
-/// the claim:
+/// a multi producer publishes the slots as skipped, and no stage receives them. No reference to an event outlives the
+/// claim:
 ///
 /// ```
 /// # use slipring_ring::Builder;
@@ -69,7 +69,7 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         Sequences { first: Sequence(self.first), len: self.len }
     }
 
-    /// The event at `index` of the claim, for writing; `None` if the claim has no such index.
+    /// The event at `index` of the claim, from 0 on, for writing; `None` if the claim has no such index.
     #[inline(always)]
     pub fn get_mut(&mut self, index: usize) -> Option<&mut E> {
         if index >= self.len {
@@ -94,14 +94,14 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         })
     }
 
-    /// Publishes the whole claim, and returns its sequences.
+    /// Publishes all slots of the claim, and returns their sequences.
     ///
     /// A ring that was closed after the claim still accepts it: `Ok` means that every stage that continues to read will
     /// read the events.
     ///
     /// # Errors
-    /// [`Closed::Cut`]: the ring was halted, or was shut down and its time limit passed before this commit.
-    /// [`Closed::Failed`]: a stage failed. In both cases no stage reads the events.
+    /// The claim was not committed in time, and no stage reads its events. [`Closed::Cut`]: the ring was halted or
+    /// [cut](crate::Ring::cut), or the time limit of its shutdown passed. [`Closed::Failed`]: a stage failed.
     #[inline(always)]
     pub fn commit(self) -> Result<Sequences, Closed> {
         let sequences = self.sequences();
@@ -134,8 +134,8 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
 
 #[cfg(not(loom))]
 impl<E> Claim<'_, E, crate::kind::Single> {
-    /// The claimed events as two slices: the events up to the end of the buffer, and those from its start, which are
-    /// often none.
+    /// The claimed events as two slices: the events up to the end of the buffer, and those from its start. The second
+    /// slice is empty unless the claim crosses the end of the buffer.
     #[inline]
     pub fn as_mut_slices(&mut self) -> (&mut [E], &mut [E]) {
         let [head, tail] = self.producer.core.buffer.run(self.first, self.len);

@@ -1,9 +1,11 @@
-//! The end of a ring: which claims still count, where reading ends, and which error each caller gets.
+//! The end of a ring: which claims are still accepted, at which sequence reading ends, and which error each caller
+//! gets.
 //!
 //! # The invariant
-//! An event whose commit returned `Ok` lies below the recorded end and in no gap. So every stage that continues to read
-//! will read it, and the report counts it as unread for a stage that does not. After a stage's poll has returned the
-//! end as an error, the stage receives no event.
+//! An event whose commit returned `Ok` lies below the recorded end and in no *gap* (sequences below the end that hold
+//! no event, because their claim was withdrawn or cut). So every stage that continues to read will read the event, and
+//! the report counts it as unread for a stage that does not. After a stage's poll has returned the end as an error, the
+//! stage receives no event.
 //!
 //! # The protocol
 //!
@@ -57,11 +59,12 @@ use crate::sync::{AtomicU32, Mutex, MutexGuard, lock};
 use crate::text;
 use crossbeam_utils::CachePadded;
 
-/// Why a ring accepts or returns no more events. Producers get it when they claim or commit, consumers when they poll.
+/// The reason why a ring accepts or returns no more events. Producers get it when they claim or commit, consumers when
+/// they poll.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closed {
-    /// Every producer has been dropped, and this consumer has read all published events.
+    /// Every producer was dropped, and this consumer has read all published events.
     #[error("every producer has gone, and all that they published has been read")]
     Finished,
     /// The ring was closed. Consumers get this once they have read all events that were published before.
@@ -70,7 +73,8 @@ pub enum Closed {
     /// The ring was halted. Unread events stay unread, and the report counts them.
     #[error("the ring was halted")]
     Halted,
-    /// A stage stopped, and the ring with it. Correct the cause and build the ring again.
+    /// A stage's handler failed or panicked, or a stage left while others are ordered after it; the whole ring has
+    /// stopped. Correct the cause and build the ring again.
     #[error("the stage {stage:?} stopped: {}", text::line(.cause))]
     Failed {
         /// The stage's name.
@@ -84,8 +88,8 @@ pub enum Closed {
         /// The stage's name.
         stage: String,
     },
-    /// The claim was not committed within the ring's time to end, so its events were not published, and no stage reads
-    /// them. Only a commit returns this.
+    /// The claim was not committed before the ring was halted or [cut](crate::Ring::cut), or before the time limit of
+    /// its shutdown. Its events were not published, and no stage reads them. Only a commit returns this.
     #[error("the claim was committed after the ring had ended: nothing was published")]
     Cut,
 }
@@ -102,7 +106,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// True if consumers stop at once, not only after they have read everything.
+    /// True if consumers stop at their next poll, and false if they first read all published events.
     pub(crate) fn at_once(self) -> bool {
         self >= Self::Halted
     }
@@ -113,34 +117,34 @@ pub(crate) struct Closing {
     end: Mutex<End>,
 }
 
-/// The record of a ring's end. Meaningless while the ring is open.
+/// The record of a ring's end. Its values are meaningless while the ring is open.
 #[derive(Default)]
 pub(crate) struct End {
-    /// The sequence after the last event: no event is at or above it.
+    /// The sequence at which reading ends (exclusive): no event is at or above it.
     at: u64,
-    /// Runs of sequences below the end that hold no event, because they were withdrawn or cut: first and end of each
-    /// run, in order.
+    /// Runs of sequences below the end that hold no event, because their claims were withdrawn or cut: for each run its
+    /// first sequence and its end (exclusive), in the order of sequences.
     gaps: Vec<(u64, u64)>,
-    /// The gaps that were cut; `None` before the cut.
+    /// The runs that were cut, as `gaps` has them; `None` before the cut.
     cut: Option<Vec<(u64, u64)>>,
     /// The failed stage's name and cause; `None` if no stage failed.
     failure: Option<(String, String)>,
 }
 
 impl End {
-    /// The sequence after the last event: no event is at or above it.
+    /// The sequence at which reading ends (exclusive): no event is at or above it.
     pub(crate) fn at(&self) -> u64 {
         self.at
     }
 
-    /// Returns `from`, or the end of the gap that contains `from`.
+    /// The first sequence at or after `from` that lies in no gap.
     pub(crate) fn past_gaps(&self, from: u64) -> u64 {
-        // Gaps are in order, and two may touch.
+        // Gaps are in the order of sequences, and two of them may adjoin.
         self.gaps.iter().fold(from, |from, &(first, end)| if is_in(from, first, end) { end } else { from })
     }
 
-    /// The first gap after `from`, or the end if that comes first, but at most `to` (exclusive). `from` must not lie in
-    /// a gap.
+    /// The first sequence of the next gap after `from`, or the recorded end if that comes first, or `to` if that comes
+    /// first. Never below `from`, which must not lie in a gap.
     pub(crate) fn reach(&self, from: u64, to: u64) -> u64 {
         let to = later(from, earlier(to, self.at));
         let behind = self.gaps.iter().filter(|(first, _)| ahead(*first, from) >= 0);
@@ -183,9 +187,9 @@ impl Closing {
         self.phase.load(OBSERVE_CLOSE.get()) == Phase::Open as u32
     }
 
-    /// The reason to give a producer or consumer; `None` while the ring is open.
+    /// The error for a producer or consumer of a ring that is not open; `None` while the ring is open.
     pub(crate) fn reason(&self) -> Option<Closed> {
-        // Waiting threads call this again and again, so an open ring takes no lock.
+        // Waiting threads call this in a loop, so it takes no lock while the ring is open.
         if self.phase() == Phase::Open {
             return None;
         }
@@ -202,13 +206,13 @@ impl Closing {
         })
     }
 
-    /// The complete record of the end, locked; `None` while the ring is open.
+    /// The record of the end, complete and locked; `None` while the ring is open.
     pub(crate) fn end(&self) -> Option<MutexGuard<'_, End>> {
         (self.phase() != Phase::Open).then(|| lock(&self.end))
     }
 
-    /// Waits for the lock of the end. After that, a producer that saw the closed bit also sees the phase and the
-    /// reason.
+    /// Waits until no thread holds the lock of the record. A producer that saw the closed bit afterwards also sees the
+    /// phase and the reason.
     #[cold]
     pub(crate) fn await_phase(&self) {
         drop(lock(&self.end));
@@ -216,7 +220,9 @@ impl Closing {
 }
 
 impl<E, K: Kind> Core<E, K> {
-    /// Moves the ring towards its end, and wakes all waiting threads. Does not wait for claims.
+    /// Moves the ring to `phase` and wakes all waiting threads. Does nothing if the ring has reached this phase
+    /// already. `failure` is the stage's name and the cause, `None` unless `phase` is [`Phase::Failed`]. Does not wait
+    /// for claims.
     pub(crate) fn end(&self, phase: Phase, failure: Option<(String, String)>) {
         {
             let mut end = lock(&self.closing.end);
@@ -253,20 +259,20 @@ impl<E, K: Kind> Core<E, K> {
         members.iter().for_each(|member| member.bell.ring());
     }
 
-    /// Fails the ring, because a stage failed: all callers get its name and cause.
+    /// Fails the ring because a stage failed: all callers get the stage's name and the cause.
     pub(crate) fn fail(&self, stage: &str, cause: &str) {
         self.end(Phase::Failed, Some((stage.to_owned(), cause.to_owned())));
     }
 
-    /// Makes gaps of all uncommitted claims, whose commits then return an error. Returns the gaps; empty while the ring
-    /// is open.
+    /// Cuts all uncommitted claims: their sequences become gaps, and their commits return an error. Returns all claims
+    /// that were cut, by this call or before; none while the ring is open.
     pub(crate) fn cut(&self) -> Vec<Sequences> {
         let cuts = {
             let Some(mut end) = self.closing.end() else { return Vec::new() };
             self.cut_locked(&mut end);
             runs(end.cuts())
         };
-        // Events after a gap may be readable now.
+        // Events after a gap may be readable now, so waiting stages must check again.
         if !fault(Fault::CutWakesNobody) {
             self.wake_all();
         }
@@ -278,7 +284,7 @@ impl<E, K: Kind> Core<E, K> {
             return;
         }
         let mut cut = K::unpublished(self, end.at);
-        // A single producer's only claim may be withdrawn already.
+        // A single producer's only claim may have been withdrawn: then its sequences are a gap already.
         cut.retain(|(first, _)| end.past_gaps(*first) == *first);
         if !fault(Fault::CutLeavesNoGap) {
             cut.iter().for_each(|gap| end.add_gap(*gap));
@@ -286,12 +292,13 @@ impl<E, K: Kind> Core<E, K> {
         end.cut = Some(cut);
     }
 
-    /// The claims that were cut; empty while the ring is open.
+    /// The claims that were cut; none while the ring is open or before the cut.
     pub(crate) fn cuts(&self) -> Vec<Sequences> {
         self.closing.end().map(|end| runs(end.cuts())).unwrap_or_default()
     }
 
-    /// Decides on a claim that begins at `first` and was published after the ring was closed. An error if it was cut.
+    /// The result of committing the claim that begins at `first` and was published after the ring was closed: an error
+    /// if the claim was cut.
     pub(crate) fn judge(&self, first: u64) -> Result<(), Closed> {
         let end = lock(&self.closing.end);
         let is_cut = end.cuts().iter().any(|&(from, to)| is_in(first, from, to));

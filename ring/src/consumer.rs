@@ -1,4 +1,4 @@
-//! A polled stage, which reads at its own pace on the thread that calls it.
+//! Polled stages: a consumer reads at its own pace on the thread that calls it.
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
@@ -23,11 +23,11 @@ use std::marker::PhantomData;
 /// A consumer whose batches lend `&mut E`.
 pub type ConsumerMut<E, K> = Consumer<E, K, Exclusive>;
 
-/// A stage that is read by polling.
+/// The consumer of a stage that is read by polling.
 ///
 /// [`poll`](Self::poll) never waits, [`poll_wait`](Self::poll_wait) waits for at least one event, and
-/// [`poll_until`](Self::poll_until) waits until a deadline. All return a [`Batch`], a bounded run of events. When the
-/// batch ends, the consumed position moves past the iterated events.
+/// [`poll_until`](Self::poll_until) waits until a deadline. Each returns a [`Batch`] of consecutive readable events.
+/// When the batch ends, the consumer's position moves past the iterated events.
 ///
 /// ```
 /// # use slipring_ring::Builder;
@@ -48,17 +48,18 @@ pub type ConsumerMut<E, K> = Consumer<E, K, Exclusive>;
 /// ```
 ///
 /// # Dropping a consumer
-/// Dropping a consumer removes its gate. If other stages are ordered after it while the ring is open, the ring fails
-/// with an error that names it, because these stages could never continue.
+/// Dropping a consumer removes its stage's gate. If other stages are ordered after the stage and still have something
+/// to read, the ring fails with an error that names the stage, because the others could never continue. They have
+/// nothing left if the ring is ending and this consumer has read everything, or was told the end.
 pub struct Consumer<E, K: Kind, A: Access = Shared> {
     pub(crate) core: Arc<Core<E, K>>,
     pub(crate) stage: Arc<StageState>,
-    /// The next sequence to read. The stage publishes it when a batch ends.
+    /// The next sequence to read. The stage publishes it as its position when a batch ends.
     pub(crate) next: u64,
-    /// The position that the stage publishes. It equals `next`, unless this consumer skips sequences that the stages
-    /// before it have not let through yet.
+    /// The position that the stage publishes. It equals `next`, unless this consumer has skipped sequences that the
+    /// stages before it have not passed yet: then it is lower.
     through: u64,
-    /// All sequences from `next` to below this are published and not skipped. It may lag behind the published position.
+    /// All sequences from `next` to below this one are known to be published events. More may be published meanwhile.
     available: u64,
     waiting: Waiting,
     first: u64,
@@ -93,17 +94,18 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         StageRef { name: self.stage.name.clone(), ring: Some(self.core.id) }
     }
 
-    /// The sequence at which this consumer started. Every event from there on is kept for it.
+    /// The sequence at which this consumer started. No event from there on was overwritten before this consumer passed
+    /// it.
     pub fn first(&self) -> Sequence {
         Sequence(self.first)
     }
 
-    /// The next sequence that this consumer will read.
+    /// The next sequence that this consumer will read: its position.
     pub fn consumed(&self) -> Sequence {
         Sequence(self.next)
     }
 
-    /// Count of published sequences that this consumer has not read.
+    /// Count of published sequences that this consumer has not passed. Skipped slots are included.
     pub fn lag(&self) -> u64 {
         ahead(self.core.published(), self.next).max(0) as u64
     }
@@ -113,9 +115,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.waiting.wait = wait;
     }
 
-    /// Moves to `to` without reading the events in between. Moving forward skips published events; events that the
-    /// stages before have not let through yet are let through after them. Moving backward means leaving and joining
-    /// again, so the event at `to` must still be kept, by a slower stage or by
+    /// Moves to `to` without reading the events in between. A seek forward skips published events; stages after this
+    /// one receive a skipped event once the stages before have passed it. A seek backward leaves the ring and joins
+    /// again at `to`, so the event there must still be kept: because a slower stage has not read it, or by
     /// [`Builder::retain`](crate::Builder::retain).
     ///
     /// ```
@@ -135,9 +137,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     /// ```
     ///
     /// # Errors
-    /// `to` is no longer kept, or is beyond the published position; when moving backward, another stage is ordered
-    /// after this one; this stage was evicted; or the ring was halted or has failed. The consumer then stays at its
-    /// position.
+    /// `to` is no longer kept, or is beyond the published position; this stage was evicted; or the ring was halted or
+    /// has failed. A seek backward also fails if another stage is ordered after this one, or if the system refuses the
+    /// fence that it needs. The consumer then stays at its position.
     pub fn seek(&mut self, to: Sequence) -> Result<(), SeekError> {
         if let Some(closed) = self.core.closing.reason().filter(|_| self.core.closing.phase().at_once()) {
             return Err(closed.into());
@@ -166,18 +168,20 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Ok(())
     }
 
-    /// Arms `waiter`, so that `token` is reported when more events may be readable. So one thread can sleep on many
-    /// rings. True if the thread may sleep now. False if events, or the end, can be read already; the waiter may then
-    /// be woken once without need. [`Waiter`] describes the whole protocol.
+    /// Arms `waiter`, that is, registers it for one wake-up with `token` when more events may be readable, so that one
+    /// thread can sleep on many rings. Returns true if the thread may sleep now. Returns false if events, or the end,
+    /// can be read already: then poll again. After false, the waiter may still be woken once without need. [`Waiter`]
+    /// describes the whole protocol.
     ///
     /// This issues a heavy fence (see [`crate::fence`]), which interrupts the other running threads of this process.
     pub fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         arm(&mut self.events(1), waiter, token).is_none()
     }
 
-    /// Arms `waiter`, so that `token` is reported when the ring ends or this consumer is evicted, and not when events
-    /// are published. True if neither has happened yet. False if one has: the next poll without an event returns the
-    /// reason. The waiter may be woken once without need after this consumer itself has moved.
+    /// Arms `waiter`, that is, registers it for one wake-up with `token` when the ring ends or this consumer is
+    /// evicted, but not when events are published. Returns true if neither has happened yet. Returns false if one has:
+    /// then the next poll without an event returns the reason. The waiter may be woken once without need after this
+    /// consumer has moved.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Waiter};
@@ -194,14 +198,15 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn arm_for_end(&mut self, waiter: &Waiter, token: usize) -> bool {
-        // Only this consumer moves the stage's position, and a thread that ends the ring or evicts rings every stage's
-        // own bell.
+        // This stage's own bell suffices: besides this consumer, only a thread that ends the ring or evicts the stage
+        // rings it.
         self.stage.bell.arm(waiter, token);
         Bell::fence(std::iter::once(&*self.stage.bell), waiter, token);
         self.core.closing.phase() == Phase::Open && !self.stage.is_evicted()
     }
 
-    /// Returns the readable events, at most `limit` (at least 1) of them, possibly none. Never waits.
+    /// Returns the events that are readable now, at most `limit` of them (0 counts as 1). The batch is empty if there
+    /// are none. Never waits.
     ///
     /// # Errors
     /// The ring is finished or closed and this consumer has read everything, the ring was halted or has failed, or this
@@ -215,8 +220,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
-    /// Makes the next poll look for events from the consumed position on, not only from where the last look ended. Use
-    /// it after [`put_back`](Batch::put_back), to get more events in the next batch than in the last one.
+    /// Makes the next poll search for events from the consumer's position on again. Without it, a poll first returns
+    /// only the events that an earlier poll had found. Use it after [`put_back`](Batch::put_back), to get more events
+    /// in the next batch than in the last one.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -238,13 +244,14 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.available = self.next;
     }
 
-    /// Returns an empty batch.
+    /// Returns an empty batch, without a poll.
     pub fn nothing(&mut self) -> Batch<'_, E, K, A> {
         Batch::empty(self)
     }
 
-    /// As [`poll`](Self::poll), for a loop that waits by itself, for instance on several consumers. It paces its looks
-    /// as the waiting methods do: see [`Wait::pause`]. `looks` is the count of consecutive looks that found no event.
+    /// As [`poll`](Self::poll), for a loop that waits by itself, for instance on several consumers. `looks` is the
+    /// count of consecutive polls that found no event; at 0, the poll first pauses as the waiting methods do (see
+    /// [`Wait::pause`]).
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
@@ -266,9 +273,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
-    /// Reports a found run to the adaptive pause (see [`Waiting::learn`]): below a quarter of the ring counts as too
-    /// few events, above half of it as too many. The lower bound is at most half of the longest look, because a look
-    /// may end before the last readable event.
+    /// Reports the length of a found run to the adaptive pause (see [`Waiting::learn`]). Above half of the capacity
+    /// counts as too many events. The limit for too few events is a quarter of the capacity, but at most 1,024, the
+    /// batch limit, and half of `LONGEST_LOOK`, because a search may end before the last readable event.
     #[inline(always)]
     fn learn(&mut self, run: Run, limit: u64) {
         let capacity = self.core.capacity();
@@ -276,7 +283,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.waiting.learn(run.end.wrapping_sub(self.next), few, capacity / 2);
     }
 
-    /// Waits for at least one event, and returns at most `limit`. Waits without a time limit.
+    /// Waits without a time limit for at least one event, and returns at most `limit` events (0 counts as 1).
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
@@ -285,8 +292,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.poll_by(limit, None)
     }
 
-    /// Waits for at least one event until `deadline`, and returns at most `limit`; an empty batch if the deadline
-    /// passes.
+    /// Waits until `deadline` for at least one event, and returns at most `limit` events (0 counts as 1). The batch is
+    /// empty if the deadline passes.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
@@ -328,8 +335,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
-    /// Holds the found events, at most `limit` of them, unless the stage was evicted. Returns their count; `None` if
-    /// only slots without events were found, which are skipped.
+    /// Begins a batch: marks that the stage holds one, and returns the count of its events, at most `limit`. `None` if
+    /// the run has no event, only slots that are skipped. An error if `found` is one, or if the stage was evicted.
     #[inline(always)]
     fn begin(&mut self, found: Result<Run, Closed>, limit: u64) -> Result<Option<u64>, Closed> {
         let run = match found {
@@ -338,18 +345,19 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         };
         self.pass_over(run);
         if run.start == run.end {
-            // Claims made after the close leave skipped slots beyond the end.
+            // Otherwise the recorded end decides: claims that were made after the close leave skipped slots beyond it.
             let is_open = self.core.closing.phase() == Phase::Open;
             return if is_open { Ok(None) } else { self.begin_at_the_end(limit) };
         }
         let too_early = fault(Fault::StageLooksForTheEndTooEarly).then(|| self.core.closing.phase());
         self.stage.hold();
-        // Pairs with EVICT_FENCE: this stage sees the eviction, or the evicting thread sees the batch. And with CLOSE_FENCE.
+        // Pairs with EVICT_FENCE: this stage sees the eviction, or the evicting thread sees the batch. Pairs also with
+        // CLOSE_FENCE.
         fence::light_at(&HOLD_FENCE);
         if self.stage.is_evicted() {
             return Err(self.evicted());
         }
-        // Must come after the look at the published events, and after the fence: see `closing.rs`.
+        // Must come after the search for events, and after the fence: see `closing.rs`.
         if too_early.unwrap_or_else(|| self.core.closing.phase()) != Phase::Open {
             return self.begin_at_the_end(limit);
         }
@@ -359,8 +367,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Ok(Some(limit.min(run.end.wrapping_sub(run.start))))
     }
 
-    /// Begins a batch after the ring was closed. Found events may lie beyond the recorded end, so this looks again
-    /// using the record of the end.
+    /// As [`begin`](Self::begin), for a ring that is not open. The events that were found may lie beyond the recorded
+    /// end, so this searches again below that end.
     #[cold]
     #[inline(never)]
     fn begin_at_the_end(&mut self, limit: u64) -> Result<Option<u64>, Closed> {
@@ -382,8 +390,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Ok(None)
     }
 
-    /// Moves past the slots before the run: skipped slots and gaps, which no stage reads, and sequences that a seek
-    /// skipped. The run is readable from its start on, so the stages before have let all sequences below it through.
+    /// Moves this consumer to the start of the run, past slots without events and past sequences that a seek has
+    /// skipped. The run is readable from its start on, so the stages before have passed all sequences below.
     #[inline(always)]
     fn pass_over(&mut self, run: Run) {
         if run.start != self.through {
@@ -397,7 +405,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.available = run.end;
     }
 
-    /// Notes the reason why there are no more events, and returns it.
+    /// Prepares the error that a poll returns. Sets `at_end` and returns `closed`. If that is [`Closed::Evicted`],
+    /// removes the stage's gate instead, and returns `Evicted` with this stage's name.
     #[cold]
     fn over(&mut self, closed: Closed) -> Closed {
         if let Closed::Evicted { .. } = closed {
@@ -414,22 +423,23 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         Closed::Evicted { stage: self.stage.name.clone() }
     }
 
-    /// Ends a batch whose events below `to` were read.
+    /// Ends a batch whose events below `to` were read. If the stage was evicted meanwhile, removes its gate.
     #[inline(always)]
     pub(crate) fn end(&mut self, to: u64) {
         if to != self.next {
             self.release(to);
         }
         self.stage.let_go();
-        // Pairs with EVICT_FENCE: a thread that evicts this stage may have seen the batch, and have left the removal of
-        // the gate to this thread.
+        // Pairs with EVICT_FENCE: a thread that evicts this stage may have seen the batch, and then leaves the removal
+        // of the gate to this thread.
         fence::light_at(&HOLD_FENCE);
         if self.stage.is_evicted() && !fault(Fault::NoLookForAnEvictionAfterTheBatch) {
             self.core.leave(&self.stage);
         }
     }
 
-    /// Lets the stages after this one, and the producers, use the slots below `to`.
+    /// Moves this consumer and its stage's position to `to`. Stages after this one may then read the slots below `to`,
+    /// and producers may overwrite them.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn release(&mut self, to: u64) {

@@ -15,14 +15,15 @@ use crate::stage::StageState;
 use crate::sync::{Arc, AtomicU64, Mutex, next_id};
 use crossbeam_utils::CachePadded;
 
-/// The slots, the positions, the gating set and the record of the end. Each producer, consumer and handle holds it.
+/// The state of a ring: its slots, positions, gating set and record of the end. Each producer, consumer and handle owns
+/// a reference to it.
 pub struct Core<E, K: Kind> {
     pub(crate) buffer: Buffer<E, K::Stamp>,
     pub(crate) positions: K::Positions,
     pub(crate) gates: Gates,
-    /// Rung when events are published, and when the ring ends.
+    /// Wakes the threads that wait for published events or for the ring's end (see [`crate::bell`]).
     pub(crate) bell: Arc<Bell>,
-    /// Rung only when the ring ends.
+    /// Wakes the threads that wait for the ring's end only.
     pub(crate) end_bell: Bell,
     pub(crate) closing: Closing,
     /// The kind of fences that the producers and consumers of this ring use.
@@ -31,7 +32,7 @@ pub struct Core<E, K: Kind> {
     pub(crate) retain: u64,
     /// The ring's first sequence.
     pub(crate) first: u64,
-    /// The stages of the ring. The lock makes changes of the gating set sequential.
+    /// The stages of the ring, in the order in which they joined. The gating set changes only while this lock is held.
     pub(crate) members: Mutex<Vec<Arc<StageState>>>,
     producers: CachePadded<AtomicU64>,
     /// The ring's id, unique in this process.
@@ -57,7 +58,8 @@ impl<E, K: Kind> Core<E, K> {
             return Err(BuildError::Retain { asked: retain, capacity });
         }
         let stamp = |index| K::first_stamp(index as u64, first, capacity as u64);
-        // Determined before the bells are made: no bell may rely on `membarrier` if the ring itself does not.
+        // Determined before the bells are created: otherwise a bell might rely on `membarrier` although the ring does
+        // not.
         let fences = fence::kind_of_new_ring();
         Ok(Self {
             buffer: Buffer::new(capacity, make, stamp, wishes)?,
@@ -80,19 +82,19 @@ impl<E, K: Kind> Core<E, K> {
         self.buffer.capacity()
     }
 
-    /// The distance from the lowest gate to a producer's limit: the capacity. A model's fault adds one, so that a
-    /// producer may overwrite an event that is being read.
+    /// The distance from the lowest gate to a producer's limit, in sequences: the capacity. The fault adds one, so that
+    /// a producer may overwrite an event that is being read.
     #[inline(always)]
     pub(crate) fn reach(&self) -> u64 {
         self.capacity() + u64::from(fault(Fault::RoomForOneMoreThanTheCapacity))
     }
 
-    /// The permanent gate: the published position less the count of retained events.
+    /// The floor, the gate that every ring has: the published position less the count of retained events.
     pub(crate) fn floor(&self) -> u64 {
         K::published(self).wrapping_sub(self.retain)
     }
 
-    /// The earliest kept sequence if the lowest gate is at `lowest`.
+    /// The earliest kept sequence, given that the lowest gate is at `lowest`: that gate, or the ring's first sequence.
     pub(crate) fn earliest(&self, lowest: u64) -> u64 {
         later(lowest, self.first)
     }
@@ -101,7 +103,7 @@ impl<E, K: Kind> Core<E, K> {
         self.producers.fetch_add(1, ADD_PRODUCER.get());
     }
 
-    /// True if there is only one producer. That producer, the caller, then sees all claims of dropped producers.
+    /// True if there is only one producer, the caller. Then all claims of dropped producers are visible to it.
     #[inline(always)]
     pub(crate) fn has_one_producer(&self) -> bool {
         let has_one = self.producers.load(READ_PRODUCERS.get()) == 1;
@@ -112,7 +114,7 @@ impl<E, K: Kind> Core<E, K> {
         has_one
     }
 
-    /// Removes a producer. Dropping the last one finishes the ring.
+    /// Counts one producer less. If it was the last one, the ring becomes finished.
     pub(crate) fn drop_producer(&self) {
         if self.producers.fetch_sub(1, DROP_PRODUCER.get()) == 1 {
             self.end(Phase::Finished, None);

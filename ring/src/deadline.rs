@@ -5,7 +5,7 @@ use std::time::Duration;
 
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The instant at which `limit` has passed. A limit beyond the clock's range becomes a century.
+/// The instant `limit` from now. A limit beyond the clock's range counts as a century.
 pub fn deadline(limit: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(limit).or_else(|| now.checked_add(CENTURY)).unwrap_or(now)

@@ -7,11 +7,12 @@ use crate::pin::PinError;
 use crate::sequence::Sequence;
 use crate::text;
 
-/// Why a ring could not be built, or a stage could not join it.
+/// The reason why a ring could not be built, or a stage could not join it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The stage needs a fence that the system refuses for rings built earlier.
+    /// The system refuses a fence that joining this ring needs, because the ring was built before the refusal (see
+    /// [`Refused`]).
     #[error("stage {stage:?} cannot join a ring that was made before: {cause}")]
     Fence {
         /// The stage's name.
@@ -19,7 +20,7 @@ pub enum BuildError {
         /// The fence that the system refused, and why.
         cause: Refused,
     },
-    /// The capacity is not a power of two, or too large.
+    /// The capacity is not a power of two, or is above `largest`.
     #[error("a capacity of {asked} is refused: take a power of two from 1 to {largest}")]
     Capacity {
         /// The requested capacity.
@@ -27,7 +28,7 @@ pub enum BuildError {
         /// The largest capacity.
         largest: usize,
     },
-    /// The count of retained events must be less than the capacity.
+    /// The count of retained events is not less than the capacity.
     #[error("retaining {asked} events in a ring of {capacity} leaves no room to publish: retain fewer")]
     Retain {
         /// The requested count of retained events.
@@ -35,7 +36,7 @@ pub enum BuildError {
         /// The ring's capacity.
         capacity: usize,
     },
-    /// The system refuses that much memory.
+    /// The system refuses the memory of the slots, or the thread that constructs large events.
     #[error(
         "the system does not give the {bytes} bytes that this capacity takes: take a smaller one{}",
         memory::limit()
@@ -68,7 +69,7 @@ pub enum BuildError {
     ForeignStage {
         /// The declared stage.
         stage: String,
-        /// The stage that it names.
+        /// The stage that it is ordered after.
         after: String,
     },
     /// Stages are ordered after one another in a cycle.
@@ -85,7 +86,7 @@ pub enum BuildError {
         /// The stage that is ordered neither before nor after it.
         other: String,
     },
-    /// A stage that changes events is ordered after a journaler.
+    /// A stage that changes events is ordered after a [journaler](crate::Stage::journaler).
     #[error("stage {mutable:?} would change events that {journaler:?} has written already: put it before")]
     MutableBehindJournaler {
         /// The stage with `&mut` access.
@@ -99,7 +100,7 @@ pub enum BuildError {
         /// The stage's name.
         stage: String,
     },
-    /// The start is no longer kept, or not published yet.
+    /// The requested start is no longer kept, or beyond the next sequence to be published.
     #[error("stage {stage:?} cannot start at {asked}: the ring keeps {earliest} up to, not including, {latest}")]
     OutOfRange {
         /// The stage's name.
@@ -117,7 +118,7 @@ pub enum BuildError {
         /// The stage's name.
         stage: String,
     },
-    /// The ring is closed.
+    /// The ring is not open, for this reason.
     #[error(transparent)]
     Closed(#[from] Closed),
     /// The stage's thread could not be pinned to its core.
@@ -146,14 +147,15 @@ pub enum BuildError {
     },
 }
 
-/// Why a claim was refused. No slot was claimed.
+/// The reason why a claim was refused. No slot is claimed, except that with `Closed` a committed claim may have been
+/// cut.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimError {
     /// The claim has 0 slots.
     #[error("a claim of 0 slots is refused: claim at least 1")]
     Nothing,
-    /// The claim is too large to succeed at any time.
+    /// The claim has more slots than the ring can ever have free.
     #[error("a claim of {asked} slots never fits a ring that holds {largest}: claim fewer at a time")]
     TooLarge {
         /// The requested count of slots.
@@ -167,10 +169,10 @@ pub enum ClaimError {
     /// The ring stayed full until the deadline.
     #[error("no room until the deadline: {}", held_by(.by))]
     TimedOut {
-        /// The stage that held the lowest gate; `None` if it was another producer's uncommitted claim.
+        /// The stage that held the lowest gate; `None` if the ring waited for another producer's uncommitted claim.
         by: Option<String>,
     },
-    /// The ring accepts no more events.
+    /// The ring is not open, for this reason.
     #[error(transparent)]
     Closed(#[from] Closed),
 }
@@ -182,11 +184,11 @@ fn held_by(stage: &Option<String>) -> String {
     }
 }
 
-/// Why a consumer did not move to the requested sequence.
+/// The reason why a consumer did not move to the requested sequence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SeekError {
-    /// The sequence is no longer kept, or not published yet.
+    /// The requested sequence is no longer kept, or beyond the published position.
     #[error("stage {stage:?} cannot move to {asked}: it may be anywhere from {earliest} to {latest}")]
     OutOfRange {
         /// The stage's name.
@@ -198,7 +200,8 @@ pub enum SeekError {
         /// The latest possible sequence.
         latest: Sequence,
     },
-    /// Another stage is ordered after this one, and has continued already.
+    /// Another stage is ordered after this one and may have read the events in between, so this one cannot move
+    /// backward.
     #[error("stage {stage:?} cannot go back while {behind:?} stands behind it")]
     StoodBehind {
         /// The stage's name.
@@ -206,7 +209,8 @@ pub enum SeekError {
         /// A stage that is ordered after it.
         behind: String,
     },
-    /// Moving backward needs a fence that the system refuses for rings built earlier.
+    /// The system refuses a fence that a backward move needs, because the ring was built before the refusal (see
+    /// [`Refused`]).
     #[error("stage {stage:?} cannot go back: {cause}")]
     Fence {
         /// The stage's name.
@@ -219,7 +223,7 @@ pub enum SeekError {
     Closed(#[from] Closed),
 }
 
-/// A value was not sent. The error returns it.
+/// The error of a value that was not sent, which contains the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct SendError<E> {
@@ -229,7 +233,7 @@ pub struct SendError<E> {
     pub reason: ClaimError,
 }
 
-/// Why a stage could not be taken, evicted or removed.
+/// The reason why a consumer could not be taken, or a stage could not be evicted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StageError {
@@ -239,13 +243,13 @@ pub enum StageError {
         /// The requested name.
         name: String,
     },
-    /// The stage is not polled, was taken already, or has the other kind of access.
+    /// The stage is not polled, its consumer was taken already, or it was declared with the other kind of access.
     #[error("the consumer of {name:?} is not here to take: it was taken before, or is not polled in this way")]
     NotHere {
         /// The stage's name.
         name: String,
     },
-    /// Another stage is ordered after it.
+    /// Another stage is ordered after the stage, so the stage cannot be removed.
     #[error("{name:?} cannot go while {behind:?} stands behind it: let that one go first")]
     StoodBehind {
         /// The stage that was to be removed.
@@ -253,14 +257,14 @@ pub enum StageError {
         /// A stage that is ordered after it.
         behind: String,
     },
-    /// The consumer holds a batch. The stage leaves when that batch ends; if the batch never ends, the stage stays.
+    /// The consumer holds a batch. The stage leaves when that batch ends; while the batch exists, the stage stays.
     #[error("{name:?} holds a batch: it leaves when that ends")]
     InBatch {
         /// The stage's name.
         name: String,
     },
-    /// Removing a gate needs a fence that the system refuses for rings built earlier. The stage leaves when its
-    /// consumer polls the next time.
+    /// The system refuses a fence that an eviction needs, because the ring was built before the refusal (see
+    /// [`Refused`]). The stage leaves when its consumer polls the next time.
     #[error("{name:?} leaves only when its consumer polls: {cause}")]
     Fence {
         /// The stage's name.

@@ -1,4 +1,5 @@
-//! A consumer's look for events: in an open ring at the positions or stamps, later also at the record of the end.
+//! The search of a consumer for readable events: among the positions or stamps, and in a closed ring also in the record
+//! of the end.
 
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
@@ -11,16 +12,16 @@ use crate::stage::StageState;
 use crate::sync::Arc;
 use crate::waiting::{Bells, Look};
 
-/// A consumer's look for readable events. It finds a run of events, of at most `limit` if a longer look would cost
-/// more.
+/// A consumer's search for readable events. It finds a run of consecutive events. In a multi-producer ring the run has
+/// at most `limit` events, because each further event costs the read of a stamp.
 pub(crate) struct EventLook<'c, E, K: Kind> {
     pub(crate) core: &'c Core<E, K>,
     pub(crate) stage: &'c StageState,
     /// The next sequence to read.
     pub(crate) next: u64,
-    /// The position up to which the stage lets stages after it and producers continue.
+    /// The position that the consumer's stage publishes: stages after it, and producers, may use the slots below.
     pub(crate) through: &'c mut u64,
-    /// All sequences from `next` to below this are published and not skipped.
+    /// All sequences from `next` to below this one are known to be published events.
     pub(crate) available: u64,
     pub(crate) limit: u64,
 }
@@ -31,7 +32,8 @@ impl<E, K: Kind> EventLook<'_, E, K> {
         K::run(self.core, self.next, self.available, self.stage.before(), self.limit)
     }
 
-    /// Lets through the skipped sequences, as far as the stages before have let them through.
+    /// Raises the stage's position over sequences that the consumer has skipped, as far as the stages before it have
+    /// passed them, and wakes the threads that wait for the position.
     #[cold]
     pub(crate) fn let_through(&mut self) {
         let before = self.stage.before().filter(|_| !fault(Fault::SeekForwardLetsThroughWhatItPassesOver));
@@ -43,20 +45,22 @@ impl<E, K: Kind> EventLook<'_, E, K> {
         }
     }
 
-    /// Looks using the record of the end, because the ring is not open or this stage was evicted.
+    /// The search in a ring that is not open, or for a stage that was evicted, by the record of the end. `None` if the
+    /// consumer must wait for a claim that may still be committed, or for a stage before it.
     #[cold]
     pub(crate) fn last_look(&self, phase: Phase) -> Option<Result<Run, Closed>> {
         if phase.at_once() || self.stage.is_evicted() {
             return self.over();
         }
-        // A run that is computed under the lock contains no event that the cut has not seen.
+        // The lock is held while the run is computed, so the run contains no event that the cut has missed.
         let end = self.core.closing.end()?;
         let past = end.past_gaps(self.next);
         let start = self.stage.before().map_or(past, |before| later(self.next, earlier(past, before)));
         if start != self.next {
             return Some(Ok(Run { start, end: start }));
         }
-        // The stage is at its end only when all sequences before the end are let through.
+        // The consumer gets the end only when the stage's position has reached it: otherwise the stages before still
+        // have events to pass.
         let is_at_next = *self.through == self.next || fault(Fault::EndToldBeforeAllIsLetThrough);
         if (is_at_next && ahead(end.at(), start) <= 0) || fault(Fault::ToldTheEndTooEarly) {
             drop(end);
@@ -96,8 +100,8 @@ impl<E, K: Kind> Look for EventLook<'_, E, K> {
         self.last_look(self.core.closing.phase())
     }
 
-    /// The bell of the stage before that is furthest behind, or the producers' bell if there is none. `None` if that
-    /// stage has moved on already.
+    /// The bell (see [`crate::bell`]) of the slowest stage before this one, or the producers' bell if there is no stage
+    /// before. `None` if the slowest stage has passed `next` already, so that another search is due.
     fn bells(&mut self) -> Option<Bells> {
         let bell = match lowest(&self.stage.after, &LOOK_AT_STAGE) {
             None => &self.core.bell,

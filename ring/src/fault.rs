@@ -17,121 +17,175 @@ macro_rules! faults {
 }
 
 faults! {
-    /// A sleeper arms its bell and sleeps without looking again.
+    /// A waiting thread registers for a wake-up and sleeps without checking again. The correct code checks once more
+    /// after it has registered, because the event or the room may have come before the registration was visible.
     SleepWithoutASecondLook;
-    /// A sleeper looks again and then sleeps at the bell of the stage that was furthest behind before it armed.
+    /// A waiting thread does not check, after registering for wake-ups, whether another stage has become the slowest.
+    /// It then sleeps until the old one moves, which may never happen. The correct code registers again with the stage
+    /// that is slowest now.
     SleepAtTheBellOfTheLastBefore;
-    /// A waiter is armed without looking again.
+    /// A caller's waiter is registered for a wake-up without a check afterwards. The correct code checks once more
+    /// after it has registered, as a sleeping thread does.
     ArmedWithoutASecondLook;
-    /// A waiter stays armed at the bell of the stage that was furthest behind before it armed.
+    /// A caller's waiter stays registered with the stage that was slowest before the registration. The correct code
+    /// registers it again if another stage is the slowest now.
     ArmedAtTheBellOfTheLastBefore;
-    /// A ringing bell wakes no thread.
+    /// A thread that moves a position wakes none of the threads that are registered for it. The correct code wakes them
+    /// all.
     NoWake;
-    /// A producer's limit is one event more than the capacity allows.
+    /// A producer may write up to the lowest gate plus the capacity plus one, so it overwrites an event that is being
+    /// read. The correct limit is the lowest gate plus the capacity.
     RoomForOneMoreThanTheCapacity;
-    /// A producer reads the claimed position first, and then the count of producers.
+    /// A multi producer reads the claimed position first and the count of producers second, so it may claim again what
+    /// a producer claimed that was dropped in between. The correct code reads the count first.
     LooksForCompanyAfterTheClaimedPosition;
-    /// A producer that is cloned still claims as if it were the only one.
+    /// A producer that is cloned still claims by a plain store, as the only producer may. The correct clone makes both
+    /// claim by compare-and-swap.
     ClonedProducerStaysAlone;
-    /// A consumer moves its gate when a batch begins, not when it has read the batch.
+    /// A consumer moves its gate past a batch when the batch begins. The correct code moves it past the events that
+    /// were read.
     GateMovedBeforeTheRead;
-    /// A dropped claim is stamped as if it had been filled.
+    /// The slots of a multi producer's dropped claim are stamped as events. The correct stamps have the skip bit.
     AbortedClaimStampedAsAnEvent;
-    /// Consumers ignore the bit of skipped slots.
+    /// Consumers ignore the skip bit of stamps, and read the slots of dropped claims as events. The correct code passes
+    /// these slots.
     SkipBitNotLookedAt;
-    /// A newcomer's gate is pinned at the published position.
+    /// While a stage joins, its gate is held at the published position, so producers may overwrite its first event. The
+    /// correct code holds it at or below the lowest gate and the floor.
     NewcomerPinnedAtThePublishedPosition;
-    /// A newcomer starts at the requested sequence, kept or not.
+    /// A joining stage starts at the requested sequence, even if that is no longer kept or not published yet. The
+    /// correct code returns an error then.
     NewcomerStartsWhereItLikes;
-    /// A newcomer lets through all sequences before its start, even if the stages before it have not.
+    /// A joining stage publishes its start as its position, even if the stages before it have not passed the start. The
+    /// correct code publishes the lower of both.
     NewcomerLetsThroughWhatItPassesOver;
-    /// A consumer that skips sequences gets the end before it has let them through.
+    /// A consumer that skips sequences gets the end as an error before the stages before it have passed them. The
+    /// correct code returns the end only when the stage's published position has reached the consumer's.
     EndToldBeforeAllIsLetThrough;
-    /// After a seek back, the consumer still trusts the run of readable events that it found before.
+    /// After a backward seek, a consumer takes all sequences up to the last one that it had found readable for events.
+    /// The correct code reads their stamps again, because skipped slots may be among them.
     SeekBackKeepsWhatItKnew;
-    /// A consumer that seeks forward lets all skipped sequences through at once.
+    /// A consumer that seeks forward publishes its new position at once. The correct code publishes no more than the
+    /// lowest position of the stages before it.
     SeekForwardLetsThroughWhatItPassesOver;
-    /// Workers ignore the bit of skipped slots.
+    /// Workers ignore the skip bit of stamps, and take the slots of dropped claims as events. The correct code passes
+    /// these slots.
     WorkersIgnoreTheSkipBit;
-    /// A consumer that passes skipped slots does not ring its bell.
+    /// A consumer that passes skipped slots moves its position without waking anybody. The correct code wakes the
+    /// threads that wait for the position.
     SkippedSlotsGivenBackWithoutARing;
-    /// A worker that passes skipped slots does not ring its bell.
+    /// A worker that passes skipped slots wakes no thread. The correct code wakes the threads that wait for the stage's
+    /// position.
     WorkerPassesSkippedSlotsWithoutARing;
-    /// The position of a stage of workers goes back to a sequence that a worker announced and did not get.
+    /// The position of a stage of workers falls to a sequence that a worker announced and then did not get. The correct
+    /// code keeps the highest position that any thread computed.
     WorkersPositionGoesBack;
-    /// A newcomer is pinned at the lowest gate, which may be above the retained events.
+    /// While a stage joins, its gate is held at the lowest other gate, which may be above the retained events at which
+    /// the stage may start. The correct code holds it at the lower of that gate and the floor.
     NewcomerPinnedWithoutTheFloor;
-    /// A seek back removes the old gate before it installs the new one.
+    /// A backward seek removes the old gate before it installs the new one, so no gate protects the events in between.
+    /// The correct code replaces the gate in one step.
     SeekBackLetsTheOldGateGoFirst;
-    /// The walk for the published position begins at a floor that is laps behind.
+    /// The search for the published position begins at the floor, which may be laps behind, and there takes stamps of
+    /// later laps for published events. The correct code begins no lower than the claimed position less the capacity.
     PublishedWalksFromAFloorLapsBehind;
-    /// Workers get the end when all events are taken, not when all are finished.
+    /// A worker gets the end as an error when all events are taken. The correct code returns the end when all are
+    /// finished, because a dropped worker leaves its unfinished events to the others.
     EndToldWhenAllIsTaken;
-    /// A seek back rings the new bell of its stage, but not the old one.
+    /// A backward seek wakes the threads that wait for the stage's new gate, but not those that wait for the old one.
+    /// The correct code wakes both.
     OldBellNotRungAfterASeekBack;
-    /// A ring without stages has no gate.
+    /// A ring without stages has no gate, so producers overwrite retained events and slots that another producer is
+    /// still writing. The correct code always counts the floor as a gate.
     NoFloor;
-    /// A producer that refreshes its limit does not read the version of the gating set again.
+    /// A producer that computes its limit from the gates does not read the version of the gating set again, and may
+    /// miss a stage that joins. The correct code reads the version again and starts over if it has changed.
     NoSecondLookAtTheVersion;
-    /// A gating set is freed as soon as it is replaced.
+    /// A gating set is freed as soon as it is replaced. The correct code frees it when no thread can be reading it any
+    /// more.
     ReplacedGatingSetFreedAtOnce;
-    /// A stage's gate is removed while its consumer holds a batch.
+    /// An eviction removes a stage's gate while its consumer holds a batch. The correct code leaves the removal to the
+    /// consumer, when the batch ends.
     EvictedInABatch;
-    /// A worker takes events before it announces them.
+    /// A worker takes events from the shared counter before it announces them, so the stage's position may pass them
+    /// unfinished. The correct code announces first.
     WorkerTakesBeforeItAnnounces;
-    /// A worker that withdraws an announcement, because another worker took the events, does not ring the stage's bell.
+    /// A worker announces events, another worker takes them first, and the withdrawn announcement wakes no thread. The
+    /// correct code wakes the threads that wait for the stage's position, because the announcement may have lowered it.
     AnnouncementInVainWakesNobody;
-    /// An orphan's announcement moves to its adopter's place.
+    /// A worker that adopts a dropped worker's events announces them at its own place and clears the old place; a
+    /// thread that reads all places meanwhile may miss both. The correct code makes the worker move to the old place.
     AdoptedAnnouncementMoves;
-    /// A consumer that ends a batch does not check for its eviction.
+    /// A consumer that ends a batch does not check whether its stage was evicted meanwhile. The correct code checks,
+    /// and then removes the stage's gate.
     NoLookForAnEvictionAfterTheBatch;
-    /// The position of a stage of workers is computed from announcements that were read before the counter.
+    /// The position of a stage of workers is computed from announcements that were read before the shared counter. The
+    /// correct code reads the counter first.
     WorkersReadBeforeTheCounter;
-    /// A seek back reads the other gates without a fence.
+    /// A backward seek issues no fence (JOIN_FENCE) between installing its gate and reading the other gates. The
+    /// correct code issues it, because a producer may otherwise miss the gate.
     SeekBackIssuesNoFence;
-    /// A seek back moves to the requested sequence, kept or not.
+    /// A backward seek moves to the requested sequence, even if that is no longer kept. The correct code returns an
+    /// error then.
     SeekBackGoesWhereItLikes;
-    /// The consumer of an evicted stage is not woken.
+    /// An eviction does not wake the evicted consumer, which may sleep for ever. The correct code wakes it.
     EvictionWakesNobody;
-    /// The end of the ring wakes no thread.
+    /// A ring that is closed, halted or failed, or whose last producer is dropped, wakes no waiting thread. The correct
+    /// code wakes all of them.
     CloseWakesNobody;
-    /// A consumer that finds no event in a closed ring gets the end, even if it has not reached the end.
+    /// A consumer that finds no event in a closed ring gets the end as an error, even if it has not reached the
+    /// recorded end. The correct code lets it wait for claims that may still be committed.
     ToldTheEndTooEarly;
-    /// A single producer does not show its claims.
+    /// A single producer does not store its claimed position, so a thread that closes the ring misses the claim. The
+    /// correct code stores it before it checks that the ring is open.
     SingleProducerShowsNoClaim;
-    /// A producer does not check for the ring's end after its claim.
+    /// A producer does not check after its claim that the ring is still open, so the claim may lie beyond the recorded
+    /// end. The correct code withdraws such a claim.
     NoLookForTheEndBehindAClaim;
-    /// A producer does not check for the ring's end after its publish.
+    /// A producer does not check after its publish that the ring is still open, so a commit returns `Ok` for a claim
+    /// that was cut. The correct code returns an error.
     NoLookForTheEndBehindAPublish;
-    /// The closing thread reads the claimed position before it stores the phase.
+    /// A thread that closes the ring reads the claimed position, which becomes the recorded end, before it stores the
+    /// phase. The correct code reads it afterwards, so that no later claim is accepted beyond the end.
     EndReadBeforeTheRingIsClosed;
-    /// A single producer's claim that is dropped after the close is not recorded as a gap.
+    /// A single producer's claim that is dropped after the ring was closed is not recorded as a gap, so stages wait for
+    /// it for ever. The correct code records it.
     WithdrawnClaimLeavesNoGap;
-    /// A producer claims slots that are free only because stages have left a closed ring.
+    /// A producer claims slots that are free only because stages have left a closed ring; the claim is withdrawn, and
+    /// its stamps replace those of unread events. The correct code does not raise the limit once the ring is closed.
     WithdrawnClaimStampsOverTheUnread;
-    /// The commit of a cut claim returns `Ok`.
+    /// The commit of a cut claim returns `Ok`. The correct code returns an error.
     CutClaimIsCommitted;
-    /// Cut claims are not recorded as gaps.
+    /// Cut claims are not recorded as gaps, so stages wait for them. The correct code records them, and stages pass
+    /// them.
     CutLeavesNoGap;
-    /// A cut wakes no thread.
+    /// A cut wakes no thread, so stages sleep although events after the cut claims can be read. The correct code wakes
+    /// all waiting threads.
     CutWakesNobody;
-    /// A cut leaves out those slots of a claim that are stamped before its first slot.
+    /// A cut takes only the unstamped slots of a claim whose first slot is not stamped yet. The correct code takes all
+    /// its slots.
     CutTakesUnstampedSlotsOnly;
-    /// A claim of several slots is stamped from its first slot to its last.
+    /// A claim of several slots is stamped from its first slot to its last, so a cut in between divides it. The correct
+    /// order is from the last slot to the first.
     ClaimStampedFromItsFirstSlot;
-    /// A consumer checks that the ring is open before the fence that follows its look at the published events.
+    /// A consumer checks that the ring is open before the fence (HOLD_FENCE) that follows its search for events, so it
+    /// may read an event that a cut has missed. The correct code checks after the fence.
     StageLooksForTheEndTooEarly;
-    /// A worker checks that the ring is open before it looks at the published events.
+    /// A worker checks that the ring is open before it searches for published events, so it may take an event that a
+    /// cut has missed. The correct code checks after the search and SHARE_FENCE.
     WorkerLooksForTheEndTooEarly;
-    /// A worker gets the slots of a gap as events.
+    /// A worker receives the slots of a gap as events. The correct code passes the gap.
     WorkerTakesAGapForEvents;
-    /// A worker never moves past a gap.
+    /// A worker never moves past a gap in a closed ring. The correct code passes it.
     WorkerStopsAtAGap;
-    /// The initial stamp of a slot is the stamp of the first lap.
+    /// A slot's initial stamp equals the stamp of its first event, so the slot counts as published before it is
+    /// written. The correct initial stamp is one lap lower.
     FirstLapCountsAsPublished;
-    /// A lossy reader does not check the stamp after the copy.
+    /// A lossy reader does not check the stamp after the copy, so it may return a torn event. The correct code checks,
+    /// and then discards an event that was overwritten.
     LossyStampNotLookedAtAgain;
-    /// A lossy writer enters a slot that another writer is writing.
+    /// A lossy writer writes into a slot that another writer is still writing. The correct code drops the event
+    /// instead.
     LossyWriterEntersASlotInWriting;
 }
 

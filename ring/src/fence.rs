@@ -12,18 +12,18 @@
 
 use crate::ordering::Site;
 
-/// The kind of the two fences in this process.
+/// The kind of the two fences that this process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fences {
-    /// `membarrier(2)`: publishers need no fence instruction.
+    /// `membarrier(2)`: the frequent side needs no fence instruction.
     Membarrier,
     /// `fence(SeqCst)` on both sides.
     SeqCst,
 }
 
-/// The system refuses `membarrier(2)`, which it granted when the ring was built, because a sandbox was applied to the
-/// process.
+/// The error of a heavy fence that the system refuses: it granted `membarrier(2)` when the ring was built, and a
+/// sandbox was applied to the process since.
 ///
 /// A ring that was built before accepts no new stages, backward seeks or evictions any more, since its producers issue
 /// no fence of their own. All else in it continues; threads that sleep on it look again every 10 milliseconds. Rings
@@ -50,7 +50,7 @@ pub fn kind() -> Fences {
     Fences::SeqCst
 }
 
-/// As [`kind`], for a new ring: first tests if the system still grants `membarrier`.
+/// As [`kind`], for a new ring. First tests if the system still grants `membarrier`, and if not, chooses full fences.
 pub(crate) fn kind_of_new_ring() -> Fences {
     // The fence orders nothing here; it only tests the system call.
     let _ = heavy_at(&crate::ordering::COUNT, kind());
@@ -68,8 +68,8 @@ mod system {
     const MEMBARRIER: u32 = 1;
     const SEQ_CST: u32 = 2;
 
-    /// Relaxed accesses suffice: a thread that receives a ring from its builder reads the builder's value or a later
-    /// one.
+    /// The choice. Relaxed accesses suffice: a thread that receives a ring from its builder reads the builder's choice
+    /// or a later one.
     static KIND: AtomicU32 = AtomicU32::new(UNKNOWN);
 
     #[inline]
@@ -87,7 +87,7 @@ mod system {
         let offered = membarrier_query().contains(MembarrierQuery::PRIVATE_EXPEDITED);
         let granted = !refused && offered && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
         let chosen = if granted { MEMBARRIER } else { SEQ_CST };
-        // Another thread may have chosen meanwhile, and the system may even have refused since.
+        // Read again: another thread may have chosen meanwhile, and the system may have refused `membarrier` since.
         let _ = KIND.compare_exchange(UNKNOWN, chosen, COUNT.get(), COUNT.get());
         kind()
     }
@@ -100,24 +100,25 @@ mod system {
     }
 }
 
-/// With `membarrier`, light fences are no fences to the processor. As full fences in a model they could hide an
-/// ordering that is too weak elsewhere, so a model leaves out the light fences that have no heavy partner in it.
+/// The light fences that a model leaves out. With `membarrier`, light fences are no fences to the processor. As full
+/// fences in a model they could hide an ordering that is too weak elsewhere, so a model leaves out the light fences
+/// that have no heavy partner in it.
 #[cfg(loom)]
 pub mod quiet {
     use std::cell::Cell;
 
-    /// The light fences that a model leaves out.
+    /// The set of light fences that a model leaves out.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub enum Quiet {
-        /// No fences are left out.
+        /// No light fence is left out.
         Nothing,
-        /// The fences of the bells, in models in which no thread sleeps.
+        /// The light fences of wake-ups (`crate::bell`) are left out, in models in which no thread sleeps.
         Bells,
         /// All light fences, in models in which no thread sleeps, joins or evicts.
         Everything,
     }
 
-    // A model runs all its threads on one thread of the system.
+    // A thread-local suffices: loom runs all threads of a model on one thread of the system.
     thread_local! { static QUIET: Cell<Quiet> = const { Cell::new(Quiet::Nothing) } }
 
     /// Sets the fences that the model leaves out from now on.
@@ -129,13 +130,13 @@ pub mod quiet {
         QUIET.get()
     }
 
-    /// True if bells, and with them the looks for the end, are part of the model.
+    /// True if the model contains wake-ups, and with them the checks for the ring's end.
     pub(crate) fn bells() -> bool {
         get() == Quiet::Nothing
     }
 }
 
-/// The fence for the side that runs often.
+/// The fence of the frequent side.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -150,12 +151,11 @@ pub fn light() {
     light_at(&crate::ordering::RING_FENCE);
 }
 
-/// The fence for the side that runs rarely. It costs a system call and interrupts the other running threads of the
-/// process.
+/// The fence of the rare side. It costs a system call and interrupts the other running threads of the process.
 ///
 /// # Errors
-/// The system refuses the barrier that it granted at the start, so this fence may miss a thread that has called `light`
-/// before. From then on both sides are full fences.
+/// The system refuses the barrier that it granted at the start, so a thread that has called `light` before may not be
+/// ordered by this fence. From then on [`kind`] returns `SeqCst`, and both sides are full fences.
 pub fn heavy() -> Result<(), Refused> {
     heavy_at(&crate::ordering::ARM_FENCE, kind())
 }
@@ -174,12 +174,12 @@ pub(crate) fn light_at(site: &Site) {
     }
 }
 
-/// The heavy fence for light fences of the kind `made` (see [`kind`]).
+/// The heavy fence at `site`, for rings and bells that were created with fences of the kind `made` (see [`kind`]).
 #[cfg_attr(loom, track_caller)]
 pub(crate) fn heavy_at(site: &Site, made: Fences) -> Result<(), Refused> {
     #[cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
     if made == Fences::Membarrier {
-        // If the system refuses, this thread still issues a fence of its own.
+        // If the system refuses, the calling thread still issues a full fence.
         return system::barrier().inspect_err(|_| site.fence());
     }
     let _ = made;
@@ -187,15 +187,16 @@ pub(crate) fn heavy_at(site: &Site, made: Fences) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Waits 10 ms, for a ring that must end although the barrier was refused. After that time every processor will most
-/// likely have made earlier stores visible; without the barrier there is no proof.
+/// Waits 10 ms, for a thread that ends a ring although the system refuses the barrier. After that time every processor
+/// will most likely have made its earlier stores visible; without the barrier there is no proof.
 #[cold]
 pub(crate) fn wait_for_stores() {
     #[cfg(not(any(loom, shuttle)))]
     crate::sync::thread::sleep(std::time::Duration::from_millis(10));
 }
 
-/// As [`light`], for a caller that knows that the process uses `membarrier`.
+/// As [`light`], but only against reordering by the compiler: for a caller that knows that the process uses
+/// `membarrier`, or that issues a full fence later if it does not.
 #[inline(always)]
 pub(crate) fn compiler_only() {
     #[cfg(not(any(loom, shuttle)))]

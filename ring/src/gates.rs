@@ -1,8 +1,8 @@
-//! The gating set: the stages that producers may not overtake by more than the capacity.
+//! The gating set: the stages whose positions are gates, which producers may not overtake by more than the capacity.
 //!
-//! A set never changes. A stage that joins or leaves installs a new set and raises the version. A producer keeps the
-//! last set that it read, and takes the new one when the version has changed; crossbeam-epoch keeps an old set alive
-//! while a thread is still taking it.
+//! A set is immutable. A stage that joins or leaves installs a new set and raises the version. A producer keeps the
+//! last set that it has read, and reads the new one when the version has changed; crossbeam-epoch keeps an old set
+//! alive while a thread is reading it.
 //!
 //! # Why a newcomer's first event is never overwritten
 //!
@@ -15,10 +15,11 @@
 //! or later                                      moved: start over
 //! ```
 //!
-//! If the producer's second look misses the newcomer, then its fence came first. So the newcomer reads every gate at
-//! least as high as the producer did, and starts no lower than the limit less the capacity. If the producer sees the
-//! newcomer, it counts the pinned gate, which is no higher than the newcomer's start. Joins happen one at a time,
-//! because producers may not respect a gate yet that is still pinned. Models: `join` in loom-tests.
+//! If the producer's second read of the version misses the newcomer, then the producer's fence came first. So the
+//! newcomer reads every gate at least as high as the producer did, and starts no lower than the producer's limit less
+//! the capacity. If the producer sees the newcomer, it counts the newcomer's gate, which is held no higher than the
+//! newcomer's start. Joins happen one at a time, because a producer may not have seen yet the gate of a stage that is
+//! still joining. Models: `join` in loom-tests.
 
 use crate::fault::{Fault, fault};
 use crate::fence;
@@ -31,21 +32,21 @@ use crate::stage::StageState;
 use crate::sync::{self, Arc, AtomicU64};
 use crossbeam_utils::CachePadded;
 
-/// The stages of the ring at a moment, with the number of that version of the set.
+/// One version of the gating set: the stages of the ring, and the version's number.
 pub struct GateSet {
     version: u64,
     pub(crate) stages: Vec<Arc<StageState>>,
 }
 
 impl GateSet {
-    /// The lowest gate of the set and the stage that holds it; `None` if the set is empty.
+    /// The lowest gate of the set, and the stage whose position it is; `None` if the set is empty.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn lowest(&self, site: &Site) -> Option<(u64, &Arc<StageState>)> {
         lowest(&self.stages, site)
     }
 }
 
-/// The lowest position of `stages` and the stage that holds it; `None` if there are no stages.
+/// The lowest position of `stages`, and the stage that it belongs to; `None` if there are no stages.
 #[cfg_attr(loom, track_caller)]
 pub(crate) fn lowest<'s>(stages: &'s [Arc<StageState>], site: &Site) -> Option<(u64, &'s Arc<StageState>)> {
     let mut lowest: Option<(u64, &Arc<StageState>)> = None;
@@ -75,17 +76,18 @@ impl Gates {
         self.current.get(&LOAD_GATES)
     }
 
-    /// Installs a new set. The caller holds the lock that makes changes sequential.
+    /// Installs a new set and raises the version. The caller holds the lock of the ring's members, so that changes are
+    /// sequential.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn show(&self, stages: Vec<Arc<StageState>>) {
         let version = self.version.load(CHECK_VERSION.get()) + 1;
         self.current.replace(Arc::new(GateSet { version, stages }), &SWAP_GATES);
-        // A producer that sees this version but not yet the set starts over; see `refresh`.
+        // Stored after the set. A producer that sees this version but not yet the set starts over: see `refresh`.
         self.version.store(version, SET_VERSION.get());
     }
 
-    /// Computes a limit from the present gates. `known` is the set that the caller knows, and afterwards the set that
-    /// the limit was computed from.
+    /// Returns `limit` of the present gating set. `known` is the set that the caller has read last; it becomes the set
+    /// from which the limit was computed.
     pub(crate) fn refresh(&self, known: &mut Arc<GateSet>, mut limit: impl FnMut(&GateSet) -> u64) -> u64 {
         loop {
             if self.version.load(READ_VERSION.get()) != known.version {
@@ -94,19 +96,20 @@ impl Gates {
             let found = limit(known);
             // Pairs with JOIN_FENCE: this producer sees the new version, or the newcomer sees the gates that it read.
             fence::light_at(&REFRESH_FENCE);
-            // If the set is newer than the version that was read, the newcomer is counted already.
+            // A set that is newer than the version that was read contains the newcomer already, so only a newer version
+            // counts.
             let moved = ahead(self.version.load(CHECK_VERSION.get()), known.version) > 0;
             if !moved || fault(Fault::NoSecondLookAtTheVersion) {
                 return found;
             }
-            // The newer set may become visible a moment later.
+            // The newer set may become visible a little later than its version.
             sync::spin_loop();
         }
     }
 }
 
-/// The lowest position of `stages`, for a stage that joins; `None` if there are no stages. A stale value only makes the
-/// pin lower; where a newcomer may start is ordered by JOIN_FENCE.
+/// The lowest position of `stages`, for a stage that joins; `None` if there are no stages. A stale value is lower than
+/// the present one, and so only holds the new gate lower; the newcomer's start is computed after JOIN_FENCE.
 pub(crate) fn lowest_of<'s>(stages: impl Iterator<Item = &'s Arc<StageState>>) -> Option<u64> {
     stages.map(|stage| stage.position(&LOOK_AT_STAGE)).reduce(earlier)
 }

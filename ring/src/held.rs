@@ -1,7 +1,8 @@
-//! Calls of the user's code that must wait until this thread holds no lock: wakers of tasks, and other callbacks.
+//! Delayed calls of the user's code: wakers of tasks and other callbacks, which must not run while this thread holds a
+//! lock.
 //!
-//! A waker may run its task at once, and the task may take the lock under which its waker was called. So code that
-//! holds a lock while it may wake tasks creates a [`Held`] first. Tasks to be woken meanwhile are woken when the thread
+//! A waker may run its task at once, and the task may take the lock under which its waker was called. So code that may
+//! wake tasks while it holds a lock creates a [`Held`] first. Tasks that it wakes meanwhile are woken when the thread
 //! drops its last `Held`, after the lock. Sleeping threads are woken at once, because that runs none of the user's
 //! code.
 
@@ -16,7 +17,7 @@ thread_local! {
 }
 
 struct Kept {
-    /// Count of [`Held`] values on this thread.
+    /// Count of [`Held`] values that exist on this thread.
     depth: usize,
     tasks: Vec<Waker>,
     calls: Vec<Box<dyn FnOnce()>>,
@@ -25,7 +26,7 @@ struct Kept {
 /// Delays the user's code on this thread until it is dropped. Drop it after the lock that it accompanies.
 #[derive(Debug)]
 pub struct Held {
-    /// It must be dropped on the thread that created it.
+    /// A `Held` must be dropped on the thread that created it.
     not_send: PhantomData<*const ()>,
 }
 
@@ -36,14 +37,14 @@ impl Default for Held {
 }
 
 impl Held {
-    /// Delays the user's code on this thread from now on.
+    /// Delays calls of the user's code on this thread until this value is dropped.
     pub fn new() -> Self {
-        // If the thread is ending and its local data are gone, nothing is delayed: tasks are woken at once.
+        // If the thread is ending and its local data are gone, no call is delayed: tasks are woken at once.
         let _ = KEPT.try_with(|kept| kept.borrow_mut().depth += 1);
         Self { not_send: PhantomData }
     }
 
-    /// True if a call is delayed until the last `Held` is dropped.
+    /// True if this thread has a call that is delayed until its last `Held` is dropped.
     pub fn keeps_something() -> bool {
         let keeps = |kept: &RefCell<Kept>| !kept.borrow().tasks.is_empty() || !kept.borrow().calls.is_empty();
         KEPT.try_with(keeps).unwrap_or(false)
@@ -65,7 +66,8 @@ impl Drop for Held {
     }
 }
 
-/// Delays `tasks` if this thread has a [`Held`], and returns an empty list; otherwise returns `tasks`.
+/// Delays waking `tasks` if this thread has a [`Held`], and returns an empty list; otherwise returns `tasks`, for the
+/// caller to wake.
 pub(crate) fn keep(tasks: Vec<Waker>) -> Vec<Waker> {
     if tasks.is_empty() {
         return tasks;
@@ -95,7 +97,7 @@ pub fn wake(task: Waker) {
 }
 
 /// Runs `call` when this thread holds no lock: at once, or when the last [`Held`] is dropped. A panic of a delayed call
-/// is caught.
+/// is discarded.
 pub fn outside(call: impl FnOnce() + 'static) {
     let mut call = Some(call);
     let _ = KEPT.try_with(|kept| {

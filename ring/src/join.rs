@@ -1,5 +1,5 @@
-//! Joining, seeking back, leaving and eviction of stages. [`crate::gates`] proves that a newcomer's first event is not
-//! overwritten.
+//! Joining, seeking backward, leaving and eviction of stages. [`crate::gates`] proves that a newcomer's first event is
+//! not overwritten.
 
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
@@ -19,29 +19,32 @@ use crate::workers::Workers;
 pub(crate) struct Place {
     /// The next sequence that the consumer reads.
     pub(crate) next: u64,
-    /// The position that its stage publishes: `next`, or less while the stages before it have not let that much
-    /// through.
+    /// The position that its stage publishes: `next`, or lower while the stages before it have not passed `next`.
     pub(crate) through: u64,
 }
 
-/// Properties of a stage that its declaration does not state.
+/// The properties of a joining stage that its declaration does not contain.
 #[derive(Clone, Copy)]
 pub(crate) struct Role {
     pub(crate) exclusive: bool,
     /// Count of workers that share the stage; 0 if it has one consumer.
     pub(crate) workers: usize,
-    /// False while the ring is being built. Nothing is published then, so stages of workers and exclusive stages may
-    /// join.
+    /// False while the ring is being built, when nothing is published. Only then may stages of workers and stages that
+    /// change events join.
     pub(crate) at_run_time: bool,
-    /// True if the stage replaces one whose consumer does not respond. Then it may join a closed ring that is still
+    /// True if the stage replaces a stage whose consumer does not respond. Then it may join a closed ring that is still
     /// being read.
     pub(crate) successor: bool,
 }
 
 impl<E, K: Kind> Core<E, K> {
     /// Adds a stage to the ring. Returns the stage and its consumer's position.
+    ///
+    /// # Errors
+    /// The declaration or the start is refused, the ring is not open, or the system refuses the fence: see
+    /// [`BuildError`].
     pub(crate) fn join(&self, declared: &Stage, role: Role) -> Result<(Arc<StageState>, Place), BuildError> {
-        // `Workers::start` relies on this: no thread may publish or take meanwhile.
+        // `Workers::start` relies on this: no thread may publish or take events meanwhile.
         debug_assert!(role.workers == 0 || !role.at_run_time, "workers join while the ring is being built only");
         let mut members = lock(&self.members);
         let may_read_out = role.successor && !self.closing.phase().at_once();
@@ -49,8 +52,8 @@ impl<E, K: Kind> Core<E, K> {
             return Err(closed.into());
         }
         let after = self.resolve(declared, &members)?;
-        // The newcomer's gate is pinned at or below the lowest gate, so that no producer's limit can pass the
-        // newcomer's start.
+        // Until its start is known, the newcomer's gate is held at or below the lowest gate, so that no producer's
+        // limit can pass the start.
         let lowest = lowest_of(members.iter());
         let pinned = match lowest {
             _ if fault(Fault::NewcomerPinnedAtThePublishedPosition) => K::published(self),
@@ -67,7 +70,7 @@ impl<E, K: Kind> Core<E, K> {
         self.gates.show(members.clone());
         // Pairs with REFRESH_FENCE: see `gates.rs`.
         let fenced = fence::heavy_at(&JOIN_FENCE, self.fences);
-        // While the ring is being built no thread publishes, so a refused fence has no effect.
+        // While the ring is being built no thread publishes, so the fence is not needed then.
         if let (Err(cause), true) = (fenced, role.at_run_time) {
             members.pop();
             self.gates.show(members.clone());
@@ -95,14 +98,18 @@ impl<E, K: Kind> Core<E, K> {
         };
         let through = stage.start(start);
         drop(members);
-        // A producer may be waiting for room because of the pinned gate.
+        // A producer may be waiting for room because the newcomer's gate was held low.
         stage.bell.ring();
         Ok((stage, Place { next: start, through }))
     }
 
-    /// Seeks back: replaces `stage`, whose consumer is at `from`, by a new stage at `to`, which lies before `from`.
-    /// Returns the new stage and its consumer's position. The old gate stays until the new one is installed. If `to` is
-    /// no longer kept, the old gate is installed again, and the error states the kept range.
+    /// Seeks backward: replaces `stage`, whose consumer is at `from`, by a new stage at `to`, which lies before `from`.
+    /// Returns the new stage and its consumer's position. The old gate stays until the new one is installed. After an
+    /// error the old stage is as before.
+    ///
+    /// # Errors
+    /// The stage was evicted, another stage is ordered after it, `to` is no longer kept, or the system refuses the
+    /// fence.
     pub(crate) fn rejoin(
         &self,
         stage: &Arc<StageState>,
@@ -111,8 +118,7 @@ impl<E, K: Kind> Core<E, K> {
     ) -> Result<(Arc<StageState>, Place), SeekError> {
         let mut members = lock(&self.members);
         let name = || stage.name.clone();
-        // This is checked under the lock: an eviction may have been requested while the consumer seemed to hold a
-        // batch.
+        // Checked under the lock, because an eviction may have been requested while the consumer still held a batch.
         let place = members.iter().position(|member| Arc::ptr_eq(member, stage) && !stage.is_evicted());
         let Some(place) = place else {
             return Err(Closed::Evicted { stage: name() }.into());
@@ -145,7 +151,7 @@ impl<E, K: Kind> Core<E, K> {
             self.gates.show(members.clone());
         }
         drop(members);
-        // Producers may wait for room because of the pinned gate, or sleep at the bell of the old stage.
+        // Producers may be waiting because the new gate was held low, or be registered at the bell of the old stage.
         again.bell.ring();
         if !fault(Fault::OldBellNotRungAfterASeekBack) {
             stage.bell.ring();
@@ -170,7 +176,8 @@ impl<E, K: Kind> Core<E, K> {
             if after.ring.is_some_and(|ring| ring != self.id) {
                 return Err(BuildError::ForeignStage { stage: stage(), after: after.name.clone() });
             }
-            // A stage whose eviction is requested leaves when its batch ends, and a stage after it would wait for ever.
+            // A stage whose eviction is requested leaves when its batch ends, and a stage ordered after it would wait
+            // for ever.
             let found = members.iter().find(|member| member.name == after.name && !member.is_evicted());
             found.cloned().ok_or_else(|| BuildError::UnknownStage {
                 stage: stage(),
@@ -181,7 +188,8 @@ impl<E, K: Kind> Core<E, K> {
         declared.after.iter().map(find).collect()
     }
 
-    /// Removes the gate of a stage. The stage's consumer must hold no batch.
+    /// Removes the gate of a stage, whose consumer must hold no batch, and wakes the producers that wait for it. No
+    /// effect if the ring does not have the stage any more.
     pub(crate) fn leave(&self, stage: &Arc<StageState>) {
         let was_here = self.leave_locked(&mut lock(&self.members), stage);
         if was_here {
@@ -189,8 +197,8 @@ impl<E, K: Kind> Core<E, K> {
         }
     }
 
-    /// Removes the gate of a stage. True if the ring had it: then the caller must ring the stage's bell after it has
-    /// released the lock, because a woken task may run at once, and leave or join itself.
+    /// Removes the gate of a stage. True if the ring had the stage: then the caller must ring the stage's bell after it
+    /// has released the lock, because a woken task may run at once, and leave or join itself.
     #[must_use]
     fn leave_locked(&self, members: &mut Vec<Arc<StageState>>, stage: &Arc<StageState>) -> bool {
         let before = members.len();
@@ -202,9 +210,9 @@ impl<E, K: Kind> Core<E, K> {
         was_here
     }
 
-    /// Removes a stage because its consumer is dropped. Stages after it could never continue, so the ring fails if
-    /// there are any. It does not fail if they have nothing left to read: the ring is ending, and the consumer has got
-    /// the end as an error (`at_end`) or has read everything.
+    /// Removes a stage because its consumer is dropped. The ring fails if it is not halted and other stages are ordered
+    /// after the stage, because they could never continue. It does not fail if they have nothing left to read: the ring
+    /// is ending, and the consumer has got the end as an error (`at_end`) or has read everything.
     pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>, at_end: bool) {
         let mut members = lock(&self.members);
         let behind = members.iter().find(|member| member.is_behind(stage)).map(|member| member.name.clone());
@@ -216,15 +224,16 @@ impl<E, K: Kind> Core<E, K> {
         let phase = self.closing.phase();
         let unread = ahead(self.last(), stage.position(&LOOK_AT_STAGE)).max(0);
         let matters = phase == Phase::Open || (!phase.at_once() && !at_end && unread > 0);
-        // The consumer of a later stage may sleep at this stage's bell. The end of the ring rings only the bells of
-        // members.
+        // The consumer of a stage ordered after this one may be registered at this stage's bell, and the end of the
+        // ring rings only the bells of its present members.
         if let Some(behind) = behind.filter(|_| matters) {
             self.fail(&stage.name, &format!("it left while {behind:?} stands behind it"));
             stage.bell.ring();
         }
     }
 
-    /// Wakes the consumer of a stage, at whichever bell it may sleep.
+    /// Wakes the consumer of `stage`, by ringing every bell at which it can be registered: the producers', and those of
+    /// the stages before.
     fn ring_where_it_sleeps(&self, stage: &StageState) {
         if fault(Fault::EvictionWakesNobody) {
             return;
@@ -233,8 +242,12 @@ impl<E, K: Kind> Core<E, K> {
         stage.after.iter().for_each(|before| before.bell.ring());
     }
 
-    /// Removes the gate of the stage called `name`, with or without its consumer's consent, but never while the
-    /// consumer holds a batch. Returns the stage's position.
+    /// Evicts the stage called `name`: removes its gate, whether its consumer responds or not. Returns the stage's
+    /// position.
+    ///
+    /// # Errors
+    /// There is no such stage, another stage is ordered after it, or workers share it. If the consumer holds a batch or
+    /// the system refuses the fence, the stage is marked as evicted and its consumer removes the gate later.
     pub(crate) fn evict(&self, name: &str) -> Result<Sequence, StageError> {
         let mut members = lock(&self.members);
         let stage = members.iter().find(|member| member.name == name).cloned();
@@ -260,20 +273,22 @@ impl<E, K: Kind> Core<E, K> {
         if was_here {
             ring_for_others(&stage);
         }
-        // The consumer of the stage may be asleep, and must learn of the eviction.
+        // The consumer of the stage may be asleep, and must return the eviction as an error.
         self.ring_where_it_sleeps(&stage);
         Ok(Sequence(stage.position(&LOOK_AT_STAGE)))
     }
 }
 
-/// Wakes the producers that wait for the gate of a stage that has left, so that they check the other gates.
+/// Wakes the producers that wait for the gate of a stage that has left, so that they compute their limits from the
+/// others.
 #[cfg_attr(loom, track_caller)]
 fn ring_for_others(stage: &StageState) {
     stage.bell.ring();
 }
 
-/// Refuses a stage that may change events and is not ordered before or after every other stage, and one that is ordered
-/// after a journaler.
+/// Checks the access of `stage`, which joins `members`. Refuses a stage that may change events if the ring runs already
+/// (`at_run_time`), if it is ordered after a journaler, or if it is not ordered after every member. Refuses any stage
+/// that is not ordered after every member that may change events.
 fn check_access(stage: &StageState, members: &[Arc<StageState>], at_run_time: bool) -> Result<(), BuildError> {
     if stage.exclusive && at_run_time {
         return Err(BuildError::MutableAtRunTime { stage: stage.name.clone() });

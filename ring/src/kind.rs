@@ -10,16 +10,17 @@ mod sealed {
     impl Sealed for super::Multi {}
 }
 
-/// A ring with one producer, which executes no atomic read-modify-write. See `single_producer.rs`.
+/// The kind of a ring with one producer, which executes no atomic read-modify-write. See `single_producer.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Single;
 
-/// A ring with any number of producers, which claim by compare-and-swap. See `multi_producer.rs`.
+/// The kind of a ring with any number of producers, which claim by compare-and-swap. See `multi_producer.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Multi;
 
-/// A run of sequences that a consumer may read next: each sequence in `start..end` is a published event. The slots
-/// between the consumer's position and `start` are skipped ones, which the consumer passes.
+/// A run of consecutive sequences that a consumer may read next: each sequence in `start..end` is a published event. If
+/// `start` is above the consumer's position, the slots in between are skipped ones, which the consumer passes without
+/// reading.
 #[derive(Clone, Copy)]
 pub struct Run {
     pub(crate) start: u64,
@@ -34,16 +35,18 @@ pub trait Kind: Mechanics + sealed::Sealed {}
 impl Kind for Single {}
 impl Kind for Multi {}
 
-/// The operations that differ between the two kinds. Its methods trust the positions that their callers pass.
+/// The operations that differ between the two kinds. Their callers must pass positions that keep the rules of the ring.
 pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
-    /// The part of a slot beside the event.
+    /// The part of a slot beside the event: nothing in a single-producer ring, an atomic number in a multi-producer
+    /// ring.
     type Stamp: Send + Sync;
     /// The producers' positions.
     type Positions: Send + Sync;
     /// Distance ahead of its claim, in bytes, at which a producer prefetches the cache lines to be written.
     /// Measurements: `docs/decisions/`.
     const PREFETCH: usize;
-    /// The most events that a consumer looks ahead at once.
+    /// The most events that one search by a consumer finds, so that the events are still in the cache when they are
+    /// read.
     const LONGEST_LOOK: u64;
 
     fn first_stamp(index: u64, first: u64, capacity: u64) -> Self::Stamp;
@@ -53,35 +56,37 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     fn published<E>(core: &Core<E, Self>) -> u64
     where
         Self: Kind;
-    /// Finds a run of events without a skipped slot, for a consumer at position `from`. The caller knows that all
-    /// sequences below `known` are such a run. The run ends at `to` at the latest (`None`: at the published position),
-    /// and need not have more than `most` events.
+    /// Finds consecutive published events without a skipped slot, for a consumer at position `from`. The caller knows
+    /// that all sequences from `from` to below `known` are such events. The run ends at `to` (exclusive) at the latest,
+    /// or at the published position if `to` is `None`. The search may stop after `most` events. The run is empty
+    /// (`start == end`) if it has no event.
     fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, most: u64) -> Run
     where
         Self: Kind;
-    /// As [`run`](Self::run), for one of several workers. Another worker may have taken `from` meanwhile, and a
-    /// producer may have overwritten it. Then the run is meaningless, and the exchange of the shared counter fails.
+    /// As [`run`](Self::run), for one of several workers, with at most `most` events. Another worker may have taken
+    /// `from` meanwhile, and a producer may have overwritten it: then the run is meaningless, and the caller's exchange
+    /// of the shared counter fails.
     fn share<E>(core: &Core<E, Self>, from: u64, to: Option<u64>, most: u64) -> Run
     where
         Self: Kind;
-    /// The next sequence to be claimed. A single producer lowers it again if it drops a claim.
+    /// The next sequence to be claimed. A single producer lowers it again when it drops a claim.
     fn claimed<E>(core: &Core<E, Self>) -> u64
     where
         Self: Kind;
-    /// The next sequence to be claimed, as read by a producer without an uncommitted claim.
+    /// The next sequence to be claimed, as the producer reads it while it has no uncommitted claim.
     fn next<E>(producer: &Producer<E, Self>) -> u64
     where
         Self: Kind;
-    /// The sequences below `end` that are claimed but not published, as runs `(first, end)`. The ring must not accept
-    /// claims any more.
+    /// The runs of sequences below `end` (exclusive) that are claimed but not published, each as its first sequence and
+    /// its end (exclusive). Called when the ring accepts no claims any more.
     fn unpublished<E>(core: &Core<E, Self>, end: u64) -> Vec<(u64, u64)>
     where
         Self: Kind;
-    /// True if the published slot holds no event, because its claim was dropped.
+    /// True if the slot of the published `sequence` holds no event, because its claim was dropped.
     fn is_skipped<E>(slots: Slots<'_, E, Self::Stamp>, sequence: u64) -> bool;
 
-    /// Claims `len` sequences and shows the claim to threads that close the ring. Returns the first sequence; `None` if
-    /// there is not enough room.
+    /// Claims `len` sequences and makes the claim visible to threads that close the ring. Returns the first sequence;
+    /// `None` if there is not enough room.
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64>
     where
         Self: Kind;
@@ -89,11 +94,11 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     fn publish<E>(producer: &mut Producer<E, Self>, first: u64, len: u64)
     where
         Self: Kind;
-    /// Gives up a claim without publishing it.
+    /// Gives up a claim of `len` sequences from `first` on without publishing events.
     fn abandon<E>(producer: &mut Producer<E, Self>, first: u64, len: u64)
     where
         Self: Kind;
     /// True if a claim that is given up leaves no stamps in its slots. Then the record of a closed ring's end must list
-    /// it as a gap.
+    /// its sequences as a gap.
     const TAKES_BACK: bool;
 }

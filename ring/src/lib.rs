@@ -34,6 +34,9 @@
 //! | gate | a position that producers may not overtake by more than the capacity: each stage's position is one |
 //! | floor | the gate that every ring has: the published position less the count of [retained](Builder::retain) events |
 //! | skipped | the slots of a [`Multi`] producer's claim that was dropped: no stage ever receives them |
+//! | look | one check of a waiting thread for events or for room |
+//! | arm | register a [`Waiter`] for one wake-up, when a position moves or the ring ends |
+//! | cut | withdraw a claim that was not committed in time, when the ring ends: its commit returns [`Closed::Cut`] |
 //!
 //! # A diamond, and a reader that joins later
 //!

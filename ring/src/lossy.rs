@@ -1,8 +1,8 @@
-//! A kind of ring for readers that may lose events: writers never wait, and readers never hold up a writer.
+//! Rings whose readers may lose events: writers never wait, and readers never hold up a writer.
 //!
-//! Events are plain data. A writer copies an event into its slot as words, through relaxed atomics, between two stores
-//! of the slot's stamp. A reader copies the words out and then checks the stamp again. So there is no data race, and no
-//! reference to a slot.
+//! Events are plain data. A writer copies an event into its slot as 8-byte words, through relaxed atomics, between two
+//! stores of the slot's stamp. A reader copies the words out and then checks that the stamp is unchanged. So there is
+//! no data race, and no reference to a slot.
 //!
 //! A stamp is `sequence << 2 | state`. Stamps are compared by wrapping difference:
 //!
@@ -47,8 +47,8 @@ const fn stamp_of(sequence: u64, state: u64) -> u64 {
     sequence << 2 | state
 }
 
-/// Plain data: every byte is part of the value, and every pattern of bytes is a valid value. Derive `Copy` and
-/// zerocopy's `IntoBytes`, `FromBytes` and `Immutable`, as for the plain events of a durable topic.
+/// Plain data: every byte is part of the value, and every pattern of bytes is a valid value. Implemented for every type
+/// that derives `Copy` and zerocopy's `IntoBytes`, `FromBytes` and `Immutable`.
 pub trait Plain: IntoBytes + FromBytes + Immutable + Copy + Send {}
 impl<T: IntoBytes + FromBytes + Immutable + Copy + Send> Plain for T {}
 
@@ -100,12 +100,13 @@ pub struct LossyRing<T> {
 /// [`Closed::Finished`] after the remaining events.
 pub struct LossyWriter<T, K> {
     slots: Arc<Slots>,
-    /// The next sequence of a single writer. Several writers use the shared counter instead.
+    /// The next sequence of the only writer. Several writers take sequences from the shared counter, and do not use
+    /// this.
     next: u64,
     events: PhantomData<(fn() -> T, K)>,
 }
 
-/// Reads from a [`LossyRing`] at its own position, and counts the events that it lost.
+/// Reads from a [`LossyRing`] at a position of its own, and counts the events that it has lost.
 pub struct LossyReader<T> {
     slots: Arc<Slots>,
     next: u64,
@@ -114,13 +115,13 @@ pub struct LossyReader<T> {
     events: PhantomData<fn() -> T>,
 }
 
-/// The shared state: for each slot its stamp, followed by its words.
+/// The state that writers and readers share: for each slot its stamp, followed by the words of its event.
 struct Slots {
     words: Box<[AtomicU64]>,
     stride: usize,
     mask: usize,
     first: u64,
-    /// The next sequence that a writer will take.
+    /// The next sequence that a writer takes.
     claimed: CachePadded<AtomicU64>,
     writers: CachePadded<AtomicU64>,
 }
@@ -175,7 +176,7 @@ impl<T: Plain> LossyRing<T> {
         let refused = |_| BuildError::Memory { bytes: capacity.saturating_mul(stride * 8) };
         words.try_reserve_exact(capacity * stride).map_err(refused)?;
         for index in 0..capacity as u64 {
-            // The initial stamps are those of a dropped lap before the first one.
+            // The initial stamps are those of a lap before the first one whose events were all dropped.
             let sequence = first.wrapping_add(index.wrapping_sub(first) & (capacity as u64 - 1));
             words.push(AtomicU64::new(stamp_of(sequence.wrapping_sub(capacity as u64), GONE)));
             words.extend((1..stride).map(|_| AtomicU64::new(0)));
@@ -192,7 +193,8 @@ impl<T: Plain> LossyRing<T> {
         Ok((writer, Self { slots, events: PhantomData }))
     }
 
-    /// Creates a reader. If `start` is before the earliest kept event, the reader counts the events in between as lost.
+    /// Creates a reader that begins at `start`. If [`Start::At`] names a sequence before the earliest kept event, the
+    /// reader counts the events in between as lost.
     pub fn reader(&self, start: Start) -> LossyReader<T> {
         let next = match start {
             Start::Earliest => self.slots.earliest(),
@@ -203,12 +205,12 @@ impl<T: Plain> LossyRing<T> {
         LossyReader { slots, next, lost: 0, wait: Wait::default(), events: PhantomData }
     }
 
-    /// Count of events that the ring holds.
+    /// Count of slots.
     pub fn capacity(&self) -> usize {
         self.slots.mask + 1
     }
 
-    /// The next sequence that a writer will take.
+    /// The next sequence that a writer will take: the count of events taken so far, for a ring that starts at 0.
     pub fn written(&self) -> Sequence {
         Sequence(self.slots.claimed.load(LOSSY_CLAIM.get()))
     }
@@ -221,8 +223,8 @@ impl<T> Clone for LossyRing<T> {
 }
 
 impl<T: Plain> LossyWriter<T, Single> {
-    /// Writes `event` over the oldest one, and returns its sequence. Never waits: it executes a fixed number of plain
-    /// stores.
+    /// Overwrites the oldest event with `event`, and returns the sequence. Never waits: it executes a fixed number of
+    /// plain stores.
     #[inline]
     pub fn write(&mut self, event: &T) -> Sequence {
         let sequence = self.next;
@@ -237,8 +239,8 @@ impl<T: Plain> LossyWriter<T, Single> {
 }
 
 impl<T: Plain> LossyWriter<T, Multi> {
-    /// Writes `event` over the oldest one, and returns its sequence. Never waits. `None` if the event was dropped,
-    /// because the writer of an earlier lap is still inside the slot, or the writer of a later lap came first.
+    /// Overwrites the oldest event with `event`, and returns the sequence. Never waits. `None` if `event` was dropped,
+    /// because the writer of an earlier lap is still writing the slot, or the writer of a later lap came first.
     #[inline]
     pub fn write(&mut self, event: &T) -> Option<Sequence> {
         let sequence = self.slots.claimed.fetch_add(1, LOSSY_CLAIM.get());
@@ -252,7 +254,8 @@ impl<T: Plain> LossyWriter<T, Multi> {
     }
 }
 
-/// Takes the slot for `sequence`. False if its event must be dropped, which the stamp shows to readers.
+/// Marks the slot as being written for `sequence`. False if the writer must drop its event; then the stamp shows
+/// readers that it was dropped.
 #[inline(always)]
 fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
     let mut seen = stamp.load(LOSSY_LOOK.get());
@@ -262,7 +265,8 @@ fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
         }
         let free = matches!(seen & STATE, DONE | GONE) || fault(Fault::LossyWriterEntersASlotInWriting);
         let mine = stamp_of(sequence, if free { BUSY } else { BUSY_GONE });
-        // Pairs with LOSSY_STAMP: the last writer's stores must be ordered before this writer's stores.
+        // Pairs with LOSSY_STAMP: the stores of the slot's last writer must be ordered before the stores of this
+        // writer.
         match stamp.compare_exchange(seen, mine, LOSSY_ENTER.get(), LOSSY_LOOK.get()) {
             Ok(_) => return free,
             Err(now) => seen = now,
@@ -270,8 +274,8 @@ fn enter(stamp: &AtomicU64, sequence: u64) -> bool {
     }
 }
 
-/// Leaves the slot with the event of `sequence`, or with no event if the writer of a later lap has dropped its own
-/// event meanwhile.
+/// Stamps the slot with the event of `sequence`, or as holding no event if the writer of a later lap has dropped its
+/// own event meanwhile.
 #[inline(always)]
 fn leave(stamp: &AtomicU64, sequence: u64) {
     let mut seen = stamp_of(sequence, BUSY);
@@ -284,7 +288,7 @@ fn leave(stamp: &AtomicU64, sequence: u64) {
     }
 }
 
-/// Stores the event's words. A reader that sees one of them also sees the `BUSY` stamp or a later one, because
+/// Stores the words of the event. A reader that sees a stored word also sees the `BUSY` stamp or a later one, because
 /// LOSSY_WRITE_FENCE pairs with LOSSY_READ_FENCE.
 #[inline(always)]
 fn fill<T: Plain>(words: &[AtomicU64], event: &T) {
@@ -310,8 +314,8 @@ impl<T, K> Drop for LossyWriter<T, K> {
 }
 
 impl<T: Plain> LossyReader<T> {
-    /// Returns the next event and its sequence; `None` if it is not written yet. Never waits for a slow writer. If a
-    /// writer overtakes the reader during the copy, the reader continues with a later event.
+    /// Returns the next event and its sequence; `None` if it is not written yet. Never waits for a slow writer. If
+    /// writers overtake the reader, the reader counts the overwritten events as lost and returns a later one.
     ///
     /// # Errors
     /// [`Closed::Finished`] when every writer was dropped and everything was read.
@@ -323,10 +327,10 @@ impl<T: Plain> LossyReader<T> {
         }
     }
 
-    /// Waits for the next event, and returns it with its sequence. Waits without a time limit.
+    /// Waits without a time limit for the next event, and returns it with its sequence.
     ///
-    /// Waiting costs the writer nothing: where the wait strategy would sleep until it is woken, this reader looks again
-    /// every 50 microseconds.
+    /// Waiting costs the writer nothing: where the wait strategy would sleep until it is woken, this reader checks
+    /// again every 50 microseconds.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -356,12 +360,12 @@ impl<T: Plain> LossyReader<T> {
         self.lost
     }
 
-    /// The next sequence that it will read, if that is still kept then.
+    /// The next sequence that this reader will read, unless it is overwritten first.
     pub fn position(&self) -> Sequence {
         Sequence(self.next)
     }
 
-    /// Count of written events that this reader has neither read nor counted as lost.
+    /// Count of sequences that writers have taken, and that this reader has neither read nor counted as lost.
     pub fn lag(&self) -> u64 {
         ahead(self.slots.claimed.load(LOSSY_CLAIM.get()), self.next).max(0) as u64
     }
@@ -389,7 +393,7 @@ impl<T: Plain> LossyReader<T> {
         if self.slots.writers.load(LOSSY_GONE.get()) != 0 {
             return Ok(None);
         }
-        // No writer is left, so an event that this look does not find will never come.
+        // No writer is left, so an event that is not found now will never be written.
         self.look().map(Some).ok_or(Closed::Finished)
     }
 
@@ -401,8 +405,8 @@ impl<T: Plain> LossyReader<T> {
             let seen = stamp.load(LOSSY_OBSERVE.get());
             let past = ahead(seen & !STATE, stamp_of(sequence, DONE)) >> 2;
             if past > 0 {
-                // The slot has a later lap's sequence, so in every slot the events one capacity before it are
-                // overwritten.
+                // The slot has the sequence of a later lap. So, in every slot, the events one capacity before that
+                // sequence are overwritten.
                 self.pass_over(past as u64 - self.slots.capacity() + 1);
                 continue;
             }
@@ -438,7 +442,7 @@ impl<T: Plain> LossyReader<T> {
 }
 
 impl<T> Clone for LossyReader<T> {
-    /// Creates another reader that continues from this reader's position.
+    /// Creates another reader with this reader's position, wait strategy and count of lost events.
     fn clone(&self) -> Self {
         let (slots, wait) = (Arc::clone(&self.slots), self.wait.clone());
         Self { slots, next: self.next, lost: self.lost, wait, events: PhantomData }

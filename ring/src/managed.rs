@@ -1,4 +1,4 @@
-//! Managed stages: threads that poll, call a handler, and act on the handler's result.
+//! Managed stages: threads that poll, call a handler, and apply the stage's policy to the handler's errors.
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
@@ -44,13 +44,14 @@ use std::fmt::Display;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Handler<E, A: Access = Shared> {
-    /// The handler's error. The stage's [`OnError`](crate::OnError) decides what follows.
+    /// The error of this handler. The stage's [`OnError`](crate::OnError) decides what follows it.
     type Error: Display;
 
-    /// Handles an event. `end_of_batch` is true for the last event that is readable at present: the moment to flush.
+    /// Handles an event. `end_of_batch` is true for the last event of the present batch, after which a handler may
+    /// flush.
     fn on_event(&mut self, event: A::Event<'_, E>, sequence: Sequence, end_of_batch: bool) -> Result<(), Self::Error>;
 
-    /// Called when the stage has ended, for whatever reason.
+    /// Called once when the stage has ended, also after an error or a panic.
     fn on_end(&mut self) {}
 }
 
@@ -70,25 +71,25 @@ impl<E, X: Display, F: FnMut(&mut E, Sequence, bool) -> Result<(), X>> Handler<E
     }
 }
 
-/// How a stage's thread processes a batch: event by event, or as a whole.
+/// The way in which a stage's thread processes a batch: event by event, or as a whole.
 pub(crate) trait Work<E, K: Kind, A: Access> {
-    /// Processes the batch from its present position on. After an error or a panic the batch's position is after the
-    /// event (or the events) that caused it, and `culprit` is the first of them.
+    /// Processes the batch from its position on. After an error or a panic the batch's position is after the event (or
+    /// the events) that caused it, and `culprit` is the sequence of the first of them.
     fn work(&mut self, batch: &mut Batch<'_, E, K, A>, culprit: &mut Sequence) -> Result<(), String>;
 
     fn end(&mut self) {}
 }
 
-/// In a halted ring, a handler gets at most this many more events of its present batch.
+/// The most further events of its batch that a handler gets after the ring was halted.
 const HALT_EVERY: u64 = 16;
 
-/// A handler that gets one event at a time.
+/// The work of a handler that gets one event at a time.
 pub(crate) struct Events<H>(pub(crate) H);
 
 impl<E, K: Kind, A: Access, H: Handler<E, A>> Work<E, K, A> for Events<H> {
     #[inline]
     fn work(&mut self, batch: &mut Batch<'_, E, K, A>, culprit: &mut Sequence) -> Result<(), String> {
-        // A long batch is released in parts, so that the producer need not wait for its end.
+        // A long batch is released in parts of a quarter of the capacity, so that producers need not wait for its end.
         let part = batch.capacity() / 4;
         let mut kept = 0;
         loop {
@@ -111,7 +112,7 @@ impl<E, K: Kind, A: Access, H: Handler<E, A>> Work<E, K, A> for Events<H> {
     }
 }
 
-/// A handler that gets whole batches.
+/// The work of a handler that gets whole batches.
 pub(crate) struct Spans<F>(pub(crate) F);
 
 impl<E, K: Kind, A: Access, X: Display, F> Work<E, K, A> for Spans<F>
@@ -130,7 +131,8 @@ pub(crate) struct Threads {
     registry: Arc<ThreadRegistry>,
 }
 
-/// The running threads, and the stages of ended ones for the report. The thread of an evicted stage leaves no record.
+/// The running threads of managed stages, and the stages whose threads have ended, for the report. The thread of an
+/// evicted stage leaves no record.
 struct ThreadRegistry {
     list: Mutex<ThreadList>,
     ended: Condvar,
@@ -145,11 +147,12 @@ struct ThreadList {
     ended: Vec<Arc<StageState>>,
 }
 
-/// A thread of a stage. Workers share a stage.
+/// A thread of a managed stage. The workers of a stage have a thread each.
 struct Thread {
     number: u64,
     stage: Arc<StageState>,
-    /// The handle for joining. `None` until the thread is started, and after the handle was taken.
+    /// The handle for joining the thread. `None` until the thread has constructed its handler, and after the handle was
+    /// taken.
     handle: Option<thread::JoinHandle<()>>,
     has_ended: bool,
 }
@@ -160,11 +163,12 @@ impl Default for ThreadRegistry {
     }
 }
 
-/// The result of a thread's start, with the signal that it is set.
+/// The result of a thread's start, `None` until the thread has constructed its handler; and the signal that it is set.
 type Started = Arc<(Mutex<Option<Result<(), BuildError>>>, Condvar)>;
 
 impl Threads {
-    /// Starts a thread for `consumer`. Returns after the thread has constructed its handler.
+    /// Starts a thread for `consumer`. Returns after the thread has constructed its handler, or with the reason why it
+    /// could not.
     pub(crate) fn run<E, K, A, W>(
         &self,
         declared: &Stage,
@@ -181,7 +185,8 @@ impl Threads {
         self.start(declared, stage, make, move |work| attend(consumer, work, &attended))
     }
 
-    /// Starts a thread for one of a stage's workers. Returns after the thread has constructed its handler.
+    /// Starts a thread for `worker`. Returns after the thread has constructed its handler, or with the reason why it
+    /// could not.
     pub(crate) fn run_worker<E, K, H>(
         &self,
         declared: &Stage,
@@ -212,7 +217,7 @@ impl Threads {
         let registration = Registration::new(&self.registry, state);
         let number = registration.number;
         let thread = thread::Builder::new().name(name).spawn(move || {
-            // Dropped last, so that a thread that waits for this one finds its complete result.
+            // Dropped last, so that a thread that waits for this one to end finds its complete result.
             let mut registration = registration;
             let said = begin(&declared, make);
             let (result, worker) = match said {
@@ -232,7 +237,7 @@ impl Threads {
         }
         if let Some(Err(refused)) = said.take() {
             drop(said);
-            // The thread has dropped the consumer, so the stage has left when this returns.
+            // The thread has dropped the consumer, so the stage has left the ring when this returns.
             let _ = thread.join();
             return Err(refused);
         }
@@ -240,7 +245,7 @@ impl Threads {
         Ok(())
     }
 
-    /// Waits until every thread except the calling one has ended. False if `deadline` passes first.
+    /// Waits until every thread except the calling one has ended. True if so; false if `deadline` passes first.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
         let mut list = lock(&self.registry.list);
         while list.threads.iter().any(|thread| !thread.has_ended && !thread.is_current()) {
@@ -260,14 +265,14 @@ impl Threads {
         handles.into_iter().for_each(|handle| drop(handle.join()));
     }
 
-    /// The stages whose threads run, or have ended without eviction.
+    /// The stages whose threads run, or have ended without an eviction, each once.
     pub(crate) fn stages(&self) -> Vec<Arc<StageState>> {
         let list = lock(&self.registry.list);
         without_duplicates(list.threads.iter().map(|thread| &thread.stage).chain(&list.ended))
     }
 
-    /// Joins the threads that have ended. Returns the stages whose threads have all ended, except evicted ones, and the
-    /// stages that still run.
+    /// Joins the threads that have ended. Returns the stages whose threads have all ended (except evicted stages), and
+    /// the stages of which a thread still runs.
     pub(crate) fn join(&self) -> (Vec<Arc<StageState>>, Vec<Arc<StageState>>) {
         let mut list = lock(&self.registry.list);
         let is_over = |thread: &mut Thread| thread.has_ended && !thread.is_current();
@@ -278,8 +283,8 @@ impl Threads {
         let is_running = |stage: &&Arc<StageState>| running.iter().any(|other| Arc::ptr_eq(other, stage));
         let ended = without_duplicates(list.ended.iter().filter(|stage| !is_running(stage)));
         drop(list);
-        // Joined without the lock held: a thread's local data, which may be the user's, are dropped at its very end.
-        // Its panic was caught and reported already.
+        // Joined after the lock is released: a thread's local data, which may be the user's, are dropped at its very
+        // end. A panic of the thread was caught and reported already.
         over.into_iter().filter_map(|thread| thread.handle).for_each(|handle| drop(handle.join()));
         (ended, running)
     }
@@ -302,7 +307,7 @@ impl Thread {
 }
 
 impl ThreadRegistry {
-    /// Stores the handle of a thread. If the thread has ended and left no record, drops the handle.
+    /// Stores the handle of thread `number`. Drops the handle if the thread has ended and left no record.
     fn give_handle(&self, number: u64, handle: thread::JoinHandle<()>) {
         let mut list = lock(&self.list);
         if let Some(thread) = list.threads.iter_mut().find(|thread| thread.number == number) {
@@ -311,11 +316,11 @@ impl ThreadRegistry {
     }
 }
 
-/// A thread's entry among the running threads, from before its start until its end.
+/// The entry of a thread in the registry, from before the thread starts until it ends.
 struct Registration {
     registry: Arc<ThreadRegistry>,
     number: u64,
-    /// True if its stage belongs into the ring's report.
+    /// True if the report must list the stage after this thread has ended.
     is_reported: bool,
 }
 
@@ -343,12 +348,12 @@ impl Drop for Registration {
         };
         drop(list);
         self.registry.ended.notify_all();
-        // Includes the handle, if there is one: then the system frees the thread when it ends.
+        // Dropping the thread's handle, if there is one, detaches the thread.
         drop(gone);
     }
 }
 
-/// Pins the thread and constructs the handler.
+/// Pins the calling thread to the stage's core, if it has one, and constructs the handler.
 fn begin<W>(declared: &Stage, make: impl FnOnce() -> W) -> Result<W, BuildError> {
     let stage = || declared.name.clone();
     if let Some(core) = declared.core {
@@ -357,7 +362,7 @@ fn begin<W>(declared: &Stage, make: impl FnOnce() -> W) -> Result<W, BuildError>
     caught(make).map_err(|panic| BuildError::Handler { stage: stage(), cause: panic.said() })
 }
 
-/// Runs a stage until it ends. False if it was evicted, so that the report must not list it.
+/// Runs a stage until it ends. Returns true if the report must list it: unless it was evicted and has not failed.
 fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(
     mut consumer: Consumer<E, K, A>,
     mut worker: W,
@@ -374,7 +379,7 @@ fn attend<E, K: Kind, A: Access, W: Work<E, K, A>>(
     is_reported
 }
 
-/// Runs a worker until it ends.
+/// Runs a worker until it ends. Returns true, because the report must list its stage.
 fn attend_worker<E, K: Kind, H: Handler<E>>(mut worker: Worker<E, K>, mut handler: H, declared: &Stage) -> bool {
     let ending = ending_of(caught_by_stage(|| share(&mut worker, &mut handler, declared)), worker.core(), declared);
     let _ = caught(|| handler.on_end());
@@ -386,8 +391,8 @@ fn attend_worker<E, K: Kind, H: Handler<E>>(mut worker: Worker<E, K>, mut handle
     true
 }
 
-/// Determines how a stage ended. A panic outside the handler, in a wait strategy or a task's waker, fails the ring as a
-/// handler's panic does.
+/// How a stage ended, from the result of its loop. A panic outside the handler, in a wait strategy or a task's waker,
+/// fails the ring as a handler's panic does.
 fn ending_of<E, K: Kind>(end: Result<Result<Closed, String>, Panic>, core: &Core<E, K>, declared: &Stage) -> Ending {
     match end.unwrap_or_else(|panic| Err(panic.to_string())) {
         Ok(Closed::Finished | Closed::Closed) => Ending::Drained,
@@ -400,7 +405,8 @@ fn ending_of<E, K: Kind>(end: Result<Result<Closed, String>, Panic>, core: &Core
     }
 }
 
-/// Takes and handles events until the ring ends, or the handler fails.
+/// Takes events and calls `handler` with each, until the ring ends (the reason is returned) or the handler fails (the
+/// cause is the error).
 fn share<E, K: Kind, H: Handler<E>>(
     worker: &mut Worker<E, K>,
     handler: &mut H,
@@ -440,7 +446,8 @@ fn share<E, K: Kind, H: Handler<E>>(
             }
         }
         if taken.ends_at_once() {
-            // Otherwise the next take would return the events that were taken but not handled again.
+            // Otherwise the next take would return events that were taken but not handled, so the worker would never
+            // end.
             if let Some(closed) = taken.reason() {
                 return Ok(closed);
             }
@@ -448,7 +455,8 @@ fn share<E, K: Kind, H: Handler<E>>(
     }
 }
 
-/// Reads until the ring ends, or the handler fails.
+/// Polls batches and lets `worker` process them, until the ring ends (the reason is returned) or the handler fails (the
+/// cause is the error).
 fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
     consumer: &mut Consumer<E, K, A>,
     worker: &mut W,
@@ -471,7 +479,7 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
             let (retries, then_skip) = declared.on_error.retries();
             let tried = if retried.0 == culprit { retried.1 } else { 0 };
             if (retries > 0 || then_skip) && batch.ends_at_once() {
-                // The ring was halted, which the next poll returns. The event that failed last stays unread.
+                // The ring was halted, and the next poll returns that. The event that failed last stays unread.
                 batch.put_back(culprit);
                 break;
             }
@@ -481,7 +489,7 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
             } else if then_skip {
                 stage.counts.skip();
                 if batch.position() == culprit {
-                    // A batch handler that read nothing would be called with the same batch for ever, so one event is
+                    // A batch handler that iterates no event would get this batch for ever, so its first event is
                     // skipped.
                     batch.pass_over();
                 }

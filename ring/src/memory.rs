@@ -5,29 +5,29 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
 use std::ptr::NonNull;
 
-/// Size of a huge page in bytes on the known systems. On others it is only a generous alignment.
+/// Size of a huge page in bytes on x86-64 and on arm64 with 4 KiB pages. Elsewhere it only is a generous alignment.
 const HUGE: usize = 2 << 20;
-/// Size of the smallest page of the known systems, in bytes: one touch in each is enough.
+/// Size in bytes of the smallest page of any known system. One write in each such part touches every page.
 const PAGE: usize = 4096;
 /// Alignment in bytes that keeps the first slot from sharing a pair of cache lines with other data.
 const PAIR_OF_LINES: usize = 128;
 
-/// The requested properties of the memory.
+/// The properties of the memory that the builder requests.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wishes {
     pub(crate) huge_pages: bool,
     pub(crate) lock: bool,
 }
 
-/// The result of a request.
+/// The result of one request to the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Obtained {
-    /// It was not requested.
+    /// The property was not requested.
     NotAsked,
     /// This many bytes have the property, as the system reported when the ring was built.
     Bytes(usize),
-    /// The system refused it. The text states the reason and what to do.
+    /// The system refused the request. The text states the reason and what to do.
     Refused(String),
 }
 
@@ -35,7 +35,7 @@ pub enum Obtained {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryReport {
-    /// Size of the slots in bytes. All of it was touched when the ring was built.
+    /// Size of the slots in bytes. All pages were touched when the ring was built.
     pub bytes: usize,
     /// The memory on huge pages. May exceed `bytes`, and is 0 bytes if the system has no free huge pages.
     pub huge_pages: Obtained,
@@ -57,7 +57,8 @@ impl fmt::Display for MemoryReport {
     }
 }
 
-/// The address-space limit of this process, as text for an error about refused memory; empty if there is no limit.
+/// The limit of this process's address space, as text to append to an error about refused memory; empty if there is no
+/// limit.
 pub(crate) fn limit() -> String {
     #[cfg(all(target_os = "linux", not(miri)))]
     if let Some(bytes) = rustix::process::getrlimit(rustix::process::Resource::As).current {
@@ -66,7 +67,7 @@ pub(crate) fn limit() -> String {
     String::new()
 }
 
-/// An allocation with a fixed address.
+/// An allocation that owns its memory and frees it when dropped.
 pub(crate) struct Region {
     start: NonNull<u8>,
     layout: Layout,
@@ -79,7 +80,8 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Allocates memory for `layout`; `None` if the system refuses it.
+    /// Allocates and touches memory for `layout`, with the properties of `wishes` as far as the system grants them.
+    /// `None` if the system refuses the memory.
     pub(crate) fn new(layout: Layout, wishes: Wishes) -> Option<Self> {
         let align = if wishes.huge_pages { HUGE } else { PAIR_OF_LINES };
         let layout = layout.align_to(align).ok()?.pad_to_align();
@@ -95,7 +97,7 @@ impl Region {
         let start = NonNull::new(unsafe { alloc(layout) })?;
         let mut region = Self { start, layout, report };
         if wishes.huge_pages {
-            // Must come before the first touch: an existing page would have to be moved.
+            // Requested before the first touch, because a page that exists already would have to be moved.
             region.report.huge_pages = region.advise();
         }
         for offset in (0..layout.size()).step_by(PAGE) {
@@ -147,7 +149,8 @@ impl Region {
         }
     }
 
-    /// The kernel's count of huge-page bytes in the mappings that contain the region.
+    /// The count of huge-page bytes in the mappings that contain the region, as the kernel reports it, or why it is
+    /// unknown.
     fn count_huge_pages(&self) -> Obtained {
         let smaps = match std::fs::read_to_string("/proc/self/smaps") {
             Ok(smaps) => smaps,

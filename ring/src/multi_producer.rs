@@ -2,13 +2,13 @@
 //!
 //! A stamp is `sequence << 2`, with one bit for a skipped slot and one for a slot that is not the first of its claim. A
 //! slot counts as published for a sequence if its stamp, by wrapping difference, is at or above the stamp of that
-//! sequence: a late reader may find a later lap. Producers never wait for one another. A reader finds the contiguous
-//! published position by walking over the stamps. A claim is stamped from its last slot to its first, so that a cut
-//! takes all of it or nothing: see [`crate::closing`].
+//! sequence: a late reader may find the stamp of a later lap. Producers never wait for one another. A reader finds the
+//! contiguous published position by reading one stamp after another (a *walk*). A claim is stamped from its last slot
+//! to its first, so that a cut takes all of it or nothing: see [`crate::closing`].
 //!
 //! While there is only one producer, because it was never cloned or its clones were dropped, it claims by a plain
-//! store: no other thread can claim, and a new producer can only be a clone of this one. The claims of dropped
-//! producers become visible with the count of producers.
+//! store: no other thread can claim, and a new producer can only be a clone of this one. By reading the count of
+//! producers, the only producer acquires the claims of dropped producers.
 //!
 //! The floor is the permanent gate: the highest published position that a walk has found so far. It keeps a producer
 //! from lapping another one that is still writing, if no stage is in between. Where a stage is, its position is at or
@@ -26,25 +26,25 @@ use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 use crate::sync::AtomicU64;
 
-/// The positions that the producers share.
+/// The positions that the producers share: the next sequence to claim, and the floor.
 pub struct Claims {
     claimed: Position,
     floor: Position,
 }
 
-/// Stamp bit: the claim of this slot was dropped, so it holds no event.
+/// Stamp bit: the claim of this slot was dropped, so the slot holds no event.
 const SKIPPED: u64 = 1;
-/// Stamp bit: the slot before belongs to this slot's claim.
+/// Stamp bit: this slot belongs to one claim with the slot before, that is, it is not the first of its claim.
 const FOLLOWS: u64 = 2;
 
-// Always inlined: without link-time optimisation, a program would call it for each slot.
+// Always inlined: otherwise a program that is built without link-time optimisation calls it for each slot.
 #[inline(always)]
 const fn stamp_of(sequence: u64) -> u64 {
     sequence << 2
 }
 
-/// Acquires what the producers wrote into the slots of the run `from..end`, whose stamps were loaded before. Its
-/// partner is STAMP or STAMP_FENCE.
+/// Issues the fence that acquires the events of the slots `from..end`, whose stamps were loaded before; none if the
+/// range is empty. Its partner is STAMP or STAMP_FENCE.
 #[inline(always)]
 #[cfg_attr(loom, track_caller)]
 fn acquire(from: u64, end: u64) {
@@ -53,8 +53,8 @@ fn acquire(from: u64, end: u64) {
     }
 }
 
-/// Walks from `from` over published slots, whatever lap they are in by now, to `end` at most. Returns the first
-/// unpublished sequence.
+/// Reads the stamps from `from` to `end` (exclusive) at most, and acquires the published slots, whose stamps may be of
+/// a later lap by now. Returns the first unpublished sequence, or `end`.
 fn walk<E>(slots: Slots<'_, E, AtomicU64>, from: u64, end: u64) -> u64 {
     let mut at = from;
     while at != end && ahead(slots.stamp(at).load(READ_STAMP.get()), stamp_of(at)) >= 0 {
@@ -64,8 +64,9 @@ fn walk<E>(slots: Slots<'_, E, AtomicU64>, from: u64, end: u64) -> u64 {
     at
 }
 
-/// Walks over slots whose stamp is exactly the one of their sequence, with the bit `skipped`. For a consumer, whose
-/// gate keeps every slot from its position on in the lap that it reads. The caller issues the fence.
+/// Reads stamps from `at` to `end` (exclusive) at most, as long as each is exactly the stamp of its sequence with the
+/// bits `skipped` ([`SKIPPED`] or 0). Returns the first sequence whose stamp differs, or `end`. For a consumer, whose
+/// gate keeps later laps out of the slots from its position on. The caller issues the fence.
 #[inline(always)]
 #[cfg_attr(loom, track_caller)]
 fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skipped: u64, site: &Site) -> u64 {
@@ -75,8 +76,8 @@ fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skippe
     at
 }
 
-/// Finds the run of at most `most` events that begins at `from`, or after skipped slots there, and ends within
-/// `furthest` slots (at least 1). The caller issues the fence.
+/// Finds at most `most` consecutive events from `from` on, or from after the skipped slots there, within the next
+/// `furthest` slots (at least 1). The run is empty if there is no event. The caller issues the fence.
 #[inline(always)]
 #[cfg_attr(loom, track_caller)]
 fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
@@ -92,7 +93,7 @@ fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64
     }
 }
 
-/// As [`run_of`], where skipped slots come first. They do not count as events.
+/// As [`run_of`], for the case that the slot at `from` is skipped. Skipped slots do not count towards `most`.
 #[cold]
 #[cfg_attr(loom, track_caller)]
 fn run_behind<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
@@ -102,9 +103,9 @@ fn run_behind<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most:
     Run { start, end: walk_exactly(slots, start, end, 0, site) }
 }
 
-/// As [`run_of`], for one of several workers. Another worker may have taken `from` long ago, so a later lap counts as
-/// published: the producer that overwrote the slot waited for that other worker, and this worker's exchange will fail.
-/// The caller issues the fence.
+/// As [`run_of`], for one of several workers. Another worker may have taken `from` long ago, so the stamp of a later
+/// lap counts as published: the producer that overwrote the slot had waited for that other worker, and this worker's
+/// exchange of the shared counter will fail. The caller issues the fence.
 #[cfg_attr(loom, track_caller)]
 fn share_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
     let limit = from.wrapping_add(furthest);
@@ -133,7 +134,8 @@ impl Mechanics for Multi {
     /// The events of a run of this length are still in the nearest cache when they are read.
     const LONGEST_LOOK: u64 = 512;
 
-    /// The initial stamps are those of a published lap before the first one.
+    /// The initial stamps are those of the lap before the first one, so no slot counts as published for its first
+    /// event.
     fn first_stamp(index: u64, first: u64, capacity: u64) -> AtomicU64 {
         let sequence = first.wrapping_add(index.wrapping_sub(first) & (capacity - 1));
         let lap_before = if fault(Fault::FirstLapCountsAsPublished) { 0 } else { capacity };
@@ -148,8 +150,8 @@ impl Mechanics for Multi {
         let floor = &core.positions.floor;
         let raised = floor.read(&READ_FLOOR);
         // The floor is not raised while stages hold the producers back, so it may be laps behind. But a claim is never
-        // more than the capacity ahead of the published position: from there on the walk visits the latest lap of each
-        // slot.
+        // more than the capacity ahead of the published position: so the walk may begin there, and reads each slot's
+        // latest lap.
         let from = match fault(Fault::PublishedWalksFromAFloorLapsBehind) {
             false => later(raised, Self::claimed(core).wrapping_sub(core.capacity())),
             true => raised,
@@ -168,7 +170,7 @@ impl Mechanics for Multi {
         }
         let (capacity, most) = (core.capacity(), most.min(Self::LONGEST_LOOK));
         // Two calls, so that the ordering is a constant in each. A stage after others has acquired the events with the
-        // positions of these stages (FOLLOW), and needs only the skip bit of a stamp.
+        // positions of these stages (FOLLOW), and reads a stamp only for its skip bit.
         match to {
             None => {
                 let run = run_of(core.buffer.slots(), from, capacity, most, &READ_STAMP);
@@ -216,8 +218,8 @@ impl Mechanics for Multi {
             let is_published = ahead(stamp, stamp_of(at)) >= 0;
             let follows = stamp & FOLLOWS != 0 && !fault(Fault::CutTakesUnstampedSlotsOnly);
             match runs.last_mut() {
-                // A slot with the bit FOLLOWS belongs to the claim of the slot before, whose first slot is not stamped
-                // yet.
+                // A slot with the bit FOLLOWS belongs to one claim with the slot before. The first slot of that claim
+                // is not stamped yet, so the whole claim is unpublished.
                 Some((_, end)) if *end == at && (!is_published || follows) => *end = next,
                 _ if !is_published => runs.push((at, next)),
                 _ => {}
@@ -229,12 +231,12 @@ impl Mechanics for Multi {
 
     #[inline(always)]
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64> {
-        // This must come before the claimed position is read, because the claims of dropped producers become visible
-        // with the count of producers. In the other order, a claim that one of them made between the two loads would be
-        // made again.
+        // Must come before the claimed position is read, because the claims of dropped producers become visible with
+        // the count of producers. In the other order, this producer could claim again what one of them claimed between
+        // the two loads.
         let alone = producer.is_alone();
-        // Among several producers, this producer's last claim is guessed to be the latest: a load would have to wait
-        // for the exchange of that claim, and the next exchange corrects a wrong guess.
+        // Among several producers, the claimed position is guessed to be the end of this producer's last claim: a load
+        // would have to wait for the exchange of that claim, and the next exchange corrects a wrong guess.
         let mut claimed = if alone { producer.core.positions.claimed.read(&READ_CLAIMED) } else { producer.next };
         let mut lost = false;
         loop {
@@ -247,8 +249,8 @@ impl Mechanics for Multi {
             }
             let to = claimed.wrapping_add(len);
             let shared = &producer.core.positions.claimed;
-            // The only producer needs no locked instruction: another producer can only come from cloning this one,
-            // which is borrowed for as long as it claims.
+            // The only producer needs no locked instruction: another producer can only be a clone of this one, and this
+            // one is borrowed until its claim is stored.
             if alone || (fault(Fault::LooksForCompanyAfterTheClaimedPosition) && producer.core.has_one_producer()) {
                 shared.store(to, &CLAIM_ALONE);
                 break;
@@ -259,9 +261,9 @@ impl Mechanics for Multi {
                     break;
                 }
                 Err(now) if now == claimed => {}
-                // The guess was old: another producer has claimed since, perhaps long ago.
+                // The guess was wrong: another producer has claimed since, perhaps long ago. No pause is needed.
                 Err(now) if !lost => (claimed, lost) = (now, true),
-                // Another producer claimed within the last few instructions.
+                // Another producer claimed within the last few instructions: pause.
                 Err(_) => {
                     producer.make_way();
                     claimed = producer.core.positions.claimed.read(&READ_CLAIMED);
@@ -297,7 +299,7 @@ fn stamp<E>(core: &Core<E, Multi>, first: u64, len: u64, skipped: u64) {
         slots.stamp(first).store(stamp_of(first) | skipped, STAMP.get());
     }
     if len > 1 {
-        // Pairs with STAMP_READ_FENCE: a reader that sees one of the relaxed stamps below sees the events.
+        // Pairs with STAMP_READ_FENCE: a reader that sees one of the relaxed stamps below also sees the events.
         STAMP_FENCE.fence();
     }
     for index in (1..len).rev() {
@@ -319,8 +321,9 @@ fn refresh<E>(producer: &mut Producer<E, Multi>) {
         None if fault(Fault::NoFloor) => core.positions.claimed.read(&READ_CLAIMED),
         None => core.floor(),
     });
-    // In a ring that ends, the gates of stages leave although events are unread, and a claim that is withdrawn would
-    // stamp over these. A producer that sees that a gate has left sees the closed bit as well.
+    // In a ring that ends, the gates of stages leave although events are unread, and a claim in these slots, which
+    // would be withdrawn, would replace their stamps. A producer that sees that a gate has left also sees the closed
+    // bit.
     if !core.bell.is_closed() || fault(Fault::WithdrawnClaimStampsOverTheUnread) {
         producer.limit = lowest.wrapping_add(core.reach());
     }

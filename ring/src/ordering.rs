@@ -1,12 +1,12 @@
-//! Every memory ordering of the crate, as a named site with its partner.
+//! The memory orderings of the crate: each is a named site with its partner.
 //!
 //! No other file of the crate has a literal `Ordering::…`. A site has one strength in production, a constant. Under
 //! `--cfg loom` the environment variable `SLIPRING_MUTANT` can weaken a site at run time, everywhere
 //! (`PUBLISH=>Relaxed`) or at one place in the source (`PUBLISH@single_producer.rs:87=>Relaxed`), or switch on one of
 //! the [faults](crate::fault). loom-tests does so for every place and fault, and requires that a model fails. A place
-//! is a line that names a site. Helpers that are passed a site, and helpers that do one step with it, such as ringing a
-//! bell, are `track_caller` in a model: then the place is the line that calls them. `docs/MEMORY_ORDERING.md` gives the
-//! reasons.
+//! is a line that names a site. Functions that are passed a site, or that use one for their caller, such as
+//! [`Bell::ring`](crate::bell::Bell), are `track_caller` in a model: then the place is the line that calls them.
+//! `docs/MEMORY_ORDERING.md` gives the reasons.
 
 pub(crate) use crate::sync::Ordering;
 use Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
@@ -15,18 +15,18 @@ use Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 // Production uses the strength only; the other fields are for the models and for the check of the documentation.
 #[cfg_attr(not(loom), allow(dead_code))]
 pub struct Site {
-    /// The name, as in this file, in the documentation and in mutants.
+    /// The site's name, as in this file, in the documentation and in mutants.
     pub name: &'static str,
-    /// The strength in production.
+    /// The ordering that production uses.
     pub order: Ordering,
-    /// The next weaker orderings; empty if the site is relaxed.
+    /// The next weaker orderings, with which a mutant replaces `order`; empty if `order` is relaxed.
     pub weaker: &'static [Ordering],
     /// The names of the sites that this one synchronises with.
     pub partner: &'static str,
 }
 
 impl Site {
-    /// The ordering to use: a constant, except for the site that a model's mutant weakens.
+    /// The ordering to use: `order`, except for a site that a model's mutant weakens.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn get(&self) -> Ordering {
@@ -37,7 +37,7 @@ impl Site {
         self.order
     }
 
-    /// Issues a fence of this site's strength. A site weakened to relaxed issues none.
+    /// Issues a fence of this site's ordering. A site that a mutant has weakened to relaxed issues none.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn fence(&self) {
@@ -48,8 +48,9 @@ impl Site {
     }
 }
 
-/// Relaxed: a fence orders these accesses. ThreadSanitizer does not understand fences and would report races, so in its run
-/// (`--cfg slipring_tsan`) the accesses themselves have the fence's `order`. The models check the fences.
+/// The ordering of accesses that a fence orders: relaxed. ThreadSanitizer does not understand fences and would report
+/// races, so in its run (`--cfg slipring_tsan`) the accesses themselves have the fence's `order`. The models check the
+/// fences.
 const fn by_fence(order: Ordering) -> Ordering {
     if cfg!(slipring_tsan) { order } else { Relaxed }
 }
@@ -65,151 +66,161 @@ macro_rules! sites {
 }
 
 sites! {
-    /// The single producer moves its published position, after it wrote the events.
+    /// The single producer moves the published position, after it wrote the events.
     PUBLISH: Release => [Relaxed], "OBSERVE_PUBLISHED";
     /// A consumer reads the single producer's published position before it reads the events.
     OBSERVE_PUBLISHED: Acquire => [Relaxed], "PUBLISH";
     /// A multi producer stamps the first slot of its claim, after it wrote the events and stamped the other slots.
     STAMP: Release => [Relaxed], "STAMP_READ_FENCE, READ_STAMP_IN_TURN";
-    /// A multi producer, between writing the events of a claim of several slots and stamping all slots but the first.
+    /// A fence of a multi producer, after it wrote the events of a claim of several slots and before it stamps the
+    /// slots after the first.
     STAMP_FENCE: Release => [Relaxed], "STAMP_READ_FENCE, READ_STAMP_IN_TURN";
-    /// A multi producer stamps a slot after the first one of its claim; STAMP_FENCE orders it.
+    /// A multi producer stamps a slot after the first one of its claim; STAMP_FENCE orders the store.
     STAMP_BEHIND: by_fence(Release) => [], "READ_STAMP";
-    /// A consumer, or a thread that computes the published position, walks over stamps; STAMP_READ_FENCE orders them.
+    /// A consumer, or a thread that computes the published position, reads stamps; STAMP_READ_FENCE orders the loads.
     READ_STAMP: by_fence(Acquire) => [], "STAMP, STAMP_BEHIND";
-    /// After a walk over stamps that found a published slot, before its event is read or its place is overwritten.
+    /// A fence of a thread that found a published slot by its stamp, before it reads the event or overwrites the slot.
     STAMP_READ_FENCE: Acquire => [Relaxed], "STAMP, STAMP_FENCE";
-    /// The cut reads the stamps in turn: if it saw the stamp of a claim's first slot, it must see the stamps of the
-    /// other slots.
+    /// A thread that cuts claims reads the stamps in the order of sequences: if it sees the stamp of a claim's first
+    /// slot, it must see the stamps of the claim's other slots.
     READ_STAMP_IN_TURN: Acquire => [Relaxed], "STAMP";
-    /// A stage after others reads a stamp for its skip bit. It has acquired the event already with the position of the
-    /// stage before (FOLLOW).
+    /// A stage after others reads a stamp for the skip bit only. It has acquired the event already with the position of
+    /// the stage before (FOLLOW).
     READ_SKIP: Relaxed => [], "STAMP";
-    /// A multi producer claims sequences. The producer's limit has made sure that the slots are free, and STAMP
-    /// publishes what it writes, so the exchange only has to be atomic.
+    /// A multi producer claims sequences. The producer's limit ensures that the slots are free, and STAMP publishes the
+    /// events, so the exchange only has to be atomic.
     CLAIM: Relaxed => [], "CLAIM";
-    /// The only producer claims sequences; see CLAIM.
+    /// The only producer of a multi-producer ring claims sequences by a plain store; CLAIM has the reason for the
+    /// ordering.
     CLAIM_ALONE: Relaxed => [], "ONE_PRODUCER";
-    /// Any thread reads the claimed position.
+    /// Any thread reads the next sequence to be claimed.
     READ_CLAIMED: Relaxed => [], "CLAIM, SHOW_CLAIM";
-    /// A single producer shows a claim, or takes it back; CLAIM_FENCE orders it.
+    /// A single producer stores its claimed position, so that closing threads see a claim, or its withdrawal;
+    /// CLAIM_FENCE orders the store.
     SHOW_CLAIM: Relaxed => [], "READ_CLAIMED";
-    /// A producer, between showing a claim and checking the closed bit.
+    /// A fence of a producer, after its claim is stored and before it checks the closed bit.
     CLAIM_FENCE: SeqCst => [AcqRel], "CLOSE_FENCE";
-    /// The thread that closes the ring, between closing it and reading the claimed and published positions.
+    /// A fence of the thread that closes the ring, after it stored the phase and the closed bit and before it reads the
+    /// claimed and published positions.
     CLOSE_FENCE: SeqCst => [AcqRel], "CLAIM_FENCE, RING_FENCE, HOLD_FENCE, SHARE_FENCE";
-    /// A worker, between its look at the published events and its check that the ring is open.
+    /// A fence of a worker, after it searched for published events and before it checks that the ring is open.
     SHARE_FENCE: SeqCst => [AcqRel], "CLOSE_FENCE";
-    /// A stage moves its consumed position, after it read the events.
+    /// A stage moves its position, after it read the events.
     CONSUME: Release => [Relaxed], "GATE, FOLLOW";
-    /// A thread reads a stage's position to choose a bell, to count, or to report: it uses no slot because of it.
+    /// A thread reads a stage's position to choose the bell at which it waits, to count, or to report: it reads or
+    /// writes no slot because of the position.
     LOOK_AT_STAGE: Relaxed => [], "CONSUME";
-    /// A producer reads a gate, before it overwrites the slots below.
+    /// A producer reads a gate, before it overwrites slots that the gate has passed.
     GATE: Acquire => [Relaxed], "CONSUME";
-    /// A stage reads the position of an earlier stage, before it reads the events below.
+    /// A stage reads the position of an earlier stage, before it reads the events that the earlier stage has passed.
     FOLLOW: Acquire => [Relaxed], "CONSUME";
-    /// A thread that walked over the stamps raises the floor to where the walk ended.
+    /// A thread that read stamps raises the floor to the first unpublished sequence.
     RAISE_FLOOR: Release => [Relaxed], "READ_FLOOR";
-    /// A thread reads the floor, where a walk over the stamps begins, and below which a producer may overwrite slots.
+    /// A thread reads the floor: a search for the published position begins there, and a producer may overwrite slots
+    /// below.
     READ_FLOOR: Acquire => [Relaxed], "RAISE_FLOOR";
-    /// A thread that computed the position of a stage of workers raises the stage's position to it.
+    /// A thread that computed the position of a stage of workers raises the stored position to the result.
     RAISE_WORKERS: Release => [Relaxed], "READ_WORKERS";
-    /// A producer or a later stage reads the position of a stage of workers, after it raised that position itself.
+    /// A producer or a later stage reads the stored position of a stage of workers, after it raised that position.
     READ_WORKERS: Acquire => [Relaxed], "RAISE_WORKERS, START";
-    /// A thread reads a position before it raises it. It passes on only what it acquired elsewhere.
+    /// A thread reads a position before it raises the position. It publishes only what it acquired by other loads.
     RAISE_FROM: Relaxed => [], "RAISE_FLOOR, RAISE_WORKERS";
     /// A joining or leaving stage installs the new gating set.
     SWAP_GATES: Release => [Relaxed], "LOAD_GATES";
     /// A thread loads the present gating set.
     LOAD_GATES: Acquire => [Relaxed], "SWAP_GATES";
-    /// The version of the gating set rises after the set was installed. A thread that sees the version before the set
+    /// A thread that installed a new gating set raises the version. A thread that sees the version before the set
     /// starts over.
     SET_VERSION: Relaxed => [], "READ_VERSION";
-    /// A producer reads the version before the gates, to check for a newer set.
+    /// A producer reads the version before the gates, to see if there is a newer gating set.
     READ_VERSION: Relaxed => [], "SET_VERSION";
-    /// A producer reads the version again after the gates; REFRESH_FENCE orders the two. A thread that installs a new
-    /// set reads it under the members' lock.
+    /// A producer reads the version again after the gates; REFRESH_FENCE orders the two loads. A thread that installs a
+    /// new set reads the version under the members' lock.
     CHECK_VERSION: Relaxed => [], "SET_VERSION";
-    /// A producer, between reading the gates and reading the version again.
+    /// A fence of a producer, after it read the gates and before it reads the version again.
     REFRESH_FENCE: SeqCst => [AcqRel], "JOIN_FENCE";
-    /// A joining stage, between storing the new version and reading the other gates.
+    /// A fence of a joining stage, after it stored the new version and before it reads the other gates.
     JOIN_FENCE: SeqCst => [AcqRel], "REFRESH_FENCE";
-    /// A newcomer's position moves from where it was pinned to its start.
+    /// A joining stage moves its position from where it was held during the join to its start.
     START: Release => [Relaxed], "GATE";
-    /// The first sequence that the workers of a joining stage take. Workers join only while a ring is being built, by
-    /// one thread.
+    /// A joining stage of workers stores the first sequence that its workers take. Such stages join only while the ring
+    /// is being built, by one thread.
     START_TAKING: Relaxed => [], "READ_TAKEN";
-    /// A thread, between moving a position and checking for sleepers.
+    /// A fence of a thread that moved a position, before it checks for sleeping threads.
     RING_FENCE: SeqCst => [AcqRel], "ARM_FENCE";
-    /// A sleeper, between arming a bell and looking again.
+    /// A fence of a thread that registered for a wake-up, before it checks its condition again and sleeps.
     ARM_FENCE: SeqCst => [AcqRel], "RING_FENCE";
-    /// A sleeper arms a bell, or a closing thread sets the closed bit; the fences order it.
+    /// A thread registers for a wake-up, or a closing thread sets the closed bit; the fences order the store.
     ARM: Relaxed => [], "ATTENTION";
-    /// A thread that moved a position checks for sleepers and for the closed bit; the fences order it.
+    /// A thread that moved a position reads if threads are registered for a wake-up and if the ring is closed; the
+    /// fences order the load.
     ATTENTION: Relaxed => [], "ARM";
-    /// A thread stores the phase of a closed, failed or finished ring; CLOSE_FENCE orders it.
+    /// A thread stores the phase of a ring that is finished, closed, halted or failed; CLOSE_FENCE orders the store.
     CLOSE: Relaxed => [], "OBSERVE_CLOSE";
-    /// A consumer or producer reads the phase. All else that it needs it reads under the lock of the end's record.
+    /// A consumer or producer reads the phase. It reads all else about the end under the lock of the end's record.
     OBSERVE_CLOSE: Relaxed => [], "CLOSE";
-    /// The count of producers rises.
+    /// A thread that creates or clones a producer raises the count of producers.
     ADD_PRODUCER: Relaxed => [], "DROP_PRODUCER";
-    /// The count of producers falls. The last producer finishes the ring after everything that the others published,
-    /// which it acquires by CLOSE_FENCE.
+    /// A dropped producer lowers the count of producers. The last one finishes the ring after all events that the
+    /// others published, which it acquires by CLOSE_FENCE.
     DROP_PRODUCER: Release => [Relaxed], "CLOSE_FENCE, ONE_PRODUCER, LOSSY_GONE";
-    /// A producer reads the count of producers.
+    /// A producer reads the count of producers, to see if it is the only one.
     READ_PRODUCERS: by_fence(Acquire) => [], "DROP_PRODUCER";
-    /// A producer that has read a count of 1 must see the claims of the dropped producers.
+    /// A fence of a producer that has read a count of 1: it must see the claims of the dropped producers.
     ONE_PRODUCER: Acquire => [Relaxed], "DROP_PRODUCER";
-    /// A producer notes that it is the only one, or that it is cloned. It claims by `&mut`, so every clone of it
-    /// happens before its next claim.
+    /// A multi producer stores that it is the only one, or that it is cloned. A claim needs `&mut`, so every clone
+    /// happens before the next claim.
     ALONE: Relaxed => [], "ALONE";
-    /// A stage marks that it holds a batch; HOLD_FENCE orders it before the check for an eviction.
+    /// A stage stores that it holds a batch; HOLD_FENCE orders the store before the check for an eviction.
     HOLD: Relaxed => [], "READ_HOLD";
-    /// A stage marks that it holds no batch any more, after it moved its position.
+    /// A stage stores that it holds no batch any more, after it moved its position.
     LET_GO: Release => [Relaxed], "READ_HOLD";
-    /// The evicting thread checks for a held batch.
+    /// An evicting thread checks if the stage holds a batch.
     READ_HOLD: Acquire => [Relaxed], "LET_GO";
-    /// A thread requests an eviction; EVICT_FENCE orders it before the check for a held batch.
+    /// A thread stores that a stage is evicted; EVICT_FENCE orders the store before the check for a held batch.
     EVICT: Relaxed => [], "READ_EVICTED";
-    /// A stage checks for its eviction.
+    /// A stage checks if it was evicted.
     READ_EVICTED: Relaxed => [], "EVICT";
-    /// A stage, between marking that it holds a batch, or no batch, and checking for its eviction.
+    /// A fence of a stage, after it stored that it holds a batch, or no batch, and before it checks if it was evicted.
     HOLD_FENCE: SeqCst => [AcqRel], "EVICT_FENCE";
-    /// The evicting thread, between requesting the eviction and checking for a held batch.
+    /// A fence of an evicting thread, after it stored the eviction and before it checks if the stage holds a batch.
     EVICT_FENCE: SeqCst => [AcqRel], "HOLD_FENCE";
-    /// A worker announces the sequences that it is about to take, or that it holds none any more.
+    /// A worker announces the first sequence that it is about to take or has not finished, or that it has none.
     ANNOUNCE: Release => [Relaxed], "READ_ANNOUNCED";
     /// A thread that computes the position of a stage of workers reads each worker's announcement.
     READ_ANNOUNCED: Acquire => [Relaxed], "ANNOUNCE";
-    /// A worker takes sequences from the shared counter, after it announced them. It has acquired their events already.
+    /// A worker takes sequences from the shared counter, after it announced the first of them. It has acquired their
+    /// events already.
     TAKE: Release => [Relaxed], "READ_TAKEN";
-    /// A thread that computes the position of a stage of workers reads the counter, before the announcements.
+    /// A thread that computes the position of a stage of workers reads the shared counter, before the announcements.
     READ_TAKEN: Acquire => [Relaxed], "TAKE";
-    /// The next sequence of a lossy ring, which several writers take or a single writer shows. It orders nothing.
+    /// A writer or reader accesses the next sequence of a lossy ring, which several writers take from it and a single
+    /// writer stores. It orders nothing.
     LOSSY_CLAIM: Relaxed => [], "LOSSY_CLAIM";
     /// The single writer of a lossy ring marks a slot as being written.
     LOSSY_BEGIN: Relaxed => [], "LOSSY_CHECK";
-    /// One of several writers reads the stamp of the slot that it wants; LOSSY_ENTER acquires what matters.
+    /// One of several lossy writers reads the stamp of its slot; LOSSY_ENTER acquires the last writer's stores.
     LOSSY_LOOK: Relaxed => [], "LOSSY_STAMP";
-    /// One of several writers takes a slot, so that the last writer's stores come before its own.
+    /// One of several lossy writers marks a slot as being written, so that the last writer's stores come before its
+    /// own.
     LOSSY_ENTER: Acquire => [Relaxed], "LOSSY_STAMP";
-    /// A writer whose exchange failed when it left its slot reads the new stamp.
+    /// A lossy writer whose exchange failed when it stamped the written slot reads the new stamp.
     LOSSY_LEFT: Relaxed => [], "LOSSY_ENTER";
-    /// A writer, between marking the slot and storing the words.
+    /// A fence of a lossy writer, after it marked the slot and before it stores the words of the event.
     LOSSY_WRITE_FENCE: Release => [Relaxed], "LOSSY_READ_FENCE";
-    /// A word of a lossy event, written or read; the stamps and fences order it.
+    /// A writer stores or a reader loads a word of a lossy event; the stamps and fences order the access.
     LOSSY_WORD: Relaxed => [], "LOSSY_WORD";
-    /// A writer of a lossy ring stamps a slot after its words.
+    /// A lossy writer stamps a slot after it stored the words of the event.
     LOSSY_STAMP: Release => [Relaxed], "LOSSY_OBSERVE";
-    /// A reader of a lossy ring reads a stamp before the words.
+    /// A lossy reader reads a stamp before the words of the event.
     LOSSY_OBSERVE: Acquire => [Relaxed], "LOSSY_STAMP";
-    /// A reader, between reading the words and reading the stamp again.
+    /// A fence of a lossy reader, after it read the words and before it reads the stamp again.
     LOSSY_READ_FENCE: Acquire => [Relaxed], "LOSSY_WRITE_FENCE";
-    /// A reader of a lossy ring reads the stamp again after the words; LOSSY_READ_FENCE orders it.
+    /// A lossy reader reads the stamp again after the words; LOSSY_READ_FENCE orders the load.
     LOSSY_CHECK: Relaxed => [], "LOSSY_BEGIN";
-    /// A reader that found no event sees that every writer was dropped, and with it all that they wrote.
+    /// A lossy reader that found no event reads that every writer was dropped, and so acquires all that they wrote.
     LOSSY_GONE: Acquire => [Relaxed], "DROP_PRODUCER";
-    /// A counter that orders nothing.
+    /// A thread accesses a counter or flag that orders nothing.
     COUNT: Relaxed => [], "COUNT";
 }
 
@@ -222,7 +233,7 @@ pub(crate) mod mutant {
     use std::sync::{LazyLock, Mutex, OnceLock};
 
     enum Mutant {
-        /// A weakened site, everywhere or at one place (file and line), with its ordering.
+        /// A weakened site, everywhere (`None`) or at one place (file and line), with its weaker ordering.
         Weakened(&'static str, Option<(String, u32)>, Ordering),
         Fault(Fault),
     }
@@ -252,7 +263,8 @@ pub(crate) mod mutant {
         panic!("SLIPRING_MUTANT={asked} names no mutant");
     }
 
-    /// The ordering that the active mutant gives `site` at `place`; `None` if it leaves the site alone.
+    /// The ordering that the active mutant gives `site` at `place`; `None` if the mutant does not change the site
+    /// there.
     pub(super) fn weakened(site: &Site, place: &'static Location<'static>) -> Option<Ordering> {
         tell(site, place);
         match active() {
@@ -264,7 +276,7 @@ pub(crate) mod mutant {
         }
     }
 
-    /// If `SLIPRING_PLACES` is set, prints each executed place of a site that can be weakened, once.
+    /// If `SLIPRING_PLACES` is set, prints each place of a site that can be weakened, once, when it is executed first.
     fn tell(site: &Site, place: &'static Location<'static>) {
         static TOLD: LazyLock<Option<Mutex<HashSet<(&str, usize)>>>> =
             LazyLock::new(|| std::env::var_os("SLIPRING_PLACES").map(|_| Mutex::default()));

@@ -7,13 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread_local;
 
 thread_local! {
-    /// The name of the code whose panic is unwinding this thread; `None` if there is no panic, or it comes from a
-    /// stage's own handler.
+    /// The name of the code whose panic is unwinding this thread; `None` if there is no panic, or the panic comes from
+    /// a stage's own handler.
     static CULPRIT: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// A caught panic. It displays as `panicked: <message>`, or with a culprit as, for instance, `the waiting strategy
-/// panicked: <message>`.
+/// A caught panic. It displays as `panicked: <message>`; with a culprit, the code that panicked, for instance as `the
+/// waiting strategy panicked: <message>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panic {
     culprit: Option<&'static str>,
@@ -39,13 +39,14 @@ impl fmt::Display for Panic {
     }
 }
 
-/// Runs `work`, and returns its panic as an error.
+/// Runs `work` and returns its result, or its panic as the error.
 pub fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
-    // A destructor may run `work` while another panic unwinds this thread. That panic's culprit is kept for it.
+    // A destructor may run `work` while another panic unwinds this thread: then that panic's culprit is restored
+    // afterwards.
     let outer = CULPRIT.take().filter(|_| std::thread::panicking());
     let done = catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let caught = Panic { culprit: CULPRIT.take(), message: message(&*panic) };
-        // Dropping the payload may panic once more. The payload of that panic is leaked.
+        // Dropping the payload may panic as well. Then the second panic's payload is leaked.
         if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
             std::mem::forget(again);
         }
@@ -58,12 +59,12 @@ pub fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
 }
 
 thread_local! {
-    /// True while this thread runs a stage, which answers for panics by failing its ring.
+    /// True while this thread runs a managed stage, whose ring fails if the thread panics.
     static IS_ANSWERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// As [`caught`], for the thread of a stage. The stage also answers for panics of other code that its thread runs, such
-/// as wakers.
+/// As [`caught`], for the thread of a managed stage: a panic of any code on the thread, also of a task's waker, is
+/// returned, and fails the stage's ring.
 pub(crate) fn caught_by_stage<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     IS_ANSWERED.set(true);
     let done = caught(work);
@@ -71,13 +72,13 @@ pub(crate) fn caught_by_stage<R>(work: impl FnOnce() -> R) -> Result<R, Panic> {
     done
 }
 
-/// True if a stage answers for a panic on this thread now.
+/// True if a panic on this thread now would fail a stage's ring.
 pub(crate) fn is_answered() -> bool {
     IS_ANSWERED.get()
 }
 
-/// Runs `work`, which is the user's code but not a handler. Its panic continues, and [`caught`] reports `culprit` as
-/// its source, for instance "the clock". Costs nothing unless `work` panics.
+/// Runs `work`, which is the user's code but not a handler. A panic of `work` continues, and [`caught`] reports
+/// `culprit` as its source, for instance "the clock". Costs nothing unless `work` panics.
 #[inline(always)]
 pub fn blaming<R>(culprit: &'static str, work: impl FnOnce() -> R) -> R {
     let blame = Blame(culprit);

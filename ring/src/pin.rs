@@ -12,7 +12,7 @@ pub enum PinError {
         /// The cores that the process may use.
         allowed: Vec<usize>,
     },
-    /// The call succeeded, but the thread may still run on other cores.
+    /// The call succeeded, but the thread may still run on other cores than the requested one.
     #[error("core {asked} was asked for, but the system lets the thread run on {}", ranges(.got))]
     NotKept {
         /// The requested core.
@@ -22,10 +22,9 @@ pub enum PinError {
     },
 }
 
-/// Pins the calling thread to `core`, a core number of the system.
+/// Pins the calling thread to `core`, the operating system's number of a core.
 ///
-/// A thread that is pinned already can be pinned again: only the cores of the process limit it, not those of the
-/// thread.
+/// A thread that is pinned already can be pinned again, to any core that its process may use.
 ///
 /// ```
 /// let allowed = slipring_ring::pin::allowed_cores();
@@ -34,12 +33,12 @@ pub enum PinError {
 /// ```
 ///
 /// # Errors
-/// The core is refused; the error lists the cores that this process may use. Cores outside the process's mask
-/// (`taskset`) are refused unless [`use_every_core`] was called.
+/// The core is refused; the error lists the cores that this process may use. Cores outside the process's CPU affinity
+/// mask (`taskset`) are refused unless [`use_every_core`] was called.
 pub fn pin_current(core: usize) -> Result<(), PinError> {
     let allowed = allowed_cores();
     let is_outside = !allowed.is_empty() && !allowed.contains(&core);
-    // The system's core sets have 1,024 places, and the setter does not check the number.
+    // The system's sets of cores have 1,024 places, and the setter does not check the number.
     if is_outside || core >= 1024 || !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
         return Err(PinError::Refused { asked: core, allowed });
     }
@@ -50,11 +49,11 @@ pub fn pin_current(core: usize) -> Result<(), PinError> {
 /// Lets the calling thread run on these cores, for instance to undo a pin.
 ///
 /// # Errors
-/// The system refuses the set; the error has the first core, and the cores that this process may use.
+/// The system refuses the set; the error has the set's first core, and the cores that this process may use.
 pub fn let_current_run_on(cores: &[usize]) -> Result<(), PinError> {
     #[cfg(target_os = "linux")]
     {
-        // The mask of the process must be read before one of its threads gets another mask.
+        // The process's affinity mask must be read before a thread of the process gets another one.
         let _ = allowed_cores();
         let mut set = rustix::thread::CpuSet::new();
         cores.iter().filter(|core| **core < rustix::thread::CpuSet::MAX_CPU).for_each(|core| set.set(*core));
@@ -70,10 +69,10 @@ pub fn let_current_run_on(cores: &[usize]) -> Result<(), PinError> {
 /// The cores that this process may use, even after the calling thread was pinned. Empty if the system does not report
 /// them.
 ///
-/// On Linux this is the mask of the process (`taskset`, a container's core set): the mask that its first thread has
-/// when this is called for the first time. Pins by this module do not change it. A program that pins its first thread
-/// by other means must call this function before. After [`use_every_core`] the result is every core that the system
-/// grants.
+/// On Linux this is the CPU affinity mask of the process (set by `taskset` or a container), as its first thread has the
+/// mask when this is called for the first time. Pins by this module do not change the result. A program that pins its
+/// first thread by other means must call this function before. After [`use_every_core`] the result is every core that
+/// the system grants.
 pub fn allowed_cores() -> Vec<usize> {
     #[cfg(target_os = "linux")]
     {
@@ -90,20 +89,20 @@ pub fn allowed_cores() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
 }
 
-/// The mask of the process, as first read.
+/// The CPU affinity mask of the process, as it was read first.
 #[cfg(target_os = "linux")]
 static MASK: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
 
-/// Set if cores outside the mask may be used.
+/// Set once cores outside the affinity mask may be used.
 #[cfg(target_os = "linux")]
 static EVERY: std::sync::OnceLock<()> = std::sync::OnceLock::new();
 
-/// Lets this process pin its threads to every core that the system grants, even outside its mask. Cores that were
-/// isolated with `isolcpus` are in no process's mask.
+/// Lets this process pin its threads to every core that the system grants, even outside the process's CPU affinity
+/// mask. Cores that were isolated with `isolcpus` are in no process's mask.
 pub fn use_every_core() {
     #[cfg(target_os = "linux")]
     {
-        // From now on the mask is ignored. A second call changes nothing.
+        // The affinity mask is ignored from now on. A second call has no effect.
         let _ = EVERY.set(());
     }
 }
@@ -115,8 +114,8 @@ fn numbers(set: &rustix::thread::CpuSet) -> Vec<usize> {
 
 #[cfg(target_os = "linux")]
 fn granted_cores() -> Vec<usize> {
-    // A new thread requests all cores: the system grants those that the process's control group allows, whatever this
-    // thread is pinned to.
+    // A new thread requests all cores, and the system grants those that the process's control group allows. A new
+    // thread, because the calling thread may be pinned.
     let asker = std::thread::Builder::new().spawn(|| {
         let mut all = rustix::thread::CpuSet::new();
         (0..rustix::thread::CpuSet::MAX_CPU).for_each(|core| all.set(core));

@@ -1,4 +1,4 @@
-//! Publishing: the methods of every producer. `single_producer.rs` and `multi_producer.rs` hold the differences.
+//! Publishing: the methods of every producer. `single_producer.rs` and `multi_producer.rs` have the parts that differ.
 
 use crate::bell::{Bell, Waiter};
 use crate::claim::Claim;
@@ -15,10 +15,10 @@ use crate::wait::Wait;
 use crate::waiting::{Bells, Look, Waiting, arm};
 use std::fmt;
 
-/// Claims of this many slots or more prefetch no cache lines. Measurements: `docs/decisions/`.
+/// Count of slots from which on a claim prefetches no cache lines. Measurements: `docs/decisions/`.
 const LONG: u64 = 32;
 
-/// The only producer of its ring. Not `Clone`:
+/// The only producer of a single-producer ring. Not `Clone`:
 ///
 /// ```compile_fail
 /// # use slipring_ring::Builder;
@@ -28,7 +28,8 @@ const LONG: u64 = 32;
 /// ```
 pub type SingleProducer<E> = Producer<E, Single>;
 
-/// One of any number of producers. Cloning is cheap and takes no lock. Clones publish without waiting for one another.
+/// One of any number of producers of a ring. Cloning is cheap and takes no lock. No clone waits for another one's
+/// claim.
 ///
 /// ```
 /// # use slipring_ring::Builder;
@@ -63,21 +64,22 @@ pub type MultiProducer<E> = Producer<E, Multi>;
 /// [`Positions::oldest_unpublished`](crate::Positions::oldest_unpublished).
 pub struct Producer<E, K: Kind> {
     pub(crate) core: Arc<Core<E, K>>,
-    /// The bell of `core`, held here to save an indirection.
+    /// The producers' bell (see [`crate::bell`]), as `core` has it, held here to save an indirection.
     pub(crate) bell: Arc<Bell>,
-    /// The gating set from which `limit` was computed.
+    /// The version of the gating set from which `limit` was computed.
     pub(crate) known: Arc<GateSet>,
-    /// A single producer's next sequence. For one of several multi producers, the guessed value of the shared claimed
-    /// position.
+    /// A single producer's next sequence. For one of several multi producers: the guessed value of the shared next
+    /// sequence.
     pub(crate) next: u64,
-    /// Sequences below this may be written.
+    /// The end (exclusive) of the sequences that may be claimed without reading the gates again.
     pub(crate) limit: u64,
-    /// 1 while a multi producer knows that it is the only one; otherwise 0. Another producer can only be its clone, and
-    /// cloning stores 0.
+    /// 1 while a multi producer knows that it is the only one; otherwise 0. Any other producer is a clone, and cloning
+    /// stores 0.
     alone: AtomicU32,
-    /// Distance ahead of its claim, in slots, at which the producer prefetches cache lines.
+    /// Distance ahead of a claim, in slots, at which the producer prefetches cache lines.
     pub(crate) ahead: u64,
-    /// The first sequence of the last claim whose commit was refused; `None` if there is none, or its event was taken.
+    /// The first sequence of the last claim whose commit was refused; `None` if there is none, or if
+    /// [`cut_event`](Self::cut_event) has returned its event.
     cut: Option<u64>,
     pub(crate) waiting: Waiting,
 }
@@ -98,24 +100,24 @@ impl<E, K: Kind> Producer<E, K> {
         Self { bell, known, next, limit: next, alone, ahead, cut: None, waiting, core }
     }
 
-    /// Sets how this producer waits for room.
+    /// Sets the wait strategy of this producer, for a full ring.
     pub fn set_wait(&mut self, wait: Wait) {
         self.waiting.wait = wait;
     }
 
-    /// Count of events that the ring holds.
+    /// Count of slots.
     pub fn capacity(&self) -> usize {
         self.core.capacity() as usize
     }
 
-    /// The next sequence to be published: all sequences below it can be read.
+    /// The next sequence to be published: all events below it can be read.
     pub fn published(&self) -> Sequence {
         Sequence(K::published(&self.core))
     }
 
-    /// Fills the next slot with `fill`, publishes it, and returns its sequence. Waits while the ring is full.
+    /// Fills the next slot by calling `fill`, publishes it, and returns its sequence. Waits while the ring is full.
     ///
-    /// If `fill` panics, the half-written event is never delivered, and the ring continues.
+    /// If `fill` panics, the half-written event is never read, and the ring continues.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -142,7 +144,7 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// As [`publish`](Self::publish), but returns an error if the ring is full.
+    /// As [`publish`](Self::publish), but returns [`ClaimError::Full`] at once if the ring is full.
     ///
     /// ```
     /// # use slipring_ring::{Builder, ClaimError};
@@ -161,11 +163,12 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// As [`try_publish`](Self::try_publish), but returns `fill` if no slot could be claimed, for use elsewhere.
+    /// As [`try_publish`](Self::try_publish), but returns `fill` uncalled if no slot could be claimed, so that it can
+    /// be used elsewhere.
     ///
     /// # Errors
-    /// The outer error is `fill`: the ring is full or closed. The inner error: the event was filled but not published,
-    /// see [`Claim::commit`].
+    /// The outer error is `fill`: the ring is full or not open. The inner error: the event was filled but not
+    /// published, see [`Claim::commit`].
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -192,13 +195,14 @@ impl<E, K: Kind> Producer<E, K> {
         self.core.closing.reason().map_or(ClaimError::Full, ClaimError::Closed)
     }
 
-    /// As [`publish`](Self::publish), but waits until `deadline` at the latest.
+    /// As [`publish`](Self::publish), but waits until `deadline` at the latest: then it returns
+    /// [`ClaimError::TimedOut`].
     pub fn publish_until(&mut self, deadline: Instant, fill: impl FnOnce(&mut E)) -> Result<Sequence, ClaimError> {
         Ok(self.claim_until(1, deadline)?.fill_one(fill)?)
     }
 
-    /// Fills `len` slots and publishes them together. Waits until there is room for all of them. `fill` gets each event
-    /// with its index in the batch.
+    /// Fills `len` slots and publishes them together. Waits until there is room for all of them. `fill` gets the index
+    /// of each event in the batch, from 0 on, and the event.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -219,13 +223,13 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// As [`publish_batch`](Self::publish_batch), but returns an error if there is not enough room.
+    /// As [`publish_batch`](Self::publish_batch), but returns [`ClaimError::Full`] at once if there is not enough room.
     #[inline]
     pub fn try_publish_batch(&mut self, len: usize, fill: impl FnMut(usize, &mut E)) -> Result<Sequences, ClaimError> {
         Ok(self.try_claim(len)?.fill_all(fill)?)
     }
 
-    /// Moves `value` into the next slot and publishes it. The error returns the value with the reason.
+    /// Moves `value` into the next slot and publishes it. The error contains the value and the reason.
     pub fn try_send(&mut self, mut value: E) -> Result<Sequence, SendError<E>> {
         let sent = match self.try_claim(1) {
             Ok(claim) => claim.fill_one(|event| std::mem::swap(event, &mut value)),
@@ -240,7 +244,7 @@ impl<E, K: Kind> Producer<E, K> {
     }
 
     /// The first event of the last claim whose commit was refused, to take back a value that was moved there. `None` if
-    /// there is no such claim, or this was called for it before.
+    /// there is no such claim, or if this was called for it before.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -260,7 +264,8 @@ impl<E, K: Kind> Producer<E, K> {
         Some(unsafe { &mut *self.core.buffer.slots().event_mut(first) })
     }
 
-    /// Decides on a claim that begins at `first` and was published after the ring was closed. An error if it was cut.
+    /// The result of committing the claim that begins at `first` and was published after the ring was closed: an error
+    /// if the claim was cut.
     #[cold]
     #[inline(never)]
     pub(crate) fn judge(&mut self, first: u64) -> Result<(), Closed> {
@@ -269,7 +274,7 @@ impl<E, K: Kind> Producer<E, K> {
         judged
     }
 
-    /// Claims `len` slots to fill in place, or returns an error if there is not enough room. See [`Claim`].
+    /// Claims `len` slots to fill in place, or returns an error at once if there is not enough room. See [`Claim`].
     #[inline]
     pub fn try_claim(&mut self, len: usize) -> Result<Claim<'_, E, K>, ClaimError> {
         self.check(len)?;
@@ -279,22 +284,23 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// Claims `len` slots to fill in place. Waits until there is room.
+    /// Claims `len` slots to fill in place. Waits without a time limit until there is room.
     #[inline]
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_, E, K>, ClaimError> {
         self.check(len)?;
         self.claim_len(len, None)
     }
 
-    /// Claims `len` slots to fill in place. Waits until `deadline` at the latest.
+    /// Claims `len` slots to fill in place. Waits until `deadline` at the latest: then it returns
+    /// [`ClaimError::TimedOut`].
     pub fn claim_until(&mut self, len: usize, deadline: Instant) -> Result<Claim<'_, E, K>, ClaimError> {
         self.check(len)?;
         self.claim_len(len, Some(deadline))
     }
 
-    /// Claims `len` slots to fill in place. If there is not enough room, returns `None` and arms `waiter`, so that
-    /// `token` is reported when there may be room. For threads that wait for several things, and for tasks: see
-    /// [`Waiter`].
+    /// Claims `len` slots to fill in place. If there is not enough room, returns `None` and arms `waiter`, that is,
+    /// registers it for one wake-up with `token` when there may be room. For threads that wait for several things, and
+    /// for tasks: see [`Waiter`].
     ///
     /// ```
     /// # use slipring_ring::{Builder, Waiter};
@@ -332,15 +338,15 @@ impl<E, K: Kind> Producer<E, K> {
         let largest = (self.core.capacity() - self.core.retain) as usize;
         match len {
             0 => Err(ClaimError::Nothing),
-            // A claim of 1 always fits, so the most frequent claim skips the comparison.
+            // A claim of 1 slot always fits, so the most frequent claim skips the comparison.
             1 => Ok(()),
             asked if asked > largest => Err(ClaimError::TooLarge { asked, largest }),
             _ => Ok(()),
         }
     }
 
-    /// Prefetches cache lines ahead of a claim, unless the claim is so long that the processor's own prefetcher follows
-    /// it.
+    /// Prefetches cache lines ahead of a claim, unless the claim has [`LONG`] slots or more: then the processor
+    /// prefetches by itself.
     #[inline(always)]
     pub(crate) fn prefetch(&self, first: u64, len: u64) {
         if len < LONG {
@@ -348,7 +354,7 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// Pauses because another producer claimed at the same moment, so that the other keeps the cache line for a few
+    /// Pauses because another producer claimed at the same moment, so that the other one keeps the cache line for a few
     /// more claims. Two producers that retry at once would take the line from each other at every claim.
     #[cold]
     pub(crate) fn make_way(&self) {
@@ -356,7 +362,8 @@ impl<E, K: Kind> Producer<E, K> {
         (0..hints).for_each(|_| crate::sync::spin_loop());
     }
 
-    /// Claims `len` slots without waiting. `None` if there is not enough room or the ring is closed.
+    /// Claims `len` slots without waiting, and returns the first sequence. `None` if there is not enough room or the
+    /// ring is not open.
     #[inline(always)]
     fn claim_now(&mut self, len: u64) -> Option<u64> {
         let first = K::claim(self, len)?;
@@ -372,11 +379,12 @@ impl<E, K: Kind> Producer<E, K> {
     #[inline(never)]
     fn withdraw(&mut self, first: u64, len: u64) {
         self.give_up(first, len);
-        // Waits until the reason is recorded, because the caller asks for it next.
+        // Waits until the reason of the end is recorded, because the caller reads the reason next.
         self.core.closing.await_phase();
     }
 
-    /// Gives up a claim. The record of a ring that ends must show it, because stages may wait for it.
+    /// Gives up a claim of `len` slots. In a ring that is not open, the withdrawn sequences are recorded as a gap if
+    /// they got no stamps, because stages may wait for them.
     pub(crate) fn give_up(&mut self, first: u64, len: u64) {
         K::abandon(self, first, len);
         if self.bell.ring_and_look() && K::TAKES_BACK {
@@ -398,7 +406,7 @@ impl<E, K: Kind> Producer<E, K> {
         if let Some((_, slowest)) = self.known.lowest(&LOOK_AT_STAGE) {
             slowest.counts.stall();
         }
-        // `self.waiting` is taken out, because both it and `self` are borrowed mutably.
+        // `self.waiting` is replaced meanwhile, because both it and `self` are borrowed mutably.
         let same = Waiting::stand_in(self.waiting.wait.clone());
         let mut waiting = std::mem::replace(&mut self.waiting, same);
         let found = waiting.until(deadline, &mut Room { producer: self, len: len as u64 });
@@ -410,8 +418,9 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// The stage that holds the lowest gate; `None` if the floor is lower, because another producer's publish is
-    /// missing. After a refused claim, this is the stage that the claim would have had to wait for.
+    /// The name of the stage that holds the lowest gate. `None` if no stage has joined, or if the floor is lower than
+    /// the gates. After a claim was refused for want of room, this is the stage that the claim must wait for, and
+    /// `None` means another producer's uncommitted claim.
     pub fn slowest(&self) -> Option<String> {
         let (gate, stage) = self.known.lowest(&LOOK_AT_STAGE)?;
         (ahead(self.core.floor(), gate) >= 0).then(|| stage.name.clone())
@@ -419,7 +428,8 @@ impl<E, K: Kind> Producer<E, K> {
 }
 
 impl ClaimError {
-    /// The reason why a claim of one slot without a deadline failed: only a closed ring can refuse it.
+    /// The reason why a claim of one slot failed that waits without a deadline: only a ring that is not open can refuse
+    /// it.
     fn closed(self) -> Closed {
         match self {
             Self::Closed(closed) => closed,
@@ -428,7 +438,7 @@ impl ClaimError {
     }
 }
 
-/// A producer's attempt to claim `len` slots, repeated while it waits.
+/// The wait for room: claims `len` slots, and finds nothing while there is not enough room.
 struct Room<'p, E, K: Kind> {
     producer: &'p mut Producer<E, K>,
     len: u64,
@@ -444,8 +454,8 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
         }
     }
 
-    /// The bell of the stage that is furthest behind. If no stage is, or that stage leaves enough room, another
-    /// producer's publish is missing, and the producers' bell is returned. `None` if there is room now.
+    /// The bell (see [`crate::bell`]) of the slowest stage, if it leaves too little room; the producers' bell if the
+    /// room depends on another producer's uncommitted claim. `None` if there is room now.
     fn bells(&mut self) -> Option<Bells> {
         let core = &self.producer.core;
         let claimed = K::next(self.producer);
@@ -460,8 +470,8 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
 }
 
 impl<E> Producer<E, Multi> {
-    /// True if this is the only producer. Then it sees all claims of others, and no other producer can appear while it
-    /// is borrowed. The shared count is read only until the answer was true once.
+    /// True if this is the only producer. Then all claims of dropped producers are visible to it, and no other producer
+    /// can appear while this one is borrowed. Once true, the answer is kept until this producer is cloned.
     #[inline(always)]
     pub(crate) fn is_alone(&mut self) -> bool {
         if self.alone.load(ALONE.get()) == 1 {
@@ -498,7 +508,7 @@ impl<E> Clone for Producer<E, Multi> {
 impl<E, K: Kind> Drop for Producer<E, K> {
     fn drop(&mut self) {
         if K::TAKES_BACK {
-            // A leaked claim would keep the ring from ending.
+            // A claim that was leaked would keep stages waiting in a ring that ends, so it is given up.
             self.give_up(self.next, 0);
         }
         self.core.drop_producer();

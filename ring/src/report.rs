@@ -1,27 +1,28 @@
-//! Reports of a ring: its positions while it runs, and the result of each stage when it ends.
+//! Reports of a ring: its positions while it runs, and the result of each stage at the end.
 
 use crate::sequence::{Sequence, Sequences};
 use crate::text;
 use std::fmt;
 
-/// All positions of a ring. Each value was true at some moment while they were read; no lag is negative.
+/// All positions of a ring. They are not read at one moment: each value was true at some moment during the call. No lag
+/// is negative.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Positions {
-    /// Count of events that the ring holds.
+    /// Count of slots.
     pub capacity: u64,
-    /// The earliest kept event, with which a stage that joins can begin.
+    /// The earliest kept event: the lowest sequence at which a stage that joins can start.
     pub earliest: Sequence,
-    /// The next sequence to be published: all sequences below it are published.
+    /// The next sequence to be published: all events below it can be read.
     pub published: Sequence,
     /// The next sequence to be claimed. For a single producer it equals `published`.
     pub claimed: Sequence,
-    /// Count of slots in use: claimed, published and unread by a stage, or retained.
+    /// Count of slots in use, because they are claimed, or their event is unread by a stage or retained.
     pub fill: u64,
-    /// Count of slots that can be claimed.
+    /// Count of slots that can be claimed now.
     pub free: u64,
-    /// The lowest sequence that is claimed but not published; `None` if no claim is uncommitted. If the value stays the
-    /// same in successive reports, a producer is stopped between claim and publish, or has leaked its claim.
+    /// The lowest sequence that is claimed but not published; `None` if no claim is uncommitted. If the value does not
+    /// change between reports, a producer is stopped between claim and publish, or has leaked its claim.
     pub oldest_unpublished: Option<Sequence>,
     /// The stages in the order in which they joined.
     pub stages: Vec<StagePosition>,
@@ -33,18 +34,19 @@ pub struct Positions {
 pub struct StagePosition {
     /// The stage's name.
     pub name: String,
-    /// The names of the stages that it is ordered after.
+    /// The names of the stages that this stage is ordered after; empty if it follows the producers.
     pub after: Vec<String>,
     /// The position that the stage publishes. It is the next sequence that the stage will read, or lower while the
-    /// stages before it have not passed sequences that it skips.
+    /// stages before it have not passed sequences that this stage skips.
     pub consumed: Sequence,
-    /// Count of published sequences that the stage has not let through.
+    /// Count of published sequences that the stage has not passed.
     pub lag: u64,
-    /// Count of the times that a producer had to wait for this stage.
+    /// Count of claims that had to wait for room while this stage was the slowest.
     pub stalls: u64,
-    /// Count of events that its handler failed on and that were skipped under its [`OnError`](crate::OnError).
+    /// Count of events on which the stage's handler failed, and which were skipped under its
+    /// [`OnError`](crate::OnError).
     pub skipped: u64,
-    /// Count of events that its workers were handling when they panicked.
+    /// Count of events whose worker panicked while it handled the event.
     pub lost: u64,
 }
 
@@ -52,17 +54,18 @@ pub struct StagePosition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
-    /// It read all published events.
+    /// The stage has read all published events.
     Drained,
-    /// It was halted, or stopped by another stage's failure. The text states the reason.
+    /// The stage was halted, or stopped by another stage's failure. The text states the reason.
     Stopped(String),
-    /// It was evicted before the ring ended.
+    /// The stage was evicted before the ring ended.
     Evicted,
-    /// Its handler failed or panicked. The text states the cause.
+    /// The stage's handler failed or panicked. The text states the cause.
     Failed(String),
-    /// It is polled, and has unread events. Unless the ring was halted or has failed, its consumer may still read them.
+    /// The stage is polled and has unread events. Its consumer may still read them, unless the ring was halted or has
+    /// failed.
     Unread,
-    /// It was declared, but its consumer was never taken.
+    /// The stage was declared, but its consumer was never taken, and it has unread events.
     Untaken,
 }
 
@@ -70,12 +73,12 @@ pub enum Ending {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// The next sequence that would have been published.
+    /// The next sequence that would have been published: all events below it were published.
     pub published: Sequence,
-    /// The claims that were not published within the shutdown's time limit. Their commits return errors, and their
-    /// slots hold no events.
+    /// The claims that were cut, because they were not committed before the ring was halted or the time limit passed.
+    /// Their commits return errors, and their slots hold no events.
     pub cut: Vec<Sequences>,
-    /// The stages that the ring had at its end.
+    /// The stages that the ring had at its end, except evicted ones.
     pub stages: Vec<StageReport>,
 }
 
@@ -87,16 +90,17 @@ pub struct StageReport {
     pub name: String,
     /// The next sequence that the stage would have read.
     pub consumed: Sequence,
-    /// Count of published events that the stage did not read. Slots whose claims were dropped or cut hold no events.
+    /// Count of published events that the stage did not read. Slots whose claims were dropped or cut are not counted.
     pub left: u64,
-    /// Count of events that its handler failed on and that were skipped under its [`OnError`](crate::OnError).
+    /// Count of events on which the stage's handler failed, and which were skipped under its
+    /// [`OnError`](crate::OnError).
     pub skipped: u64,
-    /// Count of events that its workers were handling when they panicked.
+    /// Count of events whose worker panicked while it handled the event.
     pub lost: u64,
     /// How the stage ended; `None` if it still runs because its handler has not returned.
     pub ending: Option<Ending>,
-    /// True if its thread still runs, or if it is polled and its consumer holds a batch. Some of the unread events may
-    /// then have been read.
+    /// True if the stage's thread still runs, or if the stage is polled and its consumer holds a batch. Then some of
+    /// the events counted in `left` may have been read.
     pub running: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The handle of a running ring: taking consumers, joining, reading positions. `shutdown.rs` has the methods that end
-//! it.
+//! The handle of a running ring: taking consumers, joining stages, reading positions. `shutdown.rs` has the methods
+//! that end the ring.
 
 use crate::access::{Exclusive, Shared};
 use crate::batch::Batch;
@@ -22,27 +22,28 @@ use crate::worker::Worker;
 use std::fmt;
 use std::fmt::Display;
 
-/// A running ring. Clones are handles of one ring.
+/// A handle of a running ring. A clone is another handle of that ring.
 ///
-/// Dropping the last handle stops nothing: producers and managed stages continue until all producers are dropped. Only
-/// declared stages whose consumers were never taken leave then.
+/// Dropping the last handle does not end the ring: producers and managed stages continue until all producers are
+/// dropped. Only declared stages whose consumers were never taken leave the ring then.
 pub struct Ring<E, K: Kind> {
     pub(crate) core: Arc<Core<E, K>>,
     pub(crate) shared: Arc<HandleState<E, K>>,
 }
 
-/// The values that the handles of a ring own together.
+/// The state that the handles of one ring share, and that is dropped with the last handle.
 pub(crate) struct HandleState<E, K: Kind> {
     core: Arc<Core<E, K>>,
     pub(crate) threads: Threads,
     pub(crate) untaken: Mutex<Vec<Untaken<E, K>>>,
 }
 
-/// A declared stage whose consumer can still be taken.
+/// A declared stage whose consumer or workers can still be taken.
 pub(crate) enum Untaken<E, K: Kind> {
     Shared(Consumer<E, K, Shared>),
     Exclusive(Consumer<E, K, Exclusive>),
-    /// A stage of workers. It stays in the list, because each worker is taken by a call of its own.
+    /// A stage of workers. It stays in the list after a worker was taken, because each worker is taken by a call of its
+    /// own.
     Workers(Arc<StageState>, Wait),
 }
 
@@ -64,10 +65,10 @@ impl<E, K: Kind> Ring<E, K> {
         Self { core, shared: Arc::new(shared) }
     }
 
-    /// Takes the consumer of a stage declared with [`Builder::poll`](crate::Builder::poll).
+    /// Takes the consumer of a stage that was declared with [`Builder::poll`](crate::Builder::poll).
     ///
     /// # Errors
-    /// The ring has no such stage, or its consumer was taken before.
+    /// The ring has no such stage, the consumer was taken before, or the stage was declared in another way.
     pub fn consumer(&self, name: &str) -> Result<Consumer<E, K>, StageError> {
         self.take(
             name,
@@ -78,10 +79,10 @@ impl<E, K: Kind> Ring<E, K> {
         )
     }
 
-    /// Takes the consumer of a stage declared with [`Builder::poll_mut`](crate::Builder::poll_mut).
+    /// Takes the consumer of a stage that was declared with [`Builder::poll_mut`](crate::Builder::poll_mut).
     ///
     /// # Errors
-    /// The ring has no such stage, or its consumer was taken before.
+    /// The ring has no such stage, the consumer was taken before, or the stage was declared in another way.
     pub fn consumer_mut(&self, name: &str) -> Result<Consumer<E, K, Exclusive>, StageError> {
         self.take(
             name,
@@ -113,10 +114,11 @@ impl<E, K: Kind> Ring<E, K> {
         }
     }
 
-    /// Takes one more worker of a stage declared with [`Builder::workers`](crate::Builder::workers).
+    /// Takes one more worker of a stage that was declared with [`Builder::workers`](crate::Builder::workers).
     ///
     /// # Errors
-    /// The ring has no such stage, all its workers are taken, or its last worker was dropped.
+    /// The ring has no such stage, the stage was declared in another way, all its workers are taken, or its last worker
+    /// was dropped.
     pub fn worker(&self, name: &str) -> Result<Worker<E, K>, StageError> {
         let untaken = lock(&self.shared.untaken);
         let found = untaken.iter().find_map(|untaken| match untaken {
@@ -146,8 +148,9 @@ impl<E, K: Kind> Ring<E, K> {
     /// ```
     ///
     /// # Errors
-    /// The name is in use, a stage that it names does not exist, the start is out of range, another stage changes
-    /// events and the newcomer is not ordered after it, or the ring is closed.
+    /// The name is empty or in use, a stage that it names does not exist or is of another ring, the start is not kept or
+    /// not published yet, another stage changes events and the newcomer is not ordered after it, the system refuses the
+    /// fence that a join needs, or the ring is not open.
     pub fn join(&self, stage: impl Into<Stage>) -> Result<Consumer<E, K>, BuildError> {
         self.join_as(stage.into(), false)
     }
@@ -158,10 +161,10 @@ impl<E, K: Kind> Ring<E, K> {
         Ok(Consumer::new(Arc::clone(&self.core), state, place, stage.wait))
     }
 
-    /// Replaces the stage `old`, whose consumer does not respond: joins as [`join`](Self::join) does, under another
-    /// name, then [evicts](Self::evict) the old stage. Its gate leaves at once, or when its consumer's batch ends.
-    /// Until then both gates hold, so a successor that starts at the old stage's position misses no event. A closed
-    /// ring accepts successors until everything is read.
+    /// Replaces the stage `old`, whose consumer does not respond: a new stage joins as [`join`](Self::join) does, under
+    /// another name, then the old stage is [evicted](Self::evict). The old gate leaves at once, or when the old
+    /// consumer's batch ends. Until then both gates hold, so a new stage that starts at the old stage's position misses
+    /// no event. A closed ring accepts such stages until everything is read.
     ///
     /// ```
     /// use slipring_ring::{Builder, Closed, Sequence, Stage, Start};
@@ -186,11 +189,11 @@ impl<E, K: Kind> Ring<E, K> {
         Ok(consumer)
     }
 
-    /// Adds a stage to the running ring, with a thread of its own that calls `make` to construct the handler. Returns
-    /// the stage's first sequence.
+    /// Adds a managed stage to the running ring: a thread of its own calls `make` to construct the handler, and then
+    /// the handler with each event. Returns the stage's first sequence.
     ///
     /// # Errors
-    /// As [`join`](Self::join); also, a pin is refused, or the system refuses a thread.
+    /// As [`join`](Self::join); also, the stage's core or a thread is refused, or `make` panics.
     pub fn run<H>(
         &self,
         stage: impl Into<Stage>,
@@ -207,8 +210,8 @@ impl<E, K: Kind> Ring<E, K> {
         Ok(first)
     }
 
-    /// Adds a stage to the running ring, with a thread of its own and a handler that gets whole batches. Returns the
-    /// stage's first sequence.
+    /// Adds a managed stage to the running ring as [`run`](Self::run) does, with a handler that gets whole batches.
+    /// Returns the stage's first sequence.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -228,18 +231,19 @@ impl<E, K: Kind> Ring<E, K> {
         Ok(first)
     }
 
-    /// Removes the gate of a stage, so that producers no longer wait for it. Its consumer gets [`Closed::Evicted`] at
-    /// its next poll. Returns the stage's position.
+    /// Removes the gate of a stage, so that producers no longer wait for the stage. Its consumer gets
+    /// [`Closed::Evicted`] at its next poll. Returns the stage's position.
     ///
     /// # Errors
-    /// The ring has no such stage, other stages are ordered after it, it is shared by workers, or its consumer holds a
-    /// batch: then the stage leaves when that batch ends.
+    /// The ring has no such stage, other stages are ordered after it, or it is shared by workers: then nothing changes.
+    /// Or its consumer holds a batch, or the system refuses the fence: then the gate leaves when that batch ends, or
+    /// when the consumer polls next.
     pub fn evict(&self, name: &str) -> Result<Sequence, StageError> {
         self.core.evict(name)
     }
 
-    /// The published position: all sequences below it are published. It equals the field of
-    /// [`positions`](Self::positions), without an allocation.
+    /// The next sequence to be published: all events below it can be read. Equals the field of
+    /// [`positions`](Self::positions), and allocates nothing.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -253,7 +257,7 @@ impl<E, K: Kind> Ring<E, K> {
     }
 
     /// Count of published events from `from` on. Slots without an event, because their claim was dropped or
-    /// [cut](crate::Closed::Cut), are not counted, as far as the ring still has their stamps.
+    /// [cut](crate::Closed::Cut), are not counted, as far as the ring still holds their stamps.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Sequence};
@@ -267,7 +271,7 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.unread(from.0)
     }
 
-    /// All positions at this moment. Takes no lock that a producer or consumer needs.
+    /// All positions of the ring. Takes no lock that a producer or consumer needs.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -281,12 +285,12 @@ impl<E, K: Kind> Ring<E, K> {
     /// ```
     pub fn positions(&self) -> Positions {
         let core = &self.core;
-        // Gates are read before the positions that they cannot have passed, so that no difference is negative.
+        // Each gate is read before the positions that it cannot have passed, so no difference is negative.
         let set = core.gates.load();
         let consumed: Vec<u64> = set.stages.iter().map(|stage| stage.position(&FOLLOW)).collect();
         // The claimed position is read before the published one, so the difference is at most the capacity. Once the
-        // ring is closed, claims beyond the end are given up again. A single producer's claims count when they are
-        // published.
+        // ring is closed, claims beyond its end do not count, because they are given up. A single producer's claim
+        // counts when it is published.
         let end = core.closing.end().map(|end| end.at());
         let claimed = match end {
             _ if K::TAKES_BACK => core.published(),
@@ -302,7 +306,7 @@ impl<E, K: Kind> Ring<E, K> {
         let stages = set.stages.iter().zip(&consumed).map(|(stage, &at)| {
             let [stalls, skipped, lost] = stage.counts.read();
             let after = stage.after.iter().map(|stage| stage.name.clone()).collect();
-            // The gate was read before the published position, and may have moved on since.
+            // The gate was read before the published position, and may have moved since, so the difference is limited.
             let lag = (ahead(published, at).max(0) as u64).min(core.capacity());
             StagePosition { name: stage.name.clone(), after, consumed: Sequence(at), lag, stalls, skipped, lost }
         });
@@ -318,7 +322,7 @@ impl<E, K: Kind> Ring<E, K> {
         }
     }
 
-    /// The memory of the slots, with the results of [`huge_pages`](crate::Builder::huge_pages) and
+    /// The memory of the slots: its size, and the results of [`huge_pages`](crate::Builder::huge_pages) and
     /// [`lock_memory`](crate::Builder::lock_memory).
     ///
     /// ```
@@ -337,14 +341,14 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.buffer.memory().clone()
     }
 
-    /// Why the ring accepts or returns no more events; `None` while it is open.
+    /// The reason why the ring accepts or returns no more events; `None` while it is open.
     pub fn closed(&self) -> Option<Closed> {
         self.core.closing.reason()
     }
 
-    /// Arms `waiter`, so that `token` is reported when the ring ends, and not when events are published. For threads
-    /// without a consumer of this ring; [`Consumer::arm_for_end`] also reports an eviction. False if the ring has ended
-    /// already, for the reason that [`closed`](Self::closed) returns.
+    /// Arms `waiter`, that is, registers it for one wake-up with `token` when the ring ends, but not when events are
+    /// published. For threads without a consumer of this ring; [`Consumer::arm_for_end`] also reports an eviction.
+    /// Returns false if the ring has ended already, for the reason that [`closed`](Self::closed) returns.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Waiter};
@@ -367,8 +371,8 @@ impl<E, K: Kind> Ring<E, K> {
 
 impl<E, K: Kind> Drop for HandleState<E, K> {
     fn drop(&mut self) {
-        // Dropped without the lock held: a consumer takes its gate with it, which wakes the threads that wait for that
-        // gate.
+        // Dropped after the lock is released: a dropped consumer removes its gate, which wakes threads that wait for
+        // the gate.
         let untaken = std::mem::take(&mut *lock(&self.untaken));
         for untaken in untaken {
             if let Untaken::Workers(stage, _) = untaken {

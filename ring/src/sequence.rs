@@ -1,14 +1,16 @@
-//! Sequences, and the positions on cache lines of their own through which threads communicate.
+//! Sequences, and the positions, each on cache lines of its own, through which threads communicate.
 //!
-//! A position is always the *next* sequence: published 7 means that 0..=6 are published. Positions only grow, and are
-//! compared by wrapping difference, so that a ring may start anywhere in the range of `u64`, and cross its end.
+//! A position is always the *next* sequence: published 7 means that the events 0 to 6 are published. Positions only
+//! grow, and are compared by wrapping difference, so that a ring may start anywhere in the range of `u64`, and pass its
+//! end.
 
 use crate::ordering::{RAISE_FROM, Site};
 use crate::sync::AtomicU64;
 use crossbeam_utils::CachePadded;
 use std::fmt;
 
-/// The number of an event's slot since the ring began. It is not reused within 2^62 sequences.
+/// The number of an event since the ring began; the slot is `sequence % capacity`. A number is not used again within
+/// 2^62 events.
 ///
 /// ```
 /// use slipring_ring::Sequence;
@@ -21,14 +23,14 @@ use std::fmt;
 pub struct Sequence(pub u64);
 
 impl Sequence {
-    /// The distance from `earlier` to this sequence; negative if this one comes first. Correct across the end of the
-    /// range.
+    /// The count of sequences from `earlier` to this one; negative if this one comes first. Correct across the end of
+    /// the `u64` range.
     #[inline]
     pub const fn since(self, earlier: Self) -> i64 {
         ahead(self.0, earlier.0)
     }
 
-    /// The sequence `count` after this one.
+    /// The sequence `count` after this one, wrapping at the end of the `u64` range.
     #[inline]
     pub const fn plus(self, count: u64) -> Self {
         Self(self.0.wrapping_add(count))
@@ -41,7 +43,7 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// A run of consecutive sequences, such as those of a claim.
+/// Consecutive sequences, such as those of a claim.
 ///
 /// ```
 /// use slipring_ring::{Sequence, Sequences};
@@ -64,13 +66,13 @@ impl Sequences {
         (0..self.len).map(move |index| first.plus(index as u64))
     }
 
-    /// The sequence after the last one.
+    /// The sequence after the last one; `first` if `len` is 0.
     pub fn next(&self) -> Sequence {
         self.first.plus(self.len as u64)
     }
 }
 
-/// The difference `a - b`, correct across the end of the range.
+/// The difference `a - b`, correct across the end of the `u64` range: positive if `a` is the later position.
 #[inline(always)]
 pub(crate) const fn ahead(a: u64, b: u64) -> i64 {
     a.wrapping_sub(b) as i64
@@ -88,7 +90,7 @@ pub(crate) fn earlier(a: u64, b: u64) -> u64 {
     if ahead(a, b) <= 0 { a } else { b }
 }
 
-/// A position on cache lines of its own. The types that contain it define which thread moves it, and with which
+/// A position on cache lines of its own. The type that contains it determines which thread moves it, and with which
 /// ordering.
 #[derive(Debug)]
 pub(crate) struct Position(CachePadded<AtomicU64>);
@@ -110,16 +112,18 @@ impl Position {
         self.0.store(at, site.get());
     }
 
-    /// Tries once to move from `from` to `to`. The error is the position that it found instead.
+    /// Tries once to move the position from `from` to `to`. The error is the position that was found instead, or `from`
+    /// itself, because the exchange may fail without a cause.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn exchange(&self, from: u64, to: u64, site: &Site, failure: &Site) -> Result<u64, u64> {
         self.0.compare_exchange_weak(from, to, site.get(), failure.get())
     }
 
-    /// Raises the position to `to`, unless it is there or beyond already. Not `fetch_max`, because positions wrap.
+    /// Raises the position to `to`, unless it is at or beyond `to` already. Not `fetch_max`, because positions wrap.
     ///
-    /// Its own reads order nothing: the caller relies on what it acquired to compute `to`, or reads the position again.
+    /// The loads of this function order nothing: the caller relies on what it acquired to compute `to`, or reads the
+    /// position again.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn raise(&self, to: u64, site: &Site) {
         let mut at = self.read(&RAISE_FROM);

@@ -1,4 +1,4 @@
-//! A value that many threads read, and that one thread replaces now and then.
+//! A value that many threads read, and that one thread at a time replaces now and then.
 //!
 //! crossbeam-epoch keeps the old value alive while a thread is still reading it. Under loom alone no value is reclaimed
 //! before the end, so that models of the orderings stay small; with `--cfg crossbeam_loom` as well, the models run
@@ -40,8 +40,8 @@ mod face {
             let old = self.current.swap(Owned::new(Kept::from(value)), site.get(), &guard);
             // SAFETY: no thread can load the old value any more, and it was allocated by `Owned`.
             unsafe { retire(&guard, old) };
-            // Without this, the old value would stay in this thread's bag, perhaps for ever: this thread may never
-            // replace another value.
+            // Otherwise the old value would stay in this thread's list of garbage, perhaps for ever: this thread may
+            // never replace another value.
             guard.flush();
         }
     }
@@ -72,8 +72,8 @@ mod face {
         }
     }
 
-    /// loom does not detect use of freed memory. So a model only marks freed values and keeps their memory, and a
-    /// thread that takes a value checks the mark.
+    /// A form of the value for models. loom does not detect use of freed memory, so a model only marks freed values and
+    /// keeps their memory, and a thread that takes a value checks the mark.
     #[cfg(loom)]
     mod kept {
         use crate::fault::{Fault, fault};
@@ -95,13 +95,13 @@ mod face {
 
         pub(super) fn copy<T: Clone>(kept: &Kept<T>) -> T {
             assert!(kept.freed.load(COUNT.get()) == 0, "what is taken was freed before");
-            // Not cloned under the lock, because cloning may be a step of the model.
+            // Cloned after the lock is released, because cloning may be a step of the model.
             let value = kept.value.lock().unwrap().clone();
             value.map(|value| T::clone(&value)).unwrap_or_else(|| panic!("assertion: what is taken was freed before"))
         }
 
         /// # Safety
-        /// As for the function of this name above.
+        /// As for the `retire` of production above.
         pub(super) unsafe fn retire<T: 'static>(guard: &Guard, old: Shared<'_, Kept<T>>) {
             let old = old.as_raw() as usize;
             let free = move || {
@@ -128,7 +128,7 @@ mod face {
     use std::sync::{Arc, Mutex};
 
     pub(crate) struct Shown<T> {
-        /// The index of the present value in `values`. The model explores accesses to it.
+        /// The index of the present value in `values`. The model explores the accesses to this number.
         current: AtomicU64,
         values: Mutex<Vec<Arc<Value<T>>>>,
     }
@@ -160,7 +160,7 @@ mod face {
         #[cfg_attr(loom, track_caller)]
         pub(crate) fn get(&self, site: &Site) -> T {
             let current = self.current.load(site.get());
-            // Not cloned under the lock, because cloning may be a step of the model.
+            // Cloned after the lock is released, because cloning may be a step of the model.
             let value = Arc::clone(&self.values.lock().unwrap()[current as usize]);
             value.memory.with(|_| ());
             T::clone(&value.value)

@@ -1,4 +1,4 @@
-//! Methods that end a ring, and the report of what was read.
+//! The methods that end a ring, and the report of the read and unread events.
 
 use crate::bell::{Bell, Waiter};
 use crate::closing::Phase;
@@ -12,9 +12,9 @@ use crate::stage::StageState;
 use crate::sync::{Arc, Instant, lock};
 use std::time::Duration;
 
-/// The time given to threads that are about to end, and to stages for events after a cut claim.
+/// The time given to threads that are about to end, and to stages for the events after a cut claim.
 const A_MOMENT: Duration = Duration::from_millis(100);
-/// The time between two checks of a stage that still reads.
+/// The time between two checks of a stage that still reads events.
 const A_GLANCE: Duration = Duration::from_millis(1);
 
 fn is_one(stages: &[Arc<StageState>], one: &Arc<StageState>) -> bool {
@@ -22,7 +22,7 @@ fn is_one(stages: &[Arc<StageState>], one: &Arc<StageState>) -> bool {
 }
 
 impl<E, K: Kind> Ring<E, K> {
-    /// Closes the ring: it accepts no more claims, and consumers get an error after they have read the published
+    /// Closes the ring: it accepts no more claims, and consumers get an error after they have read all published
     /// events. Does not wait. An uncommitted claim may still be committed, and consumers wait for it, until the ring is
     /// [shut down](Self::shutdown), [halted](Self::halt) or [cut](Self::cut).
     ///
@@ -68,26 +68,26 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.cut()
     }
 
-    /// Stops the ring at once: consumers get an error at their next poll, however many events are unread, and
-    /// uncommitted claims are cut. Returns the report after a tenth of a second at the latest.
+    /// Stops the ring at once: consumers get an error at their next poll, even if events are unread, and uncommitted
+    /// claims are cut. Waits at most 100 ms for the threads of managed stages, and returns the report.
     pub fn halt(&self) -> Report {
         self.core.end(Phase::Halted, None);
         self.report_by(A_MOMENT)
     }
 
-    /// Fails the ring as a stage's handler does: all producers and consumers get this name and cause, and uncommitted
-    /// claims are cut.
+    /// Fails the ring as an error of the handler of `stage` does: all producers and consumers get the stage's name and
+    /// `cause`, and uncommitted claims are cut.
     pub fn fail(&self, stage: &str, cause: &str) {
         self.core.fail(stage, cause);
     }
 
     /// Closes the ring and lets all its stages, polled ones included, read the published events until `limit` has
-    /// passed. Then [cuts](Self::cut) uncommitted claims, and halts the ring if managed stages have unread events.
-    /// Returns a report of read and unread events. Never panics, and never waits for the calling thread.
+    /// passed. Then [cuts](Self::cut) uncommitted claims, and halts the ring if managed stages have not ended. Returns
+    /// a report of read and unread events. Never panics, and never waits for the calling thread.
     ///
-    /// It waits for a polled consumer while that exists and has unread events, so drop consumers that you no longer
-    /// read. Events that a polled consumer has not read within the limit count as unread, and it may still read them.
-    /// If claims were cut, stages get another tenth of a second for the events after them.
+    /// A polled consumer that exists and has unread events is waited for, so drop consumers that you no longer read.
+    /// Events that a polled consumer has not read within the limit count as unread, and the consumer may still read
+    /// them. If claims were cut, stages get another 100 ms for the events after them.
     pub fn shutdown(&self, limit: Duration) -> Report {
         self.close();
         if !self.drain(deadline(limit)) {
@@ -100,14 +100,15 @@ impl<E, K: Kind> Ring<E, K> {
         self.report_by(A_MOMENT)
     }
 
-    /// Waits until a closed ring has no uncommitted claim, every stage has read everything or left, and every thread
-    /// except the calling one has ended. False if `deadline` passes first.
+    /// Waits until a closed ring has no uncommitted claim, every polled stage has read everything or left, and the
+    /// thread of every managed stage, except the calling thread, has ended. False if `deadline` passes first, or if the
+    /// ring is halted or fails while a polled stage has unread events.
     pub fn drain(&self, deadline: Instant) -> bool {
         let polled = self.wait_for_polled(deadline);
         self.shared.threads.wait(deadline) && polled
     }
 
-    /// The report at this moment.
+    /// The report of the ring at this moment. Joins the threads that have ended.
     pub fn report(&self) -> Report {
         let (ended, running) = self.shared.threads.join();
         let core = &self.core;
@@ -115,7 +116,7 @@ impl<E, K: Kind> Ring<E, K> {
         let untaken = self.untaken();
         let polled = members.iter().filter(|member| !is_one(&running, member) && !is_one(&ended, member));
         let report = |stage: &Arc<StageState>, ending: Option<Ending>, running: bool| {
-            // A stage may have passed slots beyond the end, whose claims came too late.
+            // A stage may have passed slots beyond the end, whose claims came after the close.
             let consumed = earlier(stage.position(&LOOK_AT_STAGE), core.last());
             let left = core.unread(consumed);
             let [_, skipped, lost] = stage.counts.read();
@@ -132,7 +133,7 @@ impl<E, K: Kind> Ring<E, K> {
         Report { published: Sequence(core.published()), cut: core.cuts(), stages: stages.collect() }
     }
 
-    /// The report, after threads that are about to end got `moment` to do so.
+    /// Waits at most `moment` for threads that are about to end, and returns the report.
     fn report_by(&self, moment: Duration) -> Report {
         self.shared.threads.wait(deadline(moment));
         self.report()
@@ -147,14 +148,15 @@ impl<E, K: Kind> Ring<E, K> {
         lock(&self.shared.untaken).iter().filter_map(stage).collect()
     }
 
-    /// True if the ring is closed and the stage has nothing left to read.
+    /// True if the ring is not open, has no uncommitted claim, and the stage has no unread event.
     fn is_done(&self, stage: &StageState) -> bool {
         let core = &self.core;
         let is_settled = core.closing.phase() != Phase::Open && core.published() == core.last();
         is_settled && core.unread(stage.position(&FOLLOW)) == 0
     }
 
-    /// Waits until a closed ring has no uncommitted claim. False if `deadline` passes first.
+    /// Waits until a closed ring has no uncommitted claim. True if so, also if the ring was halted or has failed; false
+    /// if `deadline` passes first.
     pub fn settle(&self, deadline: Instant) -> bool {
         let is_settled = || self.core.closing.phase().at_once() || self.core.published() == self.core.last();
         self.wait_for(deadline, Vec::new, is_settled)
@@ -165,8 +167,8 @@ impl<E, K: Kind> Ring<E, K> {
         self.settle(deadline) && self.wait_for(deadline, || self.reading(), is_over) && self.reading().is_empty()
     }
 
-    /// Waits until `is_done` returns true, which may change when these stages move or an event is published. False if
-    /// `deadline` passes first.
+    /// Waits until `is_done` returns true. It is called again when a stage of `stages` moves or an event is published.
+    /// False if `deadline` passes first.
     fn wait_for(
         &self,
         deadline: Instant,
@@ -188,14 +190,15 @@ impl<E, K: Kind> Ring<E, K> {
             if !waiter.park(Some(deadline), |_| ()) {
                 return is_done();
             }
-            // Each batch and each publish wakes this thread, so it sleeps between two checks.
+            // Every batch and every publish wakes this thread, so it sleeps 1 ms between two checks.
             if cfg!(not(any(loom, shuttle))) {
                 waiter.park(Some(deadline.min(crate::deadline::deadline(A_GLANCE))), |_| ());
             }
         }
     }
 
-    /// The polled stages whose consumers were taken and have unread events.
+    /// The polled stages whose consumers were taken and have unread events. Managed stages and untaken ones are not
+    /// among them.
     fn reading(&self) -> Vec<Arc<StageState>> {
         let (untaken, managed) = (self.untaken(), self.shared.threads.stages());
         let mut members = lock(&self.core.members).clone();

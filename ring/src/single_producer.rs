@@ -1,7 +1,7 @@
-//! The single producer: it publishes by moving one position, without any read-modify-write.
+//! The single producer: it publishes by a store to one position, without any read-modify-write.
 //!
-//! A claim is private arithmetic, and is shown only for the ring's end: see [`crate::closing`]. A claim that is dropped
-//! without commit is taken back. Models: `single_producer` in loom-tests.
+//! A claim is computed from the producer's own fields, and stored only for threads that close the ring: see
+//! [`crate::closing`]. A claim that is dropped without commit is taken back. Models: `single_producer` in loom-tests.
 
 use crate::buffer::Slots;
 use crate::core::Core;
@@ -11,8 +11,8 @@ use crate::ordering::{GATE, OBSERVE_PUBLISHED, PUBLISH, READ_CLAIMED, SHOW_CLAIM
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
 
-/// The positions that a single producer shows. `claimed` is read only when the ring ends, so its cache line stays with
-/// the producer.
+/// The positions that a single producer stores for other threads. `claimed` is read only when the ring ends, so its
+/// cache line stays with the producer.
 pub struct Shown {
     published: Position,
     claimed: Position,
@@ -40,7 +40,8 @@ impl Mechanics for Single {
     fn run<E>(core: &Core<E, Self>, from: u64, known: u64, to: Option<u64>, _: u64) -> Run {
         let end = match to {
             Some(to) => later(to, from),
-            // A known run is used up first, so that the producer keeps its cache line for longer.
+            // The events that are known to be readable are used up before the position is read again, so that the
+            // producer keeps the position's cache line for longer.
             None if ahead(known, from) > 0 => known,
             None => later(Self::published(core), from),
         };

@@ -1,5 +1,5 @@
-//! Stages: consumers with their place in the graph. [`Stage`] declares a stage; [`StageState`] is the part of a running
-//! stage that producers and other stages use.
+//! Stages: consumers with their place in the graph. [`Stage`] declares a stage; [`StageState`] is the shared part of a
+//! running stage.
 
 use crate::bell::Bell;
 use crate::fault::{Fault, fault};
@@ -17,7 +17,7 @@ use crate::workers::Workers;
 use crossbeam_utils::CachePadded;
 use std::collections::BTreeSet;
 
-/// The place at which a stage begins to read.
+/// The position at which a stage begins to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// The earliest kept event: kept because a slower stage has not read it, or because it is retained.
@@ -25,26 +25,28 @@ pub enum Start {
     Earliest,
     /// The next event to be published.
     Latest,
-    /// This sequence. An error that names the kept range if the event is no longer kept or not published yet.
+    /// The event with this sequence. Joining fails, with an error that names the kept range, if the event is no longer
+    /// kept or not published yet; the next sequence to be published is legal.
     At(Sequence),
 }
 
 /// The policy of a managed stage for a handler that returns an error or panics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
-    /// Fail the ring with the stage's name and the cause. The event stays unconsumed.
+    /// Fails the ring with the stage's name and the cause. The event stays unread.
     #[default]
     Stop,
-    /// Count the event as skipped, and continue after it.
+    /// Counts the event as skipped, and continues with the next one.
     Skip,
-    /// Call the handler again with the event, up to this many times; then stop.
+    /// Calls the handler again with the event, up to this many times. If it fails each time, as `Stop`.
     Retry(u32),
-    /// Call the handler again with the event, up to this many times; then skip the event.
+    /// Calls the handler again with the event, up to this many times. If it fails each time, as `Skip`.
     RetryThenSkip(u32),
 }
 
 impl OnError {
-    /// Count of further calls for an event that failed, and true if the event is skipped after them.
+    /// The count of further calls for an event that failed, and what follows them: true to skip the event, false to
+    /// stop.
     pub(crate) fn retries(self) -> (u32, bool) {
         match self {
             Self::Stop => (0, false),
@@ -73,11 +75,11 @@ pub struct Stage {
     pub(crate) journaler: bool,
 }
 
-/// A reference to a stage: its name, or the result of [`Consumer::stage`](crate::Consumer::stage).
+/// A reference to a stage, by its name or as [`Consumer::stage`](crate::Consumer::stage) returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageRef {
     pub(crate) name: String,
-    /// The id of the stage's ring; `None` if only the name is known.
+    /// The id of the ring to which the stage belongs; `None` if the reference is only a name.
     pub(crate) ring: Option<u64>,
 }
 
@@ -107,7 +109,7 @@ impl From<&StageRef> for StageRef {
 }
 
 impl Stage {
-    /// A stage after the producers that begins at the earliest event and sleeps when idle.
+    /// Declares a stage that is ordered after the producers only, begins at the earliest event, and sleeps when idle.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -121,37 +123,41 @@ impl Stage {
         }
     }
 
-    /// Orders the stage after these stages: it reads an event only when each of them has moved past the event.
+    /// Orders the stage after these stages: it reads an event only after each of them has passed the event.
     pub fn after<S: Into<StageRef>>(mut self, stages: impl IntoIterator<Item = S>) -> Self {
         self.after.extend(stages.into_iter().map(Into::into));
         self
     }
 
-    /// Sets where the stage begins. Before the first publish all starts are equal. Default: [`Start::Earliest`].
+    /// Sets where the stage begins to read. Before the first publish all choices are equal. Default:
+    /// [`Start::Earliest`].
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
         self
     }
 
-    /// Sets the wait strategy. Default: [`Wait::spin_then_park`].
+    /// Sets the wait strategy of the stage. Default: [`Wait::spin_then_park`].
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Pins the thread of a managed stage to this core, a core number of the system.
+    /// Pins the thread of a managed stage to this core, given by its number in the operating system. Default: not
+    /// pinned.
     pub fn pin(mut self, core: usize) -> Self {
         self.core = Some(core);
         self
     }
 
-    /// Limits the events in one batch of a managed stage (at least 1). Default: no limit.
+    /// Sets the most events that a managed stage handles in one batch (0 counts as 1). Default: no limit; for workers,
+    /// 8 or fewer.
     pub fn limit(mut self, events: usize) -> Self {
         self.limit = events.max(1);
         self
     }
 
-    /// The most events in one batch of a managed stage: see [`limit`](Self::limit).
+    /// The most events in one batch of a managed stage, as [`limit`](Self::limit) has set it; `usize::MAX` if there is
+    /// no limit.
     pub fn batch_limit(&self) -> usize {
         self.limit
     }
@@ -162,8 +168,8 @@ impl Stage {
         self
     }
 
-    /// Declares that events must not change after this stage has read them: no stage that changes events may be ordered
-    /// after it.
+    /// Declares a journaler: events must not change after this stage has read them, so no stage that changes events may
+    /// be ordered after it.
     pub fn journaler(mut self) -> Self {
         self.journaler = true;
         self
@@ -176,18 +182,18 @@ impl From<&str> for Stage {
     }
 }
 
-/// The part of a running stage that producers and other stages use.
+/// The part of a running stage that its consumer, producers and other stages share.
 pub struct StageState {
     pub(crate) name: String,
     pub(crate) exclusive: bool,
     pub(crate) journaler: bool,
     pub(crate) after: Vec<Arc<StageState>>,
-    /// The addresses of all stages before this one, directly or indirectly, sorted. `after` keeps these stages alive,
-    /// so no other stage can get one of these addresses.
+    /// The addresses of all stages before this one, directly or indirectly, in ascending order. `after` keeps these
+    /// stages alive, so no other stage can get one of the addresses.
     ancestors: Box<[usize]>,
     /// The position that this stage publishes: later stages read below it, and producers overwrite below it less the
-    /// capacity. It never exceeds the positions of the stages before, and may be lower than the next sequence that the
-    /// stage reads. For workers it is a lower bound that only grows; see [`Workers`].
+    /// capacity. It never exceeds the positions of the stages before. It may be lower than the next sequence that the
+    /// consumer reads. For workers it is a lower bound that only grows; see [`Workers`].
     consumed: Position,
     pub(crate) workers: Option<Workers>,
     pub(crate) bell: Arc<Bell>,
@@ -199,7 +205,7 @@ pub struct StageState {
     pub(crate) ending: Mutex<Option<Ending>>,
 }
 
-/// Event counts of a stage. They order nothing.
+/// Event counts of a stage, for reports. The accesses order nothing.
 pub(crate) struct Counts {
     stalls: AtomicU64,
     skipped: AtomicU64,
@@ -211,22 +217,22 @@ impl Counts {
         Self { stalls: AtomicU64::new(0), skipped: AtomicU64::new(0), lost: AtomicU64::new(0) }
     }
 
-    /// Counts a producer that found no room because of this stage.
+    /// Counts a claim that had to wait for room while this stage was the slowest.
     pub(crate) fn stall(&self) {
         self.stalls.fetch_add(1, COUNT.get());
     }
 
-    /// Counts an event that was skipped because the handler failed.
+    /// Counts an event that was skipped because the handler failed on it.
     pub(crate) fn skip(&self) {
         self.skipped.fetch_add(1, COUNT.get());
     }
 
-    /// Counts an event whose worker panicked while it handled the event.
+    /// Counts an event as lost, because its worker panicked while it handled the event.
     pub(crate) fn lose(&self) {
         self.lost.fetch_add(1, COUNT.get());
     }
 
-    /// The counts of stalls, skipped events and lost events.
+    /// The counts of stalls, skipped events and lost events, in this order.
     pub(crate) fn read(&self) -> [u64; 3] {
         [&self.stalls, &self.skipped, &self.lost].map(|count| count.load(COUNT.get()))
     }
@@ -258,7 +264,8 @@ impl StageState {
         }
     }
 
-    /// A copy of this stage for a consumer that joins again at `at`. The copy holds no batch and is not evicted.
+    /// A copy of this stage at position `at`, with its counts, for a consumer that seeks backward. The copy holds no
+    /// batch and is not evicted.
     pub(crate) fn again_at(&self, at: u64) -> Self {
         let [stalls, skipped, lost] = self.counts.read().map(AtomicU64::new);
         Self {
@@ -277,8 +284,8 @@ impl StageState {
         }
     }
 
-    /// The position that this stage publishes, read with GATE by producers and with FOLLOW by later stages. Stages of
-    /// workers use sites of their own.
+    /// The position that this stage publishes, read with the ordering of `site`: GATE for producers, FOLLOW for later
+    /// stages. For a stage of workers, `site` is ignored: such a position has sites of its own.
     #[inline]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn position(&self, site: &Site) -> u64 {
@@ -288,8 +295,8 @@ impl StageState {
         }
     }
 
-    /// The position of a stage of workers. Raised first, because a stale announcement may give a lower result than
-    /// another thread has computed already.
+    /// The position of a stage of workers. The stored position is raised first, because a stale announcement may give a
+    /// lower result than another thread has computed already.
     pub(crate) fn position_of(&self, workers: &Workers) -> u64 {
         let lowest = workers.lowest();
         if fault(Fault::WorkersPositionGoesBack) {
@@ -299,7 +306,7 @@ impl StageState {
         self.consumed.read(&READ_WORKERS)
     }
 
-    /// The lowest position of the stages before this one; `None` if it is ordered after the producers only.
+    /// The lowest position of the stages before this one; `None` if this stage is ordered after the producers only.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn before(&self) -> Option<u64> {
@@ -310,11 +317,12 @@ impl StageState {
         }
     }
 
-    /// Moves the published position to `to`.
+    /// Stores `to` as the position that this stage publishes.
     #[inline(always)]
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn advance(&self, to: u64) {
-        // This rule keeps `&mut E` apart from `&E`. Under loom the models show the effect of a violation.
+        // A stage that passed a stage before it could read an event while that stage changes it. Under loom the models
+        // show the effect.
         #[cfg(all(debug_assertions, not(any(loom, shuttle))))]
         {
             let lets_through = |stage: &Arc<StageState>| ahead(stage.consumed.read(&COUNT), to) >= 0;
@@ -323,7 +331,8 @@ impl StageState {
         self.consumed.store(to, &CONSUME);
     }
 
-    /// Moves a pinned newcomer to its start `at`. Returns the position that it publishes at first.
+    /// Moves the position of a joining stage to its start `at`, or lower if a stage before it has not passed `at`.
+    /// Returns the stored position.
     pub(crate) fn start(&self, at: u64) -> u64 {
         let ordered = !fault(Fault::NewcomerLetsThroughWhatItPassesOver);
         let through = self.before().filter(|_| ordered).map_or(at, |before| earlier(at, before));
@@ -334,7 +343,8 @@ impl StageState {
         through
     }
 
-    /// Marks that a batch is held. The caller issues HOLD_FENCE and then checks [`is_evicted`](Self::is_evicted).
+    /// Stores that the stage holds a batch. Then the caller issues HOLD_FENCE and checks
+    /// [`is_evicted`](Self::is_evicted).
     #[inline(always)]
     pub(crate) fn hold(&self) {
         self.hold.store(1, HOLD.get());
@@ -350,7 +360,8 @@ impl StageState {
         self.hold.load(READ_HOLD.get()) != 0
     }
 
-    /// Requests an eviction. The caller issues EVICT_FENCE and then checks [`is_held`](Self::is_held).
+    /// Stores that the stage is to be evicted. Then the caller issues EVICT_FENCE and checks
+    /// [`is_held`](Self::is_held).
     pub(crate) fn evict(&self) {
         self.evicted.store(1, EVICT.get());
     }
@@ -360,7 +371,8 @@ impl StageState {
         self.evicted.load(READ_EVICTED.get()) != 0
     }
 
-    /// Records how a thread of this stage ended. For several workers the worst ending is kept.
+    /// Records how a thread of this stage ended. Of several workers' endings, `Failed` is kept first, then `Stopped`,
+    /// then the last one.
     pub(crate) fn end(&self, ending: Ending) {
         let mut worst = lock(&self.ending);
         let keeps = match &*worst {
@@ -373,7 +385,7 @@ impl StageState {
         }
     }
 
-    /// True if this stage is ordered after `other`, directly or indirectly.
+    /// True if this stage is ordered after `other`, directly or through other stages.
     pub(crate) fn is_behind(&self, other: &StageState) -> bool {
         self.ancestors.binary_search(&other.address()).is_ok()
     }

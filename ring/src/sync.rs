@@ -1,7 +1,7 @@
 //! The only module that imports atomics, cells, locks, threads, spin hints, fences and the clock.
 //!
-//! It has three versions. Production uses `std`; `--cfg loom` uses the model checker under the same names, and `--cfg
-//! shuttle` the randomised scheduler. No other module names one of the three.
+//! The module has three versions. Production uses `std`; `--cfg loom` uses the model checker under the same names, and
+//! `--cfg shuttle` the randomised scheduler. No other module names one of the three.
 
 #[cfg(any(loom, shuttle))]
 pub use face::Instant;
@@ -27,7 +27,7 @@ mod face {
     pub(crate) use loom::thread;
     pub use still::Instant;
 
-    /// loom has no clock. Time stands still in a model, so no deadline passes.
+    /// A clock for loom, which has none. Time stands still in a model, so no deadline passes.
     mod still {
         use std::time::Duration;
 
@@ -46,7 +46,7 @@ mod face {
                 Duration::from_secs(1)
             }
 
-            /// Returns the same instant.
+            /// Returns the only instant.
             pub fn checked_add(&self, _: Duration) -> Option<Self> {
                 Some(Self)
             }
@@ -63,12 +63,13 @@ mod face {
     pub(crate) use std::cell::UnsafeCell;
     pub use virtual_clock::Instant;
 
-    /// A clock that advances by a microsecond at each reading, so that deadlines pass, and a schedule can be replayed.
+    /// A clock for shuttle that advances by a microsecond at each reading, so that deadlines pass, and a schedule can
+    /// be replayed.
     mod virtual_clock {
         use std::cell::Cell;
         use std::time::Duration;
 
-        // Shuttle runs all threads of a test on one thread of the system.
+        // A thread-local suffices: shuttle runs all threads of a test on one thread of the system.
         thread_local! { static MICROSECONDS: Cell<u64> = const { Cell::new(0) } }
 
         /// A point in virtual time.
@@ -97,20 +98,20 @@ mod face {
     }
 }
 
-/// Locks a mutex, also after a thread panicked while it held the lock: the crate's locks guard data that is valid
+/// Locks a mutex, even if a thread has panicked while it held the lock: the data under the crate's locks are valid
 /// between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Returns an id that is new in this process. It orders nothing, and models do not explore it.
+/// Returns an id that was not used before in this process. It orders nothing, and models do not explore it.
 pub(crate) fn next_id() -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     NEXT.fetch_add(1, crate::ordering::COUNT.order)
 }
 
-/// Waits for a notification for at most `limit`. May return early. shuttle's wait never times out, so under shuttle
-/// this always returns early, and the caller checks the clock.
+/// Waits for a notification of `condition` for at most `limit`. May return early. shuttle's wait never times out, so
+/// under shuttle this always returns early, and the caller checks the clock.
 pub(crate) fn wait_at_most<'m, T>(
     condition: &Condvar,
     mutex: &'m Mutex<T>,

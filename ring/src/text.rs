@@ -65,7 +65,7 @@ pub fn as_text(bytes: &[u8]) -> Option<&str> {
     (!text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))).then_some(text)
 }
 
-/// Displays bytes as hexadecimal digits, two per byte.
+/// Displays bytes as lowercase hexadecimal digits, two per byte.
 pub fn hex(bytes: &[u8]) -> Hex<'_> {
     Hex(bytes)
 }
@@ -119,10 +119,10 @@ pub fn json(document: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Writes text to `into` with its hidden characters escaped.
+/// Writes text to `into`, with its hidden characters escaped.
 struct Escaping<'f, W> {
     into: &'f mut W,
-    /// True if a backslash is escaped as well.
+    /// True if backslashes are doubled.
     backslash: bool,
 }
 

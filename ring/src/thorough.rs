@@ -23,14 +23,15 @@ const THREADS: usize = 5;
 #[derive(Debug, Default)]
 struct Shadow {
     access: atomic::AtomicUsize,
-    /// True if the thread loaded the atomic since the last store. Determined by the schedule, so loom can replay it.
+    /// True if the thread has loaded the atomic since the last store. Determined by the schedule alone, so loom can
+    /// replay it.
     is_ahead: Cell<bool>,
 }
 
-// A model runs all its threads on one thread of the system.
+// A thread-local suffices: loom runs all threads of a model on one thread of the system.
 thread_local! { static THOROUGH: Cell<bool> = const { Cell::new(false) } }
 
-/// Sets if atomics created from now on have shadows.
+/// Sets if atomics that are created from now on have shadows.
 pub fn set(thorough: bool) {
     THOROUGH.set(thorough);
 }
@@ -67,7 +68,7 @@ impl Shadows {
     }
 }
 
-/// The number of the calling thread in the model, from 0. loom hashes it last.
+/// The number of the calling thread in the model, from 0, taken from its `ThreadId`: loom hashes the number last.
 fn this_thread() -> usize {
     struct Last(usize);
     impl Hasher for Last {

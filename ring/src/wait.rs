@@ -1,8 +1,8 @@
 //! Wait strategies: what a consumer does while it finds no event, and a producer while it finds no room.
 //!
-//! The wait loop calls a strategy after each empty look, that is, each check that found neither event nor room. The
-//! strategy passes some time and returns to look again, or says to sleep until a bell rings. The loop, in
-//! [`crate::waiting`], never names a strategy.
+//! The wait loop calls a strategy after each empty *look*, that is, each check that found neither event nor room. The
+//! strategy passes some time and returns if the loop is to look again, or to sleep until another thread moves a
+//! position. The loop, in [`crate::waiting`], never names a strategy.
 
 use crate::panics::blaming;
 use crate::sync;
@@ -10,12 +10,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The decision of a wait strategy after an empty look.
+/// The decision of a wait strategy after an empty look (a check that found neither event nor room).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
     /// Look again.
     Look,
-    /// Sleep until a bell rings. The ring does the handshake, and looks once more before it sleeps.
+    /// Sleep until another thread moves the position for which this one waits. The ring looks once more before it
+    /// sleeps.
     Sleep,
 }
 
@@ -32,8 +33,9 @@ pub enum Idle {
 /// let wait = Wait::custom(Patient);
 /// ```
 pub trait WaitStrategy: Send + Sync + 'static {
-    /// Passes some time after `looks` (1 or more) consecutive empty looks, and returns whether to look again or sleep.
-    /// A reader of many rings calls this once after it has looked at all of them, and counts a look at each.
+    /// Passes some time after `looks` (1 or more) consecutive empty looks, and returns what to do next. A look is a
+    /// check for events or room. A thread that waits for many rings calls this once after it has checked all of them,
+    /// and counts that as one look.
     fn idle(&self, looks: u32) -> Idle;
 }
 
@@ -73,39 +75,40 @@ enum Strategy {
 }
 
 impl Wait {
-    /// The names that [`FromStr`] accepts.
+    /// The names of the strategies that [`FromStr`] accepts.
     pub const NAMES: [&'static str; 5] = ["busy-spin", "spin", "spin-yield", "backoff", "spin-then-park"];
 
     const fn new(strategy: Strategy) -> Self {
         Self { strategy, spins: 2_000, yields: 20, pause: 63 }
     }
 
-    /// Looks again at once.
+    /// Spins: looks (checks for events or room) again at once.
     pub const fn busy_spin() -> Self {
         Self::new(Strategy::BusySpin)
     }
 
-    /// Looks again after a spin hint.
+    /// Spins: looks (checks for events or room) again after one spin hint.
     pub const fn spin() -> Self {
         Self::new(Strategy::Spin)
     }
 
-    /// Looks [`spins`](Self::spins) times (default: 40) with a spin hint before each, then yields to other threads
-    /// between looks.
+    /// Looks [`spins`](Self::spins) times (default: 40) for events or room, with a spin hint before each look. Then
+    /// yields to other threads before each look.
     pub const fn spin_yield() -> Self {
         let mut wait = Self::new(Strategy::SpinYield);
         wait.spins = 40;
         wait
     }
 
-    /// Spin hints that double from look to look, then [`yields`](Self::yields) yields (default: 20), then sleep.
+    /// Looks for events or room after spin hints whose count doubles from look to look, then after yields
+    /// ([`yields`](Self::yields) times, default: 20), then sleeps.
     pub const fn backoff() -> Self {
         Self::new(Strategy::Backoff)
     }
 
-    /// Looks [`spins`](Self::spins) times with a spin hint before each (default: 2,000, about 80 microseconds), then
-    /// yields [`yields`](Self::yields) times (default: 20), then sleeps. So events that come 100,000 times a second at
-    /// random rarely find the consumer asleep.
+    /// Looks [`spins`](Self::spins) times for events or room, with a spin hint before each look (default: 2,000, about
+    /// 80 microseconds), then yields [`yields`](Self::yields) times (default: 20), then sleeps. So events that come
+    /// 100,000 times a second at random rarely find the consumer asleep.
     pub const fn spin_then_park() -> Self {
         Self::new(Strategy::SpinThenPark)
     }
@@ -115,26 +118,28 @@ impl Wait {
         Self::new(Strategy::Custom(Arc::new(strategy)))
     }
 
-    /// Sets the count of looks with spin hints before the strategy yields or sleeps. A look takes 20 to 150
-    /// nanoseconds. Sleeping and being woken costs some microseconds on both sides, so spin at least that long, unless
-    /// an idle core matters more. A reader of many rings makes this many looks at all of them together.
+    /// Sets the count of looks (checks for events or room) with spin hints before the strategy yields or sleeps. A look
+    /// takes 20 to 150 nanoseconds. Sleeping and being woken costs some microseconds on both sides, so spin at least
+    /// that long, unless an idle core matters more. A thread that waits for many rings makes this many looks at all of
+    /// them together.
     pub const fn spins(mut self, spins: u32) -> Self {
         self.spins = spins;
         self
     }
 
-    /// Sets the count of looks with a yield, after the spins and before the strategy sleeps.
+    /// Sets the count of looks (checks for events or room) with a yield before each, after the spins and before the
+    /// strategy sleeps.
     pub const fn yields(mut self, yields: u32) -> Self {
         self.yields = yields;
         self
     }
 
     /// Sets the longest pause, in spin hints (default: 63; 0: no pauses). A consumer pauses between short batches that
-    /// follow one another closely, while that increases its batches: the pause keeps the consumer from taking the
-    /// producer's cache line at each publish, and adds at most this much latency, above about 5 million events a
-    /// second. A poll that does not wait makes no pause, and a poll of many rings makes at most one. A multi producer
-    /// pauses after a claim that collided with another producer's, so that the two do not take the line from each other
-    /// each time.
+    /// follow one another closely, while that makes its batches longer: the pause keeps the consumer from taking the
+    /// producer's cache line at each publish. It adds latency only above about 5 million events a second, at most this
+    /// many hints. A poll that does not wait makes no pause, and a poll of many rings makes at most one. A multi
+    /// producer pauses after a claim that collided with another producer's, so that the two do not take the line from
+    /// each other each time.
     pub const fn pause(mut self, hints: u32) -> Self {
         self.pause = hints;
         self
@@ -145,23 +150,23 @@ impl Wait {
         self.pause
     }
 
-    /// True if the strategy uses spin hints between looks, so that a few more do no harm.
+    /// True if the strategy executes spin hints between looks, so that a few more hints do no harm.
     pub(crate) const fn hints(&self) -> bool {
         matches!(self.strategy, Strategy::Spin | Strategy::SpinYield | Strategy::SpinThenPark)
     }
 
-    /// True if this strategy keeps a core busy for as long as it waits.
+    /// True for the strategies that never sleep, and so keep a core busy while they wait; false for a custom strategy.
     pub const fn occupies_a_core(&self) -> bool {
         matches!(self.strategy, Strategy::BusySpin | Strategy::Spin | Strategy::SpinYield)
     }
 
-    /// Passes some time after `looks` (1 or more) consecutive empty looks, and returns whether to look again or sleep.
-    /// The wait loop calls it.
+    /// Passes some time after `looks` (1 or more) consecutive empty looks, and returns what to do next. The wait loop
+    /// calls this.
     #[inline]
     pub fn idle(&self, looks: u32) -> Idle {
         match &self.strategy {
             Strategy::BusySpin => {
-                // Lets the model checker or the scheduler switch threads.
+                // A spin hint lets the model checker or the scheduler switch threads.
                 if cfg!(any(loom, shuttle)) {
                     sync::spin_loop();
                 }
@@ -221,7 +226,7 @@ impl fmt::Debug for Wait {
     }
 }
 
-/// A name that belongs to no wait strategy.
+/// The error of a text that is not the name of a wait strategy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no waiting strategy is called {asked:?}; take one of {}", Wait::NAMES.join(", "))]
 pub struct UnknownWait {

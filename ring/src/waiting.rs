@@ -1,36 +1,36 @@
-//! The wait loop of producers and consumers: it looks, pauses, and finally sleeps with the handshake of
-//! [`crate::bell`].
+//! The wait loop of producers and consumers: it checks, pauses, and finally sleeps as [`crate::bell`] describes.
 
 use crate::bell::{Bell, Waiter};
 use crate::fault::{Fault, fault};
 use crate::sync::{self, Arc, Instant};
 use crate::wait::{Idle, Wait};
 
-/// The condition for which a producer, consumer or worker waits.
+/// The condition for which a producer, consumer or worker waits. A *look* is one check of the condition.
 pub(crate) trait Look {
     type Found;
 
-    /// Count of spin hints between two looks, in addition to the strategy's. A consumer that looks too often takes away
-    /// the cache line of the published position from a producer that has it for writing, but still waits for the
-    /// event's line. Measurements: `docs/decisions/`, 8, "Looking".
+    /// Count of spin hints between two looks, in addition to the strategy's. A consumer that looks too often takes the
+    /// cache line of the published position from the producer, which needs it for writing, and gains nothing: it still
+    /// waits for the cache line of the event. Measurements: `docs/decisions/`, 8, "Looking".
     const SPACING: u32 = 0;
 
-    /// Checks the condition once. `None` if it does not hold yet.
+    /// Checks the condition once. Returns what was found; `None` if the condition does not hold yet.
     fn look(&mut self) -> Option<Self::Found>;
 
-    /// The bells that ring when the condition may have changed. `None` if it has changed already, so that another look
-    /// is due. Called only before and after arming.
+    /// The bells (see [`crate::bell`]) that ring when the condition may have changed. `None` if it has changed already,
+    /// so that another look is due. Called only before and after a registration for a wake-up.
     fn bells(&mut self) -> Option<Bells>;
 }
 
-/// One bell, or two if either may end the wait.
+/// One bell, or two if either may end the wait. The first is always there.
 pub(crate) type Bells = [Option<Arc<Bell>>; 2];
 
-/// The most empty looks between two batches that still count as close. The value was not compared with others.
+/// The most consecutive empty looks before a batch that still follows the last batch closely. The value was not
+/// compared with others.
 const CLOSELY: u32 = 24;
 
-/// A pause is useless if it had at least this many hints and was followed by fewer than this many events: then the
-/// consumer's looks do not slow down the producer. Measurements: `docs/decisions/`, 8, "Pausing".
+/// The least count of spin hints, and a count of events: a pause of that many hints that is followed by fewer events is
+/// useless, because the consumer's looks do not slow down the producer. Measurements: `docs/decisions/`, 8, "Pausing".
 const WORTH: (u32, u64) = (16, 3);
 /// Count of batches without a pause after a useless pause. Measured together with [`WORTH`].
 const REST: u32 = 64;
@@ -38,9 +38,10 @@ const REST: u32 = 64;
 /// The wait strategy of one consumer or producer, with the state of its waiting.
 pub(crate) struct Waiting {
     pub(crate) wait: Wait,
-    /// Created at the start, so that the first sleep allocates nothing. `None` in a stand-in that has not slept yet.
+    /// Created at the start, so that the first sleep allocates nothing. `None` in a [`stand_in`](Self::stand_in) that
+    /// has not slept yet.
     waiter: Option<Waiter>,
-    /// The bells at which the waiter may still be armed.
+    /// The bells at which the waiter may still be registered.
     armed: Bells,
     looks: u32,
     pause: u32,
@@ -54,12 +55,13 @@ impl Waiting {
         waiting
     }
 
-    /// A replacement for a value that is borrowed meanwhile. It stays in place if a strategy panics.
+    /// A replacement for a `Waiting` that is moved out while it waits. If the strategy panics, the replacement stays.
     pub(crate) fn stand_in(wait: Wait) -> Self {
         Self { wait, waiter: None, armed: [None, None], looks: 0, pause: 0, rest: 0 }
     }
 
-    /// Waits until a look succeeds; `None` if the deadline passes first.
+    /// Waits until a look succeeds, and returns what it found. `None` if `deadline` passes first; without one, waits
+    /// without a time limit.
     #[inline]
     pub(crate) fn until<L: Look>(&mut self, deadline: Option<Instant>, target: &mut L) -> Option<L::Found> {
         self.looks = 0;
@@ -86,9 +88,9 @@ impl Waiting {
                     if let Some(found) = target.look() {
                         return Some(found);
                     }
-                    // The stage whose bell is armed may have moved before it could see the arming. Then another stage
-                    // may be furthest behind now, at whose bell this thread is not armed. Only the stage that is
-                    // furthest behind after the fence is sure to ring.
+                    // The slowest stage, at whose bell this thread is registered, may have moved before it could see
+                    // the registration. Then another stage may be the slowest now. Only the stage that is the slowest
+                    // after the fence is sure to wake this thread.
                     let same = target.bells().is_some_and(|now| are_same(&bells, &now));
                     if !same && !fault(Fault::SleepAtTheBellOfTheLastBefore) {
                         continue;
@@ -98,7 +100,7 @@ impl Waiting {
                     return target.look();
                 }
             } else if let Some(deadline) = deadline {
-                // Reading the clock costs about as much as a look.
+                // Reading the clock costs about as much as a look, so it is read at every 16th look only.
                 let due = self.looks.is_multiple_of(16) || cfg!(shuttle);
                 if due && deadline.saturating_duration_since(Instant::now()).is_zero() {
                     return target.look();
@@ -116,7 +118,8 @@ impl Waiting {
         self.armed = bells.clone();
     }
 
-    /// Pauses, so that the producer can write undisturbed for a moment, if the last batches were short and close.
+    /// Executes the adaptive pause that [`learn`](Self::learn) has computed, so that the producer can write
+    /// undisturbed: some spin hints if the last batches were short and followed one another closely, otherwise none.
     #[inline]
     pub(crate) fn pause(&self) {
         for _ in 0..self.pause {
@@ -124,16 +127,16 @@ impl Waiting {
         }
     }
 
-    /// Sets the count of empty looks, for a caller that counts them itself.
+    /// Sets the count of consecutive empty looks, for a caller that counts them itself.
     #[inline]
     pub(crate) fn set_looks(&mut self, looks: u32) {
         self.looks = looks;
     }
 
-    /// Adapts the pause before the next look to the count of events that this look found. Below `few` the pause becomes
-    /// longer, so that the producer is disturbed less often; above `many` it becomes shorter, because the producer has
-    /// to wait for room, or soon will. Measurements showed that steering between both is better than only doubling: see
-    /// `docs/decisions/`, 3. The steps of one half up and one quarter down were not compared with others.
+    /// Adapts the pause before the next look to `len`, the count of events that this look found. Below `few` the pause
+    /// becomes longer, so that the producer is disturbed less often; above `many` it becomes shorter, because the
+    /// producer has to wait for room, or soon will. Measurements showed that steering between both is better than only
+    /// doubling: see `docs/decisions/`, 3. The steps of one half up and one quarter down were not compared with others.
     #[inline]
     pub(crate) fn learn(&mut self, len: u64, few: u64, many: u64) {
         if self.looks > CLOSELY {
@@ -157,7 +160,8 @@ impl Drop for Waiting {
     }
 }
 
-/// Arms a caller's waiter. `Some` if a look succeeded: then the waiter must not sleep.
+/// Arms `waiter`, that is, registers it for one wake-up with `token` when the condition may have changed. Returns
+/// `None` if the waiter may sleep now, or what a look found: then it must not sleep.
 pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Option<L::Found> {
     loop {
         let Some(bells) = target.bells() else {
@@ -174,7 +178,8 @@ pub(crate) fn arm<L: Look>(target: &mut L, waiter: &Waiter, token: usize) -> Opt
         if let Some(found) = target.look() {
             return Some(found);
         }
-        // Only the stage that is furthest behind after the fence is sure to ring: see `until_slowly`.
+        // The stage at whose bell `waiter` is registered may have moved before it could see the registration. Only the
+        // stage that is the slowest after the fence is sure to wake the waiter: see `until_slowly`.
         let same = target.bells().is_some_and(|now| are_same(&bells, &now));
         if same || fault(Fault::ArmedAtTheBellOfTheLastBefore) {
             return None;

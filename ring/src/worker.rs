@@ -1,4 +1,4 @@
-//! Workers: they share the events of a stage, each event going to exactly one of them.
+//! Workers: they share the events of one stage, and each event goes to exactly one of them.
 
 use crate::bell::Waiter;
 use crate::closing::{Closed, End, Phase};
@@ -16,10 +16,10 @@ use crate::waiting::{Bells, Look, Waiting, arm};
 use crate::workers::Workers;
 use std::fmt;
 
-/// A worker of a stage.
+/// One of the workers that share the events of a stage.
 ///
 /// [`take`](Self::take) returns events that no other worker gets. A worker finishes its events in order. A later stage
-/// sees an event when all workers have finished all events up to it.
+/// sees an event when all workers have finished all events up to and including it.
 ///
 /// ```
 /// # use slipring_ring::Builder;
@@ -43,10 +43,10 @@ pub struct Worker<E, K: Kind> {
     core: Arc<Core<E, K>>,
     stage: Arc<StageState>,
     place: usize,
-    /// The events that this worker has taken but not finished: `at..end`.
+    /// The events that this worker has taken but not finished: the sequences `at..end`; none if both are equal.
     at: u64,
     end: u64,
-    /// True if a take has returned the end as an error.
+    /// True if a take has returned the end of the ring as an error.
     at_end: bool,
     waiting: Waiting,
 }
@@ -58,7 +58,7 @@ impl<E, K: Kind> fmt::Debug for Worker<E, K> {
 }
 
 impl<E, K: Kind> Worker<E, K> {
-    /// Creates a worker at a free place of the stage; `None` if there is none.
+    /// Creates a worker at a free place of the stage; `None` if every place is taken, or all workers have left.
     pub(crate) fn enter(core: Arc<Core<E, K>>, stage: Arc<StageState>, wait: Wait) -> Option<Self> {
         let place = stage.workers.as_ref()?.enter()?;
         Some(Self { core, stage, place, at: 0, end: 0, at_end: false, waiting: Waiting::new(wait) })
@@ -74,9 +74,9 @@ impl<E, K: Kind> Worker<E, K> {
         self.waiting.wait = wait;
     }
 
-    /// Arms `waiter`, so that `token` is reported when there may be events to take, as
-    /// [`Consumer::arm`](crate::Consumer::arm) does. If it returns false, take events now, at most as many as can be
-    /// handled now.
+    /// Arms `waiter`, that is, registers it for one wake-up with `token` when there may be events to take, as
+    /// [`Consumer::arm`](crate::Consumer::arm) does. Returns true if the thread may sleep now. Returns false if there
+    /// are events, or the end: then call a method that takes, with a limit that can be handled now.
     pub fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         if self.at != self.end {
             return false;
@@ -85,7 +85,8 @@ impl<E, K: Kind> Worker<E, K> {
         arm(&mut Peep(share), waiter, token).is_none()
     }
 
-    /// Takes up to `limit` events (at least 1) that no other worker gets, possibly none. Never waits.
+    /// Takes events that no other worker gets, at most `limit` of them (0 counts as 1), or none if there are none.
+    /// Unhandled events of the last take come first. Never waits.
     ///
     /// # Errors
     /// The ring is finished or closed and all events were taken, or it was halted or has failed.
@@ -95,7 +96,7 @@ impl<E, K: Kind> Worker<E, K> {
         self.begin(found)
     }
 
-    /// As [`take`](Self::take), but waits for at least one event.
+    /// As [`take`](Self::take), but waits without a time limit for at least one event.
     ///
     /// # Errors
     /// As [`take`](Self::take).
@@ -103,7 +104,7 @@ impl<E, K: Kind> Worker<E, K> {
         self.take_by(limit, None)
     }
 
-    /// As [`take_wait`](Self::take_wait), but waits until `deadline` at the latest, and then returns no event.
+    /// As [`take_wait`](Self::take_wait), but waits until `deadline` at the latest, and then takes no event.
     ///
     /// # Errors
     /// As [`take`](Self::take).
@@ -142,7 +143,8 @@ impl<E, K: Kind> Worker<E, K> {
         &self.core
     }
 
-    /// Count of events that a managed worker takes at once: few, so that the other workers get some.
+    /// The most events that a managed worker takes at once: `limit` if it was set, otherwise at most 8 and at most its
+    /// share of the capacity, so that the other workers get some.
     pub(crate) fn fair_share(&self, limit: usize) -> usize {
         let each = self.core.capacity() as usize / self.workers().count();
         if limit == usize::MAX { each.clamp(1, 8) } else { limit }
@@ -152,7 +154,7 @@ impl<E, K: Kind> Worker<E, K> {
         self.stage.workers.as_ref().expect("a worker's stage has workers")
     }
 
-    /// Marks all events before `at` as finished.
+    /// Marks this worker's events before `at` as finished.
     fn done(&mut self, at: u64) {
         self.at = at;
         if at == self.end {
@@ -169,38 +171,38 @@ impl<E, K: Kind> Drop for Worker<E, K> {
         if self.workers().leave(self.place, self.at, self.end) {
             self.core.leave_for_good(&self.stage, self.at_end);
         }
-        // A sleeping worker may have to adopt the remaining events.
+        // The other workers must adopt the unfinished events, and may be asleep at any of these bells.
         let asleep_at = self.stage.after.iter().map(|stage| &stage.bell);
         asleep_at.chain([&self.stage.bell, &self.core.bell]).for_each(|bell| bell.ring());
     }
 }
 
-/// Events that a worker has taken.
+/// The events that a worker has taken and not finished.
 ///
-/// Events that are not handled stay with the worker: its next take returns them first.
+/// Events that are not handled when this is dropped stay with the worker: its next take returns them first.
 pub struct Taken<'w, E, K: Kind> {
     worker: &'w mut Worker<E, K>,
 }
 
 impl<E, K: Kind> Taken<'_, E, K> {
-    /// Count of unhandled events.
+    /// Count of events that are not handled yet.
     pub fn len(&self) -> usize {
         self.worker.end.wrapping_sub(self.worker.at) as usize
     }
 
-    /// True if no event is left.
+    /// True if all events are handled.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Calls `work` with each event. An event is finished when `work` returns. If `work` panics, that event counts as
-    /// lost, and the others stay.
+    /// Calls `work` with each event in order. An event is finished when `work` returns. If `work` panics, that event
+    /// counts as lost, and the later ones stay with the worker.
     pub fn for_each(mut self, mut work: impl FnMut(Sequence, &E)) {
         while self.next(&mut work) {}
     }
 
-    /// The next event with its sequence, and true if it is the last taken one. It stays unfinished until
-    /// [`done_with_one`](Self::done_with_one).
+    /// The next event with its sequence, and true if it is the last taken event; `None` if no event is left. The event
+    /// stays unfinished until [`done_with_one`](Self::done_with_one) is called.
     pub(crate) fn peek(&mut self) -> Option<(Sequence, &E, bool)> {
         let Worker { core, at, end, .. } = &*self.worker;
         if at == end {
@@ -218,7 +220,7 @@ impl<E, K: Kind> Taken<'_, E, K> {
         self.worker.done(next);
     }
 
-    /// True if the ring was halted or has failed.
+    /// True if the ring was halted or has failed. Then the remaining events need not be handled.
     pub(crate) fn ends_at_once(&self) -> bool {
         self.worker.core.closing.phase().at_once()
     }
@@ -227,9 +229,9 @@ impl<E, K: Kind> Taken<'_, E, K> {
         self.worker.core.closing.reason()
     }
 
-    /// Calls `work` with the next event. False if no event is left.
+    /// Calls `work` with the next event, and returns true. Returns false, without a call, if no event is left.
     pub fn next(&mut self, work: impl FnOnce(Sequence, &E)) -> bool {
-        /// Finishes the event, whether `work` returns or panics.
+        /// Finishes the event when `work` has returned, and counts it as lost if `work` panics.
         struct InHand<'a, E, K: Kind>(&'a mut Worker<E, K>, bool);
         impl<E, K: Kind> Drop for InHand<'_, E, K> {
             fn drop(&mut self) {
@@ -253,7 +255,7 @@ impl<E, K: Kind> Taken<'_, E, K> {
     }
 }
 
-/// A worker's attempt to take a share of the events, repeated while it waits.
+/// The wait for events to take: takes a share of them, and finds nothing while there are none.
 struct Share<'w, E, K: Kind> {
     core: &'w Core<E, K>,
     stage: &'w StageState,
@@ -262,14 +264,15 @@ struct Share<'w, E, K: Kind> {
     left: Option<Run>,
 }
 
-/// Returns `from`, or the end of the gap that contains it, but at most the position of the stages before.
+/// The first sequence at or after `from` that lies in no gap, but at most the position of the stages before.
 fn past(end: &End, stage: &StageState, from: u64) -> u64 {
     let past = end.past_gaps(from);
     stage.before().map_or(past, |before| later(from, earlier(past, before)))
 }
 
 impl<E, K: Kind> Share<'_, E, K> {
-    /// Takes a share of the published events while the ring is open. The error is the phase of a ring that is not open.
+    /// Takes a share of the published events while the ring is open; `None` if there are none. The error is the phase
+    /// of a ring that is not open.
     fn take(&mut self, workers: &Workers) -> Result<Option<Run>, Phase> {
         let (core, stage, limit) = (self.core, self.stage, self.limit);
         let mut phase = Phase::Open;
@@ -280,7 +283,7 @@ impl<E, K: Kind> Share<'_, E, K> {
             if run.end == from {
                 return run;
             }
-            // Must come after the look at the published events. Pairs with CLOSE_FENCE: see `closing.rs`.
+            // Must come after the search for published events. Pairs with CLOSE_FENCE: see `closing.rs`.
             fence::light_at(&SHARE_FENCE);
             phase = too_early.unwrap_or_else(|| core.closing.phase());
             if phase == Phase::Open { run } else { Run { start: from, end: from } }
@@ -290,16 +293,16 @@ impl<E, K: Kind> Share<'_, E, K> {
         if taken.is_none() && phase != Phase::Open { Err(phase) } else { Ok(taken) }
     }
 
-    /// Rings if the stage's position may have moved: an announcement without a take, or skipped slots, may have held it
-    /// back.
+    /// Wakes the threads that wait for the stage's position, if it may have moved (`moved`): because skipped slots were
+    /// passed, or an announcement was withdrawn that had held the position back.
     fn has_moved(&self, moved: bool) {
         if moved {
             self.stage.bell.ring();
         }
     }
 
-    /// As [`take`](Self::take), for a ring that is not open, using the record of the end. `None` if all events are
-    /// taken, or not published yet. Gaps are skipped like skipped slots.
+    /// As [`take`](Self::take), for a ring that is not open, by the record of the end. Gaps are passed like skipped
+    /// slots. `None` if all events are taken, or not published yet.
     #[cold]
     fn take_at_the_end(&mut self, workers: &Workers) -> Option<Run> {
         let (core, stage, limit) = (self.core, self.stage, self.limit);
@@ -322,13 +325,13 @@ impl<E, K: Kind> Share<'_, E, K> {
         taken
     }
 
-    /// True if events at `from` can be taken, or a gap there can be skipped.
+    /// True if an event at `from` can be taken, or a slot without an event there can be passed.
     fn is_something(&self, from: u64) -> bool {
         let is_gap = || self.core.closing.end().is_some_and(|end| past(&end, self.stage, from) != from);
         K::share(self.core, from, self.stage.before(), self.limit).end != from || is_gap()
     }
 
-    /// True if the ring has ended and all its events were taken and finished.
+    /// True if the ring is not open and all its events were taken and finished.
     fn is_over(&self, phase: Phase, workers: &Workers) -> bool {
         let done = || match fault(Fault::EndToldWhenAllIsTaken) {
             false => ahead(self.core.last(), self.stage.position_of(workers)) <= 0,
@@ -357,7 +360,7 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
             if let Some(taken) = self.take_at_the_end(workers) {
                 return Some(Ok(taken));
             }
-            // All events taken does not mean all finished: another worker may leave events that must be adopted.
+            // Even if all events are taken, another worker may leave unfinished ones, which this worker must adopt.
             if !self.is_over(phase, workers) {
                 return None;
             }
@@ -365,8 +368,9 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
         self.core.closing.reason().map(Err)
     }
 
-    /// The bell of the stage before that is furthest behind, or the producers' bell. In a ring that ends also this
-    /// stage's bell, because another worker may leave events, or finish the last ones.
+    /// The bell (see [`crate::bell`]) of the slowest stage before this one, or the producers' bell if there is no stage
+    /// before. In a ring that is not open also this stage's bell, because another worker may leave events, or finish
+    /// the last ones. `None` if the slowest stage has events for the workers already.
     fn bells(&mut self) -> Option<Bells> {
         let taken = self.stage.workers.as_ref()?.taken();
         let before = match lowest(&self.stage.after, &LOOK_AT_STAGE) {
@@ -379,7 +383,7 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
     }
 }
 
-/// A worker's check for events to take, without taking them.
+/// The wait for events to take, for a caller that takes them by itself afterwards.
 struct Peep<'w, E, K: Kind>(Share<'w, E, K>);
 
 impl<E, K: Kind> Look for Peep<'_, E, K> {

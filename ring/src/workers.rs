@@ -15,13 +15,13 @@ use crate::ordering::{ANNOUNCE, COUNT, READ_ANNOUNCED, READ_TAKEN, START_TAKING,
 use crate::sequence::{Position, ahead, earlier};
 use crate::sync::{AtomicU64, Mutex, lock};
 
-/// The shared counter, and a place for each worker.
+/// The shared counter of taken events, and a place for each worker.
 pub(crate) struct Workers {
     taken: Position,
-    /// For each place: `sequence << 1 | 1` while its worker has this sequence or later ones unfinished; 0 while it has
-    /// none.
+    /// For each place: `sequence << 1 | 1` while its worker has not finished this sequence, the first of its events; 0
+    /// while the worker has no unfinished event.
     announced: Box<[Position]>,
-    /// Count of orphans, read before the lock is taken.
+    /// Count of orphans (unfinished events of dropped workers), for a check without the lock.
     orphaned: AtomicU64,
     places: Mutex<Places>,
 }
@@ -30,7 +30,7 @@ struct Places {
     free: Vec<usize>,
     orphans: Vec<Orphan>,
     working: usize,
-    /// True if the last worker has left, and the stage with it.
+    /// True once the last worker has left, and the stage with it. Then no worker may enter.
     gone: bool,
 }
 
@@ -59,7 +59,7 @@ impl Workers {
         self.announced.len()
     }
 
-    /// Sets the first sequence to take. Called while the ring is being built, when no thread takes or publishes.
+    /// Sets the first sequence to be taken. Called while the ring is being built, when no thread takes or publishes.
     pub(crate) fn start(&self, at: u64) {
         self.taken.store(at, &START_TAKING);
     }
@@ -70,7 +70,8 @@ impl Workers {
         self.taken.read(&READ_TAKEN)
     }
 
-    /// Takes a free place. `None` if every place has a worker or an orphan, or all workers have left.
+    /// Takes a free place for a new worker, and returns its index. `None` if every place has a worker or an orphan, or
+    /// all workers have left.
     pub(crate) fn enter(&self) -> Option<usize> {
         let mut places = lock(&self.places);
         let place = if places.gone { None } else { places.free.pop() };
@@ -83,14 +84,14 @@ impl Workers {
         lock(&self.places).working == 0
     }
 
-    /// Closes the stage to new workers if it has none. True if it is closed.
+    /// If the stage has no worker, closes it to new ones and returns true. Otherwise returns false.
     pub(crate) fn close_if_unattended(&self) -> bool {
         let mut places = lock(&self.places);
         places.gone = places.working == 0;
         places.gone
     }
 
-    /// Removes the worker at `place`, whose unfinished events are `at..end`, usually none. True if it was the last
+    /// Removes the worker at `place`, whose unfinished events are `at..end` (usually none). True if it was the last
     /// worker.
     pub(crate) fn leave(&self, place: usize, at: u64, end: u64) -> bool {
         let mut places = lock(&self.places);
@@ -107,9 +108,9 @@ impl Workers {
         places.gone
     }
 
-    /// Takes events for the worker at `place`: an orphan if there is one, together with its place, otherwise the run
-    /// `share(from)`. Sets `moved` to true if the stage's position may be higher now, because an announcement was
-    /// withdrawn or skipped slots were passed.
+    /// Takes events for the worker at `place`: an orphan if there is one, whose place the worker then has; otherwise
+    /// the run that `share` returns for the next sequence to take. `None` if there are none. Sets `moved` to true if
+    /// the stage's position may be higher now, because an announcement was withdrawn or skipped slots were passed.
     pub(crate) fn take(&self, place: &mut usize, mut share: impl FnMut(u64) -> Run, moved: &mut bool) -> Option<Run> {
         if self.has_orphans()
             && let Some(adopted) = self.adopt(place)
@@ -150,13 +151,13 @@ impl Workers {
         }
     }
 
-    /// True if there are orphans.
+    /// True if there are orphans (unfinished events of dropped workers).
     pub(crate) fn has_orphans(&self) -> bool {
         self.orphaned.load(COUNT.get()) != 0
     }
 
-    /// Adopts an orphan. The adopter moves to the orphan's place, whose announcement stays: a thread that reads all
-    /// places while an announcement moves from one place to another could miss it at both.
+    /// Adopts an orphan; `None` if there is none. The adopter moves to the orphan's place, whose announcement stays: a
+    /// thread that reads all places while an announcement moves from one place to another could miss it at both.
     fn adopt(&self, place: &mut usize) -> Option<Run> {
         let mut places = lock(&self.places);
         let orphan = places.orphans.pop()?;
@@ -184,7 +185,8 @@ impl Workers {
         self.announced[place].store(0, &ANNOUNCE);
     }
 
-    /// All events before the returned sequence are finished. It may be lower than another thread's earlier result.
+    /// The position of the stage: all events before this sequence are finished. It may be lower than another thread's
+    /// earlier result.
     pub(crate) fn lowest(&self) -> u64 {
         let look = |place: usize| self.announced[place].read(&READ_ANNOUNCED);
         let too_early: Option<Vec<u64>> =
@@ -193,8 +195,8 @@ impl Workers {
         (0..self.count())
             .map(|place| too_early.as_ref().map_or_else(|| look(place), |seen| seen[place]))
             .filter(|announced| announced & 1 == 1)
-            // The announcement has lost the sequence's highest bit, which follows from the counter, because it is
-            // close.
+            // An announcement lacks the highest bit of its sequence. That bit follows from the counter, because both
+            // are close.
             .map(|announced| taken.wrapping_sub((ahead(taken << 1, announced & !1) >> 1) as u64))
             .fold(taken, earlier)
     }

@@ -12,9 +12,9 @@ use std::process::ExitCode;
 pub(crate) const FAILED: u8 = 1;
 /// Exit code: data that was durable is damaged.
 pub(crate) const DAMAGED: u8 = 3;
-/// Exit code of `journal verify`: the journal ends in a torn tail.
+/// Exit code of `journal verify`: the journal ends in a torn tail (bytes of an unfinished write).
 pub(crate) const TORN: u8 = 4;
-/// Exit code: a newer program wrote the journal.
+/// Exit code: a newer version of slipring wrote the journal.
 pub(crate) const NEWER: u8 = 5;
 /// Exit code of `journal verify`: bytes that belong to no record have changed.
 pub(crate) const STRAY: u8 = 6;

@@ -29,7 +29,7 @@ pub(crate) struct Listing {
     pub(crate) json: bool,
 }
 
-/// An inspected journal. The inspection changes no file and takes no lock.
+/// The result of inspecting a journal's directory. The inspection changes no file and takes no lock.
 pub(crate) struct Inspected {
     pub(crate) storage: Arc<dyn Storage>,
     /// The journal, or the part of it before the damage.
@@ -43,7 +43,7 @@ impl Directory {
         Disk::new(&self.dir)
     }
 
-    /// Total size of the segment files, in bytes.
+    /// Total size of the segment files, in bytes. Files that cannot be read count as 0.
     pub(crate) fn bytes(&self) -> u64 {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let segments = entries.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "segment"));
@@ -57,8 +57,9 @@ impl Directory {
         self.inspect_with(false, &mut |_| {})
     }
 
-    /// Inspects the journal. If `whole` is true, reads every byte of it, and checks that all its names belong to
-    /// regular files. `progress` is called with the count of bytes read so far.
+    /// Inspects the journal. If `whole` is true, reads every byte, and checks that all names belong to regular files;
+    /// otherwise reads only the segments without a valid index. `progress` is called with the count of bytes read so
+    /// far.
     pub(crate) fn inspect_with(&self, whole: bool, progress: &mut dyn FnMut(u64)) -> Result<Inspected, Failure> {
         let storage: Arc<dyn Storage> = Arc::new(self.disk());
         let (survey, damage) = inspect_to_damage(Arc::clone(&storage), whole, progress)?;
@@ -86,12 +87,12 @@ impl Inspected {
         Topics(recorded_topics(self.state()))
     }
 
-    /// The damage as the text of a JSON field; `None` if there is none.
+    /// The damage as the text of a JSON field; `None` if none was found.
     pub(crate) fn damage_text(&self) -> Option<String> {
         self.damage.as_ref().map(ToString::to_string)
     }
 
-    /// Ends a command that has shown the part before the damage. An error if there is damage.
+    /// The result of a command that has shown the part before the damage: the damage as an error, if there is any.
     pub(crate) fn end(self) -> Done {
         self.damage.map_or(Ok(()), |damage| Err(damage.into()))
     }

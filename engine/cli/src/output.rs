@@ -32,12 +32,12 @@ pub(crate) fn now() -> Timestamp {
     SystemClock::default().wall()
 }
 
-/// A time in nanoseconds since the epoch as RFC 3339 text.
+/// A time, given in nanoseconds since the Unix epoch, as RFC 3339 text.
 pub(crate) fn time(nanos: u64) -> String {
     humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(nanos)).to_string()
 }
 
-/// A count of bytes as text with a binary unit.
+/// A count of bytes as text with a binary unit, such as `1.50 KiB`.
 pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }

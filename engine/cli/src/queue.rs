@@ -195,7 +195,8 @@ fn ls(arguments: &Listing) -> Done {
     inspected.end()
 }
 
-/// The name of a message's state, the time at which the state ends, and the reason if the message is dying.
+/// The name of a message's state, the time at which the state ends (`None` if it does not end by time), and the reason
+/// (`None` unless the message is dying).
 fn state(of: &MessageState) -> (&'static str, Option<Timestamp>, Option<&str>) {
     match of {
         MessageState::Leased(until) => ("leased", Some(*until), None),
@@ -277,7 +278,7 @@ fn describe(arguments: &Describe) -> Done {
     inspected.end()
 }
 
-/// The key and the value of a message. For any other event no key, and all bytes as the value.
+/// The key and the value of a message. For any other event, `None` and all bytes.
 fn parts(is_message: bool, bytes: &[u8]) -> (Option<Vec<u8>>, Vec<u8>) {
     match Message::decode(bytes).filter(|_| is_message) {
         Some(message) => (message.key().map(<[u8]>::to_vec), message.value().to_vec()),

@@ -72,10 +72,10 @@ fn print(text: &str) -> Result<(), Box<dyn Error>> {
     Ok(out.flush()?)
 }
 
-/// The longest time to wait for a complete answer.
+/// The longest time to wait for the engine's complete answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The largest answer in bytes. An engine with 10,000 consumers sends about 4 MB.
+/// The largest answer that is read, in bytes. An engine with 10,000 consumers sends about 4 MB.
 const LARGEST: usize = 64 << 20;
 
 fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
@@ -167,8 +167,8 @@ fn human(number: u64) -> String {
     }
 }
 
-/// The four tables: topics, consumers, queues, transforms. Rates are computed from the snapshot `before`, if there is
-/// one.
+/// The rows of the four tables: topics, consumers, queues, transforms. Rates are computed from the snapshot `before`,
+/// which is `None` for the first one: then they are unknown.
 fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 4] {
     let seconds = before.map_or(0.0, |before| (now.at - before.at).as_secs_f64());
     let mut tables = [const { Vec::new() }; 4];

@@ -1,7 +1,7 @@
 //! Futures and streams for reading and publishing, on `futures-core` alone, so that any executor can run them.
 //!
 //! Each future may be cancelled: if it is dropped before it is ready, it has read or published nothing. A waiting task
-//! is not polled: the bell that would wake a thread wakes the task.
+//! is not polled: the wake-up that a thread would get goes to the task.
 
 use crate::base::kind::Producers;
 use crate::base::when_full::{Task, WhenFull};
@@ -131,7 +131,7 @@ impl<E, K: Producers, F> fmt::Debug for EventStream<E, K, F> {
     }
 }
 
-/// No part of it is ever pinned.
+/// Sound, because no field is ever pinned.
 impl<E, K: Producers, F> Unpin for EventStream<E, K, F> {}
 
 impl<T, E, K: Producers, F: FnMut(&E, At) -> T> Stream for EventStream<E, K, F> {
@@ -254,7 +254,7 @@ impl<E, K: Producers, F> fmt::Debug for Publishing<'_, E, K, F> {
     }
 }
 
-/// No part of it is ever pinned.
+/// Sound, because no field is ever pinned.
 impl<E, K: Producers, F> Unpin for Publishing<'_, E, K, F> {}
 
 impl<E, K: Producers, F: FnOnce(&mut E)> Future for Publishing<'_, E, K, F> {

@@ -9,13 +9,13 @@ use std::fmt::Write;
 /// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// May rise and fall.
+    /// A value that may rise and fall.
     Gauge,
-    /// Only grows, until the process ends.
+    /// A value that only grows, until the process ends.
     Counter,
 }
 
-/// One metric, with a value for each set of labels.
+/// One metric, with a value for each combination of labels.
 #[derive(Clone, Debug)]
 pub(crate) struct Family<'m> {
     pub(crate) name: &'static str,

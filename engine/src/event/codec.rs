@@ -1,4 +1,4 @@
-//! How events are encoded as bytes in a journal, and decoded.
+//! The encoding of events as bytes in a journal, and the decoding.
 
 use crate::base::clock::Timestamp;
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -33,12 +33,12 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 /// }
 /// ```
 pub trait Persist: Send + Sync + Sized + 'static {
-    /// Appends the encoded event to `out`, and leaves the other bytes of `out` alone. It is called on the journal's
-    /// thread. A panic fails the event's topic, as a failing handler does; other topics continue.
+    /// Appends the encoded event to `out`, and leaves the bytes that `out` has already. Called on the journal's thread.
+    /// A panic fails the event's topic, as a failing handler does; other topics continue.
     fn write(&self, out: &mut Vec<u8>);
 
-    /// Becomes the event that [`write`](Self::write) encoded in `bytes`. `self` holds an earlier event, so overwrite
-    /// every field that matters.
+    /// Turns `self` into the event that [`write`](Self::write) encoded in `bytes`. `self` holds an earlier event, so
+    /// overwrite every field that matters.
     ///
     /// # Errors
     /// The bytes do not decode as an event.
@@ -83,7 +83,7 @@ impl<E> Clone for Plain<E> {
 
 impl<E> Copy for Plain<E> {}
 
-/// Why bytes in the journal do not decode as an event of the topic.
+/// The reason why bytes in the journal do not decode as an event of the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes are no event of this topic: {0}")]
 pub struct Unreadable(pub &'static str);
@@ -110,7 +110,7 @@ where
     }
 
     fn plain() -> Option<Plain<Self>> {
-        // A slice of bytes does not tell how many events of size 0 it holds.
+        // A slice of bytes does not tell the count of its events if events have size 0.
         (size_of::<Self>() > 0).then_some(Plain {
             write: |events, out| out.extend_from_slice(events.as_bytes()),
             view: |bytes| {

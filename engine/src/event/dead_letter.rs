@@ -17,8 +17,8 @@ const REASON: &str = "slipring-dead-reason";
 /// Greatest length of a kept reason, in bytes.
 const LONGEST_REASON: usize = 256;
 
-/// The most bytes that the headers of a dead letter add to a message, for these names. A dead-letter topic must accept
-/// messages that are larger than those of the original topic by that much.
+/// The most bytes that the headers of a dead letter add to a message from `topic` that `consumer` could not handle. A
+/// dead-letter topic must accept messages that are larger than those of the original topic by that much.
 pub(crate) fn overhead(topic: &str, consumer: &str) -> usize {
     let names = [TOPIC, PARTITION, OFFSET, CONSUMER, ATTEMPTS, REASON];
     let numbers = 5 + 20 + 10;
@@ -26,7 +26,7 @@ pub(crate) fn overhead(topic: &str, consumer: &str) -> usize {
     names.iter().map(header).sum::<usize>() + topic.len() + consumer.len() + numbers + LONGEST_REASON
 }
 
-/// The origin of a dead letter, and why the message could not be handled.
+/// The origin of a dead letter, and the reason why the message could not be handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin<'a> {
     pub(crate) topic: &'a str,
@@ -53,7 +53,7 @@ fn without_origin(message: &Message) -> Record<'_> {
 }
 
 impl Origin<'_> {
-    /// Calls `send` with the dead letter's record.
+    /// Calls `send` with the record of the dead letter of `message`, and returns its result.
     pub(crate) fn with_record<R>(&self, message: &Message, send: impl FnOnce(&Record<'_>) -> R) -> R {
         let (partition, offset) = (self.partition.to_string(), self.offset.to_string());
         let attempts = self.attempts.to_string();
@@ -78,9 +78,9 @@ fn is_ours(name: &str) -> bool {
 pub struct DeadLetter {
     /// The topic of the original message.
     pub topic: String,
-    /// Its partition in that topic.
+    /// The original message's partition in that topic.
     pub partition: u32,
-    /// Its offset in that partition.
+    /// The original message's offset in that partition.
     pub offset: u64,
     /// The queue, group or subscriber that could not handle the message.
     pub consumer: String,
@@ -93,7 +93,7 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Reads a dead letter. `None` if the message is not one.
+    /// Reads a dead letter from `message`. `None` if it lacks the headers of a dead letter.
     ///
     /// ```
     /// # use slipring::{Engine, Message, Record, dead_letter::DeadLetter};

@@ -1,7 +1,8 @@
-//! Messages: key, value and headers in the slot's own cell of bytes.
+//! Messages: key, value and headers, stored in a piece of memory (cell) that belongs to the slot.
 //!
-//! A partition's arena has one cell per slot, so freeing a slot frees its cell too: there is no second claim, no second
-//! way to be full, and no fragmentation. See docs/decisions/0007.
+//! A partition has one piece of memory for all its messages, the arena, with one cell for each slot. So freeing a slot
+//! frees its cell too: there is no second claim, no second way to be full, and no fragmentation. See
+//! docs/decisions/0007.
 
 use crate::base::clock::Timestamp;
 use crate::event::Event;
@@ -45,7 +46,7 @@ pub struct Message {
     time: u64,
 }
 
-/// A record is larger than the topic allows.
+/// The error for a record that is larger than the topic allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLarge {
     pub(crate) size: usize,
@@ -76,7 +77,7 @@ impl Event for Message {
 }
 
 impl Message {
-    /// A message in memory of its own.
+    /// Copies a record into a message in memory of its own.
     pub(crate) fn of(record: &Record<'_>) -> Self {
         let cell = BytesMut::zeroed(record.size());
         let mut message = Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME };
@@ -84,8 +85,8 @@ impl Message {
         message
     }
 
-    /// A copy in memory of its own, which outlives the slot. `Message` has no `Clone`, so that no message is copied by
-    /// accident.
+    /// Copies the message into memory of its own, which outlives the slot. `Message` has no `Clone`, so that no message
+    /// is copied by accident.
     ///
     /// ```
     /// # use slipring::{Engine, Message, Record};
@@ -155,15 +156,15 @@ impl Message {
         matches!(delay.len(), 0 | 8).then(|| Timestamp::from_nanos(u64::from_le_bytes(*nanos)))
     }
 
-    /// How long a queue holds the message back at `now`: until it is due, but not longer than its delay. Zero if it is
-    /// due.
+    /// How long a queue holds the message back from `now` on: until the due time, but not longer than its delay. Zero
+    /// if the due time has passed or none was set.
     pub(crate) fn waits(&self, now: Timestamp) -> Duration {
         let Some(due) = self.due() else { return Duration::ZERO };
         let delay = self.header(Record::DUE).and_then(|due| due.get(8..)?.try_into().ok().map(u64::from_le_bytes));
         due.since(now).min(delay.map_or(Duration::MAX, Duration::from_nanos))
     }
 
-    /// A message in memory of its own, from bytes that [`Persist`] encoded. `None` if they do not decode.
+    /// Decodes a message from bytes that [`Persist`] encoded, into memory of its own. `None` if they do not decode.
     pub(crate) fn of_stored(bytes: &[u8]) -> Option<Self> {
         let cell = BytesMut::zeroed(bytes.len().checked_sub(STORED_HEAD)?);
         let mut message = Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME };
@@ -178,7 +179,7 @@ impl Message {
         (headers == message.headers as usize).then_some(message)
     }
 
-    /// Bytes of key, value and headers, as [`Record::size`] counts them.
+    /// Size of key, value and headers in bytes, as [`Record::size`] counts them.
     pub fn size(&self) -> usize {
         self.key_len() + (self.value + self.headers) as usize
     }
@@ -188,7 +189,7 @@ impl Message {
         self.cell.len()
     }
 
-    /// Checks that a record fits, before anything is claimed.
+    /// Checks that a record fits into a topic's messages of at most `largest` bytes, before a slot is claimed.
     #[inline]
     pub(crate) fn check(record: &Record<'_>, largest: usize) -> Result<(), TooLarge> {
         let size = record.size();
@@ -232,7 +233,7 @@ fn time_of(at: Option<Timestamp>) -> u64 {
     at.map_or(NO_TIME, |at| at.as_nanos().min(NO_TIME - 1))
 }
 
-/// The lengths of a record's parts, and its time. Its bytes are stored elsewhere.
+/// The lengths of a record's parts in bytes, and its time. The bytes are stored elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts {
     key: u32,
@@ -242,7 +243,7 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Appends a record's bytes in the layout of a cell.
+    /// Appends a record's bytes to `bytes`, in the layout of a cell, and returns their lengths.
     pub(crate) fn write(record: &Record<'_>, bytes: &mut Vec<u8>) -> Self {
         bytes.extend_from_slice(record.key.unwrap_or_default());
         bytes.extend_from_slice(record.value);
@@ -261,7 +262,7 @@ impl Parts {
         }
     }
 
-    /// Bytes of all parts.
+    /// Size of key, value and headers in bytes.
     pub(crate) fn size(&self) -> usize {
         let key = if self.key == NO_KEY { 0 } else { self.key as usize };
         key + (self.value + self.headers) as usize

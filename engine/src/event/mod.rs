@@ -1,4 +1,4 @@
-//! What a topic carries: events of any type, messages, records to send, and the encoding of events.
+//! The contents of a topic: events of any type, messages, records to send, and the encoding of events.
 
 pub(crate) mod codec;
 pub(crate) mod dead_letter;

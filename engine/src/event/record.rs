@@ -21,14 +21,15 @@ pub struct Record<'a> {
     pub(crate) due: Option<Due>,
 }
 
-/// When queues may deliver a message.
+/// The time before which queues do not deliver a message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Due {
-    /// At a fixed time: the bytes of the header [`Record::DUE`].
+    /// A due time that was set as such: the bytes of the header [`Record::DUE`], with the time.
     At([u8; 8]),
-    /// The form of `After` while the record is sent: the bytes of the header, which hold the due time and the delay.
+    /// A due time that was computed from a delay when the record is sent: the bytes of the header [`Record::DUE`], with
+    /// the due time and the delay.
     In([u8; 16]),
-    /// This long after the record is sent.
+    /// A delay, counted from when the record is sent.
     After(Duration),
 }
 
@@ -36,13 +37,13 @@ impl<'a> Record<'a> {
     /// Bytes of a header in addition to its name and its value.
     pub const HEADER: usize = 6;
     /// The name of the header with the time before which queues do not deliver a message. Its value is nanoseconds
-    /// since the epoch, 8 bytes, little-endian; for a message with a delay, the delay in nanoseconds follows, 8 bytes,
-    /// little-endian.
+    /// since the Unix epoch, 8 bytes, little-endian; for a message with a delay, the delay in nanoseconds follows, 8
+    /// bytes, little-endian.
     pub const DUE: &'static str = "slipring-due";
     /// Greatest length of a header's name, in bytes.
     pub const MAX_HEADER_NAME: usize = u16::MAX as usize;
 
-    /// A record with this value, without key and headers.
+    /// Creates a record with this value, without key and headers.
     pub fn new<V: AsRef<[u8]> + ?Sized>(value: &'a V) -> Self {
         Self { value: value.as_ref(), ..Self::default() }
     }
@@ -103,8 +104,8 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// As [`due`](Self::due), at this time after the record is sent. If the wall clock is set back meanwhile, a queue
-    /// holds the message back for at most this long after it has read it.
+    /// As [`due`](Self::due), with a due time of `by` after the record is sent. If the wall clock is set back
+    /// meanwhile, a queue holds the message back for at most `by` after it has read the message.
     pub fn delay(mut self, by: Duration) -> Self {
         self.due = Some(Due::After(by));
         self
@@ -125,7 +126,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// All headers, including the one of the due time.
+    /// All headers, and the header of the due time if there is one.
     pub(crate) fn all_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let due = match &self.due {
             Some(Due::At(nanos)) => Some((Self::DUE, &nanos[..])),
@@ -135,7 +136,7 @@ impl<'a> Record<'a> {
         self.headers.iter().copied().chain(due)
     }
 
-    /// Sets the partition. The partitioner is not asked.
+    /// Sets the partition, instead of the partitioner's choice.
     pub fn partition(mut self, partition: u32) -> Self {
         self.partition = Some(partition);
         self

@@ -1,4 +1,4 @@
-//! The rate limits of a producer and of its topic.
+//! The check of a publish against the rate limits of its producer and its topic.
 
 use super::Producer;
 use crate::base::kind::Producers;
@@ -8,8 +8,8 @@ use crate::topic::error::PublishError;
 use std::time::Instant;
 
 impl<E, K: Producers> Producer<E, K> {
-    /// Takes `events` and `bytes` from the rate limits: waits for them, or returns an error, as the limit and `full`
-    /// say.
+    /// Takes `events` and `bytes` from the rate limits of the producer and the topic. If one is exceeded, waits until
+    /// it allows them; but returns an error if that limit is set to refuse, or if `full` does not allow so long a wait.
     #[cold]
     pub(super) fn admit(&self, full: WhenFull<'_>, events: u64, bytes: u64) -> Result<(), PublishError> {
         let own = self.limiter.as_deref();

@@ -1,4 +1,4 @@
-//! A producer's appender of one partition, and what it does when the partition is full.
+//! The appender: a producer's access to one partition, and its handling of a full partition.
 
 use crate::base::clock::Timestamp;
 use crate::base::handler_thread;
@@ -21,7 +21,7 @@ pub(crate) struct Appender<E, K: Producers> {
     pub(crate) partition: Arc<Partition<E, K>>,
 }
 
-/// Which partition an event goes to: any, the one of a key, or a given one.
+/// How the partition of an event is chosen: freely, by a key, or by the caller.
 #[derive(Clone, Copy)]
 pub(crate) enum Route<'k> {
     Any,
@@ -39,15 +39,16 @@ impl<'k> Route<'k> {
     }
 }
 
-/// The values that are stored beside a claimed slot; `None` where the topic or the producer has none.
+/// The metadata of a claimed slot. A field is `None` if the topic has no timestamps, or the event needs no stamp.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SlotMeta {
     pub(crate) now: Option<Timestamp>,
-    /// Set only for a publish of a single event.
+    /// The producer number and the sequence for the journal. Set only for a publish of a single event.
     pub(crate) stamp: Option<ProducerStamp>,
 }
 
-/// What one attempt to claim slots does while there is no room.
+/// What an attempt to claim slots does if there is no room: wait, return at once, wait until an instant, or have a task
+/// woken.
 #[derive(Clone, Copy)]
 enum Attempt<'t> {
     Wait,
@@ -63,9 +64,9 @@ impl<E, K: Producers> Appender<E, K> {
         Some(Self { ring, partition: Arc::clone(partition) })
     }
 
-    /// Claims `len` slots, calls `fill` with each, stores their time, and publishes them. Returns the first offset. If
-    /// `DRY`, drops the claim instead, to find out if there is room: only for a single producer, whose dropped claims
-    /// leave no trace.
+    /// Claims `len` slots, stores their metadata, calls `fill` with each event, and publishes them. Returns the first
+    /// offset. If `DRY`, drops the claim instead, to find out if there is room: only for a single producer, whose
+    /// dropped claims leave no trace.
     #[inline]
     fn attempt<const DRY: bool>(
         &mut self,
@@ -101,8 +102,8 @@ impl<E, K: Producers> Appender<E, K> {
         Ok(first)
     }
 
-    /// Publishes `len` events and returns the first offset. If there is no room, waits, evicts or refuses as the topic
-    /// says. `None` if the events were dropped.
+    /// Publishes `len` events and returns the first offset; `None` if the topic's policy has dropped the events. If
+    /// there is no room, waits, evicts or refuses, according to `full` and the topic's policies.
     #[inline]
     pub(crate) fn publish(
         &mut self,
@@ -118,7 +119,8 @@ impl<E, K: Producers> Appender<E, K> {
         }
     }
 
-    /// Claims slots in which a single producer has just found [room](Self::make_room), and stores their metadata.
+    /// Claims `len` slots for which a single producer has just found [room](Self::make_room), and stores their
+    /// metadata.
     pub(crate) fn open(
         &mut self,
         topic: &TopicCore<E, K>,
@@ -139,8 +141,8 @@ impl<E, K: Producers> Appender<E, K> {
         Ok(claim)
     }
 
-    /// For a single producer: waits, evicts or refuses as the topic says, until there is room for `len` events. False
-    /// if the events are to be dropped.
+    /// Waits for a single producer's room for `len` events, evicts or refuses, according to `full` and the topic's
+    /// policies. False if the events are to be dropped.
     #[inline(never)]
     pub(crate) fn make_room(
         &mut self,
@@ -176,7 +178,7 @@ impl<E, K: Producers> Appender<E, K> {
             _ => None,
         };
         if let Some(durable) = topic.durable.as_ref().filter(|durable| durable.committer.notifier.is_forked()) {
-            // In a forked process no thread could make room.
+            // A forked process has none of the threads that could make room.
             topic.fail_all(STAGE, durable.committer.notifier.end_cause().unwrap_or_default());
         }
         while refused == ClaimError::Full && topic.evicts() {
@@ -190,7 +192,8 @@ impl<E, K: Producers> Appender<E, K> {
                 if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
                     break;
                 }
-                // The committer is the slowest at the moment. Once it has moved on, a slow consumer may be found.
+                // The journal's committer is the slowest at the moment. Once it has written more, a slow consumer may
+                // be the slowest.
                 match self.attempt::<DRY>(Attempt::Until(soon), len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) => continue,
@@ -261,7 +264,7 @@ impl<E, K: Producers> Appender<E, K> {
                 .flatten();
             refused = loop {
                 let next = match &own {
-                    // The handler would wait for its own consumer.
+                    // The handler on this thread would wait for its own consumer to move.
                     Some(own) if self.waits_for(own) => {
                         TopicCounters::add(&topic.counts.refused, len);
                         let (topic, consumer) = (topic.name.clone(), own.clone());
@@ -286,7 +289,8 @@ impl<E, K: Producers> Appender<E, K> {
 }
 
 impl<E, K: Producers> Appender<E, K> {
-    /// True if no consumer is further behind than this one, so that there is no room before it moves.
+    /// True if `consumer` is the slowest consumer of this partition, or one of several: then there is no room before it
+    /// moves.
     fn waits_for(&self, consumer: &str) -> bool {
         let stages = self.partition.ring.positions().stages;
         let most = stages.iter().map(|stage| stage.lag).max();
@@ -294,8 +298,10 @@ impl<E, K: Producers> Appender<E, K> {
     }
 }
 
-/// How often a producer that waits inside a handler checks that the slowest consumer is not the handler's own.
+/// The time between two checks by which a producer that waits inside a handler finds out that it waits for the
+/// handler's own consumer.
 const OWN_CONSUMER_CHECK: Duration = Duration::from_millis(10);
 
-/// How long a publish waits for the committer of a full partition before it checks again which consumer is the slowest.
+/// The time for which a publish waits for the committer of a full partition before it checks again which consumer is
+/// the slowest.
 const COMMITTER_WAIT: Duration = Duration::from_millis(1);

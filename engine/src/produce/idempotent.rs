@@ -21,11 +21,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Greatest count of idempotent producers' names that a topic knows at a time.
+/// Greatest count of names of idempotent producers that a topic knows at a time.
 pub const MAX_PRODUCER_NAMES: usize = 1024;
-/// A producer with a name, whose events carry consecutive sequences that the caller chooses: 7, 8, 9. If a sequence was
-/// published before, its first receipt is returned and nothing is published. A sequence that would leave a gap is
-/// refused. Opening a name fences all earlier producers of that name.
+/// A producer with a name, whose events carry consecutive sequence numbers that the caller chooses: 7, 8, 9. If a
+/// number was published before, its first receipt is returned and nothing is published. A number that would leave out
+/// an unpublished one is refused. Opening a name fences all earlier producers of that name: they publish nothing any
+/// more.
 ///
 /// ```
 /// use slipring::{Engine, producer::IdempotenceError};
@@ -71,7 +72,7 @@ pub struct IdempotentProducer<E, K: Producers = Multi> {
     level: Level,
 }
 
-/// Why an event was not published by an idempotent producer.
+/// The error of an idempotent publish.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdempotenceError {
@@ -89,7 +90,7 @@ pub enum IdempotenceError {
         /// The epoch of the newest producer with this name.
         current: u64,
     },
-    /// An earlier sequence was never published.
+    /// The sequence would leave out an earlier one that was never published.
     #[error(
         "producer {producer:?} of topic {topic:?} expects sequence {expected}, got {got}: send what lies between first"
     )]
@@ -111,7 +112,7 @@ pub enum IdempotenceError {
         /// The producer's name.
         producer: String,
     },
-    /// The event was published so long ago that its receipt is no longer kept.
+    /// The event was published before, so long ago that its receipt is no longer kept.
     #[error(
         "producer {producer:?} of topic {topic:?} published sequence {sequence} before, and it is there; its receipt is not kept any more, only those from {oldest} on: go on with the next"
     )]
@@ -125,8 +126,8 @@ pub enum IdempotenceError {
         /// The oldest sequence whose receipt is kept.
         oldest: u64,
     },
-    /// The code that publishes an event under this name, such as the closure that fills it, publishes another one under
-    /// it.
+    /// The call came from the code that publishes another event under this name, such as the closure that fills that
+    /// event.
     #[error(
         "producer {producer:?} of topic {topic:?} got sequence {sequence} while this thread publishes another one: publish it when that has returned"
     )]
@@ -138,7 +139,7 @@ pub enum IdempotenceError {
         /// The sequence that the caller sent.
         sequence: u64,
     },
-    /// The topic refused the event. The same sequence may be published again.
+    /// The topic refused the event, or did not confirm the producer's level. The same sequence may be published again.
     #[error(transparent)]
     Refused(#[from] PublishError),
 }
@@ -205,7 +206,8 @@ impl<E: Send + Sync + 'static, K: Producers> IdempotentProducer<E, K> {
             committed.map_err(|cause| ProducerError::Journal { topic: topic.name.clone(), name, cause })?;
             producer.note();
         }
-        // Fences the earlier producers. The lock prevents other openings in this topic meanwhile.
+        // From now on earlier producers of this name are fenced. The lock prevents other openings in this topic
+        // meanwhile.
         identity.epoch.store(epoch, Ordering::Release);
         Ok(Self { producer, identity, epoch, level })
     }
@@ -217,13 +219,13 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
         &self.identity.name
     }
 
-    /// The producer's epoch: how often the name has been opened, this time included.
+    /// The producer's epoch: how often the name has been opened, this opening included.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The last sequence up to which all sequences were published; `None` if none was published under this name. On a
-    /// durable topic this is known across restarts.
+    /// The last sequence of which it is known that all sequences up to it were published; `None` if none was published
+    /// under this name. On a durable topic this outlives the process.
     ///
     /// ```
     /// use slipring::{Engine, Level, journal::simulated::SimulatedDisk};
@@ -255,7 +257,8 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
     /// published before, returns its first receipt.
     ///
     /// # Errors
-    /// See [`IdempotenceError`]. The event was not published, except with [`Forgotten`](IdempotenceError::Forgotten).
+    /// See [`IdempotenceError`]. The event was not published, except with [`Forgotten`](IdempotenceError::Forgotten),
+    /// or if the level was not confirmed ([`PublishError::Unknown`]).
     pub fn publish(&mut self, sequence: u64, fill: impl FnOnce(&mut E)) -> Result<Receipt, IdempotenceError> {
         self.once(sequence, |producer| producer.publish(fill))
     }
@@ -301,7 +304,7 @@ impl<E, K: Producers> IdempotentProducer<E, K> {
 }
 
 impl ProducerIdentity {
-    /// Publishes the event, unless its sequence was published before: then returns the first receipt.
+    /// Calls `publish` for the event, unless its sequence was published before: then returns the first receipt.
     fn once<E, K: Producers>(
         &self,
         producer: &mut Producer<E, K>,
@@ -367,13 +370,13 @@ impl ProducerIdentity {
     }
 }
 
-/// A fault for tests: an old producer is not fenced.
+/// True if a test has switched off the fencing of earlier producers.
 fn no_epoch_check<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
     topic.durable.as_ref().is_some_and(|durable| durable.journal().sabotage().no_epoch_check)
 }
 
-/// Waits until fewer than [`WINDOW`] sequences before this one are unwritten. Not needed with one partition, whose
-/// events the journal takes in order.
+/// Waits until fewer than [`WINDOW`] earlier sequences are unwritten. Returns at once if the topic has one partition,
+/// whose events the journal writes in order.
 fn wait_for_the_journal<E, K: Producers>(
     producer_state: &ProducerState,
     sequence: u64,
@@ -387,7 +390,7 @@ fn wait_for_the_journal<E, K: Producers>(
         let next = producer_state.window().next.unwrap_or(sequence);
         (sequence.saturating_sub(next) < WINDOW || notifier.end_cause().is_some()).then_some(())
     };
-    while notifier.wait(Some(Instant::now() + LOOK), is_near).is_none() {
+    while notifier.wait(Some(Instant::now() + CHECK_EVERY), is_near).is_none() {
         // The publish that follows returns the topic's error.
         if topic.closed().is_some() {
             break;
@@ -400,8 +403,8 @@ fn wait_for_the_journal<E, K: Producers>(
     Ok(())
 }
 
-/// How often a publish that waits for the journal checks that the topic has not ended.
-const LOOK: Duration = Duration::from_millis(50);
+/// The time between two checks by which a publish that waits for the journal finds out that the topic has ended.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 impl<K: Producers> IdempotentProducer<Message, K> {
     /// Copies a record into the next slot and publishes it as `sequence`, as [`Producer::send`] does. If that sequence

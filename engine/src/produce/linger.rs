@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How long dropping the last handle tries to publish the gathered records.
+/// The longest time for which dropping the last handle tries to publish the gathered records.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
-/// The time after which the timer tries again, if it found no room, or the buffer in use.
+/// The time after which the timer flushes again, if there was no room or another thread had the buffer.
 const AGAIN: Duration = Duration::from_millis(1);
 
 /// Settings of a [`LingeringProducer`].
@@ -33,7 +33,7 @@ pub struct LingerBuilder<K: Producers = Multi> {
     callback: Option<PublishedCallback>,
 }
 
-/// Called with the number and the receipt of each published record.
+/// The callback for each published record, with the record's number and its receipt.
 type PublishedCallback = Box<dyn FnMut(u64, Receipt) + Send>;
 
 impl<K: Producers> ProducerBuilder<Message, K> {
@@ -120,11 +120,12 @@ struct LingerShared<K: Producers> {
     topic: Arc<TopicCore<Message, K>>,
     delay: Duration,
     records: usize,
-    /// The buffer. It is lent and not locked, because the thread that has it runs user code, such as the partitioner.
+    /// The buffer. One thread at a time takes it, without a mutex held, because that thread runs user code, such as the
+    /// partitioner.
     gathered: Arc<Turn<LingerBuffer<K>>>,
     published: Arc<PublishedRecords>,
-    /// The callback, if there is one. It is lent and not locked, so that other threads can gather records while one
-    /// runs it.
+    /// The callback; `None` if none was set. One thread at a time takes it, without a mutex held, so that other threads
+    /// can gather records while the callback runs.
     callback: Arc<Turn<Option<PublishedCallback>>>,
 }
 
@@ -134,7 +135,8 @@ struct PublishedRecords {
     count: AtomicUsize,
     /// True if there is a callback.
     has_callback: bool,
-    /// Numbers and receipts of published records for which the callback is not called yet, in order.
+    /// Numbers and receipts of the published records for which the callback is not called yet, in the order of the
+    /// numbers.
     receipts: Mutex<VecDeque<(u64, Receipt)>>,
 }
 
@@ -155,7 +157,8 @@ struct LingerBuffer<K: Producers> {
     published: Arc<PublishedRecords>,
     /// True if a flush of this buffer is scheduled on the timer.
     is_due: bool,
-    /// The lasting error of a flush by the timer, such as that the topic is closed. `None` if there was none.
+    /// The error of a flush by the timer that later flushes cannot overcome, such as that the topic is closed. `None`
+    /// if there was none.
     failed: Option<PublishError>,
 }
 
@@ -225,7 +228,8 @@ impl<K: Producers> LingeringProducer<K> {
 }
 
 impl<K: Producers> LingerShared<K> {
-    /// Waits until no other thread gathers or flushes. An error if the calling thread does so already.
+    /// Takes the buffer, after waiting until no other thread has it. An error if the calling thread has the buffer
+    /// already.
     fn gathered(&self) -> Result<TurnGuard<LingerBuffer<K>>, PublishError> {
         self.gathered.take().ok_or_else(|| PublishError::Nested { topic: self.topic.name.clone() })
     }
@@ -237,7 +241,7 @@ impl<K: Producers> LingerShared<K> {
         }
         let partition = gathered.producer.destination(record)?;
         if gathered.count >= self.records {
-            // The last flush was refused. It must succeed before another record is taken.
+            // The last flush was refused. A flush must succeed before another record is taken.
             gathered.flush(WhenFull::Policy)?;
         }
         let number = gathered.take(partition as usize, record);
@@ -257,8 +261,8 @@ impl<K: Producers> LingerShared<K> {
         flushed
     }
 
-    /// Calls the callback for the published records. If the calling thread is in the callback already, returns: the
-    /// outer call continues with the new records.
+    /// Calls the callback for the published records. Returns at once if the calling thread is in the callback already:
+    /// then the outer call continues with the new records.
     fn call_back(&self) {
         while self.published.has_callback && !self.published.receipts().is_empty() {
             let Some(mut callback) = self.callback.take() else { return };
@@ -266,7 +270,7 @@ impl<K: Producers> LingerShared<K> {
         }
     }
 
-    /// As [`call_back`](Self::call_back), but returns if another thread has the callback.
+    /// As [`call_back`](Self::call_back), but returns at once if another thread runs the callback.
     fn try_call_back(&self) {
         while self.published.has_callback && !self.published.receipts().is_empty() {
             let Some(mut callback) = self.callback.try_take() else { return };
@@ -292,7 +296,8 @@ impl<K: Producers> LingerShared<K> {
         self.topic.host.timer.after(delay, task);
     }
 
-    /// A flush on the timer's thread. It never waits, neither for room nor for the buffer.
+    /// Flushes the buffer on the timer's thread. Never waits, neither for room nor for the buffer: then the timer tries
+    /// again.
     fn flush_in_time(&self, own: Weak<Self>) {
         let Some(mut gathered) = self.gathered.try_take() else { return self.ask_timer(AGAIN, own) };
         let mut done = caught(|| gathered.flush(WhenFull::Later)).map(|flushed| match flushed {

@@ -62,7 +62,8 @@ impl<K: Producers> Producer<Message, K> {
         self.deliver(record.borrow(), WhenFull::Until(deadline))
     }
 
-    /// The partition that the record goes to. An error if the topic does not accept the record.
+    /// The partition to which the record goes. An error if the topic does not accept the record, or has no such
+    /// partition.
     pub(crate) fn destination(&mut self, record: &Record<'_>) -> Result<u32, PublishError> {
         if Message::check(record, self.topic.settings.max_message).is_err() {
             return Err(self.unfit(record));
@@ -71,7 +72,8 @@ impl<K: Producers> Producer<Message, K> {
         self.route(Route::of(record), false)
     }
 
-    /// Publishes `len` gathered records of one partition. Returns the first offset; `None` if the records were dropped.
+    /// Publishes `len` gathered records in one partition. Returns the first offset; `None` if the topic's policy has
+    /// dropped the records.
     pub(crate) fn place_gathered(
         &mut self,
         partition: u32,
@@ -124,7 +126,8 @@ impl<K: Producers> Producer<Message, K> {
         placed
     }
 
-    /// Returns an error if the record has an id and the topic deduplicates, for callers that do not check ids.
+    /// Returns an error if the record has an id and the topic deduplicates: for callers that publish without a check of
+    /// the id.
     pub(crate) fn refuse_id(&self, record: &Record<'_>) -> Result<(), PublishError> {
         match (&self.topic.ids, record.id_bytes()) {
             (Some(_), Some(_)) => Err(PublishError::IdNotLookedAt { topic: self.topic.name.clone() }),

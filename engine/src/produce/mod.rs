@@ -43,8 +43,8 @@ use std::time::Instant;
 /// [`send_until`](Self::send_until) for [`Record`](crate::Record)s.
 pub struct Producer<E, K: Producers = Multi> {
     topic: Arc<TopicCore<E, K>>,
-    /// Fast-path switch: 1 if a publish may go straight into the only ring, 0 if it must take the general path. It is
-    /// compared with the topic's number of partitions, so a topic that gets a second one leaves the fast path.
+    /// The count of partitions with which a publish may go straight into the only ring: 1, or 0 if every publish must
+    /// take the general path. A topic that gets a second partition thus leaves the fast path.
     fast_path: usize,
     /// The level that an event has reached when a publish returns.
     level: Level,
@@ -69,8 +69,8 @@ impl<E, K: Producers> Producer<E, K> {
         &self.topic
     }
 
-    /// From now on each event has a [`stamp`](Self::stamp) for the journal, and a publish does not wait for a level:
-    /// the caller does.
+    /// Makes each further event carry a [`stamp`](Self::stamp) for the journal, and a publish return before the event
+    /// has reached its level: the caller waits for that.
     pub(crate) fn note(&mut self) {
         (self.fast_path, self.is_bare, self.level) = (0, false, Level::Published);
     }
@@ -79,7 +79,7 @@ impl<E, K: Producers> Producer<E, K> {
         self.stamp = Some(stamp);
     }
 
-    /// The greatest count of events that an empty partition has room for.
+    /// The greatest count of events that a partition can hold, apart from retained ones.
     pub(crate) fn largest_batch(&self) -> usize {
         self.topic.settings.capacity - self.topic.settings.retain
     }
@@ -105,14 +105,15 @@ impl<E, K: Producers> Producer<E, K> {
     fn look_for_partitions(&mut self) {
         let partitions = self.topic.partitions();
         for partition in &partitions[self.more.len() + 1..] {
-            // This always succeeds: the only producer of a new partition is taken by the producer that has all earlier
+            // This always succeeds: the only producer of a new partition goes to the producer that has all earlier
             // partitions.
             let Some(appender) = Appender::lend(partition, &self.wait) else { return };
             self.more.push(appender);
         }
     }
 
-    /// The partition of the next event, or of the next batch. This producer has an appender for it.
+    /// The partition of the next event, or of the next batch if `batch` is true. This producer has an appender for it.
+    /// An error if the topic has no such partition.
     #[inline]
     pub(crate) fn route(&mut self, route: Route<'_>, batch: bool) -> Result<u32, PublishError> {
         if self.topic.count.load(Ordering::Acquire) != self.more.len() + 1 {
@@ -139,8 +140,8 @@ impl<E, K: Producers> Producer<E, K> {
         }
     }
 
-    /// Publishes `len` events of `bytes` bytes in total. Returns the partition and the first offset; no offset if the
-    /// events were dropped.
+    /// Publishes `len` events of `bytes` bytes in total. Returns the partition and the first offset; the offset is
+    /// `None` if the topic's policy has dropped the events.
     #[inline]
     fn place(
         &mut self,
@@ -200,7 +201,7 @@ impl<E, K: Producers> Producer<E, K> {
         }
     }
 
-    /// Publishes one event after a first try that found no room, or a closed topic.
+    /// Publishes one event after a first attempt that found no room, or a closed topic.
     #[cold]
     #[inline(never)]
     fn overflow_one(
@@ -226,7 +227,8 @@ impl<E, K: Producers> Producer<E, K> {
         self.acknowledged_as(receipt, self.level)
     }
 
-    /// Waits until the event of the receipt has reached `level`.
+    /// Waits until the event of `receipt` has reached `level`, and returns the receipt with that level. If that cannot
+    /// be confirmed, the error is [`PublishError::Unknown`].
     pub(crate) fn acknowledged_as(&self, receipt: Receipt, level: Level) -> Result<Receipt, PublishError> {
         let reached = receipt.wait(level);
         reached.map(|level| receipt.with(level)).map_err(|cause| PublishError::Unknown {
@@ -268,7 +270,7 @@ impl<E, K: Producers> Producer<E, K> {
     fn publish_any<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let mut fill = fill;
         if self.is_fast_path() {
-            // No claim guard and no pointer to the closure is needed here: only the event and its position are stored.
+            // Neither a claim nor a pointer to the closure is stored here: only the event and its position are.
             fill = match self.ring().try_fill(fill) {
                 Ok(Ok(sequence)) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
                 Ok(Err(closed)) => return Err(self.too_late(0, closed)),
@@ -278,9 +280,9 @@ impl<E, K: Producers> Producer<E, K> {
         self.publish_slowly::<WAITS>(fill)
     }
 
-    /// Publishes where the fast path does not apply, or has no room. This must call the closure without having passed a
-    /// reference to it anywhere. Then the compiler passes the captured values and not their addresses; otherwise each
-    /// event would be stored once more.
+    /// Publishes an event for which the fast path does not apply, or has no room. This must call the closure without
+    /// having passed a reference to it anywhere. Then the compiler passes the captured values and not their addresses;
+    /// otherwise each event would be stored once more.
     #[inline(never)]
     fn publish_slowly<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let full = if WAITS { WhenFull::Policy } else { WhenFull::Refuse };
@@ -306,8 +308,9 @@ impl<E, K: Producers> Producer<E, K> {
         PublishError::new(&self.topic.name, partition, closed, || None)
     }
 
-    /// For a topic's only producer: chooses the partition of the next `len` events, and waits until it has room for
-    /// them, as `full` says. Returns what is stored beside the events; `None` if the events are to be dropped.
+    /// For a topic's only producer: chooses the partition of the next `len` events, and waits for room there, as `full`
+    /// says. Returns the partition and the metadata of the slots; the metadata is `None` if the events are to be
+    /// dropped.
     #[inline(never)]
     fn reserve(&mut self, full: WhenFull<'_>, len: usize) -> Result<(u32, Option<SlotMeta>), PublishError> {
         let bytes = size_of::<E>().saturating_mul(len) as u64;
@@ -327,7 +330,7 @@ impl<E, K: Producers> Producer<E, K> {
         Ok((to, room?.then_some(SlotMeta { now, stamp: self.stamp })))
     }
 
-    /// The only producer's claim of slots that it has [reserved](Self::reserve).
+    /// Claims `len` slots for which the only producer has [reserved](Self::reserve) room.
     #[inline(never)]
     fn open(&mut self, to: u32, len: usize, meta: SlotMeta) -> Result<Claim<'_, E, K>, PublishError> {
         let appender = match to {
@@ -481,8 +484,8 @@ impl<E> Clone for Producer<E, Multi> {
 
 impl<E, K: Producers> Drop for Producer<E, K> {
     fn drop(&mut self) {
-        // The first partition's ring is given back last, because a new producer takes it first, and then needs all
-        // others.
+        // The first partition's ring is given back last, because a new producer takes that ring first, and then needs
+        // all others.
         for Appender { ring, partition } in self.more.drain(..).chain(self.first.take()) {
             partition.give_back(ring);
         }

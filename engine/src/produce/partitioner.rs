@@ -1,4 +1,4 @@
-//! Partitioners: how the partition of an event is chosen.
+//! Partitioners, which choose the partition of an event.
 
 use crate::base::threads::blaming;
 use std::fmt;
@@ -58,7 +58,7 @@ impl Partitioner {
     /// Count of single events that [`Sticky`](Self::Sticky) sends to one partition before it goes to the next.
     pub const STICK: u32 = 64;
 
-    /// Makes a partitioner of your own.
+    /// Creates a partitioner from your own function.
     pub fn custom(partition: impl Partitioning) -> Self {
         Self::Custom(Arc::new(partition))
     }
@@ -105,7 +105,7 @@ impl FromStr for Partitioner {
     }
 }
 
-/// A producer's partitioner, with its position among the partitions.
+/// A producer's partitioner, with the state that it needs to spread events.
 pub(crate) struct PartitionPicker {
     pub(crate) partitioner: Partitioner,
     turn: u32,
@@ -117,7 +117,8 @@ impl PartitionPicker {
         Self { partitioner, turn: 0, stuck: 0 }
     }
 
-    /// The partition of the next event, or of the next batch. `None` if the partitioner is `Explicit`.
+    /// The partition of the next event, or of the next batch if `batch` is true. `None` if the partitioner is
+    /// `Explicit`. A custom partitioner may return a number that is too large.
     #[inline]
     pub(crate) fn pick(&mut self, key: Option<&[u8]>, partitions: u32, batch: bool) -> Option<u32> {
         match (&self.partitioner, key) {

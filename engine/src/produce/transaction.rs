@@ -56,15 +56,15 @@ pub struct Transaction {
     outputs: Vec<Box<dyn Output>>,
     bytes: usize,
     len: usize,
-    /// The output's index and the partition of each event, in the order of the calls.
+    /// For each event, in the order of the calls: the index of its output in `outputs`, and its partition.
     order: Vec<(u32, u32)>,
-    /// The size in bytes that a refused event would have led to, and the limit. `None` if no event was refused for its
-    /// size.
+    /// The size in bytes that the transaction would have had with an event that was refused for its size, and the limit
+    /// in bytes. `None` if no event was refused for its size.
     overfull: Option<(usize, usize)>,
     patience: Duration,
 }
 
-/// Why an event was not added to a transaction, or a transaction was not committed.
+/// The error of adding an event to a transaction, or of committing a transaction.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactionError {
@@ -92,10 +92,10 @@ pub enum TransactionError {
     /// The topic's producer could not be created.
     #[error(transparent)]
     Producer(#[from] ProducerError),
-    /// A partition has no room or is closed, or the event's partition does not exist. Nothing was published.
+    /// A partition has no room or is closed, or the event's partition does not exist. No event was published.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// An event was encoded into bytes that do not decode. Nothing was published.
+    /// An event was encoded into bytes that do not decode. No event was published.
     #[error("topic {topic:?}: {cause}")]
     Event {
         /// The topic's name.
@@ -103,7 +103,7 @@ pub enum TransactionError {
         /// Why the bytes do not decode.
         cause: Unreadable,
     },
-    /// The transform was opened again under its name. Nothing was published.
+    /// The transform was opened again under its name. No event was published.
     #[error("the transform {name:?} of topic {topic:?} was opened again since: this one commits nothing more")]
     Fenced {
         /// The transform's name.
@@ -111,11 +111,12 @@ pub enum TransactionError {
         /// The name of its input topic.
         topic: String,
     },
-    /// The group member whose batch was to be committed is fenced: other members read that batch. Nothing was
+    /// The group member whose batch was to be committed is fenced: other members read that batch. No event was
     /// published.
     #[error(transparent)]
     Member(#[from] Fenced),
-    /// The journal refused the transaction. Nothing was published.
+    /// The journal has ended or refused the transaction, or this thread is committing another one. No event was
+    /// published.
     #[error("nothing was published: {}", text::line(.cause))]
     Refused {
         /// Why, as text.
@@ -131,12 +132,12 @@ pub enum TransactionError {
 }
 
 impl TransactionError {
-    /// True if a transaction with fewer events may be accepted.
+    /// True if the transaction, or a partition's part of it, was too large. Then one with fewer events may succeed.
     pub(crate) fn is_too_much(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::Publish(PublishError::BatchTooLarge { .. }))
     }
 
-    /// True if a partition had no room. The same transaction may succeed later.
+    /// True if a partition had no room. The same events may be committed later.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Publish(refused) if refused.is_full())
     }
@@ -148,19 +149,20 @@ impl fmt::Debug for Transaction {
     }
 }
 
-/// Bytes reserved for the input offsets that the same frame commits.
+/// Size in bytes that is left free in a frame for the input offsets that the frame commits.
 const SPARE: usize = 1024;
 
-/// Why the output of an input event is not in the transaction.
+/// The reason why the output of an input event is not in the transaction.
 pub(crate) enum InputFailure<X> {
     /// The handler failed.
     Failed(X),
-    /// The output does not fit: beside the output of earlier events, or, if `alone`, in an empty transaction.
+    /// The output is too large: if `alone` is true, for an empty transaction; otherwise for the space beside the output
+    /// of earlier events.
     TooMuch { cause: TransactionError, alone: bool },
 }
 
-/// Further contents of a commit's frame (`put`), and the last check before the frame is written (`decide`; false
-/// refuses it).
+/// The additions to a commit's frame. `put` adds contents to the frame. `decide` returns a check that runs just before
+/// the frame is written; if the check returns false, nothing is written.
 pub(crate) struct FrameExtras<'a> {
     pub(crate) put: &'a dyn Fn(&mut FrameBuilder),
     pub(crate) decide: &'a dyn Fn() -> Box<dyn FnOnce() -> bool + Send>,
@@ -179,17 +181,17 @@ impl Transaction {
         }
     }
 
-    /// An empty transaction of the engine of `other`, with its patience.
+    /// An empty transaction of the engine of `other`, with the patience of `other`.
     pub(crate) fn like(other: &Self) -> Self {
         Self { patience: other.patience, ..Self::new(Arc::clone(&other.committer)) }
     }
 
-    /// True if twice as many events are likely to fit.
+    /// True if twice as many events would probably still fit.
     pub(crate) fn is_ample(&self) -> bool {
         self.bytes <= self.committer.journal.frame_limit() / 2 && self.outputs.iter().all(|output| output.is_ample())
     }
 
-    /// Sets how long a commit waits for room; 30 seconds by default. It holds no claims meanwhile.
+    /// Sets how long a commit waits for room; 30 seconds by default. The commit claims no slots while it waits.
     pub fn patience(&mut self, limit: Duration) -> &mut Self {
         self.patience = limit;
         self
@@ -261,7 +263,7 @@ impl Transaction {
         self.take(topic, Route::To(to), |message| message.fill(record, now))
     }
 
-    /// Creates the topic's producer now.
+    /// Creates the topic's producer now, which otherwise the first event does.
     pub(crate) fn open<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         topic: &Topic<E, K>,
@@ -320,8 +322,8 @@ impl Transaction {
         self.order.clear();
     }
 
-    /// Calls `handler`, which adds the output of one input event. If that fails, or the output does not fit beside the
-    /// present events, removes all output of this input event.
+    /// Calls `handler`, which adds the output of one input event. If the handler fails, or the output does not fit
+    /// beside the present events, removes all output of this input event and returns the reason.
     pub(crate) fn take_in<X>(
         &mut self,
         handler: impl FnOnce(&mut Self) -> Result<(), X>,
@@ -333,7 +335,7 @@ impl Transaction {
         let failure = match (handled, too_large) {
             (Err(cause), None) => InputFailure::Failed(cause),
             (Err(_), Some(cause)) => InputFailure::TooMuch { cause, alone: before == 0 },
-            // A handler that ignores the refusal is called again with an empty transaction.
+            // The handler may have ignored the refusal; it is called again with an empty transaction.
             (Ok(()), Some(cause)) if before > 0 => InputFailure::TooMuch { cause, alone: false },
             (Ok(()), _) => match self.outgrown(before) {
                 Some(refused) => InputFailure::TooMuch { cause: refused.into(), alone: before == 0 },
@@ -344,7 +346,7 @@ impl Transaction {
         Err(failure)
     }
 
-    /// Removes the last events, until `len` are left.
+    /// Removes the events added last, until `len` are left.
     fn rewind(&mut self, len: usize) {
         for (output, partition) in self.order.drain(len..).rev() {
             self.bytes -= self.outputs[output as usize].take_back(partition as usize);
@@ -352,18 +354,23 @@ impl Transaction {
         self.len = len;
     }
 
-    /// The error, if a partition with an event after the first `len` has more events than its ring can hold.
+    /// The error for a partition that got one of the events after the first `len`, and now has more events than its
+    /// ring can hold; `None` if there is no such partition.
     fn outgrown(&self, len: usize) -> Option<PublishError> {
         let mut later = self.order[len..].iter();
         later.find_map(|(output, partition)| self.outputs[*output as usize].outgrown(*partition as usize))
     }
 
     /// Publishes all events, and waits until they are durable. Returns a receipt for each partition; an empty list if
-    /// the transaction has no events.
+    /// the transaction has no events. Waits for room in the partitions for at most the [patience](Self::patience), 30
+    /// seconds by default.
     ///
     /// # Errors
-    /// Nothing was published, because a partition had no room for too long, a topic is closed, or the journal refused;
-    /// or the outcome is [unknown](TransactionError::Unknown), because the disk failed meanwhile.
+    /// No event was published: because a partition had no room within the patience or a topic is closed
+    /// ([`Publish`](TransactionError::Publish)), the events exceed one frame of the journal
+    /// ([`TooLarge`](TransactionError::TooLarge)), or the journal has ended, or this thread is committing another
+    /// transaction already ([`Refused`](TransactionError::Refused)). With [`Unknown`](TransactionError::Unknown) the
+    /// disk failed meanwhile, and the events may have been written.
     pub fn commit(mut self) -> Result<Vec<BatchReceipt>, TransactionError> {
         self.commit_outputs()
     }
@@ -386,7 +393,7 @@ impl Transaction {
                 Err(refused) if refused.is_full() => refused,
                 outcome => return outcome,
             };
-            // Dropped claims become skipped slots. So no new claims are made until there is room.
+            // Dropped claims become skipped slots, so no new claims are made until there is room.
             loop {
                 let left =
                     deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -433,5 +440,5 @@ impl Transaction {
     }
 }
 
-/// The error of a transaction that is committed while the same thread commits another one.
+/// The cause of the error if a thread commits a transaction while it commits another one.
 const NESTED: &str = "this thread is committing another transaction, and code that runs meanwhile, such as the clock or the event's `Persist`, commits one: commit it afterwards";

@@ -1,4 +1,4 @@
-//! Batches: what a poll returns, events of one partition with their offsets.
+//! Batches: the events that one poll returns, of one partition, with their offsets.
 
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
@@ -19,14 +19,14 @@ pub struct At {
 }
 
 impl At {
-    /// Makes an `At`, for tests of handlers.
+    /// Creates an `At`, for tests of handlers.
     pub const fn new(partition: u32, offset: u64, end_of_batch: bool) -> Self {
         Self { partition, offset, end_of_batch }
     }
 }
 
-/// Skips the events of the batch that were published before `oldest`, up to the first younger one. Returns how many
-/// were skipped.
+/// Skips the events of the batch that were published before `oldest`, up to the first younger one. Returns the count of
+/// skipped events.
 pub(crate) fn expire<E, K: Producers>(
     batch: &mut RingBatch<'_, E, K>,
     partition: &Partition<E, K>,
@@ -43,8 +43,8 @@ pub(crate) fn expire<E, K: Producers>(
     expired
 }
 
-/// Events of one partition, in order. Iterate over `&mut batch`: the iterated events count as read when the batch is
-/// dropped.
+/// Events of one partition, in the order of offsets. Iterate over `&mut batch`: the iterated events count as read when
+/// the batch is dropped, and the next poll returns the others again.
 pub struct Batch<'s, E, K: Producers = Multi> {
     pub(crate) batch: RingBatch<'s, E, K>,
     pub(crate) partition: u32,
@@ -57,7 +57,7 @@ impl<E, K: Producers> fmt::Debug for Batch<'_, E, K> {
 }
 
 impl<E, K: Producers> Batch<'_, E, K> {
-    /// The number of the partition that the events are from.
+    /// The number of the partition of these events, from 0.
     pub fn partition(&self) -> u32 {
         self.partition
     }

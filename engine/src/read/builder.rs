@@ -63,7 +63,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
-    /// Sets where the subscriber begins to read; [`StartAt::Earliest`] by default.
+    /// Settings of a subscriber. By default its thread is not pinned, and sleeps when idle.
     pub fn start(mut self, start: StartAt) -> Self {
         self.start = start;
         self
@@ -189,7 +189,8 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         Ok(Subscriber::new(Arc::clone(&topic), membership, parts, self.limit, self.visible))
     }
 
-    /// Joins all partitions of the topic. The caller prevents new partitions meanwhile.
+    /// Joins the rings of all partitions of the topic, and returns the consumers. The caller prevents new partitions
+    /// meanwhile.
     pub(crate) fn join_all(&self) -> Result<Vec<PartitionConsumer<E, K>>, SubscribeError> {
         check_name(&self.name).map_err(SubscribeError::Name)?;
         if matches!(self.start, StartAt::Timestamp(_)) && !self.topic.settings.timestamps {
@@ -203,7 +204,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         }
         let partitions = self.topic.partitions();
         if self.topic.has_ended() {
-            // A topic that has ended may not have closed its rings yet; then the plain `Closed` is returned.
+            // A topic that has ended may not have closed its rings yet; then the reason is `Closed`.
             let reason = partitions.iter().find_map(|partition| partition.ring.closed());
             let reason = reason.unwrap_or(slipring_ring::Closed::Closed);
             return Err(SubscribeError::new(&self.topic.name, 0, reason.into()));

@@ -1,9 +1,10 @@
-//! Catching up: one partition's change from the journal to the ring, for replays and groups.
+//! Catching up: how a replay or a group reads one partition from the journal, and then continues in the ring.
 //!
-//! When the backlog is at most a quarter of the ring, the reader's gate joins the ring, at or above the lowest gate. No
-//! slot from there on is overwritten, so producers have to wait for at most a quarter of the ring. Every event below
-//! that gate is written, because the committer's own stage is one of the gates. So the journal is read up to the gate,
-//! or a little further, and the ring from exactly that offset on.
+//! When the reader is at most a quarter of the ring behind, it joins the ring, at or above the lowest gate (the
+//! positions that producers may not overtake by a whole ring). No slot from there on is overwritten, so producers wait
+//! for this reader for at most a quarter of the ring. Every event below its joining offset is written, because the
+//! committer's own position is one of the gates. So the journal is read up to that offset, or a little further, and the
+//! ring from exactly there on.
 
 use crate::base::kind::Producers;
 use crate::log::progress::Progress;
@@ -13,7 +14,7 @@ use slipring_journal::{Cursor, ReplayError, SharedScan, Start, Visible};
 use slipring_ring::{BuildError, Consumer, Sequence};
 use std::sync::Arc;
 
-/// A partition that is read from the journal until its ring takes over.
+/// The reader of a partition that is read from the journal until the ring takes over.
 pub(crate) struct CatchUp<E, K: Producers> {
     partition: Arc<Partition<E, K>>,
     progress: Arc<Progress>,
@@ -21,14 +22,14 @@ pub(crate) struct CatchUp<E, K: Producers> {
     /// The reader's consumer in the ring; `None` until the reader has joined it.
     gate: Option<Consumer<E, K>>,
     capacity: u64,
-    /// A fault for tests: the count of events by which the ring takes over too early. 0 in production.
+    /// A fault for tests: the count of events by which the reader changes to the ring too early. 0 in production.
     seam_off: u64,
 }
 
 /// The limits of one pass of reading. All of them are determined before the journal is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadTurn {
-    /// The pass reads only records below this offset.
+    /// The pass reads only records below this offset (exclusive).
     pub(crate) before: u64,
     /// Every event below this offset is visible, so an offset below without a record will never have one.
     pub(crate) visible: u64,
@@ -38,13 +39,13 @@ pub(crate) struct ReadTurn {
 
 /// The outcome of one pass of reading.
 pub(crate) enum Step<E, K: Producers> {
-    /// There may be more to read at once.
+    /// More records may be readable at once.
     More,
-    /// No more is visible now.
+    /// No more records are visible now.
     Nothing,
-    /// All records before this consumer's position are read: from now on the ring is read.
+    /// All records before the position of this consumer are read. From now on the ring is read.
     Caught(Consumer<E, K>),
-    /// No more is visible now, and joining the ring was refused.
+    /// No more records are visible now, and the ring refused to be joined.
     Refused(BuildError),
 }
 
@@ -77,12 +78,12 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         self.cursor.seek(offset);
     }
 
-    /// True if no event will become visible that is not visible now.
+    /// True if no further event of the partition will become visible.
     pub(crate) fn is_over(&self, visible: Visible) -> bool {
         self.progress.is_over(visible)
     }
 
-    /// The offset at which the ring takes over. `None` before the reader has joined the ring.
+    /// The offset at which reading changes from the journal to the ring. `None` before the reader has joined the ring.
     fn seam(&self) -> Option<u64> {
         self.gate.as_ref().map(|gate| gate.first().0.saturating_sub(self.seam_off))
     }
@@ -117,8 +118,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         &mut self.cursor
     }
 
-    /// Ends a pass of reading: `read` says that it has read records, `at_end` that it has read all visible ones.
-    /// Offsets below `next` need not be read again.
+    /// Ends a pass of reading and says what follows. `read` is true if the pass has read a record, `at_end` if it has
+    /// read all visible ones. Offsets below `next` need not be read again.
     pub(crate) fn end(
         &mut self,
         scan: &mut SharedScan,
@@ -137,7 +138,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         }
         let mut refused = None;
         if at_end && self.gate.is_none() {
-            // Offsets that were reserved and never published may exceed a quarter of the ring, and are no backlog.
+            // The distance from the end is counted in published events: offsets that were reserved and never published
+            // are no backlog, and may be more than a quarter of the ring.
             match join() {
                 Ok(gate) => self.gate = Some(gate),
                 Err(cause) => refused = Some(cause),

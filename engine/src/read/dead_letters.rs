@@ -13,14 +13,14 @@ use crate::topic::error::PublishError;
 /// Events that can be copied to a dead-letter topic: every type that is `Clone`, and [`Message`](crate::Message). A
 /// message also records its origin: see [`DeadLetter`](crate::dead_letter::DeadLetter).
 pub trait ToDeadLetter: Send + Sync + Sized + 'static {
-    /// Publishes a copy as a dead letter. It never waits for room: a full topic is an error.
+    /// Publishes a copy as a dead letter. Never waits for room: a full topic is an error.
     #[doc(hidden)]
     fn publish_dead_letter<K: Producers>(
         &self,
         producer: &mut Producer<Self, K>,
         origin: &DeadLetterOrigin<'_>,
     ) -> Result<Receipt, PublishError>;
-    /// Adds a copy as a dead letter to a transaction.
+    /// Adds a copy to a transaction, as a dead letter.
     #[doc(hidden)]
     fn publish_dead_letter_into<K: Producers>(
         &self,
@@ -111,7 +111,7 @@ impl<E> DeadLetterForwarder<E> {
         self.is_durable
     }
 
-    /// From now on dead letters are published in transactions only. `out` is the first of these, and takes over the
+    /// Makes all further dead letters be published in transactions. `out` is the first of these, and takes over the
     /// topic's producer.
     pub(crate) fn set_transactions_only(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
         self.put = None;

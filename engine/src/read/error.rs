@@ -3,7 +3,7 @@
 use crate::base::closed::Closed;
 use slipring_ring::{SeekError, StageError};
 
-/// Why a consumer cannot read on.
+/// The error of a consumer that cannot continue to read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("consumer {consumer:?} of topic {topic:?}: {reason}")]
 #[non_exhaustive]
@@ -16,7 +16,7 @@ pub struct ReadError {
     pub reason: Closed,
 }
 
-/// Why a consumer was not cancelled.
+/// The reason why a consumer was not cancelled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CancelError {
@@ -28,7 +28,7 @@ pub enum CancelError {
         /// The consumer's name.
         consumer: String,
     },
-    /// Other consumers are ordered after it.
+    /// Other consumers are ordered after this one.
     #[error(
         "consumer {consumer:?} of topic {topic:?} cannot go while {behind:?} stands behind it: cancel that one first"
     )]
@@ -37,7 +37,7 @@ pub enum CancelError {
         topic: String,
         /// The consumer's name.
         consumer: String,
-        /// A consumer that is ordered after it.
+        /// One of the consumers that are ordered after this one.
         behind: String,
     },
 }
@@ -52,7 +52,7 @@ impl CancelError {
     }
 }
 
-/// Why a consumer was not moved. It keeps its position.
+/// The reason why a consumer was not moved. The consumer keeps its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PositionError {
@@ -74,14 +74,14 @@ pub enum PositionError {
         /// The latest offset that it may move to.
         latest: u64,
     },
-    /// Other consumers are ordered after it, and have read past that offset.
+    /// Other consumers are ordered after this one, so it cannot move back.
     #[error("consumer {consumer:?} of topic {topic:?} cannot go back while {behind:?} stands behind it")]
     StoodBehind {
         /// The topic's name.
         topic: String,
         /// The consumer's name.
         consumer: String,
-        /// A consumer that is ordered after it.
+        /// One of the consumers that are ordered after this one.
         behind: String,
     },
     /// The topic has no partition with that number.

@@ -182,10 +182,11 @@ struct ThreadSettings<E> {
     policy: ErrorPolicy<E>,
 }
 
-/// What a failure of the handler leads to.
+/// What happens when the handler of a subscriber fails.
 pub(crate) struct ErrorPolicy<E> {
     pub(crate) on_error: OnError,
-    /// Copies events that are skipped to the dead-letter topic. `None` if there is no such topic.
+    /// Copies events that are skipped to the dead-letter topic. `None` if no such topic was set: then they are only
+    /// counted.
     pub(crate) forwarder: Option<SharedForwarder<E>>,
 }
 
@@ -256,7 +257,7 @@ where
     })
 }
 
-/// Runs a subscriber's thread from its start to its end.
+/// Runs a subscriber's thread until it ends, and reports the end.
 fn attend<E, K: Producers, S, X: Display>(
     mut subscriber: Subscriber<E, K>,
     mut state: S,
@@ -366,7 +367,7 @@ fn forward<E: Send + Sync + 'static, K: Producers>(
 ) -> Result<(), String> {
     batch.batch.put_back(culprit);
     let partition = batch.partition;
-    // Copying the event runs user code, so the forwarder is lent and not locked.
+    // Copying the event runs user code, so the forwarder is taken by one thread at a time, without a mutex held.
     let Some(mut forwarder) = forwarder.take() else { return Err("another letter is being written".to_owned()) };
     let moved = caught(|| match (&mut batch.batch).into_iter().next() {
         Some((Sequence(offset), event)) => {

@@ -1,4 +1,5 @@
-//! A subscriber's membership in its topic: how other threads give it new partitions and another wait strategy.
+//! A subscriber's membership in its topic: the state by which other threads give the subscriber new partitions and
+//! another wait strategy.
 
 use super::StartAt;
 use super::SubscriberBuilder;
@@ -13,7 +14,8 @@ use slipring_ring::{Consumer, Sequence, Stage, Wait, Waiter};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What other threads need of a subscriber, and the changes that they leave for it.
+/// The part of a subscriber that other threads share: it holds the changes that they have made and that the subscriber
+/// has not applied yet.
 pub(crate) struct Membership<E, K: Producers> {
     topic: String,
     pub(crate) stats: Arc<ConsumerStats>,
@@ -46,7 +48,8 @@ impl<E: Send + Sync + 'static, K: Producers> Membership<E, K> {
 }
 
 impl<E, K: Producers> Membership<E, K> {
-    /// Sets the waiter, in addition to the subscriber's own, that is woken when partitions are added.
+    /// Sets the selector's waiter, which is woken under `token`, in addition to the subscriber's own waiter, when
+    /// partitions are added.
     pub(super) fn tell(&self, waiter: &Arc<Waiter>, token: usize) {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
@@ -99,7 +102,7 @@ pub(crate) struct PartitionConsumer<E, K: Producers> {
     pub(crate) consumer: Consumer<E, K>,
 }
 
-/// The offset is still in the ring, but older than the topic's retention by age.
+/// The error for an offset that is still in the ring, but older than the topic's retention by age.
 pub(crate) struct TooOld {
     pub(crate) asked: u64,
     pub(crate) earliest: u64,

@@ -61,7 +61,7 @@ pub struct Subscriber<E, K: Producers = Multi> {
     over: Vec<u32>,
     paused: Vec<u32>,
     limit: usize,
-    /// How far it may read, if it waits for the journal. `None` if it reads events as soon as they are published.
+    /// The limit of a subscriber that waits for the journal. `None` if it reads events as soon as they are published.
     visibility: Option<VisibilityLimit>,
 }
 
@@ -170,7 +170,8 @@ impl<E, K: Producers> Subscriber<E, K> {
                 return Ok(FindOutcome::Nothing);
             }
             match self.find_unpaused(false, deadline)? {
-                // The wait ended because of new partitions, another wait strategy, or the end of a paused partition.
+                // The wait ended for another reason: new partitions, another wait strategy, or the end of a paused
+                // partition.
                 FindOutcome::Nothing if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
                 found => return Ok(found),
             }
@@ -236,8 +237,8 @@ impl<E, K: Producers> Subscriber<E, K> {
         }
     }
 
-    /// Registers a task, after a search has found nothing, to be woken when there is something to read. False, without
-    /// registering, if there is something to read by now.
+    /// Has `task` woken when there is something to read, after a search has found nothing, and returns true. Returns
+    /// false, and does not register the task, if there is something to read by now.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if !self.paused.is_empty() {
@@ -251,8 +252,8 @@ impl<E, K: Producers> Subscriber<E, K> {
         watch.wake(&mut SubscriberSources { parts, membership, topic, limit: *limit, visibility, over: None }, task)
     }
 
-    /// Registers another waiter, such as a selector's, to be woken under `token` when there is something to read. False
-    /// if there is something by now.
+    /// Registers another waiter, such as a selector's, to be woken under `token` when there are events to read, or an
+    /// end or an error. False if there is something by now.
     pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
         self.membership.tell(waiter, token);
         self.arm_paused(waiter, token);
@@ -290,7 +291,8 @@ impl<E, K: Producers> Subscriber<E, K> {
     }
 }
 
-/// Registers the waiter to be woken when the partition has something to read. False if it has something by now.
+/// Registers the waiter to be woken under `token` when the partition has something to read. False if it has something
+/// by now.
 fn arm_part<E, K: Producers>(
     visibility: &mut Option<VisibilityLimit>,
     source: usize,
@@ -319,14 +321,14 @@ pub(crate) enum FindOutcome {
     End,
 }
 
-/// A subscriber's partitions, as a [`MultiWait`] sees them.
+/// A subscriber's partitions, in the form in which a [`MultiWait`] waits for them.
 struct SubscriberSources<'s, E, K: Producers> {
     parts: &'s mut [PartitionConsumer<E, K>],
     membership: &'s Membership<E, K>,
     topic: &'s TopicCore<E, K>,
     limit: usize,
     visibility: &'s mut Option<VisibilityLimit>,
-    /// Why the found source gives no batch; `None` if it gives one.
+    /// The reason why the partition that was found has no events to read any more; `None` if it has events.
     over: Option<slipring_ring::Closed>,
 }
 
@@ -368,8 +370,8 @@ impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
         arm_part(self.visibility, source, &mut self.parts[source], &self.membership.waiter, source)
     }
 
-    /// An event that became visible in the journal is found by the next call that does not wait. If its partition were armed,
-    /// that call might come before the journal's thread has woken it.
+    /// False for a subscriber that waits for the journal: a call that does not wait must find an event that has become
+    /// visible, and could come before the journal's thread has woken a partition that rests.
     fn may_rest(&self, _: usize) -> bool {
         self.visibility.is_none()
     }

@@ -10,35 +10,37 @@ use slipring_ring::{SeekError, Sequence};
 use std::time::Duration;
 
 impl<E, K: Producers> Subscriber<E, K> {
-    /// The first offset of partition 0 that the subscriber reads. See [`first_in`](Self::first_in).
+    /// The first offset of partition 0 that this subscriber reads. See [`first_in`](Self::first_in).
     pub fn first(&self) -> u64 {
         self.first[0]
     }
 
-    /// The first offset of this partition that the subscriber reads; `None` if it does not read the partition.
+    /// The first offset of this partition that this subscriber reads; `None` if it does not read the partition.
     pub fn first_in(&self, partition: u32) -> Option<u64> {
         self.first.get(partition as usize).copied()
     }
 
-    /// The offset of the next event that it reads in this partition; `None` if it does not read the partition.
+    /// The offset of the next event that this subscriber reads in this partition; `None` if it does not read the
+    /// partition.
     pub fn position(&self, partition: u32) -> Option<u64> {
         self.parts.get(partition as usize).map(|part| part.consumer.consumed().0)
     }
 
-    /// Count of published events that it has not read, in all partitions.
+    /// Count of published events that this subscriber has not read, in all partitions.
     ///
-    /// Counted in offsets. Some of them may hold no event, because a producer dropped its claim.
+    /// Counted in offsets. Some offsets may hold no event, because a producer dropped its claim.
     pub fn lag(&self) -> u64 {
         self.parts.iter().map(|part| part.consumer.lag()).sum()
     }
 
-    /// Count of published events of this partition that it has not read, in offsets; `None` if it does not read the
-    /// partition.
+    /// Count of published events of this partition that this subscriber has not read, in offsets; `None` if it does not
+    /// read the partition.
     pub fn lag_in(&self, partition: u32) -> Option<u64> {
         self.parts.get(partition as usize).map(|part| part.consumer.lag())
     }
 
-    /// The age of the oldest published event that it has not read, over all partitions; zero if it has read all.
+    /// The age of the oldest published event that this subscriber has not read, over all partitions; zero if it has
+    /// read all.
     ///
     /// # Errors
     /// The topic has no [timestamps](crate::TopicBuilder::timestamps).
@@ -92,7 +94,7 @@ impl<E, K: Producers> Subscriber<E, K> {
             PositionError::OutOfRange { topic, consumer, partition, asked: offset, earliest, latest }
         };
         part.consumer.seek(Sequence(offset)).map_err(|cause| match cause {
-            // The range of the ring leaves out the events that only this consumer's own gate keeps.
+            // The ring's range leaves out the events that are kept only because of this consumer's own position.
             SeekError::OutOfRange { earliest, .. } => out_of_range(earliest.0.min(before.0)),
             other => refused(other),
         })?;
@@ -102,7 +104,7 @@ impl<E, K: Producers> Subscriber<E, K> {
             let _ = part.consumer.seek(before);
             return Err(out_of_range(earliest));
         }
-        // The source may be armed, and a partition that was read to its end has events again.
+        // The partition may be waiting to be woken, or be read to its end, but has events again.
         if !self.paused.contains(&partition) {
             watch.add(partition as usize);
             membership.wake_watcher();

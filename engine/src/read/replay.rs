@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Why a replay cannot begin, or cannot read on.
+/// The error of opening a replay, or of reading from it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
@@ -41,7 +41,7 @@ pub enum ReplayError {
         topic: String,
         /// The partition's number, from 0.
         partition: u32,
-        /// Why the journal refused.
+        /// The journal's error.
         cause: journal::ReplayError,
     },
     /// A record does not decode as an event.
@@ -53,7 +53,7 @@ pub enum ReplayError {
         partition: u32,
         /// The record's offset.
         offset: u64,
-        /// Why the record does not decode.
+        /// The reason why the record does not decode.
         cause: Unreadable,
     },
     /// Events of a partition were lost to damage. Returned once, at the place of the lost events; the next read
@@ -107,13 +107,13 @@ impl<E, K: Producers> fmt::Debug for Replay<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
-    /// For a replay that the topic itself owns, which would otherwise keep the topic open for ever.
+    /// Makes this a replay that the topic itself owns, and that does not keep the topic open.
     pub(crate) fn of_topic(mut self) -> Self {
         self.topic = None;
         self
     }
 
-    /// Adds a new partition, whose `consumer` stands at its first offset.
+    /// Adds a new partition, which is read with `consumer`, at its first offset.
     pub(crate) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         let Some(progress) = self.durable.acks.progress(partition.index) else { return };
         let next = consumer.first().0;
@@ -126,7 +126,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         self.parts.len()
     }
 
-    /// True if the partition has offsets that are visible and not read.
+    /// True if the partition has visible offsets that are not read.
     pub(crate) fn has_more(&self, index: usize) -> bool {
         self.parts[index].has_more(self.visible)
     }
@@ -151,8 +151,8 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         self.parts[index].progress.end(self.visible)
     }
 
-    /// Calls `each` with the next events of a partition, at most `most`, without consuming them, until it returns
-    /// false.
+    /// Calls `each` with the next events of a partition, at most `most` of them, until it returns false. The replay's
+    /// position does not change.
     pub(crate) fn peek(&mut self, index: usize, most: usize, mut each: impl FnMut(u64, &E) -> bool) {
         let Self { durable, parts, visible, event, .. } = self;
         let part = &parts[index];
@@ -247,11 +247,11 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 let any = any || parts.iter().any(|part| part.has_more(visible) || part.can_end(visible, over));
                 any.then_some(())
             };
-            // Some ends come without a notification, so they are checked for every 50 ms.
+            // Some ends cause no notification, so they are checked for every 50 ms.
             let nap = Instant::now() + Duration::from_millis(50);
             let until = deadline.map_or(nap, |deadline| deadline.min(nap));
             if notifier.wait(Some(until), moved).is_none() && notifier.is_own_thread() {
-                // The thread that writes the journal calls this, and would wait for itself.
+                // This is the thread that writes the journal, which would wait for itself.
                 return Ok(Some(0));
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -270,15 +270,15 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         Ok(())
     }
 
-    /// Continues from the journal at `offset`, or at the current position if that is higher. Returns the count of
-    /// skipped offsets.
+    /// Continues reading from the journal at `offset`, or at the present position if that is higher. Returns the count
+    /// of skipped offsets.
     pub(crate) fn pass_over_to(&mut self, index: usize, offset: u64) -> Result<u64, ReplayError> {
         let next = self.parts[index].next;
         self.continue_at(index, offset.max(next))?;
         Ok(offset.saturating_sub(next))
     }
 
-    /// Continues from the journal at `offset`, which may be below the current position.
+    /// Continues reading from the journal at `offset`, which may be below the present position.
     pub(crate) fn continue_at(&mut self, index: usize, offset: u64) -> Result<(), ReplayError> {
         let Self { name, durable, parts, .. } = self;
         let part = &mut parts[index];
@@ -305,7 +305,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         }
         let from_journal = |cause| ReplayError::Journal { topic: name.clone(), partition: number, cause };
         let mut read = 0;
-        // Read before the visible end: if the journal has ended by now, that end is final.
+        // Read before the visible end: if the journal has ended by now, that end does not change any more.
         let is_over = durable.acks.notifier.end_cause().is_some() || part.progress.is_over(*visible);
         let mut turned = None;
         match &mut part.mode {
@@ -316,7 +316,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                     catch_up.seek(part.next);
                 }
                 let ring = &part.partition.ring;
-                // A search for a time stays in the journal, because the ring cannot search by time.
+                // A search by time stays in the journal, because the ring cannot search by time.
                 let join = |seeks: bool| match seeks {
                     true => Err(BuildError::NameTaken { name: stats.name.clone() }),
                     false => ring.join(Stage::new(stats.name.clone())),

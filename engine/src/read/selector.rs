@@ -45,7 +45,7 @@ pub struct Selector {
     watch: MultiWait,
     waiter: Arc<Waiter>,
     by_number: bool,
-    /// The identities of the watched readers, by index. A slice with other readers is watched anew.
+    /// The identities of the readers of the last call, by index. For other readers the selector begins anew.
     watched: Vec<usize>,
 }
 
@@ -116,7 +116,8 @@ pub trait Selectable {
     #[doc(hidden)]
     fn is_ready(&mut self) -> bool;
 
-    /// Registers the waiter to be woken when [`is_ready`](Self::is_ready) becomes true. False if it is true by now.
+    /// Registers the waiter to be woken under `token` when [`is_ready`](Self::is_ready) becomes true. False if it is
+    /// true by now.
     #[doc(hidden)]
     fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool;
 
@@ -146,7 +147,7 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
 struct SelectedReaders<'s, 'r> {
     readers: &'s mut [&'r mut dyn Selectable],
     waiter: &'s Arc<Waiter>,
-    /// True if at least one reader was armed.
+    /// True if the waiter was registered with at least one reader.
     armed: bool,
 }
 
@@ -169,7 +170,7 @@ impl WaitSources for SelectedReaders<'_, '_> {
         self.readers[source].arm(self.waiter, source)
     }
 
-    /// Readers are armed for a sleep alone, after which each of them ends its waiting. In between they stay as they are.
+    /// False: the readers are registered only for a sleep, and each of them is told when the sleep is over.
     fn may_rest(&self, _: usize) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Visibility: how far a subscriber reads that waits for the journal.
+//! Visibility: the limit up to which a subscriber reads that waits for the journal.
 
 use super::PartitionConsumer;
 use crate::base::kind::Producers;
@@ -12,9 +12,9 @@ use std::task::{Wake, Waker};
 pub(super) struct VisibilityLimit {
     visible: Visible,
     acks: Arc<Acks>,
-    /// The progress of each partition, by its number. `None` before the partition is first read.
+    /// The journal's progress in each partition, by the partition's number. `None` before the partition is first read.
     progress: Vec<Option<Arc<Progress>>>,
-    /// One waker for each waiter and token. The notifier recognizes a waker only by identity, so it is made once.
+    /// One waker for each waiter and token. The notifier recognizes a waker only by identity, so the waker is kept.
     wakers: Vec<(Arc<NotifyWaker>, Waker)>,
 }
 
@@ -36,14 +36,15 @@ impl VisibilityLimit {
         usize::try_from(end.saturating_sub(part.consumer.consumed().0)).unwrap_or(usize::MAX)
     }
 
-    /// True if no more of this partition will become readable: the committer is done with it, or the journal has ended.
+    /// True if no further event of this partition will become readable: the committer has ended it, or the journal has
+    /// ended.
     pub(super) fn is_over(&self, source: usize) -> bool {
         let known = self.progress.get(source).and_then(Option::as_ref);
         self.acks.notifier.end_cause().is_some() || known.is_some_and(|progress| progress.is_over(self.visible))
     }
 
-    /// Registers the waiter to be woken when events become readable, or the partition is over. False if that is so by
-    /// now.
+    /// Registers the waiter to be woken under `token` when events become readable, or the partition ends. False if
+    /// either is the case by now.
     pub(super) fn arm<E, K: Producers>(
         &mut self,
         source: usize,

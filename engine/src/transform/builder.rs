@@ -41,8 +41,8 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
         self
     }
 
-    /// In partitions where the transform has committed no offset, begins at the next event to be published. By default
-    /// it begins there at the earliest event that the journal keeps.
+    /// Makes the transform begin at the next event to be published, in partitions where it has committed no offset. By
+    /// default it begins there at the earliest event that the journal keeps.
     pub fn latest(mut self) -> Self {
         self.latest = true;
         self

@@ -61,7 +61,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Why a transform cannot begin, or cannot continue.
+/// The error of opening a transform, or of reading a batch and committing its output.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransformError {
@@ -79,7 +79,7 @@ pub enum TransformError {
     /// The input cannot be read.
     #[error(transparent)]
     Input(#[from] ReplayError),
-    /// The handler failed on this event. Nothing of its batch was published or committed; the batch is read again.
+    /// The handler failed on this event. No output of its batch was published or committed; the batch is read again.
     #[error("transform {name:?} failed at {offset} of partition {partition}: {}", text::line(.cause))]
     Handler {
         /// The transform's name.
@@ -91,7 +91,7 @@ pub enum TransformError {
         /// The handler's error, as text.
         cause: String,
     },
-    /// The output of this event alone is too large for one transaction. Nothing of it was published or committed.
+    /// The output of this event alone is too large for one transaction. No output was published or committed.
     #[error(
         "transform {name:?} at {offset} of partition {partition}: what comes of this event alone is too much: {cause}"
     )]
@@ -106,7 +106,7 @@ pub enum TransformError {
         #[source]
         cause: Box<TransactionError>,
     },
-    /// The handler panicked. Nothing of its batch was published or committed.
+    /// The handler panicked. No output of its batch was published or committed.
     #[error("transform {name:?} panicked: {}", text::line(.cause))]
     Panicked {
         /// The transform's name.
@@ -114,14 +114,14 @@ pub enum TransformError {
         /// The panic's message.
         cause: String,
     },
-    /// The batch was not committed.
+    /// The batch was not committed, for this reason.
     #[error(transparent)]
     Transaction(#[from] TransactionError),
 }
 
 impl TransformError {
-    /// True if nothing failed, but a topic of the transform was closed or halted, for example by a shutdown whose time
-    /// is over.
+    /// True if the error only says that a topic of the transform was closed or halted, for example by a shutdown whose
+    /// time limit has passed.
     fn is_an_end(&self) -> bool {
         let reason = match self {
             Self::Input(ReplayError::Closed { reason, .. })
@@ -173,7 +173,7 @@ pub struct Transform<E: Send + Sync + 'static, K: Producers = Multi> {
     _opened: OpenTransform,
 }
 
-/// Records, when it is dropped, that the transform's handle is gone.
+/// Marks the transform as closed when its handle is dropped.
 struct OpenTransform(TransformHolder);
 
 impl Drop for OpenTransform {
@@ -208,7 +208,8 @@ impl TransformHolder {
         self.committer.transform_offsets.is_held(&self.at, self.epoch)
     }
 
-    /// Records that the gap was reported to this transform, with the offset after the gap as its next one.
+    /// Records in the journal that the gap (offsets lost to damage) was reported to this transform, and commits the
+    /// offset after the gap as the next one to read.
     fn pass_gap(&self, offsets: &mut NextOffsets, gap: &Gap, now: Timestamp) -> Result<(), TransformError> {
         let (partition, end) = (gap.partition, gap.offsets.end);
         let of = PartitionId { topic: self.at.1, partition };
@@ -260,7 +261,8 @@ struct TransformInput<E: Send + Sync + 'static, K: Producers> {
     offsets: NextOffsets,
     batch: usize,
     on_gap: OnGap,
-    /// The replay, with the count of partitions that it was opened for. `None` after a failure.
+    /// The reader of the input, with the count of partitions for which it was opened. `None` before the first read, and
+    /// after a failure.
     replay: Option<(usize, Replay<E, K>)>,
 }
 
@@ -268,7 +270,7 @@ struct TransformInput<E: Send + Sync + 'static, K: Producers> {
 struct BatchRead {
     /// Count of handled events.
     handled: usize,
-    /// The partition, and its next offset. `None` if no event was handled.
+    /// The partition that was read, and its next offset to commit. `None` if no event was handled.
     next: Option<(u32, u64)>,
     /// True if the output of the next event had no room in the transaction. That event is read again.
     is_cut: bool,
@@ -289,14 +291,15 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
         Ok((partitions, replay))
     }
 
-    /// True if the next read continues at the replay's position; false if it must open the input at the committed
-    /// offsets.
+    /// True if the next read continues at the reader's position. False if the input must be opened again at the
+    /// committed offsets: at the start, after a failure, or because a partition was added.
     fn can_continue(&self) -> bool {
         let known = self.topic.count.load(Ordering::Acquire);
         self.replay.as_ref().is_some_and(|(partitions, _)| *partitions == known)
     }
 
-    /// Calls `f` with the events of one batch. `None` once the topic was closed and all events were read.
+    /// Waits at most `limit` for events, and calls `f` with the events of one batch, until one has no room in the
+    /// transaction. `None` once the topic was closed and all events were read.
     fn read<X: Display>(
         &mut self,
         limit: Duration,
@@ -304,7 +307,7 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
         mut f: impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
     ) -> Result<Option<BatchRead>, TransformError> {
         let can_continue = self.can_continue();
-        // Taken out, so that after a failure or a panic reading begins again at the committed offsets.
+        // Taken out of `self`, so that after a failure or a panic reading begins again at the committed offsets.
         let (partitions, mut replay) = match self.replay.take() {
             Some(replay) if can_continue => replay,
             _ => self.open()?,
@@ -347,7 +350,7 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Transform<E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
-    /// The committed offset of this partition, which is the next one to read; `None` if nothing is committed.
+    /// The committed offset of this partition, which is the next one to read; `None` if none is committed.
     pub fn committed(&self, partition: u32) -> Option<u64> {
         self.input.offsets.get(&partition).copied()
     }
@@ -377,7 +380,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         let Self { input, holder, transaction, .. } = self;
         transaction.clear();
         if !holder.is_held() {
-            // Dropping the replay frees its consumer's name in the rings, which the newer transform's replay needs.
+            // Dropping the reader frees its consumer's name in the rings, which the newer transform's reader needs.
             input.replay = None;
             return Err(holder.fenced().into());
         }

@@ -22,8 +22,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How often a waiting thread checks that the transform was not stopped.
-const LOOK: Duration = Duration::from_millis(50);
+/// The time between two checks by which a waiting thread finds out that the transform was stopped.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
     /// Runs the transform on two threads until the input was closed and is read, or a failure. `f` publishes into
@@ -78,7 +78,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         Ok(run)
     }
 }
-/// A transaction of some batches, with the input offsets to commit.
+/// A transaction with the output of some batches, and the input offsets to commit with it.
 struct CommitJob {
     transaction: Transaction,
     read: NextOffsets,
@@ -92,14 +92,15 @@ impl CommitJob {
     }
 }
 
-/// The job, with the outcome of its commit.
+/// A job whose commit has ended, with the result; or the panic of that commit.
 type Committed = Result<(CommitJob, Result<(), TransactionError>), Panic>;
 
 fn panicked(name: String, panic: &Panic) -> TransformEnd {
     TransformEnd::Failed(Arc::new(TransformError::Panicked { name, cause: panic.said() }))
 }
 
-/// Commits one job after another, and sends their outcomes back.
+/// Commits one job after another, and sends each back with its result. A commit that finds no room is tried again until
+/// `gives_up` returns true.
 fn commit_all(
     holder: &TransformHolder,
     jobs: &Receiver<CommitJob>,
@@ -122,15 +123,15 @@ fn commit_all(
     }
 }
 
-/// The reading thread's state.
+/// The state of the thread that reads and transforms.
 struct InputReader<'t, E: Send + Sync + 'static, K: Producers> {
     input: &'t mut TransformInput<E, K>,
     holder: &'t TransformHolder,
     work: SyncSender<CommitJob>,
     done: Receiver<Committed>,
-    /// The job that is being filled.
+    /// The job that is being filled with the output of batches.
     job: CommitJob,
-    /// The other transaction; `None` while it is being committed.
+    /// The transaction of the other job, empty; `None` while that job is being committed.
     spare: Option<Transaction>,
     /// Count of batches that must be committed each in a transaction of its own.
     separate: usize,
@@ -145,8 +146,9 @@ impl<E: Send + Sync + 'static, K: Producers> Drop for InputReader<'_, E, K> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
-    /// `reads_ahead` is false if a second transaction cannot publish into the output, because that has a single
-    /// producer.
+    /// Runs the transform until it ends: reads and transforms on this thread, and commits on another one. `reads_ahead`
+    /// is false if a second transaction could not publish into the output, because that has a single producer: then
+    /// each batch is committed before the next is read.
     fn drive<X: Display>(
         &mut self,
         reads_ahead: bool,
@@ -190,8 +192,8 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                 self.hand_over();
             }
             let alone = self.separate > 0 || !self.reads_ahead;
-            // If the input must be opened again, reading begins at the committed offsets, so all that was read is
-            // committed first.
+            // If the input must be opened again, reading begins at the committed offsets, so everything that was read
+            // is committed first.
             let is_full = self.job.batches > 0 && !self.job.transaction.is_ample();
             if alone || is_full || !self.input.can_continue() {
                 self.flush()?;
@@ -199,7 +201,7 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
             if !self.holder.is_held() {
                 return Err(self.holder.fenced().into());
             }
-            let limit = if self.job.batches == 0 { LOOK } else { Duration::ZERO };
+            let limit = if self.job.batches == 0 { CHECK_EVERY } else { Duration::ZERO };
             match self.input.read(limit, &mut self.job.transaction, &mut f) {
                 Ok(None) => {
                     self.flush()?;
@@ -214,14 +216,14 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                     if self.job.batches > 0 && (is_cut || next.is_none()) {
                         self.settle(true)?;
                     }
-                    // The failure of the commit that was awaited may have discarded this job.
+                    // The commit that was awaited may have failed, which discards this job.
                     if self.job.batches > 0 && is_cut {
                         self.hand_over();
                     }
                 }
                 Err(TransformError::Input(ReplayError::Gap(gap))) => {
-                    // Events before the gap are committed first. If that leads to reading them again, the gap comes
-                    // again too.
+                    // Events before the gap are committed first. If that commit fails so that they must be read again,
+                    // the gap is reported again too.
                     let separate = self.separate;
                     self.flush()?;
                     if self.separate <= separate {
@@ -230,8 +232,8 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                     }
                 }
                 Err(TransformError::Handler { .. } | TransformError::TooMuch { .. }) if !alone => {
-                    // The failure may have come from reading ahead: from too large a transaction, or from a second
-                    // producer of an output.
+                    // The failure may come from reading ahead, because the transaction was too large or an output has a
+                    // single producer. So the batch is read again alone.
                     self.reads_ahead &= self.job.batches > 0;
                     self.read_again(1)?;
                 }
@@ -240,8 +242,8 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
         }
     }
 
-    /// Discards the job that is being filled. Its batches and `more` further ones are read again, each for a
-    /// transaction of its own.
+    /// Discards the job that is being filled. Its batches, and `more` further ones, are read again and each committed
+    /// alone.
     fn read_again(&mut self, more: usize) -> Result<(), TransformError> {
         self.separate += self.job.batches + more;
         self.input.replay = None;
@@ -250,14 +252,15 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
         if self.spare.is_none() {
             self.settle(true)?;
         }
-        // The discarded transaction has the producers of its outputs, so it is reused.
+        // The discarded transaction has the only producers of its outputs, so that one is reused.
         if let Some(first) = self.spare.replace(given_up.transaction) {
             self.job = CommitJob::of(first);
         }
         Ok(())
     }
 
-    /// Takes the outcome of the job that is being committed, if it is there. `waits`: waits for it.
+    /// Takes the result of the job that is being committed. If there is none yet, waits for it if `waits` is true,
+    /// otherwise returns at once. An error if the commit failed and must not be repeated.
     fn settle(&mut self, waits: bool) -> Result<(), TransformError> {
         if self.spare.is_some() {
             return Ok(());
@@ -303,7 +306,8 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
     }
 }
 
-/// Passed to the handler of a [managed transform](Transform::run): publishes into the transform's output topic.
+/// The output of a [managed transform](Transform::run), which its handler gets: publishes into the transform's output
+/// topic.
 #[derive(Debug)]
 pub struct Outputs<'t, O: Send + Sync + 'static, P: Producers = Multi> {
     transaction: &'t mut Transaction,
@@ -335,7 +339,7 @@ impl<O: Send + Sync + 'static, P: Producers> Outputs<'_, O, P> {
         self.transaction.publish_to(self.topic, partition, fill)
     }
 
-    /// The whole transaction, for events of other topics.
+    /// The whole transaction, to which the handler may add events of other topics.
     pub fn transaction(&mut self) -> &mut Transaction {
         self.transaction
     }

@@ -57,13 +57,13 @@ pub(super) struct Acknowledge {
     reader: Reader,
 }
 
-/// The place to which a reset moves the committed offset.
+/// The position to which a reset moves the committed offset.
 #[derive(Clone, Copy, Debug)]
 enum Target {
     Earliest,
     Latest,
     Offset(u64),
-    /// The first record of this time (nanoseconds since the epoch) or later.
+    /// The first record of this time (in nanoseconds since the Unix epoch) or later.
     Time(u64),
 }
 
@@ -90,8 +90,8 @@ struct Chosen {
     committed: Option<GroupOffset>,
 }
 
-/// The partitions that a command changes: all partitions that the reader has committed, or with `topic` those of that
-/// topic.
+/// The partitions that a command changes: with `topic` all partitions of that topic, or only `partition` of it; without
+/// `topic` all partitions in which the reader has committed an offset.
 fn chosen(
     state: &State,
     journal: &Journal,

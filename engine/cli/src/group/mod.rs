@@ -50,7 +50,8 @@ enum Command {
     /// Set the committed offset of a group or a transform
     #[command(after_help = EXAMPLES)]
     Reset(change::Reset),
-    /// Remove the gaps that were reported to a group or a transform from its list
+    /// Acknowledge the gaps (offsets lost to damage) that were reported to a group or a transform: `describe` then no
+    /// longer lists them
     #[command(after_help = EXAMPLES)]
     Acknowledge(change::Acknowledge),
     /// Forget a group or a transform: the next time it is joined or opened, it starts as a new one

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 
-/// The gaps that were reported to a group or a transform and not acknowledged yet.
+/// The gaps (offsets lost to damage) that were reported to a group or a transform and not acknowledged yet.
 fn unacknowledged(inspected: &Inspected, kind: Kind, name: &str) -> Vec<ReportedGap> {
     let told = reported_gaps(inspected.state()).into_iter();
     told.filter(|told| told.kind == kind.reader() && told.reader == name).collect()

@@ -46,14 +46,14 @@ fn moment(text: &str) -> Result<u64, String> {
     Ok(at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-/// A filter with its topic looked up in the journal.
+/// A filter, with the number of its topic in the journal.
 pub(super) struct Selection<'f> {
     filter: &'f Filter,
     topic: Option<u32>,
 }
 
 impl<'f> Selection<'f> {
-    /// Looks up the topic. An error if the journal does not have the topic or the partition.
+    /// Finds the filter's topic in the journal. An error if the journal does not have the topic or the partition.
     pub(super) fn new(filter: &'f Filter, topics: &Topics, inspected: &Inspected) -> Result<Selection<'f>, Failure> {
         let Some(name) = &filter.topic else {
             return Self { filter, topic: None }.check_partition("the journal", inspected);
@@ -84,7 +84,8 @@ impl<'f> Selection<'f> {
         Err(Failure::new(FAILED, format!("{of} has no partition {asked}: there are {which}")))
     }
 
-    /// True if the filter selects neither by offset nor by time, so that a segment's record counts apply.
+    /// True if the filter selects neither by offset nor by time: then it selects all records of a partition, and a
+    /// segment's record counts are the counts of selected records.
     pub(super) fn takes_all_of_a_partition(&self) -> bool {
         let Filter { offsets, since, until, .. } = self.filter;
         offsets.is_none() && since.is_none() && until.is_none()

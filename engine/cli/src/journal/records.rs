@@ -81,7 +81,7 @@ pub(crate) struct Export {
     output: Option<PathBuf>,
 }
 
-/// Reads the frames of a journal, and makes rows of the selected records.
+/// Reads the frames of a journal, and returns rows for the selected records.
 struct Scan<'s> {
     frames: Frames,
     selection: &'s Selection<'s>,
@@ -175,7 +175,7 @@ pub(super) fn tail(arguments: &Tail) -> Done {
     let topics = inspected.topics();
     let selection = Selection::new(&arguments.filter, &topics, &inspected)?;
     let mut scan = Scan::new(&inspected, &topics, &selection);
-    // Reading begins at the last segment from which on there are as many records as requested.
+    // Reading begins at the last segment from which on the journal has at least as many records as requested.
     let mut from = 0;
     let mut found = 0;
     for segment in inspected.survey.segments().iter().rev() {

@@ -8,11 +8,11 @@ use slipring::journal::PartitionId;
 use slipring::{Message, text};
 use std::io::Write;
 
-/// A record to write.
+/// A record to print.
 pub(super) struct Row {
     pub(super) partition: PartitionId,
     pub(super) offset: u64,
-    /// The record's time, in nanoseconds since the epoch.
+    /// The record's time, in nanoseconds since the Unix epoch.
     pub(super) time: u64,
     pub(super) content: Content,
 }
@@ -50,7 +50,7 @@ pub(super) enum Sink<W: Write> {
     Json(W),
     Csv {
         out: Box<csv::Writer<W>>,
-        /// True if cells that a spreadsheet would run as a formula get an apostrophe.
+        /// True if a cell that a spreadsheet would run as a formula gets an apostrophe in front.
         guard: bool,
     },
 }

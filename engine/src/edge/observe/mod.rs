@@ -1,9 +1,9 @@
 //! A Unix socket that shows the engine's metrics to other processes, such as `slipring top`.
 //!
 //! Each connection gets one snapshot and is closed. The request `prometheus` gets Prometheus text; an HTTP `GET
-//! /metrics` gets that text with an HTTP header; an HTTP `GET /`, or no request within a moment, gets JSON. One thread
+//! /metrics` gets that text with an HTTP header; an HTTP `GET /`, or no request within 100 ms, gets JSON. One thread
 //! serves all connections, each with one deadline for its whole answer, so a slow client delays neither other clients
-//! nor the engine nor its end.
+//! nor the engine nor the engine's end.
 
 #[cfg(unix)]
 mod place;

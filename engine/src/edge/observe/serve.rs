@@ -20,8 +20,8 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// Greatest length of a request that is read, in bytes. Of a longer one, only the beginning is read.
 const REQUEST: usize = 16 << 10;
 
-/// Greatest count of connections that are served at a time. Another client waits to be accepted, at most as long as
-/// both time limits.
+/// Greatest count of connections that are served at a time. Further clients wait to be accepted, each for at most the
+/// sum of both time limits.
 const SERVED: usize = 32;
 
 /// How long no connection is accepted after the system refused one, for want of descriptors or memory. Without a pause
@@ -139,12 +139,12 @@ fn accept(listener: &UnixListener, connections: &mut Vec<Connection>, now: Insta
     None
 }
 
-/// The connection is over: answered, given up, or past its deadline.
+/// The connection has ended: it was answered, given up, or is past its deadline.
 struct Over;
 
 impl From<io::Error> for Over {
     fn from(_: io::Error) -> Self {
-        // The client has gone or reads too slowly, which is no error of the engine.
+        // The client has left or reads too slowly, which is no error of the engine.
         Self
     }
 }
@@ -188,7 +188,7 @@ impl Connection {
         if self.input_closed { Err(Over) } else { Ok(()) }
     }
 
-    /// Reads the client's input, and appends it to the request.
+    /// Reads what the client has sent, and appends it to the request.
     fn hear(&mut self) -> Result<(), Over> {
         let mut part = [0; 4096];
         match self.stream.read(&mut part) {
@@ -211,7 +211,7 @@ fn is_whole(asked: &[u8]) -> bool {
     lines || asked.len() >= REQUEST
 }
 
-/// The whole answer, made before any of it is sent: the engine is not kept alive while a client reads.
+/// The whole answer. It is built before any of it is sent, so that the engine is not kept alive while a client reads.
 fn answer(asked: &[u8], engine: &Weak<Registry>) -> Result<Vec<u8>, Over> {
     let asked = String::from_utf8_lossy(asked);
     let as_text = asked.starts_with("prometheus") || asked.starts_with("GET /metrics");

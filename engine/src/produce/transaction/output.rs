@@ -14,7 +14,8 @@ use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
 use std::sync::Arc;
 
-/// Bytes that a run of records, and each record, may take in a frame in addition to the encoded events.
+/// The most bytes that a frame needs in addition to the encoded events: for all events of one partition together, and
+/// for each event.
 const RUN: usize = 48;
 const RECORD: usize = 16;
 
@@ -52,9 +53,9 @@ pub(super) trait Output: Send {
     fn take_back(&mut self, partition: usize) -> usize;
     /// True if no partition's events fill more than half of its ring.
     fn is_ample(&self) -> bool;
-    /// Why the transaction is refused, if this partition has more events than its ring can hold.
+    /// The error if this partition has more events than its ring can hold; `None` if it has not.
     fn outgrown(&self, partition: usize) -> Option<PublishError>;
-    /// True if a claim in each partition is likely to find room.
+    /// True if a claim in each partition would probably find room.
     fn has_room(&self) -> bool;
     /// Claims a slot for each event and fills it.
     fn claim<'t>(&'t mut self, claims: &mut Claims<'t>) -> Result<(), TransactionError>;
@@ -63,7 +64,7 @@ pub(super) trait Output: Send {
 pub(super) struct TypedOutput<E: Send + Sync + 'static, K: Producers> {
     pub(super) topic: Arc<TopicCore<E, K>>,
     pub(super) producer: Producer<E, K>,
-    /// The slot in which an event is filled before it is encoded into a buffer.
+    /// The event that is filled and then encoded into a buffer.
     pub(super) scratch: E,
     pub(super) parts: Vec<PartitionBuffer>,
 }
@@ -72,13 +73,13 @@ pub(super) struct TypedOutput<E: Send + Sync + 'static, K: Producers> {
 #[derive(Default)]
 pub(super) struct PartitionBuffer {
     bytes: Vec<u8>,
-    /// Where each event ends in `bytes`.
+    /// The end (exclusive) of each event in `bytes`.
     ends: Vec<usize>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TypedOutput<E, K> {
-    /// Fills and encodes an event. Returns its partition, and the bytes that it adds to the frame. If these are more
-    /// than `room`, the event is not taken, and the inner error is the count of bytes.
+    /// Fills and encodes an event. Returns its partition, and the count of bytes that it adds to the frame. If these
+    /// are more than `room`, the event is not taken, and the inner error is that count.
     pub(super) fn take(
         &mut self,
         route: Route<'_>,

@@ -30,7 +30,7 @@ where
     H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
     M: FnMut(u32) -> H + Send + 'static,
 {
-    /// Makes the handler of a partition.
+    /// Calls the user's function for the handler of a partition.
     fn make(&self, partition: u32) -> Result<H, SubscribeError> {
         let (topic, consumer) = (self.builder.topic.name.clone(), self.run.stats.name.clone());
         let Some(mut make) = self.make.take() else {
@@ -113,7 +113,7 @@ where
     topic.register(&stats);
     let run = ConsumerRun::new(stats);
     let threads = Arc::new(PartitionThreads { builder, run: Arc::clone(&run), make: Turn::new(make), forwarder });
-    // Making handlers runs user code, which may use this topic. So the readers are locked only afterwards, and
+    // The user's function that returns handlers may use this topic. So the readers are locked only afterwards, and
     // partitions that were added meanwhile get their handlers first.
     let mut handlers = Vec::new();
     let mut readers = loop {

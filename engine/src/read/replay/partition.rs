@@ -16,7 +16,8 @@ pub(super) struct ReplayPartition<E, K: Producers> {
     pub(super) partition: Arc<Partition<E, K>>,
     pub(super) progress: Arc<Progress>,
     pub(super) next: u64,
-    /// A gap directly before `next` that is not reported yet.
+    /// The offsets of a gap (events lost to damage) directly before `next` that is not reported yet; `None` if there is
+    /// none.
     pub(super) gap: Option<Range<u64>>,
     /// While the replay searches the first event of a time: the offset after the last event that was published at the
     /// opening. Only events below it are compared with the time, in the journal, even if the ring still has them.
@@ -53,7 +54,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
         Ok(Self { partition, progress, next, gap: None, seeks, mode })
     }
 
-    /// Registers with the shared scan, so that it waits for this partition.
+    /// Registers with the shared scan of the journal, so that the scan waits for this partition.
     pub(super) fn expect(&mut self, scan: &mut SharedScan) {
         if let ReplayMode::Journal(catch_up) = &mut self.mode {
             catch_up.cursor().resume(scan);
@@ -72,7 +73,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
         self.gap.is_some() || self.progress.end(visible) > position
     }
 
-    /// True if reading may bring the partition to its end. `over`: the journal has ended, for all topics.
+    /// True if reading may bring the partition to its end. `over` is true if the journal has ended, for all topics.
     pub(super) fn can_end(&self, visible: Visible, over: bool) -> bool {
         !matches!(self.mode, ReplayMode::Over) && (over || self.progress.is_over(visible))
     }
