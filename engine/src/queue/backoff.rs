@@ -1,11 +1,11 @@
-//! The delay before a message is leased again.
+//! Backoff: how long a failed message waits before it is leased again.
 
 use std::fmt;
 use std::time::Duration;
 
 /// The delay before a message is leased again, as a function of the number of its attempts so far. Applies after an
 /// expired or dropped lease and after [`Lease::retry`](crate::queue::Lease::retry). A
-/// [`nack`](crate::queue::Lease::nack) names its own delay.
+/// [`nack`](crate::queue::Lease::nack) has a delay of its own.
 ///
 /// ```
 /// use slipring::queue::Backoff;
@@ -24,17 +24,18 @@ impl Backoff {
     /// No delay.
     pub const NONE: Self = Self { first: Duration::ZERO, longest: Duration::ZERO };
 
-    /// A constant delay after each attempt.
+    /// Returns a backoff with the same delay after each attempt.
     pub const fn fixed(delay: Duration) -> Self {
         Self { first: delay, longest: delay }
     }
 
-    /// `first` after the first attempt, doubled after each further attempt, up to `longest`.
+    /// Returns a backoff with the delay `first` after the first attempt, doubled after each further attempt, up to
+    /// `longest`.
     pub const fn exponential(first: Duration, longest: Duration) -> Self {
         Self { first, longest }
     }
 
-    /// The delay after attempt number `attempt`, counted from 1.
+    /// The delay after the attempt with this number. The first attempt has the number 1.
     pub fn delay(&self, attempt: u32) -> Duration {
         let doubled = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first.saturating_mul(doubled).min(self.longest)

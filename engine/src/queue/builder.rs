@@ -1,4 +1,4 @@
-//! The builder of a queue: its settings, and opening it with or without recorded state.
+//! The builder of a queue: the settings of a queue, and how it is opened, with the journal's state if there is one.
 
 use super::changes::{Cursor, StatePart};
 use super::codec::{self, ClockShift, RecoveredQueue};
@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// The settings of a queue. [`join`](Self::join) opens the queue and adds a worker.
+/// The builder of a queue. [`join`](Self::join) opens the queue and adds a worker.
 ///
 /// ```
 /// use slipring::{Engine, Message, Record};
@@ -59,14 +59,21 @@ pub struct QueueBuilder<E = Message, K: Producers = Multi> {
     terms: Terms,
     dead: Option<String>,
     level: Level,
-    /// `.0`: true if `max_attempts` was called; `.1`: true if `unlimited_attempts` was. Both calls contradict one
-    /// another.
-    attempts: (bool, bool),
+    attempts: AttemptCalls,
+}
+
+/// Which of the two calls that exclude one another were made.
+#[derive(Clone, Copy, Debug, Default)]
+struct AttemptCalls {
+    /// True if [`QueueBuilder::max_attempts`] was called.
+    limited: bool,
+    /// True if [`QueueBuilder::unlimited_attempts`] was called.
+    unlimited: bool,
 }
 
 impl<E: Job, K: Producers> Topic<E, K> {
-    /// A queue of this topic's events: each event is leased to one of the workers that [join](QueueBuilder::join) the
-    /// queue. Builders with the same name share one queue.
+    /// Returns the builder of the queue `name` of this topic, in which each event is leased to one of the workers that
+    /// [join](QueueBuilder::join) the queue. Builders with the same name share one queue.
     pub fn queue(&self, name: impl Into<String>) -> QueueBuilder<E, K> {
         let terms = Terms {
             visibility: Duration::from_secs(30),
@@ -84,64 +91,65 @@ impl<E: Job, K: Producers> Topic<E, K> {
             terms,
             dead: None,
             level: Level::Published,
-            attempts: (false, false),
+            attempts: AttemptCalls::default(),
         }
     }
 }
 
 impl<E: Job, K: Producers> QueueBuilder<E, K> {
-    /// Where a new queue starts reading; a queue that exists continues where it is. Default: the earliest message that
-    /// is kept.
+    /// Sets where a new queue starts reading. A queue that exists already continues at its own position. Default: the
+    /// earliest kept message.
     pub fn start(mut self, start: StartAt) -> Self {
         self.start = start;
         self
     }
 
-    /// How long a lease lasts unless it is [renewed](crate::queue::Lease::renew), rounded up to whole milliseconds.
-    /// Default: 30 seconds.
+    /// Sets how long a lease lasts unless it is [renewed](crate::queue::Lease::renew), rounded up to whole
+    /// milliseconds. Default: 30 seconds.
     pub fn visibility(mut self, visibility: Duration) -> Self {
         self.terms.visibility = visibility;
         self
     }
 
-    /// How many times a message is leased before it becomes a dead letter. Default: 5. 0 counts as 1.
+    /// Sets how many times a message is leased before it becomes a dead letter. Default: 5. 0 counts as 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.terms.max_attempts = Some(attempts.max(1));
-        self.attempts.0 = true;
+        self.attempts.limited = true;
         self
     }
 
-    /// Leases a message again and again, however often its work fails. A message that no worker can handle is never
-    /// removed.
+    /// Removes the limit on the number of attempts. A message that no worker can handle is then leased for ever.
+    /// Excludes [`max_attempts`](Self::max_attempts).
     pub fn unlimited_attempts(mut self) -> Self {
         self.terms.max_attempts = None;
-        self.attempts.1 = true;
+        self.attempts.unlimited = true;
         self
     }
 
-    /// The name of the topic for dead letters. Default: `topic.queue.dead`. If the topic does not exist, it is created,
-    /// in memory with 1,024 slots of which it retains the last 512, or durable if the queue's topic is. While it is
-    /// full, dying messages stay in the side store.
+    /// Sets the name of the topic for dead letters. Default: `topic.queue.dead`. If the topic does not exist, it is
+    /// created, in memory with 1,024 slots of which it retains the last 512, or durable if the queue's topic is. While
+    /// it is full, messages that are to become dead letters stay in the side store.
     pub fn dead_letter(mut self, topic: impl Into<String>) -> Self {
         self.dead = Some(topic.into());
         self
     }
 
-    /// Which messages of a partition may be leased at the same time. Default: any of them ([`Order::Relaxed`]).
+    /// Sets which messages of a partition may be leased at the same time. Default: any of them ([`Order::Relaxed`]).
     pub fn order(mut self, order: Order) -> Self {
         self.terms.order = order;
         self
     }
 
-    /// The limit on messages that are leased, delayed or waiting to be leased again. Default: 1,048,576. 0 counts as 1.
+    /// Sets the greatest number of messages in the [side store](crate::queue): those that are leased, delayed or
+    /// waiting to be leased again. While it is reached, no new message is leased. Default: 1,048,576. 0 counts as 1.
     pub fn max_outstanding(mut self, messages: usize) -> Self {
         self.terms.max_messages = messages.max(1);
         self
     }
 
-    /// The limit on the memory of these messages, in bytes. Default: 256 MiB. The last message may exceed it. On a
-    /// durable topic, messages beyond the limit are not kept in memory, but read from the journal when they are leased
-    /// again.
+    /// Sets the greatest size of the side store's messages in bytes. Default: 256 MiB. The message that reaches the
+    /// limit may exceed it. On a durable topic, messages beyond the limit are not kept in memory, but read from the
+    /// journal when they are leased again.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.terms.max_bytes = bytes.max(1);
         self
@@ -154,16 +162,16 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         self
     }
 
-    /// The acknowledgement level that a lease, an ack and each other change has reached when its call returns. Default:
-    /// [`Level::Published`]. The change is then in memory. On a durable topic it is written with the next events, or
-    /// after 20 ms without events, and synced with the next frame or a second later. A crash undoes changes that are not
-    /// durable: a finished message is leased again, and an attempt is not counted.
+    /// Sets the acknowledgement level that each change of the queue (a lease, an ack and so on) has reached when its
+    /// call returns. Default: [`Level::Published`]. The change is then in memory. On a durable topic it is written with
+    /// the next events, or after 20 ms without events, and synced with the next frame or a second later. A crash undoes
+    /// changes that are not durable: a finished message is leased again, and an attempt is not counted.
     ///
     /// [`Level::Written`] survives the process, [`Level::Durable`] a power cut: then no acked message is leased again,
     /// and no message is leased while another lease on it may last. A call costs a sync, which concurrent calls share.
     ///
     /// The level is set by the first builder that opens the queue in this process. Later builders share the queue with
-    /// that level, whatever they say.
+    /// that level; their own setting is ignored.
     pub fn acknowledge(mut self, level: Level) -> Self {
         self.level = level;
         self
@@ -178,18 +186,18 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         Ok(Worker::new(self.open()?.core))
     }
 
-    /// A handle of the queue, to inspect and repair it. Creates the queue if it does not exist.
+    /// Opens the queue, and returns a handle to inspect and repair it. Creates the queue if it does not exist.
     ///
     /// # Errors
     /// As for [`join`](Self::join).
     pub fn open(self) -> Result<Queue<E, K>, QueueError> {
         check_name(&self.name).map_err(SubscribeError::Name)?;
-        if self.attempts == (true, true) {
+        if self.attempts.limited && self.attempts.unlimited {
             return Err(Contradiction::new(&self.name, "`max_attempts`", "`unlimited_attempts`").into());
         }
         let topic = Arc::clone(&self.topic);
-        // One thread at a time opens or deletes a queue. No lock may be held, because this reads the clock and waits
-        // for the journal, and both run the user's code.
+        // One thread at a time opens or deletes a queue of a topic. A lock must not be used for that, because this
+        // reads the clock and waits for the journal, both of which run user code.
         let _turn = topic.take_queues_turn(&self.name)?;
         let found = topic.queues().iter().find(|queue| queue.name() == self.name).cloned();
         let Some(found) = found else {
@@ -251,7 +259,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         drop(readers);
         if let Some(log) = &core.log {
             log.committer.add_state_source(Arc::downgrade(&core) as Weak<_>);
-            // Leases may have expired and delays ended since the queue was closed.
+            // Leases may have expired, and delays may have ended, since the queue was closed.
             let now = core.now();
             core.settle(&mut core.lock(), now);
         }
@@ -259,7 +267,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         Ok(core)
     }
 
-    /// Opens the queue of a durable topic, with the state that the journal has of it.
+    /// Opens the queue of a durable topic, with the state that the journal has of it; without such state, as a new
+    /// queue.
     fn recall(
         self,
         durable: &DurableTopic<E>,
@@ -298,13 +307,15 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         if known.as_ref() != Some(&opened) {
             codec::put_queue(&mut frame, topic_number, &name, &opened, known.is_none());
         }
-        // The queue may have another topic for dead letters than before.
+        // The recorded positions are those of the topic for dead letters that the queue had before, which may be
+        // another one.
         let letters = match (&dead.inner.durable, &known) {
             (Some(_), Some(known)) if known.dead_topic == opened.dead_topic => recovered_queue.letters(),
             (Some(letters), _) => dead_letter_reader::ends(letters),
             (None, _) => BTreeMap::new(),
         };
-        // The next offset of each partition. Unread messages that retention has deleted are counted as lost.
+        // `from` gets the next offset of each partition. Unread messages that retention has deleted are counted in
+        // `lost`.
         let mut lost = 0;
         let mut from = Vec::new();
         let published = |partition: u32| partitions[partition as usize].ring.positions().published.0;
@@ -341,11 +352,12 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             leases.accept_late_acks = journal.sabotage().accept_late_acks;
         }
         let incarnation = u64::from(journal.incarnation());
-        // The incarnation makes lease numbers unique across processes.
+        // The incarnation, which counts the openings of the journal, makes lease numbers unique across processes.
         leases.note_changes();
         leases.number_from((incarnation << 40).max(topic.host.lease_numbers.load(Ordering::Acquire)));
         let messages = std::mem::take(&mut recovered_queue.messages);
-        // Leased and dying messages first: in strict order the first waiting message of a partition must wait for them.
+        // Leased and dying messages are restored first: in strict order, the first waiting message of a partition must
+        // wait for them.
         let (waiting, out): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|(_, known)| matches!(known.phase, Phase::Waiting(_)));
         let deleted = recovered_queue.deleted.iter().map(|&(partition, offset)| StatePart::Deleted(partition, offset));
@@ -362,7 +374,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         state.deleted.extend(recovered_queue.deleted);
         state.counters.lost = lost;
         let dead_letter_reader = DeadLetterReader::new(dead, &topic.name, &name, letters)?;
-        // The queue has its state now, so the engine's copy is not needed any more.
+        // The queue has its own copy of the state now, so it is removed from the engine's copy.
         codec::forget(&mut recovered, number);
         drop(recovered);
         let dead_number = dead.inner.durable.as_ref().map_or(0, |durable| durable.id(0).topic);
@@ -373,10 +385,11 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     }
 }
 
-/// The smallest frame, in bytes, that has room for a queue's state beside events.
+/// The smallest size of a frame, in bytes, that has room for a queue's state beside events.
 const SMALLEST_FRAME: usize = 16 << 10;
 
-/// The offset at which a new queue starts in a partition. The error says why `start` is not possible.
+/// The offset at which a new queue starts in a partition. `latest` is the next offset to be published. The error says
+/// why the start is not possible.
 fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: &StartAt) -> Result<u64, String> {
     let (journal, id) = (durable.journal(), durable.id(partition));
     let extent = journal.extent(id).unwrap_or_default();
@@ -391,7 +404,8 @@ fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: 
             found.unwrap_or(extent.end)
         }
     };
-    // Reserved offsets were never published. A start above `latest` would skip messages that are still to be published.
+    // The journal's end may be above `latest`, because reserved offsets were never published. A start above `latest`
+    // would skip messages that are still to be published.
     let earliest = extent.start.min(latest);
     if !(earliest..=latest).contains(&offset) {
         return Err(format!(
@@ -401,10 +415,11 @@ fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: 
     Ok(offset)
 }
 
-/// The topic `name` for dead letters, created if it does not exist. `size` is the largest message that it must allow.
+/// Opens the topic `name` for dead letters, or creates it. `size` is the size in bytes of the largest message that it
+/// must accept.
 fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<Topic<Message>, TopicError> {
     let engine = host.engine()?;
-    // The topic may have been created for the dead letters of a topic with larger messages.
+    // The topic may have been created earlier, for dead letters with a larger size.
     let recorded = host.recorded(name).filter(|_| durable).map_or(0, |there| there.max_message as usize);
     let topic = TopicBuilder::<Message>::new(Arc::clone(&engine), name.to_owned()).max_message(size.max(recorded));
     let topic = if durable { topic.durable() } else { topic.retain(512) };
@@ -414,7 +429,8 @@ fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<T
     }
 }
 
-/// The settings on which all openings of a queue must agree: its terms, and the name of the topic for dead letters.
+/// The settings that all builders of a queue must have in common: its terms, and the name of the topic for dead
+/// letters. `Display` writes them for the error.
 struct QueueSettings<'a>(&'a Terms, &'a str);
 
 impl fmt::Display for QueueSettings<'_> {

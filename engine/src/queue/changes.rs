@@ -1,10 +1,11 @@
-//! The unwritten changes of a queue's state.
+//! The changes of a queue's state that are not in a frame of the journal yet.
 //!
 //! Messages are written in blocks of [`BLOCK`] offsets, so a change costs the bytes of one block, however many messages
 //! the queue has. A *round* writes all blocks that had changed when the round began. Its last frame also has the next
 //! offset to read of each partition, and of each partition of the topic for dead letters, as of the round's beginning.
-//! So the journal never says that a message was read whose block it does not have: a message that was read and is in no
-//! block is finished. A reported gap and the offset after it are in one frame, so a crash cannot report the gap twice.
+//! So the journal never has a next offset above a message whose block it does not have: for the journal, a message
+//! below that offset and in no block is finished. A reported gap and the offset after it are in one frame, so a crash
+//! cannot report the gap twice.
 
 use crate::log::gap::GapReport;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -12,53 +13,55 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 /// The number of offsets in a block.
 pub(crate) const BLOCK: u64 = 16;
 
-/// A part of the queue's state that is written as one value.
+/// A part of the queue's state, which is written as one value of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum StatePart {
-    /// The messages of a block: the partition, and the number of the block.
+    /// The unfinished messages of a block: the partition, and the number of the block in it.
     Block(u32, u64),
-    /// A message that was deleted before it was read: its partition and offset.
+    /// A message that was deleted before the queue read it: its partition and offset.
     Deleted(u32, u64),
 }
 
 impl StatePart {
-    /// The block of a message, given as partition and offset.
+    /// The block of the message at this partition and offset.
     pub(super) fn of((partition, offset): (u32, u64)) -> Self {
         Self::Block(partition, offset / BLOCK)
     }
 }
 
-/// A partition whose next offset to read is part of the queue's state.
+/// A partition of which the queue's state has a next offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cursor {
-    /// A partition of the queue's topic.
+    /// A partition of the queue's topic. The next offset is that of the first unread message.
     Partition(u32),
-    /// A partition of the topic for dead letters.
+    /// A partition of the topic for dead letters. The next offset is that of the first letter that is neither purged
+    /// nor sent back.
     DeadLetters(u32),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// The changed parts, in the order of their first change since they were last written.
+    /// The changed parts that are not written, in the order in which they first changed.
     queue: VecDeque<StatePart>,
     known: HashSet<StatePart>,
     cursors: BTreeMap<Cursor, u64>,
-    /// Gaps that the queue has skipped, in the order of each partition.
+    /// Gaps (offsets lost to damage) that the queue has skipped and that are not written, in the order of each
+    /// partition.
     gaps: VecDeque<GapReport>,
-    /// The parts that the journal has.
+    /// The parts that the journal has a value of.
     written: HashSet<StatePart>,
-    /// The number of changes so far.
+    /// The number of changes so far, which is also the number of the last change.
     count: u64,
     round: Option<Round>,
 }
 
 #[derive(Debug)]
 struct Round {
-    /// How many parts of `queue` this round must still write.
+    /// How many parts at the front of `queue` this round must still write.
     left: usize,
     gaps: VecDeque<GapReport>,
     cursors: BTreeMap<Cursor, u64>,
-    /// The number of the last change that the round writes.
+    /// The number of the last change that is part of the round.
     count: u64,
 }
 
@@ -66,10 +69,10 @@ struct Round {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NextWrite {
     Part(StatePart),
-    /// A reported gap. The partition's next offset is the gap's end.
+    /// A gap that was reported to the queue. In the same frame the partition's next offset becomes the end of the gap.
     Gap(GapReport),
     Cursor(Cursor, u64),
-    /// The end of a round: all changes up to this number are in its frames.
+    /// The end of a round: all changes up to and including this number are in frames.
     End(u64),
 }
 
@@ -90,14 +93,14 @@ impl Changes {
         self.cursors.insert(cursor, next);
     }
 
-    /// Adds a reported gap, after which the queue continues to read.
+    /// Adds a gap that was reported to the queue, and sets the partition's next offset to the gap's end.
     pub(super) fn gap(&mut self, report: GapReport) {
         self.cursor(Cursor::Partition(report.of.partition), report.offsets.end);
         self.gaps.push_back(report);
     }
 
-    /// Records that the next frame writes this part, or deletes it if `is_there` is false. Returns false if there is
-    /// nothing to delete because the journal does not have the part.
+    /// Records that the next frame has a value of this part, or deletes it if `is_there` is false. Returns false if
+    /// there is nothing to delete, because the journal has no value of the part.
     pub(super) fn write(&mut self, part: StatePart, is_there: bool) -> bool {
         if is_there {
             self.written.insert(part);
@@ -106,7 +109,7 @@ impl Changes {
         self.written.remove(&part)
     }
 
-    /// The number of the last change.
+    /// The number of the last change; 0 before the first.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
@@ -125,8 +128,8 @@ impl Changes {
         self.queue.is_empty() && self.cursors.is_empty() && self.gaps.is_empty() && self.round.is_none()
     }
 
-    /// The next entry to write; `None` if all changes are written. A part that changes after it was returned is
-    /// returned again in the next round.
+    /// Returns the next entry of a frame; `None` if all changes are written. A part that changes after it was returned
+    /// is returned again in the next round.
     pub(super) fn next(&mut self) -> Option<NextWrite> {
         if self.is_empty() {
             return None;
@@ -168,7 +171,7 @@ mod tests {
             changes.cursor(Cursor::Partition(3), offset + 1);
         }
         assert_eq!(changes.next(), Some(NextWrite::Part(StatePart::Block(3, 0))));
-        // Changes during the round are written in the next one.
+        // Changes that come during a round are written in the next one.
         changes.message(3, 2);
         changes.message(3, 41);
         changes.cursor(Cursor::Partition(3), 42);

@@ -9,8 +9,8 @@
 //!   d queue partition offset            a message that was deleted before it was read
 //! ```
 //!
-//! A message that was read and is in no block is finished. Times are those of the system's clock, in whole
-//! milliseconds. `docs/JOURNAL_FORMAT.md` describes the bytes.
+//! A message below its partition's next offset and in no block is finished. Times are those of the system's clock, in
+//! whole milliseconds. `docs/JOURNAL_FORMAT.md` describes the bytes.
 
 use super::changes::{BLOCK, Cursor, StatePart};
 use super::lease::{DeathCause, KnownMessage, Order, Phase, Terms};
@@ -22,32 +22,32 @@ use slipring_journal::{FrameBuilder, State};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The length in bytes to which the reason of a dying message is cut.
+/// The greatest length in bytes of a dying message's reason. Longer reasons are cut.
 const LONGEST_REASON: usize = 100;
-/// The largest size in bytes of a block in a frame, if none of its messages is dying.
+/// The greatest size in bytes that a block takes in a frame, without dying messages.
 pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 4 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
 const VARINT: usize = varint::LONGEST;
 const KEY_BLOCK: usize = 17;
 const FORMAT: u8 = 1;
-/// The first byte of a block that begins with the time of its writing.
+/// The first byte of a block of an earlier format, which begins with the time of its writing.
 const DATED_FORMAT: u8 = 2;
-/// As [`DATED_FORMAT`], with times relative to the time of writing, and lease numbers relative to the journal's
-/// incarnation.
+/// The first byte of a block of the present format: as [`DATED_FORMAT`], but with times relative to the time of
+/// writing, and lease numbers relative to the journal's incarnation (count of openings).
 const BLOCK_FORMAT: u8 = 3;
-/// The bit of a lease number at which the journal's incarnation begins.
+/// The lowest bit of the journal's incarnation in a lease number.
 const OPENING: u32 = 40;
 
-/// The conversion between the engine's clock and the system's clock.
+/// The conversion of times between the engine's clock and the operating system's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClockShift {
-    /// The system's clock minus the engine's clock, in milliseconds.
+    /// The time of the system's clock minus that of the engine's clock, in milliseconds.
     between: i64,
-    /// The present time of the system's clock, in milliseconds since the Unix epoch.
+    /// The present time of the system's clock, in milliseconds since 1970.
     wall: u64,
 }
 
 impl ClockShift {
-    /// No conversion: times stay those of the system's clock.
+    /// Converts nothing: times stay those of the system's clock.
     pub(super) const NONE: Self = Self { between: 0, wall: u64::MAX };
 
     pub(super) fn new(now: Duration, wall: Timestamp) -> Self {
@@ -56,19 +56,20 @@ impl ClockShift {
         Self { between, wall: wall.as_millis() }
     }
 
-    /// No conversion, with `wall` as the time of writing.
+    /// Converts nothing, with `wall` as the time of writing.
     pub(super) fn none_at(wall: Timestamp) -> Self {
         Self { between: 0, wall: wall.as_millis() }
     }
 
     fn to_wall(self, at: Duration) -> u64 {
-        // A time that is never reached, such as `Duration::MAX`, is not converted.
+        // A time that never comes, such as `Duration::MAX`, is not converted.
         let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         if millis > u64::MAX >> 1 { millis } else { millis.saturating_add_signed(self.between) }
     }
 
-    /// Converts a recorded time. `written` is the time of its writing. If the system's clock was set back since then,
-    /// the remaining time stays at most what it was at the writing.
+    /// Converts a recorded time `at` to the engine's clock. `written` is when it was recorded (both in milliseconds
+    /// since 1970). If the system's clock was set back since then, the remaining time is at most what it was when it
+    /// was recorded.
     fn of_wall(self, at: u64, written: u64) -> Duration {
         let set_back = written.saturating_sub(self.wall);
         let at = if at > u64::MAX >> 1 { at } else { at.saturating_sub(set_back).saturating_add_signed(-self.between) };
@@ -95,18 +96,18 @@ impl QueueEntry {
     }
 }
 
-/// The entry of a queue, by the topic's number and the queue's name.
+/// The entry of the queue `name` of the topic with the number `topic`; `None` if the journal has no such queue.
 pub(super) fn find(state: &State, topic: u32, name: &str) -> Option<QueueEntry> {
     QueueEntry::decode(state.get(state_kind::QUEUES, &queue_key(topic, name))?)
 }
 
-/// The number of the next queue.
+/// The number that the next new queue gets; 1 if the journal never had a queue.
 pub(super) fn next_number(state: &State) -> u32 {
     let bytes = state.get(state_kind::QUEUES, b"n").and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(1, u32::from_le_bytes)
 }
 
-/// Adds a queue's entry to `frame`, and the number of the next queue if this one is new.
+/// Adds a queue's entry to `frame`. If the queue is new, also adds the number that the next new queue gets.
 pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened: &QueueEntry, is_new: bool) {
     if is_new {
         frame.put(state_kind::QUEUES, b"n", &opened.number.saturating_add(1).to_le_bytes());
@@ -114,7 +115,7 @@ pub(super) fn put_queue(frame: &mut FrameBuilder, topic: u32, name: &str, opened
     frame.put(state_kind::QUEUES, &queue_key(topic, name), &opened.encode());
 }
 
-/// The keys of all values of a queue but its entry.
+/// The keys of all values of a queue except its entry.
 pub(super) fn keys(state: &State, number: u32) -> Vec<Vec<u8>> {
     state.values(state_kind::QUEUES).filter(|(key, _)| is_of(key, number)).map(|(key, _)| key.to_vec()).collect()
 }
@@ -132,7 +133,7 @@ pub(super) fn part_key(queue: u32, part: StatePart) -> Vec<u8> {
         StatePart::Block(partition, block) => (b'b', partition, block),
         StatePart::Deleted(partition, offset) => (b'd', partition, offset),
     };
-    // Big-endian, so that keys sort by offset.
+    // Big-endian, so that the order of the keys is that of the offsets.
     key(kind, &[&queue.to_le_bytes(), &partition.to_be_bytes(), &number.to_be_bytes()])
 }
 
@@ -147,7 +148,7 @@ pub(super) fn cursor_key(queue: u32, cursor: Cursor) -> Vec<u8> {
 pub(super) fn put_cursor(frame: &mut FrameBuilder, queue: u32, cursor: Cursor, next: u64) {
     let mut value = Vec::new();
     varint::put(&mut value, next);
-    // A value of eight bytes is a plain number, a shorter one a varint.
+    // Values shorter than eight bytes are varints, and values of eight bytes are plain numbers.
     let value = if value.len() < 8 { value } else { next.to_le_bytes().to_vec() };
     frame.put(state_kind::QUEUES, &cursor_key(queue, cursor), &value);
 }
@@ -159,7 +160,8 @@ fn cursor_value(mut bytes: &[u8]) -> Option<u64> {
     varint::take(&mut bytes).filter(|_| bytes.is_empty())
 }
 
-/// Adds a block to `frame`, or its deletion if it has no message. Returns true if it has a message.
+/// Adds the value of a block to `frame` and returns true, or, if no message of the block is unfinished, adds the
+/// deletion of the value and returns false.
 pub(super) fn put_block(
     frame: &mut FrameBuilder,
     queue: u32,
@@ -221,7 +223,7 @@ fn decode(mut bytes: &[u8], shift: ClockShift) -> Option<Vec<(u64, KnownMessage)
     bytes = rest;
     let written = match format {
         BLOCK_FORMAT | DATED_FORMAT => varint::take(&mut bytes)?,
-        // This format has no time of writing.
+        // Format 1 has no time of writing.
         FORMAT => 0,
         _ => return None,
     };
@@ -253,18 +255,18 @@ fn decode(mut bytes: &[u8], shift: ClockShift) -> Option<Vec<(u64, KnownMessage)
     Some(messages)
 }
 
-/// A queue's state as the journal has it.
+/// A queue's state as it was read from the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RecoveredQueue {
     pub(super) cursors: BTreeMap<Cursor, u64>,
-    /// The messages by partition and offset.
+    /// The unfinished messages by partition and offset.
     pub(super) messages: BTreeMap<(u32, u64), KnownMessage>,
     pub(super) deleted: Vec<(u32, u64)>,
-    /// How many values cannot be decoded.
+    /// The number of values that could not be decoded.
     pub(super) unreadable: usize,
 }
 
-/// Removes all values of a queue from a copy of the state that needs them no longer.
+/// Removes all values of a queue from `state`, a copy of the journal's state that does not need them any more.
 pub(super) fn forget(state: &mut State, queue: u32) {
     let mut frame = FrameBuilder::new();
     keys(state, queue).iter().for_each(|key| frame.delete(state_kind::QUEUES, key));
@@ -272,7 +274,8 @@ pub(super) fn forget(state: &mut State, queue: u32) {
 }
 
 impl RecoveredQueue {
-    /// For each partition of the topic for dead letters: the next letter that is neither purged nor sent back.
+    /// For each partition of the topic for dead letters, the offset of the first letter that is neither purged nor sent
+    /// back.
     pub(super) fn letters(&self) -> BTreeMap<u32, u64> {
         let letters = self.cursors.iter().filter_map(|(cursor, next)| match cursor {
             Cursor::DeadLetters(partition) => Some((*partition, *next)),
@@ -281,7 +284,7 @@ impl RecoveredQueue {
         letters.collect()
     }
 
-    /// Decodes all values that the state has of a queue. `shift` converts the times.
+    /// Decodes all values of a queue in `state`. `shift` converts the times to the engine's clock.
     pub(super) fn read(state: &State, queue: u32, shift: ClockShift) -> Self {
         let mut found = Self::default();
         for (key, value) in state.values(state_kind::QUEUES).filter(|(key, _)| is_of(key, queue)) {
@@ -368,14 +371,14 @@ mod tests {
     fn a_deadline_moves_to_the_clock_of_the_next_process() {
         let before = ClockShift::new(Duration::from_secs(100), Timestamp::from_millis(1_000_000));
         let after = ClockShift::new(Duration::from_secs(1), Timestamp::from_millis(1_004_000));
-        // Due in ten seconds, of which four have passed.
+        // The deadline is ten seconds after the writing, of which four have passed.
         let of_wall = |at| after.of_wall(before.to_wall(at), before.wall);
         assert_eq!(of_wall(Duration::from_secs(110)), Duration::from_secs(7));
         assert_eq!(of_wall(Duration::from_secs(90)), Duration::ZERO, "long past");
         assert_eq!(of_wall(Duration::from_millis(u64::MAX)), Duration::from_millis(u64::MAX));
     }
 
-    /// A nack of five seconds once became one of ten years.
+    /// After the system's clock was set back, a delay of five seconds was once read as one of ten years.
     #[test]
     fn no_deadline_grows_when_the_worlds_clock_is_set_back() {
         let known = |at| KnownMessage { number: 1, attempts: 1, phase: Phase::Waiting(Duration::from_secs(at)) };
@@ -385,7 +388,7 @@ mod tests {
         assert_eq!(decode(&block, set_back), Some(vec![(0, known(6))]));
         let set_forward = ClockShift::new(Duration::from_secs(1), Timestamp::from_millis(1_700_000_003_000));
         assert_eq!(decode(&block, set_forward), Some(vec![(0, known(3))]));
-        // Without conversion, as the command-line tool reads and changes blocks.
+        // The command-line tool reads and changes blocks without conversion.
         let shown = decode(&block, ClockShift::NONE).unwrap();
         assert_eq!(shown, [(0, known(1_700_000_005))]);
         let again = encode(&shown, ClockShift::none_at(Timestamp::from_millis(1_700_000_001_000)));

@@ -1,12 +1,14 @@
-//! The state that the workers of a queue share, and how workers wait.
+//! The state that the workers of a queue share, and how the workers wait for messages.
 //!
-//! One lock guards the whole state. While there is no message, one idle worker *watches*: it sleeps until a partition has an
-//! event. The other idle workers sleep on a condition variable if they are threads, and add their wakers to a list if they are
-//! tasks, so that a message wakes one worker and not all. A worker that stops watching and returns to work wakes the next one.
+//! One lock guards the whole state. While there is no message, one idle worker *watches*: it sleeps until an event
+//! wakes it. A partition is *armed* if its next event wakes the watching worker. The other idle workers sleep on a
+//! condition variable if they are threads, and add their wakers to a list if they are tasks, so that a message wakes
+//! one worker and not all. A worker that stops watching and returns to work wakes the next one.
 //!
 //! Invariants:
-//! - While a worker watches, every partition is armed, or is held up by strict order, or there is no room for a new message;
-//!   and no message is due. Any thread that changes this wakes the watching worker.
+//! - While a worker watches, no message is due, and either the side store has no room for a new message, or every
+//!   partition is armed, at its end, or must wait for an earlier message in strict order. Any thread that changes this
+//!   wakes the watching worker.
 //! - While workers are idle and no worker watches, one of them was woken and has not polled the queue yet. It takes a message
 //!   and wakes the next one ([`leave`](QueueCore::leave)), or finds no message and watches. If it leaves without a poll, it
 //!   wakes the next one: a dropped task in [`leave_wait`](QueueCore::leave_wait), a thread whose clock panics in [`PassOn`].
@@ -37,9 +39,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-/// The largest number of expired leases that are ended while the lock is held once.
+/// The greatest number of expired leases that are ended before the lock is released in between.
 const AT_ONCE: usize = 256;
-/// The interval at which a waiting worker checks if a closed partition was read to its end.
+/// The interval at which the watching worker checks if a closed partition was read to its end, which wakes no worker.
 const ENDING: Duration = Duration::from_millis(20);
 
 pub(super) struct QueueCore<E, K: Producers> {
@@ -51,21 +53,21 @@ pub(super) struct QueueCore<E, K: Producers> {
     /// The number of the topic for dead letters in the journal; 0 if that topic is in memory.
     dead_number: u32,
     pub(super) workers: AtomicUsize,
-    /// The [thread](crate::base::threads::token) that was given a message last; 0 before the first.
+    /// The [token](crate::base::threads::token) of the thread that got the last message; 0 before the first message.
     pub(super) reader: AtomicUsize,
     stage: Stage,
     host: Arc<Host>,
     this: Weak<Self>,
-    /// The queue's part of the journal; `None` if the topic is in memory.
+    /// The queue's access to the journal; `None` if the topic is in memory.
     pub(super) log: Option<QueueLog<E>>,
-    /// Never locked while the state is locked.
+    /// Never locked by a thread that holds the lock of `state`.
     dead_letter_reader: Mutex<DeadLetterReader>,
     waiter: Arc<Waiter>,
     idle: Condvar,
     state: Mutex<QueueState<E, K>>,
 }
 
-/// A leased message, and the number of the change that leased it.
+/// A leased message, and the number of the state change with which it was leased (0 in memory).
 pub(super) type Granted<E> = (Grant<Body<E>>, u64);
 
 /// How a worker ends a lease.
@@ -73,11 +75,11 @@ pub(super) type Granted<E> = (Grant<Body<E>>, u64);
 pub(super) enum LeaseEnd<'r> {
     Ack,
     Nack(Duration, &'r str),
-    /// As `Nack`, with the delay of the queue's backoff for the attempt.
+    /// As `Nack`, with the delay that the queue's backoff has for the attempt.
     Retry(&'r str),
 }
 
-/// The parts of a new queue.
+/// The parts from which a queue is created.
 pub(super) struct QueueParts<E, K: Producers> {
     pub(super) name: String,
     pub(super) stage: Stage,
@@ -115,7 +117,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         held::lock(&self.state)
     }
 
-    /// The clock is the user's code, so it is never read under the lock.
+    /// The present time of the engine's clock. The clock is user code, so it is never read under the lock.
     pub(super) fn now(&self) -> Duration {
         self.host.clock.now()
     }
@@ -128,8 +130,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         ReadError { topic: self.topic.clone(), consumer: self.name.clone(), reason }
     }
 
-    /// Leases the next message to a worker. `None` if there is no message now; with `wait`, if none comes until
-    /// `deadline`.
+    /// Leases the next message to a worker. `None` if there is no message: without `wait`, now; with it, until
+    /// `deadline` (`None`: no limit).
     pub(super) fn receive(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Grant<Arc<E>>>, ReadError> {
         loop {
             let Some((grant, change)) = self.claim(wait, deadline)? else { return Ok(None) };
@@ -139,8 +141,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Loads the body of a leased message, and waits until the lease has reached the queue's acknowledgement level.
-    /// `None` if the journal no longer has the body.
+    /// Loads the body of a leased message, and waits until the change number `change`, its lease, has reached the
+    /// queue's acknowledgement level. `None` if the journal no longer has the body: the message is then lost.
     pub(super) fn complete(&self, grant: Grant<Body<E>>, change: u64) -> Result<Option<Grant<Arc<E>>>, ReadError> {
         let Grant { id, partition, offset, attempt, deadline, message } = grant;
         let failed = |cause: String| self.read_error(Closed::Failed { consumer: self.name.clone(), cause });
@@ -181,7 +183,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// The next message for a worker, or the error that the queue has ended. `None` if there is no message now.
+    /// Returns the next message for a worker, or the error that the queue has ended. `None` if there is no message now.
     pub(super) fn look(
         &self,
         state: &mut QueueState<E, K>,
@@ -195,16 +197,16 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             return Some(Ok((grant, state.change())));
         }
         if let Some(reason) = state.ended() {
-            // The other workers must see the end too.
+            // All other waiting workers must return the error too.
             self.wake_all(state);
             return Some(Err(self.read_error(reason)));
         }
-        // Delayed messages may have come from the input.
+        // The input may have had delayed messages, whose delays need the timer.
         self.settle(state, times.now);
         None
     }
 
-    /// Arms the partitions. Returns false if one of them has an event now.
+    /// Registers the queue's waiter to be woken by new events: see [`QueueState::arm`].
     pub(super) fn arm(&self, state: &mut QueueState<E, K>) -> bool {
         state.arm(&self.waiter, self.log.as_ref())
     }
@@ -213,7 +215,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         &self.waiter
     }
 
-    /// Marks the partitions that have signalled while no worker watched.
+    /// Marks the partitions that have woken the waiter while no worker watched, so that they are read.
     fn take_signals(&self, state: &mut QueueState<E, K>) {
         if !state.watched && state.ready.len() < state.partitions.len() {
             let mut rang = Vec::new();
@@ -222,8 +224,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Watches the partitions, or sleeps on the condition variable if another worker watches. Returns the lock, true if
-    /// the deadline has passed, and the present time.
+    /// Makes the calling worker watch the partitions, or, if another worker watches, wait on the condition variable.
+    /// Returns the lock, true if the deadline has passed, and the present times.
     fn sleep<'d>(
         &'d self,
         mut state: Locked<'d, QueueState<E, K>>,
@@ -252,16 +254,16 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         (woken.look(), is_late(), times)
     }
 
-    /// Lets an idle worker watch, as the calling one returns to work.
+    /// Called when a worker returns to work: wakes an idle worker, which then watches, unless one watches already.
     pub(super) fn leave(&self, state: &mut QueueState<E, K>) {
         if !state.watched {
             self.call_in(state);
         }
     }
 
-    /// Wakes one idle worker, if there is one. That worker polls the queue and calls this method too, unless it finds
-    /// no message and watches, so one wake-up is enough for any number of messages. A notified thread counts as idle
-    /// until it runs. It serves this call as well, since it polls later.
+    /// Wakes one idle worker, if there is one. One wake-up is enough for any number of messages: the woken worker polls
+    /// the queue, and then calls this method too or, if it finds no message, watches. A notified thread counts as idle
+    /// until it runs. If it is notified again before that, it need not wake twice, since it polls after both calls.
     fn call_in(&self, state: &mut QueueState<E, K>) {
         if state.idle_workers > 0 {
             self.idle.notify_one();
@@ -270,7 +272,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Wakes an idle worker, because the queue may have a message for it.
+    /// Wakes the watching worker or, if none watches, an idle one, because the queue may have a message for it.
     pub(super) fn wake(&self, state: &mut QueueState<E, K>) {
         if state.watched {
             self.waiter.wake(WAKE);
@@ -285,14 +287,14 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.tasks.take_all().for_each(held::wake);
     }
 
-    /// Follows each change: publishes dead letters, sets the timer for the next deadline after `now`, and signals the
-    /// committer.
+    /// Completes each change of the state: publishes dead letters, sets the timer for the next deadline after `now`,
+    /// and signals the committer that there are changes to write.
     pub(super) fn settle(&self, state: &mut QueueState<E, K>, now: Duration) {
         if let Some(log) = self.log.as_ref().filter(|_| state.leases.dying().is_some()) {
             // A dead letter and the removal of its message must be in one frame. So the committer is signalled before
-            // it can see the letter, and waits for this lock before it takes the queue's state. It is not signalled
-            // when it publishes dead letters itself while it takes that state, because a message without room would
-            // signal it for ever.
+            // it can see the letter, and waits for this lock before it takes the queue's state. The committer is not
+            // signalled when it publishes dead letters itself while it takes that state: a letter that finds no room
+            // would then signal it for ever.
             log.notify();
         }
         state.write_dead_letters(self.log.as_ref());
@@ -319,7 +321,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.alarm = Some((next, due));
     }
 
-    /// The timer's task: ends expired leases, and wakes a worker if messages are due.
+    /// The timer's task: ends expired leases, and wakes a worker if messages may be leased.
     fn tick(&self) {
         self.lock().alarm = None;
         loop {
@@ -337,7 +339,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Ends a worker's lease as `how` says. Returns the number of the change; `None` if the worker had lost the lease.
+    /// Ends a worker's lease as `how` says. Returns the number of the change; `None` if the lease had expired or its
+    /// message was deleted.
     pub(super) fn end(&self, grant: LeaseId, attempt: u32, how: LeaseEnd<'_>) -> Option<u64> {
         let now = self.now();
         let mut state = self.lock();
@@ -370,7 +373,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Some((deadline, state.change()))
     }
 
-    /// Returns the lease with this number; `None` if it has ended.
+    /// Returns the lease with this number on the message at this partition and offset; `None` if it has ended.
     pub(super) fn resume(&self, partition: u32, offset: u64, number: u64) -> Option<Granted<E>> {
         let now = self.now();
         let mut state = self.lock();
@@ -378,19 +381,20 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Some((grant, state.change()))
     }
 
-    /// Waits until a change has reached the queue's acknowledgement level.
+    /// Waits until the change with this number has reached the queue's acknowledgement level. The error says why it
+    /// never will.
     pub(super) fn safe(&self, change: u64) -> Result<(), String> {
         self.log.as_ref().map_or(Ok(()), |log| log.wait(change, log.level))
     }
 
-    /// True if a change has reached the queue's acknowledgement level, or never will. Otherwise `waker` is woken when
-    /// that may have changed.
+    /// True if the change with this number has reached the queue's acknowledgement level, or the journal has ended. If
+    /// false, `waker` is woken when that may be true.
     #[cfg(feature = "async")]
     pub(super) fn is_safe(&self, change: u64, wait: &mut Option<OffsetWait>, waker: &std::task::Waker) -> bool {
         self.log.as_ref().is_none_or(|log| log.is_safe(change, wait, waker))
     }
 
-    /// Removes a message whose body the journal no longer has, and counts it as lost.
+    /// Removes a message whose body the journal no longer has, and counts the message as lost.
     fn lose(&self, partition: u32, offset: u64) {
         let now = self.now();
         let mut state = self.lock();
@@ -400,7 +404,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         self.settle(&mut state, now);
     }
 
-    /// Deletes an unfinished message. Returns false if the queue has none at this offset.
+    /// Deletes an unfinished or unread message. Returns false if the queue has none at this offset.
     pub(super) fn delete(&self, partition: u32, offset: u64) -> bool {
         let now = self.now();
         let mut state = self.lock();
@@ -422,7 +426,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         purged
     }
 
-    /// Keeps the number of the last lease in the engine. A later queue of this name gives higher numbers, so a ticket
+    /// Records the number of the last lease in the engine. A later queue of this name gives higher numbers, so a ticket
     /// of this queue is never valid there.
     pub(super) fn note_numbers(&self, state: &QueueState<E, K>) {
         self.host.lease_numbers.fetch_max(state.leases.last_number(), Ordering::AcqRel);
@@ -433,17 +437,17 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     }
 }
 
-/// A worker's thread between its wake-up and its poll of the queue. If the clock, which is the user's code, panics there, this
-/// wakes the next worker.
+/// The state of a worker's thread between its wake-up and its poll of the queue, when it reads the clock. If the clock,
+/// which is user code, panics, the drop of this value wakes the next worker.
 struct PassOn<'q, E: Job, K: Producers> {
     core: &'q QueueCore<E, K>,
     watched: bool,
-    /// The partitions that have signalled to the watching worker.
+    /// The partitions that have woken the watching worker.
     rang: Vec<usize>,
 }
 
 impl<'q, E: Job, K: Producers> PassOn<'q, E, K> {
-    /// Ends the worker's watch. Returns the lock under which the caller polls the queue.
+    /// Ends the worker's watch, if it watched. Returns the lock under which the caller polls the queue.
     fn look(&mut self) -> Locked<'q, QueueState<E, K>> {
         let mut state = self.core.lock();
         if std::mem::take(&mut self.watched) {
@@ -484,7 +488,7 @@ impl<E: Job, K: Producers> TopicReader<E, K> for QueueCore<E, K> {
     }
 }
 
-/// The empty leases of a new queue.
+/// The leases of a new queue, which has no messages.
 pub(super) fn leases<E: Job>(terms: Terms) -> Leases<Body<E>> {
     Leases::new(terms, |body: &Body<E>| body.as_ref().map_or(0, |body| body.weight() + BESIDE))
 }

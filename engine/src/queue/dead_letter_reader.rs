@@ -1,4 +1,4 @@
-//! Keeping and reading the dead letters of a queue.
+//! Reading the dead letters of a queue, and keeping them in their topic until they are purged or sent back.
 
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The dead letters of one queue, in a topic that other queues may share.
+/// The dead letters of one queue, in a topic in which other queues may have letters too.
 pub(super) struct DeadLetterReader {
     letters: LetterSource,
     origin: String,
@@ -20,26 +20,26 @@ pub(super) struct DeadLetterReader {
 }
 
 enum LetterSource {
-    /// A subscriber whose gate keeps the letters in the ring.
+    /// A subscriber of the topic in memory, whose gating position keeps the letters in the ring.
     Ring(Box<Subscriber<Message, Multi>>),
-    /// The letters are read from the journal. `next` has, for each partition, the offset of the first letter that is
-    /// neither purged nor sent back.
+    /// The topic is durable, and its letters are read from the journal. `next` has, for each partition, the offset of
+    /// the first letter that is neither purged nor sent back.
     Journal { durable: Arc<DurableTopic<Message>>, next: BTreeMap<u32, u64> },
-    /// The queue was deleted, so its dead letters are not kept any more.
+    /// The queue was deleted, so its dead letters are no longer kept or read.
     None,
 }
 
-/// What is done with a dead letter.
+/// What a pass over the dead letters does with one of them.
 pub(super) enum Verdict {
     /// The letter is dropped.
     Drop,
     /// The letter stays.
     Keep,
-    /// This letter and all later ones stay. Ends the pass.
+    /// Keeps this letter and all later ones, and ends the pass.
     Stop,
 }
 
-/// The end of each partition in the journal, at which a new queue's dead letters begin.
+/// For each partition of the topic for dead letters, its end in the journal, from which on a new queue's letters are.
 pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
     let partitions = 0..durable.partitions() as u32;
     let end = |partition| durable.journal().extent(durable.id(partition)).map_or(0, |extent| extent.end);
@@ -47,8 +47,8 @@ pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
 }
 
 impl DeadLetterReader {
-    /// `next` has, for a durable topic, the offset of the first letter of each partition that is neither purged nor
-    /// sent back.
+    /// Opens the dead letters that the queue `consumer` of the topic `origin` has in the topic `dead`. `next` has, for
+    /// a durable topic, the offset of the first letter of each partition that is neither purged nor sent back.
     pub(super) fn new(
         dead: &Topic<Message, Multi>,
         origin: &str,
@@ -73,10 +73,10 @@ impl DeadLetterReader {
         self.letters = LetterSource::None;
     }
 
-    /// Passes the dead letters to `each`, the oldest of each partition first, until it returns `Stop`. Once a letter
-    /// stays, later letters of its partition must stay too. On a durable topic `each` also gets the letter's partition
-    /// and the offset after it. Returns, for a durable topic, the partitions whose first kept letter has moved, with
-    /// its offset.
+    /// Passes the queue's dead letters to `each`, the oldest of each partition first, until it returns `Stop`. Once
+    /// `each` has kept a letter, it must keep all later letters of that partition. For a durable topic, `each` also
+    /// gets the letter's partition and the offset after it, and the result has the partitions whose first kept letter
+    /// has moved, with its offset.
     pub(super) fn each(&mut self, mut each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> Verdict) -> Vec<(u32, u64)> {
         let Self { letters, origin, consumer } = self;
         let mut each = |message: &Message, next: Option<(u32, u64)>| {
@@ -111,7 +111,7 @@ impl DeadLetterReader {
 }
 
 fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&Message) -> Option<Verdict>) {
-    // The poll joins partitions that were added.
+    // The poll joins partitions that were added; its batch is put back.
     let _ = letters.poll(Duration::ZERO).map(drop);
     for part in &mut letters.parts {
         let end = part.consumer.consumed().plus(part.consumer.lag());
@@ -119,7 +119,7 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
             part.consumer.look_anew();
             let Ok(mut batch) = part.consumer.poll(usize::MAX) else { break };
             let from = batch.position();
-            // Only letters before the first one that stays can be dropped.
+            // Only letters before the first kept one can be removed from the ring.
             let mut stays = None;
             while batch.position().since(end) < 0 {
                 let Some((at, message)) = (&mut batch).into_iter().next() else { break };
@@ -146,8 +146,8 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
     }
 }
 
-/// Passes the dead letters of a partition to `each`, from offset `from` on. Returns the offset up to which letters may
-/// be dropped, and true if `each` has returned `Stop`.
+/// Passes the dead letters of a partition, from offset `from` on, to `each`, which returns `None` for a letter of
+/// another queue. Returns the offset up to which letters may be dropped, and true if `each` has returned `Stop`.
 pub(super) fn each_in_journal(
     journal: &Journal,
     id: PartitionId,
@@ -155,7 +155,7 @@ pub(super) fn each_in_journal(
     each: &mut impl FnMut(&Message, u64) -> Option<Verdict>,
 ) -> (u64, bool) {
     let Some(extent) = journal.extent(id) else { return (from, false) };
-    // Retention may have deleted the first letters.
+    // The journal's retention may have deleted the first letters.
     let begin = from.max(extent.start).min(extent.end);
     let Ok(mut reader) = journal.reader(id, Start::Offset(begin), Visible::Written) else { return (from, false) };
     let (mut to, mut stays) = (from, false);

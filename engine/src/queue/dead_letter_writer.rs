@@ -10,7 +10,7 @@ use crate::topic::Topic;
 use crate::topic::error::{DeadLetterError, PublishError};
 use slipring_ring::Multi;
 
-/// Publishes dead letters. It never waits for room.
+/// The producer of a consumer's dead letters. It never waits for room.
 pub(crate) struct DeadLetterWriter {
     producer: Producer<Message, Multi>,
     origin: String,
@@ -18,8 +18,8 @@ pub(crate) struct DeadLetterWriter {
 }
 
 impl DeadLetterWriter {
-    /// Opens the topic `dead` for messages of the topic `origin` that `consumer` cannot handle. `largest` is the
-    /// largest size of these messages in bytes.
+    /// Opens the topic `dead` for the dead letters of `consumer`, which reads the topic `origin`. `largest` is the size
+    /// of the largest message in bytes, as a dead letter.
     ///
     /// # Errors
     /// Both topics are the same, the largest message of `dead` is too small, or `dead` is closed.
@@ -42,12 +42,13 @@ impl DeadLetterWriter {
         Ok(Self { producer, origin, consumer })
     }
 
-    /// The name of the queue whose dead letters this publishes.
+    /// The name of the consumer whose dead letters this publishes.
     pub(crate) fn consumer(&self) -> &str {
         &self.consumer
     }
 
-    /// Publishes a message as a dead letter. On an error nothing was published.
+    /// Publishes a message as a dead letter without waiting. `partition` and `offset` are the message's place,
+    /// `attempts` counts its attempts, `reason` says why it failed. On an error nothing was published.
     pub(crate) fn take<E: Job>(
         &mut self,
         partition: u32,

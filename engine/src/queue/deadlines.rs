@@ -1,4 +1,5 @@
-//! An index of slots by deadline: a list of slots for each moment, and the moments in order.
+//! An index of a queue's entries (by their slot numbers) by deadline: a list of slots for each moment, and the moments
+//! in order.
 //!
 //! A moment is a whole millisecond. So the number of moments is bounded by the milliseconds ahead, however many slots
 //! there are, and removing a slot touches its two neighbours instead of a tree of a million entries.
@@ -8,8 +9,8 @@ use std::time::Duration;
 
 const NONE: u32 = u32::MAX;
 
-/// The neighbours of a slot in its moment's list. A slot is in at most one [`Deadlines`], so all of them share these
-/// links.
+/// The neighbours of a slot in the list of its moment. A slot is in at most one [`Deadlines`], so all of these share
+/// one table of links.
 #[derive(Clone, Copy)]
 pub(super) struct SlotLink {
     before: u32,
@@ -22,12 +23,12 @@ impl SlotLink {
     pub(super) const FREE: Self = Self { before: NONE, after: NONE };
 }
 
-/// The first whole millisecond at or after `time`.
+/// The first whole millisecond at or after `time`, in milliseconds.
 pub(super) fn moment_after(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// The last whole millisecond at or before `time`.
+/// The last whole millisecond at or before `time`, in milliseconds.
 pub(super) fn moment_before(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -38,7 +39,7 @@ pub(super) fn time_of(moment: u64) -> Duration {
 
 #[derive(Default)]
 pub(super) struct Deadlines {
-    /// The first and the last slot of each moment that has slots.
+    /// The first and the last slot in the list of each moment that has slots.
     moments: BTreeMap<u64, (u32, u32)>,
     len: usize,
 }
@@ -48,12 +49,12 @@ impl Deadlines {
         self.len
     }
 
-    /// The earliest moment, and the first slot of its list.
+    /// The earliest moment and the first slot of its list; `None` if there are no slots.
     pub(super) fn first(&self) -> Option<(u64, u32)> {
         self.moments.first_key_value().map(|(&moment, &(first, _))| (moment, first))
     }
 
-    /// The first moment after `moment`; `None` if there is none.
+    /// The first moment after `moment` that has slots; `None` if there is none.
     pub(super) fn next_after(&self, moment: u64) -> Option<u64> {
         self.moments.range(moment.saturating_add(1)..).next().map(|(&moment, _)| moment)
     }
@@ -70,7 +71,7 @@ impl Deadlines {
         }
     }
 
-    /// Removes a slot, which must be in the list of this moment.
+    /// Removes a slot from the list of this moment, in which it must be.
     pub(super) fn remove(&mut self, links: &mut SlotLinks, moment: u64, slot: u32) {
         self.len -= 1;
         let SlotLink { before, after } = std::mem::replace(&mut links[slot as usize], SlotLink::FREE);
@@ -88,7 +89,7 @@ impl Deadlines {
         }
     }
 
-    /// All slots with their moments, in order.
+    /// All slots, each with its moment, in the order of the moments.
     pub(super) fn iter<'c>(&'c self, links: &'c SlotLinks) -> impl Iterator<Item = (u64, u32)> + 'c {
         self.moments.iter().flat_map(move |(&moment, &(first, _))| {
             let next = |slot: &u32| Some(links[*slot as usize].after).filter(|&slot| slot != NONE);

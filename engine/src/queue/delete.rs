@@ -1,4 +1,4 @@
-//! Deleting a queue of a topic that stays.
+//! Deleting a queue while its topic stays.
 
 use super::changes::{Cursor, StatePart};
 use super::core::QueueCore;
@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl<E: Job, K: Producers> Topic<E, K> {
-    /// Deletes a queue that has no workers and no leased messages, with all its messages, also from the journal. Its
-    /// name is free again. Its dead letters stay in their topic, but no longer belong to a queue.
+    /// Deletes a queue that has no workers and no leased messages, and all messages that it has, also from the journal.
+    /// Its name can then be used again. Its dead letters stay in their topic, but no longer belong to a queue.
     ///
     /// ```
     /// # use slipring::{Engine, Message, queue::QueueError};
@@ -38,8 +38,8 @@ impl<E: Job, K: Producers> Topic<E, K> {
         self.end_queue(name, false)
     }
 
-    /// As [`delete_queue`](Self::delete_queue), even if the queue is in use. Its workers get an error from then on, and
-    /// their leases are refused like those of deleted messages.
+    /// As [`delete_queue`](Self::delete_queue), even if the queue is in use. The next call of each of its workers
+    /// returns an error, and an ack of a lease is refused as if the message was deleted.
     ///
     /// # Errors
     /// The topic has no such queue, or the journal refused the deletion.
@@ -81,7 +81,8 @@ impl<E: Job, K: Producers> Topic<E, K> {
     }
 }
 
-/// Deletes keys from the journal, in as many frames as needed. The first frame ends the queue.
+/// Deletes these keys from the journal, in as many frames as needed. The first frame deletes the queue's entry, so that
+/// a crash between the frames does not leave a queue without a part of its state.
 fn erase<E>(durable: &DurableTopic<E>, keys: impl Iterator<Item = Vec<u8>>) -> Result<(), String> {
     let limit = durable.journal().frame_limit() / 2;
     let mut frame = FrameBuilder::new();
@@ -99,8 +100,8 @@ fn erase<E>(durable: &DurableTopic<E>, keys: impl Iterator<Item = Vec<u8>>) -> R
 }
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// Ends the queue. If the queue is in use and `forced` is false, the queue stays and the error has the counts of
-    /// its workers and of its leased messages.
+    /// Ends the queue. If the queue is in use and `forced` is false, leaves it as it is, and returns as the error the
+    /// count of its workers and the count of its leased messages.
     pub(super) fn finish(&self, forced: bool) -> Result<QueueReport, (usize, u64)> {
         let mut state = self.lock();
         let workers = self.workers.load(Ordering::Acquire);
@@ -112,8 +113,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let cause = "the queue was deleted".to_owned();
         state.refused = Some(Closed::Failed { consumer: self.name.clone(), cause });
         self.note_keys(&mut state);
-        // Dropping the input removes the queue's gates from the rings. Bodies and events are the user's types, so they
-        // are dropped after the lock is released.
+        // Dropping the input removes the queue's stages from the rings. Bodies and events are of the user's types, so
+        // they are dropped after the lock is released.
         let input = std::mem::replace(&mut state.input, Input::Rings(Vec::new()));
         (state.partitions, state.ready) = (Vec::new(), Vec::new());
         self.note_numbers(&state);
@@ -130,7 +131,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Ok(report)
     }
 
-    /// Collects the keys that the journal has of the queue, and those of its unwritten changes.
+    /// Adds to `erased` the keys of the queue's state that the journal has, and those of its unwritten changes.
     fn note_keys(&self, state: &mut super::state::QueueState<E, K>) {
         let Some(log) = &self.log else { return };
         let number = log.number;

@@ -1,7 +1,7 @@
 //! Waiting for messages without a thread: in a task, or in a selector.
 //!
-//! The first waiting worker watches the partitions with its waker, as a sleeping thread would. The others add their
-//! wakers to the queue's state, and are woken one by one: see [`QueueCore`].
+//! The first waiting worker *watches*: new events wake its waker, as they would wake a sleeping thread. The other
+//! workers add their wakers to the queue's state, and are woken one by one: see the module of [`QueueCore`].
 
 use super::core::{Granted, QueueCore};
 use super::idle_tasks::TaskWait;
@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// The next message. If there is none, `waker` is woken when the queue may have one. `waits` is how the calling
-    /// worker waits; the call updates it.
+    /// Returns the next message. If there is none, `waker` is woken when the queue may have one. `waits` has how the
+    /// calling worker waits, and is updated.
     pub(super) fn poll(&self, waits: &mut TaskWait, waker: &Waker) -> Poll<Result<Granted<E>, ReadError>> {
-        // Cloning and dropping a waker and reading the clock run the user's code, so no lock is held.
+        // Cloning and dropping a waker and reading the clock run user code, so no lock is held here.
         let mut own = Some(waker.clone());
         let mut before = None;
         loop {
@@ -31,8 +31,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
                     self.look_up(&mut state);
                     None
                 }
-                // While the task polls, its waker is not in the list, so it cannot wake itself when it leaves with a
-                // message.
+                // While the task polls, its waker is not in the list: otherwise, leaving with a message, it could wake
+                // itself instead of another worker.
                 TaskWait::Idle(place) => {
                     before = state.tasks.take(place);
                     Some(place)
@@ -51,7 +51,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             if !self.arm(&mut state) {
                 continue;
             }
-            // A signal after this point is taken here, or wakes the task.
+            // An event after this point is taken up below, or wakes the task.
             state.watched = true;
             *waits = TaskWait::Watching;
             drop(state);
@@ -63,7 +63,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         }
     }
 
-    /// Ends the caller's watch, and marks the partitions that have signalled since it began.
+    /// Ends the caller's watch, and marks the partitions that have woken it, so that they are read.
     fn look_up(&self, state: &mut QueueState<E, K>) {
         state.watched = false;
         let mut rang = Vec::new();
@@ -71,10 +71,10 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         state.rang(rang);
     }
 
-    /// Ends the caller's waiting. If it was watching, or was woken and has not polled the queue, this wakes the next
-    /// worker instead, unless a worker watches: that worker has polled the queue after the caller was woken.
+    /// Ends the caller's waiting. If it watched, or was woken and has not polled the queue, this wakes the next worker
+    /// in its place, unless a worker watches: that worker has polled the queue after the caller was woken.
     pub(super) fn leave_wait(&self, waits: &mut TaskWait) {
-        // The waker is the user's code, so it is dropped after the lock is released.
+        // The waker is user code, so it is dropped after the lock is released.
         let unused;
         let mut state = match *waits {
             TaskWait::Nothing => return,
@@ -93,7 +93,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         self.leave(&mut state);
     }
 
-    /// Returns to the queue a leased message that the user has not seen.
+    /// Gives back a leased message that was not returned to the user, so that it may be leased at once and the attempt
+    /// does not count.
     pub(super) fn put_back(&self, given: Granted<E>) {
         let now = self.now();
         let mut state = self.lock();
@@ -105,7 +106,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     }
 }
 
-/// A waker that wakes a selector with the worker's token.
+/// A waker that wakes the waiter of a selector with the number of a worker in the selector.
 struct Token(Arc<Waiter>, usize);
 
 impl Wake for Token {
@@ -143,7 +144,8 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
         }
     }
 
-    /// Ends the waiting, since a selector that is awake must neither watch for other workers nor keep a wake-up from them.
+    /// Ends the worker's waiting for a selector that was woken: an awake selector must neither watch for other workers
+    /// nor keep a wake-up from them.
     fn awake(&mut self) {
         let selector = self.selector.take();
         if self.waits != TaskWait::Nothing {
@@ -171,7 +173,7 @@ mod task {
         /// [`receive`](Self::receive) as a future: the next message. Many tasks may wait at one queue, each with its
         /// own worker.
         ///
-        /// A future that is dropped before it is ready has taken nothing: a message that was leased for it goes to
+        /// A future that is dropped before it is ready takes no message: a message that was leased for it goes to
         /// another worker, and that attempt does not count.
         ///
         /// A message wakes at most two of the waiting tasks, whatever their number: the task that takes the message,
@@ -202,7 +204,8 @@ mod task {
     /// The future of [`Worker::next_lease`].
     pub struct NextLease<'w, E: Job = crate::event::message::Message, K: Producers = slipring_ring::Multi> {
         worker: &'w mut Worker<E, K>,
-        /// The wait until the lease is as safe as the queue acknowledges.
+        /// The registered wait until the lease has reached the queue's acknowledgement level; `None` before it is
+        /// needed.
         durable: Option<OffsetWait>,
     }
 
@@ -228,7 +231,7 @@ mod task {
                     Some(Ok((_, change))) => *change,
                     _ => 0,
                 };
-                // A lease is returned when it has reached the queue's acknowledgement level.
+                // A lease is returned only when it has reached the queue's acknowledgement level.
                 if !worker.core.is_safe(change, durable, context.waker()) {
                     return Poll::Pending;
                 }

@@ -1,4 +1,4 @@
-//! The tasks that wait at a queue while another worker watches it, in the order of their arrival.
+//! The tasks that wait for a queue's messages while another worker watches the queue, in the order of their arrival.
 //!
 //! A message wakes the first task of the list. A woken task is removed from the list. It then takes a message, or
 //! watches the queue, or, if it is dropped before it polls the queue, wakes the next task, so no wake-up is lost: see
@@ -7,24 +7,24 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-/// The place of a waiting task: a lower number arrived earlier. A task keeps its place until it stops waiting.
+/// The place of a waiting task in the order of arrival. A task keeps its place until it stops waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TaskPlace(u64);
 
-/// How a worker waits that has no thread: in a task or a selector.
+/// How a worker without a thread of its own waits: in a task, or for a selector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum TaskWait {
     /// The worker does not wait.
     #[default]
     Nothing,
-    /// The worker watches the partitions with its waker.
+    /// The worker watches the partitions: new events wake its waker.
     Watching,
     /// Another worker watches. This worker's waker is in the list at this place, or was removed from the list and
     /// woken.
     Idle(TaskPlace),
 }
 
-/// Wakers by their places. Each operation is logarithmic in the number of waiting tasks.
+/// The wakers of waiting tasks, by their places. Each operation is logarithmic in the number of waiting tasks.
 #[derive(Default)]
 pub(super) struct IdleTasks {
     next: u64,
@@ -42,7 +42,7 @@ impl IdleTasks {
         self.wakers.insert(place, waker);
     }
 
-    /// Removes and returns the waker at this place. `None` if it was removed before, to be woken.
+    /// Removes and returns the waker at this place. `None` if it was removed already, to be woken.
     pub(super) fn take(&mut self, place: TaskPlace) -> Option<Waker> {
         self.wakers.remove(&place)
     }

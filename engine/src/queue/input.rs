@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::task::Waker;
 
 pub(super) enum Input<E, K: Producers> {
-    /// The ring of each partition, by number. Unread events keep their slots, so producers wait for the queue.
+    /// For a topic in memory: the ring of each partition, by number. Unread events keep their slots, so producers wait
+    /// for the queue.
     Rings(Vec<PartitionConsumer<E, K>>),
-    /// A replay of the journal. Unread events are in the journal, so producers do not wait for the queue.
+    /// For a durable topic: a replay of the journal, and the waker that the journal's progress wakes. Unread events are
+    /// in the journal, so producers do not wait for the queue.
     Journal(Box<Replay<E, K>>, Arc<Notifier>, Waker),
 }
 
@@ -26,11 +28,11 @@ pub(super) enum InputOutcome<T> {
     Nothing,
     /// The partition is closed and was read to its end.
     Over,
-    /// So many offsets were deleted by the journal's retention. Reading continues after them.
+    /// This many offsets were deleted by the journal's retention. Reading continues after them.
     Lost(u64),
     /// These offsets were lost to damage. Reading continues after them.
     Gap(Range<u64>),
-    /// Copying the event has panicked. The event stays unread.
+    /// The event's `Clone` has panicked. The event stays unread.
     Panicked(Panic),
 }
 
@@ -42,7 +44,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Adds a new partition, whose gate is at its first offset.
+    /// Adds a new partition, of which the queue reads all events.
     pub(super) fn add(&mut self, partition: &Arc<Partition<E, K>>, consumer: Consumer<E, K>) {
         match self {
             Self::Rings(parts) => parts.push(PartitionConsumer { partition: Arc::clone(partition), consumer }),
@@ -50,7 +52,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Reads the next event of a partition, and passes its offset and the event to `copy`.
+    /// Reads the next event of a partition, passes its offset and the event to `copy`, and returns the copy.
     pub(super) fn take<T>(
         &mut self,
         index: usize,
@@ -77,20 +79,22 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                     if let Some(copy) = copy.take() {
                         found = match copy(at.offset, event) {
                             Ok(copied) => InputOutcome::Event(at.offset, copied),
-                            // The next offset is written together with the copied message, so the queue's next opening
-                            // reads this event again.
+                            // The next offset is written together with the copied message. This message was not copied,
+                            // so the queue reads this event again when it is opened next.
                             Err(panic) => InputOutcome::Panicked(panic),
                         };
                     }
                 });
                 match read {
                     Ok(_) => {}
-                    // Retention has deleted the next events. A queue that is opened later would not see them either.
+                    // The journal's retention has deleted the next events. A queue that is opened later would not get
+                    // them either.
                     Err(ReplayError::Journal { cause: journal::ReplayError::OutOfRange { earliest, .. }, .. }) => {
                         let passed = replay.pass_over_to(index, earliest);
                         return passed.map(InputOutcome::Lost).map_err(|refused| closed(refused, replay.name()));
                     }
-                    // The gap is counted, and recorded as reported. The next read continues after it.
+                    // The caller counts the lost events, and records that they were reported. The next read continues
+                    // after them.
                     Err(ReplayError::Gap(gap)) => return Ok(InputOutcome::Gap(gap.offsets)),
                     Err(refused) => return Err(closed(refused, replay.name())),
                 }
@@ -102,7 +106,8 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Arms a partition to wake the waiter when it has an event. Returns false if it has an event now.
+    /// Registers the waiter to be woken by the next event of a partition. Returns false if the partition has an event
+    /// already.
     pub(super) fn arm(&mut self, index: usize, waiter: &Waiter) -> bool {
         match self {
             Self::Rings(parts) => parts[index].consumer.arm(waiter, index),
@@ -112,14 +117,15 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Arms the journal to wake the waiter at its next progress.
+    /// Registers the waiter to be woken by the journal's next progress.
     pub(super) fn arm_journal(&self) {
         if let Self::Journal(_, notifier, waker) = self {
             let _ = notifier.watch(waker, || None::<()>);
         }
     }
 
-    /// True if a partition is closed but not read to its end yet. Its end gives no signal.
+    /// True if a partition is closed but not read to its end yet. Reaching its end wakes no waiter, so it must be
+    /// polled.
     pub(super) fn is_ending(&self) -> bool {
         match self {
             Self::Rings(_) => false,
@@ -135,7 +141,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// True if this event is published and unread.
+    /// True if the event at this partition and offset is published and the queue has not read it.
     pub(super) fn is_unread(&self, partition: usize, offset: u64) -> bool {
         let (next, end) = match self {
             _ if partition >= self.len() => return false,
@@ -151,7 +157,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         Sequence(offset).since(next) >= 0 && Sequence(offset).since(end) < 0
     }
 
-    /// Skips all events that are published now, and passes their offsets to `each`. Returns the next offset.
+    /// Skips all events that are published now, and passes their offsets to `each`. Returns the offset after them.
     pub(super) fn skip(&mut self, index: usize, mut each: impl FnMut(u64)) -> Result<u64, Closed> {
         match self {
             Self::Rings(parts) => {
@@ -172,12 +178,13 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                 Ok(end.0)
             }
             Self::Journal(replay, ..) => {
-                // Published events that are not written yet stay unread, too.
+                // Published events that are not written yet stay unread too.
                 let end = replay.visible_end(index);
                 let mut fruitless = 0;
                 loop {
                     let next = replay.position(index as u32).unwrap_or(end);
-                    // Changing from the journal to the ring reads no event, and neither do slots without an event.
+                    // A read without events is not the end: it may have changed from the journal to the ring, or
+                    // skipped slots without an event. After four of them in a row, the rest has no event.
                     if next >= end || fruitless > 3 {
                         return Ok(next.max(end));
                     }
@@ -191,7 +198,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                             let passed = replay.pass_over_to(index, earliest);
                             passed.map_err(|refused| closed(refused, replay.name()))?;
                         }
-                        // The gap's offsets are skipped with the rest, so the gap is not reported.
+                        // The offsets lost to damage are skipped with the others, so they are not reported.
                         Err(ReplayError::Gap(_)) => {}
                         Err(refused) => return Err(closed(refused, replay.name())),
                     }
@@ -200,7 +207,8 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Passes the next unread events of a partition to `each`, until it returns false. The events stay unread.
+    /// Passes up to `most` of the next unread events of a partition to `each`, until it returns false. The events stay
+    /// unread.
     pub(super) fn peek(&mut self, index: usize, most: usize, mut each: impl FnMut(u64, &E) -> bool) {
         match self {
             Self::Rings(parts) => {

@@ -10,23 +10,23 @@ use crate::read::dead_letters::DeadLetterOrigin;
 use std::time::Duration;
 
 /// An event type that a queue can lease: [`Message`], and every type that is [`Persist`] (as plain data is without
-/// further code), `Clone` and `Default`. A worker gets a clone, and a dead letter carries the bytes that `Persist`
-/// writes. `Clone` and `Persist` run under the queue's lock. If one of them panics or calls a queue, the queue fails
-/// with an error that says so, and the event stays unread.
+/// further code), `Clone` and `Default`. A worker gets a clone of the event, and a dead letter has the bytes that
+/// `Persist` writes. `Clone` and `Persist` run under the queue's lock. If one of them panics or calls a queue, the
+/// queue fails with an error that says so, and the event stays unread.
 pub trait Job: Send + Sync + Sized + 'static {
-    /// Copies the event out of its slot.
+    /// Copies the event out of its slot into the queue's side store. An error if the copying panics.
     #[doc(hidden)]
     fn aside(&self) -> Result<Self, Panic>;
 
-    /// The size in bytes of such a copy.
+    /// The size in bytes of the copy that [`aside`](Self::aside) makes.
     #[doc(hidden)]
     fn weight(&self) -> usize;
 
-    /// How much longer the event must wait before its first lease, at time `now`.
+    /// How much longer, at time `now`, the event must wait before its first lease; zero if it was sent without a delay.
     #[doc(hidden)]
     fn waits(&self, now: Timestamp) -> Duration;
 
-    /// Decodes the event's bytes in the journal. `None` if they are not an event of this type.
+    /// Decodes the event from its bytes in the journal. `None` if they are not an event of this type.
     #[doc(hidden)]
     fn of_bytes(bytes: &[u8]) -> Option<Self>;
 
@@ -34,16 +34,18 @@ pub trait Job: Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn to_dead_letter<R>(&self, origin: &DeadLetterOrigin<'_>, send: impl FnOnce(&Record<'_>) -> R) -> R;
 
-    /// Decodes the event of a dead letter. `None` if its bytes are not an event of this type.
+    /// Decodes the event from a dead letter. `None` if its bytes are not an event of this type.
     #[doc(hidden)]
     fn of_dead_letter(message: Message) -> Option<Self>;
 
-    /// The largest size in bytes of a dead letter's event, if the topic's largest message is `max_message` bytes.
+    /// The greatest size in bytes that an event of this type can have as a dead letter. `max_message` is the topic's
+    /// largest message.
     #[doc(hidden)]
     fn largest(max_message: usize) -> usize;
 }
 
-/// The limit in bytes for events of variable size. Larger ones do not fit into the topic for dead letters.
+/// The greatest size in bytes, as a dead letter, of an event type of variable size. Larger events do not fit into the
+/// topic for dead letters.
 const LARGEST: usize = 4096;
 
 impl<E: Persist + Clone + Default> Job for E {

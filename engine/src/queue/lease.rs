@@ -1,5 +1,6 @@
-//! The leases of a queue: which worker has which message and until when, and which messages are to be leased again. A
-//! pure data structure: times are arguments, bodies are the caller's, and it neither waits nor reads a clock or a ring.
+//! The leases of a queue: which message is leased under which number and until when, and which messages are to be
+//! leased again. A pure data structure: times are arguments, bodies are of the caller's type, and it neither waits nor
+//! reads a clock or a ring.
 //!
 //! ```text
 //!            admit                 ack, delete
@@ -32,40 +33,42 @@ use hashbrown::HashTable;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-/// The messages of a queue that were read and are not finished: leased, waiting or dying.
+/// The messages that a queue has read and that are not finished: leased, waiting or dying.
 pub struct Leases<M> {
     terms: Terms,
     weigh: fn(&M) -> usize,
     entries: Vec<Option<MessageEntry<M>>>,
     free: Vec<u32>,
-    /// The entries by partition and offset, to find the message of a receipt.
+    /// The index of entries by partition and offset.
     index: HashTable<u32>,
     /// The leased messages by deadline.
     leased: Deadlines,
-    /// The waiting messages by the time from which they may be leased, which may have passed.
+    /// The waiting messages, by the time from which on they may be leased. That time may have passed.
     waiting: Deadlines,
     links: SlotLinks,
     dying: VecDeque<u32>,
-    /// Why messages die, by the index of their entry. Includes messages whose dead letter is written but not durable.
+    /// Why messages are dying, by the number of their slot. Includes messages whose dead letter is written but not
+    /// durable.
     causes: HashMap<u32, DeathCause>,
     written: usize,
-    /// Strict order only: all messages by partition and offset. Only the first of a partition may be leased or waiting.
+    /// Strict order only: all messages by partition and offset. Only the first message of a partition may be leased or
+    /// waiting.
     lines: BTreeMap<(u16, u64), u32>,
-    /// Strict order only: the one message of each partition that is not parked.
+    /// Strict order only: for each partition, the one message that is not parked.
     out: BTreeMap<u16, u32>,
     bytes: usize,
     expired: u64,
     last_number: u64,
-    /// Bodies of removed messages, which the caller drops without its lock.
+    /// Bodies of removed messages. The caller drops them after it has released its lock.
     gone: Vec<M>,
-    /// The unwritten changes; `None` if the queue is in memory.
+    /// The changes that are not written yet; `None` if the queue is in memory.
     changes: Option<Changes>,
     #[cfg(test)]
     pub(super) accept_late_acks: bool,
 }
 
 impl<M: Clone> Leases<M> {
-    /// Leases without messages. `weigh` returns the size of a message in bytes.
+    /// Creates leases without messages. `weigh` returns the size of a message's body in bytes.
     pub fn new(terms: Terms, weigh: fn(&M) -> usize) -> Self {
         Self {
             terms,
@@ -91,17 +94,17 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Starts recording which messages have changed.
+    /// From now on records which messages have changed, for the journal.
     pub(super) fn note_changes(&mut self) {
         self.changes = Some(Changes::default());
     }
 
-    /// Sets the number of the last lease: the next lease gets `last` + 1.
+    /// Sets the number of the last lease, so that the next lease gets the number `last` + 1.
     pub(super) fn number_from(&mut self, last: u64) {
         self.last_number = last;
     }
 
-    /// The number of the last lease.
+    /// The number of the last lease; numbers grow with each lease.
     pub(super) fn last_number(&self) -> u64 {
         self.last_number
     }
@@ -121,12 +124,12 @@ impl<M: Clone> Leases<M> {
         &self.terms
     }
 
-    /// The number of messages, in any state.
+    /// The number of messages, in whatever state.
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
-    /// True if there is no message in any state.
+    /// True if there is no message.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -138,32 +141,34 @@ impl<M: Clone> Leases<M> {
         LeaseCounts { leased, dying, waiting, bytes: self.bytes, expired: self.expired }
     }
 
-    /// True if one more message may be admitted. That message may exceed the limit in bytes.
+    /// True if one more message may be admitted: neither the limit on messages nor that on bytes is reached. The
+    /// admitted message may exceed the limit on bytes.
     pub fn has_room(&self) -> bool {
         self.bytes < self.terms.max_bytes && self.len() < self.terms.max_messages.min(u32::MAX as usize)
     }
 
-    /// True if the order allows to admit the next message of this partition now.
+    /// True if the next message of this partition may be admitted now. In strict order only if the partition has no
+    /// unfinished message; in relaxed order always.
     pub fn may_follow(&self, partition: u32) -> bool {
         let partition = line(partition);
         self.terms.order == Order::Relaxed || self.lines.range((partition, 0)..=(partition, u64::MAX)).next().is_none()
     }
 
-    /// Admits a message from the ring, and leases it at once. The caller has checked [`has_room`](Self::has_room) and
+    /// Adds a message from the input, and leases it at once. The caller has checked [`has_room`](Self::has_room) and
     /// [`may_follow`](Self::may_follow).
     pub fn admit(&mut self, partition: u32, offset: u64, message: M, now: Duration) -> Grant<M> {
         let slot = self.add(line(partition), offset, message);
         self.lease(slot, now)
     }
 
-    /// Admits a message from the ring that may not be leased before `due`.
+    /// Adds a message from the input that may not be leased before the time `due`.
     pub fn admit_later(&mut self, partition: u32, offset: u64, message: M, due: Duration) {
         let slot = self.add(line(partition), offset, message);
         self.entry(slot).at = moment_after(due);
         self.line_up(slot);
     }
 
-    /// Adds a message with its recorded state. Returns false if it is present already.
+    /// Adds a message with the state that the journal has recorded. Returns false if the message is present already.
     pub(super) fn recall(&mut self, partition: u32, offset: u64, message: M, known: KnownMessage) -> bool {
         if self.find(partition, offset).is_some() {
             return false;
@@ -197,7 +202,8 @@ impl<M: Clone> Leases<M> {
         true
     }
 
-    /// The state of a message; `None` if it is not present.
+    /// The state of a message, as it is written to the journal; `None` if the message is not present, so that it is
+    /// finished.
     pub(super) fn known(&self, partition: u32, offset: u64) -> Option<KnownMessage> {
         let slot = self.find(partition, offset)?;
         let entry = self.entries[slot as usize].as_ref()?;
@@ -212,7 +218,7 @@ impl<M: Clone> Leases<M> {
         Some(KnownMessage { number: entry.number, attempts: entry.attempts, phase })
     }
 
-    /// Returns the lease with this number; `None` if it has ended.
+    /// The lease with this number on a message; `None` if it has ended.
     pub(super) fn resume(&mut self, partition: u32, offset: u64, number: u64, now: Duration) -> Option<Grant<M>> {
         let id = LeaseId { slot: self.find(partition, offset)?, number };
         let entry = self.held(id, now).ok()?;
@@ -220,13 +226,13 @@ impl<M: Clone> Leases<M> {
         Some(Grant { id, partition, offset, attempt, deadline, message: entry.message.clone() })
     }
 
-    /// The partition and offset of each message, in no order.
+    /// The partition and offset of each message, in no particular order.
     pub(super) fn places(&self) -> impl Iterator<Item = (u32, u64)> {
         self.entries.iter().flatten().map(|entry| (u32::from(entry.partition), entry.offset))
     }
 
-    /// Adds a message to be leased after `delay`, with its attempts counted from 0. Returns false if it is present
-    /// already.
+    /// Adds a message that may be leased after `delay`, with its attempts counted from 0. Returns false if the message
+    /// is present already.
     pub fn restore(&mut self, partition: u32, offset: u64, message: M, now: Duration, delay: Duration) -> bool {
         if self.find(partition, offset).is_some() {
             return false;
@@ -237,9 +243,9 @@ impl<M: Clone> Leases<M> {
         true
     }
 
-    /// Leases the message that is due for the longest time; `None` if no message is due.
+    /// Leases the message that has been due for the longest time; `None` if no message is due at `now`.
     pub fn grant(&mut self, now: Duration) -> Option<Grant<M>> {
-        // A lease that expired before the first waiting message became due comes first.
+        // The message of a lease that expired earlier than the first waiting message became due is leased first.
         let is_later = |leases: &Self| {
             leases.leased.first().is_some_and(|ended| leases.waiting.first().is_none_or(|first| ended.0 < first.0))
         };
@@ -249,7 +255,7 @@ impl<M: Clone> Leases<M> {
         Some(self.lease(slot, now))
     }
 
-    /// Extends a lease until `visibility` after `now`. Returns the new deadline.
+    /// Extends a lease until `now + visibility`. Returns the new deadline.
     pub fn renew(&mut self, id: LeaseId, now: Duration, visibility: Duration) -> Result<Duration, Lost> {
         let before = self.held(id, now)?.at;
         let deadline = moment_after(now.saturating_add(visibility));
@@ -262,7 +268,7 @@ impl<M: Clone> Leases<M> {
         Ok(time_of(deadline))
     }
 
-    /// Acknowledges a message and removes it, so that it is never leased again.
+    /// Acknowledges and removes a leased message. An error if its lease has ended.
     pub fn ack(&mut self, id: LeaseId, now: Duration) -> Result<(), Lost> {
         #[cfg(test)]
         if self.accept_late_acks
@@ -272,21 +278,21 @@ impl<M: Clone> Leases<M> {
             return Ok(());
         }
         self.held(id, now)?;
-        // The worker has another reference to this body, so dropping this one runs no user code under the lock.
+        // The worker has another reference to the body, so dropping this one runs no user code under the lock.
         let _ = self.remove(id.slot);
         Ok(())
     }
 
-    /// Ends a lease. The message is leased again after `delay`, or dies with this reason if this was the last attempt.
-    /// Returns true if it dies.
+    /// Ends a lease after failed work. The message may be leased again after `delay`; if this was its last attempt, it
+    /// is dying with this reason, and this returns true.
     pub fn nack(&mut self, id: LeaseId, now: Duration, delay: Duration, reason: &str) -> Result<bool, Lost> {
         let at = self.held(id, now)?.at;
         self.leased.remove(&mut self.links, at, id.slot);
         Ok(self.requeue(id.slot, due(now, delay), || DeathCause::Refused(reason.into())))
     }
 
-    /// Returns a leased message that no worker has seen. It may be leased again at once, and the attempt does not
-    /// count. Returns false if the lease has expired.
+    /// Ends the lease of a message that no worker has seen. The message may be leased again at once, and the attempt
+    /// does not count. Returns false if the lease has ended already.
     pub(super) fn put_back(&mut self, id: LeaseId, now: Duration) -> bool {
         let Ok(at) = self.held(id, now).map(|entry| entry.at) else { return false };
         self.leased.remove(&mut self.links, at, id.slot);
@@ -299,37 +305,38 @@ impl<M: Clone> Leases<M> {
         true
     }
 
-    /// Ends up to `limit` expired leases. Returns true if there may be more.
+    /// Ends up to `limit` expired leases. Returns true if it has ended `limit` of them, so that there may be more.
     pub fn expire(&mut self, now: Duration, limit: usize) -> bool {
         (0..limit).all(|_| self.expire_one(now))
     }
 
-    /// The time after `now` at which the next lease expires or the next delay ends; `None` if there is none.
+    /// The first time after `now` at which a lease expires or a delay ends; `None` if there is none.
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let lease = self.leased.first().map(|first| first.0);
         let delay = self.waiting.next_after(moment_before(now));
         lease.into_iter().chain(delay).min().map(time_of)
     }
 
-    /// True if a waiting message may be leased now.
+    /// True if a waiting message may be leased at `now`.
     pub fn is_due(&self, now: Duration) -> bool {
         self.waiting.first().is_some_and(|first| first.0 <= moment_before(now))
     }
 
-    /// Deletes a message, even a leased one. Returns false if it is not present, or if its dead letter is written.
+    /// Deletes a message, even a leased one. Returns false if the message is not present, or if its dead letter is
+    /// written already.
     pub fn delete(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state != EntryState::Written);
         found.inspect(|&slot| self.discard(slot)).is_some()
     }
 
-    /// True if the message is present.
+    /// True if the message is present, in whatever state.
     pub fn contains(&self, partition: u32, offset: u64) -> bool {
         self.find(partition, offset).is_some()
     }
 
-    /// Deletes all messages that are not leased. Returns their number.
+    /// Deletes all messages that are not leased and whose dead letter is not written. Returns their number.
     pub fn purge(&mut self) -> usize {
-        // A message with a written dead letter is purged with the dead letters.
+        // A message whose dead letter is written is purged with the dead letters.
         let idle = |entry: &MessageEntry<M>| !matches!(entry.state, EntryState::Leased | EntryState::Written);
         let slots = self.entries.iter().enumerate().filter(|(_, entry)| entry.as_ref().is_some_and(idle));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
@@ -337,8 +344,8 @@ impl<M: Clone> Leases<M> {
         slots.len()
     }
 
-    /// The waiting messages, the longest due first, each as partition, offset, attempts, time from which it may be
-    /// leased, and body.
+    /// The waiting messages, the longest due first. Each is returned as its partition, its offset, its number of
+    /// attempts, the time from which on it may be leased, and its body.
     pub fn idle(&self) -> impl Iterator<Item = (u32, u64, u32, Duration, &M)> {
         self.waiting.iter(&self.links).filter_map(|(at, slot)| {
             let entry = self.entries[slot as usize].as_ref()?;
@@ -346,7 +353,8 @@ impl<M: Clone> Leases<M> {
         })
     }
 
-    /// The message that has been dying for the longest time.
+    /// The message that has been dying for the longest time and whose dead letter is not written; `None` if there is
+    /// none.
     pub fn dying(&self) -> Option<DeadMessage<'_, M>> {
         let slot = self.dying.front()?;
         let entry = self.entries[*slot as usize].as_ref()?;
@@ -355,14 +363,16 @@ impl<M: Clone> Leases<M> {
         Some(DeadMessage { partition: u32::from(*partition), offset: *offset, attempts: *attempts, cause, message })
     }
 
-    /// Removes the message that [`dying`](Self::dying) returns, since its dead letter is published.
+    /// Removes the message that [`dying`](Self::dying) returns. Called once its dead letter is published, if that needs
+    /// no journal.
     pub fn dead_letter_done(&mut self) {
         if let Some(&slot) = self.dying.front() {
             self.discard(slot);
         }
     }
 
-    /// Marks that message's dead letter as written. The message stays present until the letter is durable.
+    /// Marks the message that [`dying`](Self::dying) returns as one whose dead letter is written. The message stays
+    /// present until the letter is durable.
     pub(super) fn dead_letter_written(&mut self) {
         if let Some(slot) = self.dying.pop_front() {
             self.entry(slot).state = EntryState::Written;
@@ -370,14 +380,14 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Removes a message whose dead letter is durable. Returns false if the message was deleted meanwhile.
+    /// Removes a message whose dead letter is in the journal. Returns false if the message is not present any more.
     pub(super) fn settle_dead_letter(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state == EntryState::Written);
         found.inspect(|&slot| self.discard(slot)).is_some()
     }
 
-    /// The bodies of the messages that were removed since the last call, to be dropped after the caller's lock is
-    /// released.
+    /// Takes the bodies of the messages that were removed since the last call. The caller drops them after it has
+    /// released its lock.
     pub(super) fn take_gone(&mut self) -> Vec<M> {
         std::mem::take(&mut self.gone)
     }
@@ -437,7 +447,8 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Puts a message back whose lease was removed. Returns true if this was its last attempt, so that it is dying.
+    /// Makes a message whose lease has ended wait until `due` or, if this was its last attempt, makes it dying. Returns
+    /// true if it is dying.
     fn requeue(&mut self, slot: u32, due: u64, cause: impl FnOnce() -> DeathCause) -> bool {
         let max = self.terms.max_attempts;
         let entry = self.entry(slot);
@@ -457,7 +468,7 @@ impl<M: Clone> Leases<M> {
     }
 }
 
-/// The moment at which a delay that begins `now` ends. A delay of zero has ended already.
+/// The moment, in milliseconds, at which a delay ends that begins at `now`. A delay of zero has ended at `now`.
 fn due(now: Duration, delay: Duration) -> u64 {
     if delay.is_zero() { moment_before(now) } else { moment_after(now.saturating_add(delay)) }
 }

@@ -1,4 +1,5 @@
-//! A durable queue's part of the journal: the bodies of its messages, and how far its changes are written and durable.
+//! A durable queue's access to the journal: the bodies of its messages, and how many of its changes are written and
+//! durable.
 
 use super::job::Job;
 use crate::base::clock::Timestamp;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
-/// The token of a wake-up that belongs to no partition.
+/// The token with which other threads wake the watching worker; it is no partition's number.
 pub(super) const WAKE: usize = usize::MAX;
 
 pub(super) struct QueueLog<E> {
@@ -27,14 +28,14 @@ pub(super) struct QueueLog<E> {
     name: String,
     /// The queue's number in the journal.
     pub(super) number: u32,
-    /// The acknowledgement level that a change has reached when its call returns.
+    /// The acknowledgement level that each change has reached when its call returns.
     pub(super) level: Level,
-    /// How many changes are written, and how many are durable.
+    /// How many of the queue's changes are written, and how many are durable.
     pub(super) progress: Arc<Progress>,
-    /// The number of the last change for whose durability a thread waits.
+    /// The number of the last change until whose durability a thread waits; 0 if none has waited.
     wanted: AtomicU64,
-    /// The limit on dead letters that are published and not in a frame yet. The removals of their messages must fit into
-    /// that frame.
+    /// The greatest number of dead letters that are published and not in a frame yet. The removals of their messages
+    /// must all fit into that frame.
     pub(super) max_pending: usize,
     pending: AtomicUsize,
     bodies: Bodies<E>,
@@ -57,7 +58,8 @@ impl<E: Job> QueueLog<E> {
         }
     }
 
-    /// Records in the engine's state that a gap was reported to the queue. Returns the entry for the journal.
+    /// Adds to the engine's list of gaps that these offsets were lost to damage and reported to the queue. Returns the
+    /// entry that the journal gets.
     pub(super) fn gap_report(&self, partition: u32, offsets: Range<u64>, now: Timestamp) -> GapReport {
         let of = PartitionId { topic: self.bodies.topic, partition };
         let (kind, reader, time) = (ReaderKind::Queue, self.name.clone(), now.as_nanos());
@@ -66,12 +68,12 @@ impl<E: Job> QueueLog<E> {
         report
     }
 
-    /// Signals the committer that its next frame can have changes of this queue.
+    /// Signals the committer that the queue has changes, which its next frame should have.
     pub(super) fn notify(&self) {
         self.committer.notify_state();
     }
 
-    /// Signals the committer that a thread waits for the changes.
+    /// Signals the committer that a thread waits for the queue's changes, so that they are written at once.
     pub(super) fn notify_urgent(&self) {
         self.committer.notify_state_urgent();
     }
@@ -88,7 +90,8 @@ impl<E: Job> QueueLog<E> {
         self.wanted.load(Ordering::Acquire) > self.progress.durable.load(Ordering::Acquire)
     }
 
-    /// Waits until a change has reached `level`. The error says why the journal has ended before that.
+    /// Waits until the change with this number has reached `level`. The error says why it never will: the journal has
+    /// ended, or this is one of the journal's own threads.
     pub(super) fn wait(&self, change: u64, level: Level) -> Result<(), String> {
         let reached = || self.has_reached(change, level).then_some(Ok(()));
         if reached().is_some() {
@@ -96,7 +99,8 @@ impl<E: Job> QueueLog<E> {
         }
         self.want(change, level);
         let notifier = &self.committer.notifier;
-        // A change is a position: what is reached when the offset before it is.
+        // The progress counts changes as it counts offsets: the change number `change`, counted from 1, is at the
+        // position `change - 1`.
         let of = (&self.progress, change.saturating_sub(1), level);
         let done = notifier.wait_for_offset(of, None, || {
             reached().or_else(|| notifier.end_cause().map(|cause| reached().unwrap_or_else(|| Err(cause.to_owned()))))
@@ -119,8 +123,8 @@ impl<E: Job> QueueLog<E> {
         self.notify_urgent();
     }
 
-    /// True if a change has reached the queue's acknowledgement level, or the journal has ended. Otherwise `waker` is
-    /// woken when that may have changed.
+    /// True if the change with this number has reached the queue's acknowledgement level, or the journal has ended. If
+    /// false, `waker` is woken when that may be true.
     #[cfg(feature = "async")]
     pub(super) fn is_safe(&self, change: u64, wait: &mut Option<OffsetWait>, waker: &Waker) -> bool {
         let notifier = &self.committer.notifier;
@@ -133,18 +137,19 @@ impl<E: Job> QueueLog<E> {
         notifier.watch_offset(wait, of, waker, done).is_some()
     }
 
-    /// The body of a message. `None` if the journal no longer has it.
+    /// Loads the body of a message from the journal. `None` if the journal no longer has it.
     pub(super) fn load(&self, partition: u32, offset: u64) -> Result<Option<Arc<E>>, String> {
         self.bodies.load(partition, offset).map(|body| body.map(Arc::new))
     }
 
-    /// True if the journal's state has room for one more message, with `unwritten` blocks still to be written.
+    /// True if the journal's state has room for the block of one more message, beside `unwritten` blocks that are still
+    /// to be written.
     pub(super) fn has_room(&self, unwritten: usize) -> bool {
         self.committer.state_to_spare() > (unwritten + 1) * super::codec::BLOCK_BYTES
     }
 }
 
-/// Reads single messages from the journal. Reading consecutive messages needs no search.
+/// Loads single messages from the journal. Messages at consecutive offsets need no search.
 struct Bodies<E> {
     journal: Journal,
     topic: u32,
@@ -152,13 +157,13 @@ struct Bodies<E> {
     event: PhantomData<fn() -> E>,
 }
 
-/// The distance in offsets up to which a reader reads on instead of searching.
+/// The distance in offsets up to which a reader reads forward instead of searching.
 const AHEAD: u64 = 4096;
 
 impl<E: Job> Bodies<E> {
     fn load(&self, partition: u32, offset: u64) -> Result<Option<E>, String> {
-        // No lock is held while the event's type decodes the bytes. Two threads that read one partition use a reader
-        // each.
+        // The reader is taken out of the map, since no lock may be held while user code decodes the bytes. Two threads
+        // that read one partition at the same time use a reader each.
         let readers = || self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let known = readers().remove(&partition).filter(|reader| {
             let next = reader.position();
@@ -191,7 +196,7 @@ impl<E: Job> Bodies<E> {
     }
 }
 
-/// Wakes the watching worker of a queue when the journal makes progress.
+/// A waker that wakes the watching worker of a queue when the journal makes progress.
 pub(super) struct JournalWaker(pub(super) Arc<Waiter>);
 
 impl JournalWaker {

@@ -1,5 +1,5 @@
-//! Queues: each message of a topic is leased to one of many workers, leased again if the work fails, and at last moved
-//! to a topic for dead letters.
+//! Queues: each message of a topic is leased to one of many workers, leased again if the work fails, and after its last
+//! attempt moved to a topic for dead letters.
 //!
 //! A queue is a consumer of its topic. When a message is leased, it is copied to the queue's side store, and its slot
 //! is free for producers from then on, however long the work takes. The side store is bounded. When it is full, no new
@@ -108,7 +108,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A handle of a queue, to inspect and repair it. Cloning gives another handle of the same queue.
+/// A handle of a queue, to inspect and repair it. Clones are handles of the same queue.
 pub struct Queue<E = Message, K: Producers = Multi> {
     core: Arc<QueueCore<E, K>>,
 }
@@ -131,13 +131,15 @@ impl<E: Job, K: Producers> Queue<E, K> {
         &self.core.name
     }
 
-    /// The queue's metrics: the number of messages in each state, and counters since it was opened.
+    /// The queue's metrics at this moment: the number of messages in each state, and counters since the queue was
+    /// opened.
     pub fn metrics(&self) -> QueueMetrics {
         self.core.metrics()
     }
 
-    /// Deletes a message from this queue, even a leased one: the ack of its holder gets an error. Other consumers of
-    /// the topic still see it. Returns false if the message was finished, moved to the dead letters or deleted before.
+    /// Deletes a message from this queue, even a leased one: the ack of its worker then returns an error. Other
+    /// consumers of the topic still see it. Returns false if the message was finished, moved to the dead letters or
+    /// deleted before.
     ///
     /// # Errors
     /// The receipt belongs to another topic.
@@ -149,8 +151,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
         Ok(self.core.delete(receipt.partition, receipt.offset))
     }
 
-    /// Copies of the next `limit` messages that are not leased: first the waiting ones, the longest due first, then
-    /// unread ones, partition by partition. Does not count as an attempt.
+    /// Returns copies of up to `limit` messages that are not leased: first the waiting ones, the longest due first,
+    /// then unread ones, partition by partition. This does not count as an attempt.
     ///
     /// # Panics
     /// `Clone` or `Persist` of the event's type panics.
@@ -158,13 +160,13 @@ impl<E: Job, K: Producers> Queue<E, K> {
         self.core.peek(limit)
     }
 
-    /// Deletes all messages that are not leased, unread ones included; other consumers of the topic still see them.
+    /// Deletes all messages that are not leased, including unread ones. Other consumers of the topic still get them.
     /// Returns the number of deleted messages.
     pub fn purge(&self) -> u64 {
         self.core.purge()
     }
 
-    /// The first `limit` dead letters of this queue that were neither purged nor sent back, oldest first.
+    /// Returns up to `limit` dead letters of this queue that were neither purged nor sent back, oldest first.
     ///
     /// If the topic for dead letters is in memory, a hidden subscriber of the queue keeps the letters; if it is
     /// durable, the journal does.
@@ -180,7 +182,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
         found
     }
 
-    /// Drops all dead letters of this queue. Returns their number.
+    /// Purges all dead letters of this queue: it does not return them any more, and their topic need not keep them.
+    /// Returns their number.
     pub fn purge_dead_letters(&self) -> u64 {
         let mut purged = 0;
         self.core.each_dead_letter(|_, _| {
@@ -190,10 +193,10 @@ impl<E: Job, K: Producers> Queue<E, K> {
         purged
     }
 
-    /// Sends up to `limit` dead letters back to this queue, oldest first. They are due at once, at their old offsets,
-    /// with their attempts counted from 0, and other consumers of the topic do not see them. Returns their number. It
-    /// is smaller than the number of letters if the side store is full, or if the event's type cannot read a letter:
-    /// that letter stays, and so do the later ones.
+    /// Sends up to `limit` dead letters back to this queue, oldest first. They may be leased at once, at their old
+    /// offsets, with their attempts counted from 0, and other consumers of the topic do not see them. Returns their
+    /// number. It is smaller than the number of letters if the side store is full, or if a letter cannot be decoded as
+    /// the event's type: that letter stays, and so do the later ones.
     pub fn redrive(&self, limit: u64) -> u64 {
         let mut sent = 0;
         self.core.each_dead_letter(|letter, next| {
@@ -208,7 +211,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
 }
 
 impl<E: Job, K: Producers> Queue<E, K> {
-    /// The lease of a ticket, if it has not ended. On a durable topic, the ticket may come from an earlier process.
+    /// Returns the lease of a ticket, if it has not ended. On a durable topic, the ticket may come from an earlier
+    /// process.
     ///
     /// # Errors
     /// The lease has expired, or its message was acked, moved or deleted.
@@ -218,7 +222,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
 }
 
 impl<E, K: Producers> TopicCore<E, K> {
-    /// Waits until no other thread opens or deletes a queue of this topic.
+    /// Waits until no other thread opens or deletes a queue of this topic, and lets the calling thread do so until the
+    /// returned value is dropped. An error if the calling thread does so already, or is one of the journal's own.
     pub(crate) fn take_queues_turn(&self, queue: &str) -> Result<TurnGuard<()>, QueueError> {
         self.may_wait().map_err(|cause| QueueError::Journal {
             topic: self.name.clone(),
@@ -265,14 +270,14 @@ impl<E: Job, K: Producers> Attached for QueueCore<E, K> {
     }
 }
 
-/// A queue was not opened, changed or deleted.
+/// Why a queue was not opened, changed or deleted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// The queue could not become a consumer of its topic.
+    /// The queue cannot become a consumer of its topic.
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
-    /// The queue exists with other settings.
+    /// The queue exists with settings that differ from those of the builder.
     #[error(
         "queue {queue:?} of topic {topic:?} is there already with {}; asked for was {}: ask for the same, or take another name", text::line(.there), text::line(.asked)
     )]
@@ -283,14 +288,13 @@ pub enum QueueError {
         queue: String,
         /// The existing queue's settings.
         there: String,
-        /// The settings that were asked for.
+        /// The settings of the builder.
         asked: String,
     },
     /// Two settings of the queue exclude one another.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
-    /// This call comes from code, such as the clock, that runs while the same thread opens or deletes a queue of the
-    /// topic.
+    /// User code, such as the clock, has made this call while the same thread opens or deletes a queue of the topic.
     #[error(
         "queue {queue:?} of topic {topic:?} was asked for by code that runs while this thread opens or deletes a queue there: ask when that is done"
     )]
@@ -322,7 +326,7 @@ pub enum QueueError {
         /// The number of its leased messages.
         leased: u64,
     },
-    /// The queue has unfinished messages, so its order cannot be changed.
+    /// The queue has unfinished messages, so it cannot be opened with another order.
     #[error(
         "queue {queue:?} of topic {topic:?} has {out} unfinished messages, so its order cannot change: open it with the order that it had until they are finished, or purge it"
     )]
@@ -334,7 +338,7 @@ pub enum QueueError {
         /// The number of unfinished messages.
         out: usize,
     },
-    /// The journal refused the queue, or its state cannot be read.
+    /// The journal has refused the queue, or the queue's state in the journal cannot be read.
     #[error("queue {queue:?} of topic {topic:?}: {}", text::line(.cause))]
     Journal {
         /// The topic's name.
@@ -344,10 +348,10 @@ pub enum QueueError {
         /// The journal's error, as text.
         cause: String,
     },
-    /// The topic does not support the acknowledgement level.
+    /// The topic cannot reach the acknowledgement level of the builder.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),
-    /// The topic for dead letters is refused.
+    /// The topic for dead letters is not suitable.
     #[error(transparent)]
     DeadLetters(#[from] DeadLetterError),
     /// The receipt belongs to a message of another topic.

@@ -1,4 +1,5 @@
-//! Queues as a journal has them, for programs without an engine: what `slipring queue` shows and changes.
+//! Queues as a journal has recorded them, for programs that read or change a journal without an engine, such as
+//! `slipring queue`.
 
 use super::changes::{Cursor, StatePart};
 use super::codec::{self, ClockShift, RecoveredQueue};
@@ -14,7 +15,7 @@ use slipring_journal::{FrameBuilder, Journal, PartitionId, ReplayError, Start, S
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A queue in a journal, read without an engine.
+/// A queue's settings and state in a journal that no engine has open.
 ///
 /// ```
 /// use slipring::journal::{Options, open, simulated::SimulatedDisk};
@@ -48,15 +49,15 @@ pub struct RecordedQueue {
     pub max_attempts: Option<u32>,
     /// True for [`Order::Strict`](crate::queue::Order::Strict): one message of a partition is leased at a time.
     pub strict: bool,
-    /// The limit on unfinished messages that were read.
+    /// The greatest number of unfinished messages that the queue may have read.
     pub max_outstanding: u64,
     /// The name of the topic for dead letters.
     pub dead_topic: String,
-    /// For each partition the next offset to read; `None` if nothing was read.
+    /// For each partition, the next offset that the queue reads; `None` if it has read none of the partition.
     pub next: Vec<Option<u64>>,
-    /// The messages that were read and are not finished, by partition and offset.
+    /// The messages that the queue has read and that are not finished, by partition and offset.
     pub messages: Vec<RecordedMessage>,
-    /// The partition and offset of each message that was deleted before it was read.
+    /// The partition and offset of each message that was deleted before the queue read it.
     pub deleted: Vec<(u32, u64)>,
     number: u32,
     dead: Option<RecordedTopic>,
@@ -81,17 +82,17 @@ pub struct RecordedMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MessageState {
-    /// The message is leased until this time, which may have passed, by the system's clock.
+    /// The message is leased until this time of the system's clock, which may have passed.
     Leased(Timestamp),
-    /// The message may be leased from this time on, by the system's clock.
+    /// The message may be leased from this time of the system's clock on.
     Waiting(Timestamp),
-    /// The message is to become a dead letter, for this reason.
+    /// The message has had its last attempt and is to become a dead letter, for this reason.
     Dying(String),
     /// The message is unread.
     Unread,
 }
 
-/// A queue cannot be changed or read.
+/// Why a recorded queue cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
@@ -101,7 +102,7 @@ pub enum ChangeError {
     /// The queue's messages cannot be read from the journal.
     #[error(transparent)]
     Read(#[from] ReplayError),
-    /// The topic for dead letters is not in this journal.
+    /// This journal does not have the queue's topic for dead letters.
     #[error("the dead letters of queue {queue:?} are in topic {topic:?}, which this journal does not have")]
     NoLetters {
         /// The queue's name.
@@ -118,7 +119,7 @@ pub fn queues(state: &State) -> Vec<RecordedQueue> {
     known.filter_map(|(topic, name, opened)| RecordedQueue::new(state, &topics, topic, name, opened)).collect()
 }
 
-/// The queue of this name on this topic; `None` if the journal has no such queue.
+/// Reads the queue `queue` of the topic `topic` from a journal's state; `None` if the state has no such queue.
 pub fn find(state: &State, topic: &str, queue: &str) -> Option<RecordedQueue> {
     let topics = recorded_topics(state);
     let number = topics.iter().find(|known| known.name == topic)?.number;
@@ -165,17 +166,17 @@ impl RecordedQueue {
         self.messages.iter().filter(|message| is_it(&message.state)).count()
     }
 
-    /// The number of leased messages. Their leases may have expired since.
+    /// The number of leased messages. Their leases may have expired since they were recorded.
     pub fn leased(&self) -> usize {
         self.count(|it| matches!(it, MessageState::Leased(_)))
     }
 
-    /// The number of messages that wait to be leased: with a delay of their own, or again.
+    /// The number of messages that wait to be leased: they were sent with a delay, or are to be leased again.
     pub fn waiting(&self) -> usize {
         self.count(|it| matches!(it, MessageState::Waiting(_)))
     }
 
-    /// The number of messages that are to become dead letters.
+    /// The number of messages that have had their last attempt and are to become dead letters.
     pub fn dying(&self) -> usize {
         self.count(|it| matches!(it, MessageState::Dying(_)))
     }
@@ -184,21 +185,22 @@ impl RecordedQueue {
         PartitionId { topic: self.topic.number, partition }
     }
 
-    /// The next offset to read of a partition, and the partition's end.
+    /// The range of offsets of a partition that the queue has not read: the first offset, and the offset after the
+    /// last. Both are equal if the queue has read the whole partition.
     pub fn unread(&self, journal: &Journal, partition: u32) -> (u64, u64) {
         let extent = journal.extent(self.id(partition)).unwrap_or_default();
         let next = self.next.get(partition as usize).copied().flatten();
         (next.unwrap_or(extent.start).max(extent.start), extent.end)
     }
 
-    /// The number of unread messages of a partition.
+    /// The number of messages of a partition that the queue has not read.
     pub fn unread_messages(&self, journal: &Journal, partition: u32) -> u64 {
         let (next, end) = self.unread(journal, partition);
         journal.records_in(self.id(partition), next..end)
     }
 
-    /// Passes the messages that are not leased to `each`, with their bytes, until it returns false: first waiting and
-    /// dying ones, then unread ones.
+    /// Passes the messages that are not leased, with their bytes, to `each`, until it returns false: first waiting and
+    /// dying messages, then messages that the queue has not read.
     ///
     /// # Errors
     /// The journal is damaged, or the disk fails. Messages that retention has deleted are skipped.
@@ -281,7 +283,7 @@ impl RecordedQueue {
         Ok(moved)
     }
 
-    /// The first `limit` dead letters that were neither purged nor sent back.
+    /// Returns up to `limit` of the queue's dead letters that were neither purged nor sent back.
     ///
     /// # Errors
     /// The topic for dead letters is not in this journal.
@@ -297,8 +299,8 @@ impl RecordedQueue {
         Ok(found)
     }
 
-    /// Deletes all messages that are not leased, unread ones included. Returns their number. `time` is the time of the
-    /// frames, in nanoseconds since the Unix epoch.
+    /// Deletes all messages that are not leased, including those that the queue has not read. Returns their number.
+    /// `time` is the time with which the change is recorded, in nanoseconds since 1970.
     ///
     /// # Errors
     /// The journal refuses the change, or the unread messages cannot be counted.
@@ -327,8 +329,8 @@ impl RecordedQueue {
         Ok(purged)
     }
 
-    /// Drops the queue's dead letters, which stay in their topic. Returns their number. `time` is as for
-    /// [`purge`](Self::purge).
+    /// Purges the queue's dead letters: the queue does not return them any more, but they stay in their topic. Returns
+    /// their number. `time` is as for [`purge`](Self::purge).
     ///
     /// # Errors
     /// The topic for dead letters is not in this journal, or the journal refuses the change.
@@ -343,7 +345,8 @@ impl RecordedQueue {
     }
 
     /// Sends the first `limit` dead letters back to the queue, with their attempts counted from 0. Returns their
-    /// number. Stops at a letter whose message the topic no longer keeps. `time` is as for [`purge`](Self::purge).
+    /// number. Stops at a letter whose original message the topic no longer keeps. `time` is as for
+    /// [`purge`](Self::purge).
     ///
     /// # Errors
     /// The topic for dead letters is not in this journal, the journal refuses the change, or its state has no room for
@@ -376,7 +379,8 @@ impl RecordedQueue {
     }
 }
 
-/// A change of a queue. Parts are written before cursors, so that a crash between two frames loses no message.
+/// A change of a recorded queue. Parts of its state are written before its next offsets, so that a crash between two
+/// frames loses no message.
 struct Change {
     queue: u32,
     blocks: BTreeSet<StatePart>,

@@ -1,4 +1,4 @@
-//! The state that a queue's lock guards: its unfinished messages, and the input of new ones.
+//! The state that a queue's lock guards: its unfinished messages, and the input from which it reads new ones.
 
 use super::changes::{Cursor, StatePart};
 use super::codec::ClockShift;
@@ -32,17 +32,17 @@ pub struct Waiting<E = Message> {
     pub offset: u64,
     /// How many times the message was leased.
     pub attempts: u32,
-    /// How long the message must still wait; zero if it may be leased now.
+    /// How long the message must still wait until it may be leased; zero if it may be leased now.
     pub delay: Duration,
     /// The message.
     pub message: Arc<E>,
 }
 
-/// The size in bytes that a message takes in the side store beside its key, value and headers.
+/// The size in bytes that a message takes in the side store in addition to its key, value and headers.
 pub(super) const BESIDE: usize = 160;
 
-/// The body of a message in the side store. `None` if the side store had no room, so that the body is only in the
-/// journal.
+/// The body of a message in the side store. `None` if the side store had no room for it, so that it is read from the
+/// journal when the message is leased again.
 pub(super) type Body<E> = Option<Arc<E>>;
 
 pub(super) struct QueueState<E, K: Producers> {
@@ -50,36 +50,38 @@ pub(super) struct QueueState<E, K: Producers> {
     pub(super) input: Input<E, K>,
     pub(super) dead_letter_writer: DeadLetterWriter,
     pub(super) counters: QueueCounters,
-    /// The partition and offset of each message that was deleted before it was read.
+    /// Messages that were deleted before the queue read them, by partition and offset. The queue skips them, and
+    /// removes each from this set, when it reads them.
     pub(super) deleted: HashSet<(u32, u64)>,
     /// The state of each partition, by number.
     pub(super) partitions: Vec<PartitionState>,
-    /// The partitions whose state is `Ready`. They are read in turn, from index `turn` on.
+    /// The partitions whose state is `Ready`. They are read in rotation, next the one at index `turn`.
     pub(super) ready: Vec<usize>,
     pub(super) turn: usize,
-    /// True while a worker watches the partitions.
+    /// True while a worker watches: it sleeps, and the partitions' events wake it.
     pub(super) watched: bool,
     pub(super) idle_workers: usize,
     pub(super) tasks: IdleTasks,
     pub(super) alarm: Option<(Duration, TimerId)>,
-    /// Why no more messages are leased: the topic was halted or has failed, or the queue was evicted or deleted.
+    /// Why no more messages are leased: the topic was halted or has failed, or the queue was evicted or deleted. `None`
+    /// while messages may be leased.
     pub(super) refused: Option<Closed>,
-    /// Dead letters that were published, but are not in a frame with the removals of their messages yet.
+    /// Dead letters that are published, but not yet in a frame with the removals of their messages.
     pub(super) pending_dead_letters: VecDeque<PendingDeadLetter>,
-    /// True once the writing of a dead letter has panicked. No more letters are written then.
+    /// True once writing a dead letter has panicked. No more dead letters are written then.
     cannot_write_dead_letters: bool,
-    /// The keys to be deleted from the journal, once the queue was deleted.
+    /// The keys of a deleted queue that are to be deleted from the journal.
     pub(super) erased: Vec<Vec<u8>>,
 }
 
-/// The times of both clocks, read before the lock was taken.
+/// The times of the engine's clock and of the wall clock. They are read before the lock is taken.
 #[derive(Clone, Copy)]
 pub(super) struct ClockTimes {
     pub(super) now: Duration,
     pub(super) wall: Timestamp,
 }
 
-/// A message that is not leased.
+/// A message that is not leased, for [`Queue::peek`](crate::queue::Queue::peek).
 pub(super) struct Peeked<E> {
     pub(super) partition: u32,
     pub(super) offset: u64,
@@ -88,19 +90,20 @@ pub(super) struct Peeked<E> {
     pub(super) body: Body<E>,
 }
 
-/// A dead letter that was published and is not in a frame yet.
+/// A dead letter that is published and not in a frame yet. `letter` is its own partition and offset; the other fields
+/// are those of its message.
 pub(super) struct PendingDeadLetter {
     partition: u32,
     offset: u64,
     letter: (u32, u64),
 }
 
-/// The state of a partition as the queue's input.
+/// If and how a partition of the queue's topic must be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PartitionState {
     /// The partition must be read.
     Ready,
-    /// The partition signals when it has an event.
+    /// The partition has no event. Its next event wakes the queue's waiter, and makes it `Ready`.
     Armed,
     /// The partition is closed and was read to its end.
     Over,
@@ -142,7 +145,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Drops removed bodies after the lock is released, since their drop is the user's code.
+    /// Drops the bodies of removed messages after the lock is released, since dropping them runs user code.
     pub(super) fn drop_gone(&mut self) {
         let gone = self.leases.take_gone();
         if !gone.is_empty() {
@@ -150,7 +153,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// The number of the last change; 0 if the queue is in memory.
+    /// The number of the last change of the state; 0 if the queue is in memory.
     pub(super) fn change(&mut self) -> u64 {
         self.leases.changes().map_or(0, |changes| changes.count())
     }
@@ -185,7 +188,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 fruitless += 1;
                 continue;
             }
-            // A body beyond the side store's limit is read from the journal when its message is leased again.
+            // The space in bytes that is left in the side store of a durable queue. A body beyond it is not kept, but
+            // read from the journal when its message is leased again.
             let spare = log.map(|_| self.leases.terms().max_bytes.saturating_sub(self.leases.counts().bytes));
             let deleted = &mut self.deleted;
             let copy = |offset: u64, event: &E| {
@@ -235,8 +239,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 continue;
             };
             if log.is_some() && self.leases.contains(partition, offset) {
-                // The message was sent back from the dead letters; or a crash came after its block was written and
-                // before the next offset was.
+                // The queue has the message already. It was sent back from the dead letters; or a crash came after its
+                // block was written and before the next offset was.
                 continue;
             }
             self.turn += 1;
@@ -253,7 +257,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         None
     }
 
-    /// Ends the queue because the event type's code has panicked: no more messages are leased.
+    /// Ends the queue because the code of the event's type has panicked: no more messages are leased.
     fn fail(&mut self, panic: &Panic) {
         self.refused =
             Some(Closed::Failed { consumer: self.dead_letter_writer.consumer().to_owned(), cause: panic.to_string() });
@@ -265,7 +269,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Why no message will ever be leased again; `None` while one may be.
+    /// The reason why no message will ever be leased again; `None` while one may be.
     pub(super) fn ended(&self) -> Option<Closed> {
         if let Some(reason) = &self.refused {
             return Some(reason.clone());
@@ -276,10 +280,12 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         drained.then_some(Closed::Closed)
     }
 
-    /// Arms the partitions. Returns false if one of them has an event now.
+    /// Makes `waiter` wake when a partition that may be read now gets an event. Returns false, so that the caller reads
+    /// again, if one has an event already. If the queue has no room for a message, registers only with the journal,
+    /// whose progress may make room, and returns true. `log` is `None` for a topic in memory.
     pub(super) fn arm(&mut self, waiter: &Waiter, log: Option<&QueueLog<E>>) -> bool {
         if !self.has_room(log) {
-            // There may be room when changes are written.
+            // Writing the queue's changes may make room in the journal's state.
             self.input.arm_journal();
             if let Some(log) = log {
                 log.notify_urgent();
@@ -292,7 +298,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 index += 1;
             } else if self.input.arm(source, waiter) {
                 if log.is_some() {
-                    // A partition in the journal is checked again at each progress of the journal.
+                    // The partition stays `Ready`: the journal's progress wakes the waiter for all partitions, which
+                    // are then all checked.
                     index += 1;
                     continue;
                 }
@@ -314,7 +321,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Publishes the dead letters of dying messages. A message whose letter finds no room stays, and the next call
+    /// Publishes the dead letters of dying messages. If a letter finds no room, its message stays, and the next call
     /// tries again.
     pub(super) fn write_dead_letters(&mut self, log: Option<&QueueLog<E>>) {
         let most = log.map_or(usize::MAX, |log| log.max_pending);
@@ -346,7 +353,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                     continue;
                 }
                 Ok(Err(_)) => return,
-                // The message stays in the queue, and the report counts it.
+                // The message stays in the queue, and the shutdown's report counts it.
                 Err(panic) => {
                     self.cannot_write_dead_letters = true;
                     return self.fail(&panic);
@@ -367,7 +374,9 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         }
     }
 
-    /// Removes the messages whose dead letters are in a frame now. Returns their partitions and offsets.
+    /// Removes the messages whose dead letters are in the frame that is being gathered, or in earlier ones. `topic` is
+    /// the number of the topic for dead letters; `drained` is as for
+    /// [`StateSource::drain`](crate::log::source::StateSource::drain). Returns the messages' partitions and offsets.
     pub(super) fn settle_dead_letters(
         &mut self,
         log: &QueueLog<E>,
@@ -396,7 +405,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         found
     }
 
-    /// Deletes all messages that are not leased. Returns their number.
+    /// Deletes all messages that are not leased, including unread ones. Returns their number.
     pub(super) fn purge(&mut self) -> u64 {
         let mut purged = self.leases.purge() as u64;
         for index in 0..self.input.len() {
@@ -418,7 +427,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         purged
     }
 
-    /// The next `limit` messages that are not leased, with their bodies if the side store has them.
+    /// Up to `limit` messages that are not leased, waiting ones first, each with its body if the side store has it.
     ///
     /// # Errors
     /// Copying an unread event panicked.
@@ -457,13 +466,13 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         Ok(peeked)
     }
 
-    /// True if an idle worker must check for messages after a lease has ended: a message is due, a partition in strict
-    /// order may continue, or no message will ever come.
+    /// True if an idle worker must poll the queue after a lease has ended: a message may be leased, a partition in
+    /// strict order may continue, or no message will ever be leased again.
     pub(super) fn has_news(&self, now: Duration) -> bool {
         self.leases.is_due(now) || self.leases.terms().order == Order::Strict || self.ended().is_some()
     }
 
-    /// The difference between the engine's clock and the system's clock, in milliseconds.
+    /// The conversion of times between the engine's clock and the system's clock, as of now.
     pub(super) fn shift(clock: &dyn Clock) -> ClockShift {
         ClockShift::new(clock.now(), clock.wall())
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-/// A queue whose messages die after one attempt.
+/// Opens a queue whose messages die after one attempt.
 fn open(disk: &SimulatedDisk, clock: &(impl Clock + Clone)) -> (Engine, Topic<u64>, Worker<u64>) {
     let engine = Engine::builder().journal_in(disk.clone()).clock(clock.clone()).build().unwrap();
     let jobs = engine.topic::<u64>("jobs").durable().create().unwrap();
@@ -16,7 +16,7 @@ fn open(disk: &SimulatedDisk, clock: &(impl Clock + Clone)) -> (Engine, Topic<u6
     (engine, jobs, worker)
 }
 
-/// A clock that counts the readings of the wall clock. The committer reads it for each frame that it begins.
+/// A clock that counts the reads of its wall-clock time. The committer reads it for each frame that it begins.
 #[derive(Clone, Default)]
 struct Asked(ManualClock, Arc<AtomicU64>);
 
@@ -35,8 +35,8 @@ impl Clock for Asked {
     }
 }
 
-/// When the committer asked a queue for its state, the queue used to retry its dead letters and signal the
-/// committer again, 50 times a second.
+/// When the committer asked a queue for its state, the queue once retried its dead letters and signalled the committer
+/// again, 50 times a second.
 #[test]
 fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
     let clock = Asked::default();
@@ -47,7 +47,7 @@ fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
     assert_eq!(worker.queue().metrics().dying, 1);
     let asked = || clock.1.load(Ordering::Relaxed);
     let until = Instant::now() + Duration::from_secs(60);
-    // Longer than the committer's idle time before it writes a mark.
+    // The sleep is longer than the committer's idle time before it writes a mark.
     let is_quiet = || {
         let before = asked();
         std::thread::sleep(Duration::from_millis(1500));
@@ -63,15 +63,15 @@ thread_local! {
     static AT_LETTER: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-/// Called when a dead letter was published, before its message is marked as written.
+/// A hook for tests: called when a dead letter is published, before its message is marked as written.
 pub(super) fn dead_letter_is_out() {
     if let Some(then) = AT_LETTER.take() {
         then();
     }
 }
 
-/// A frame used to have a dead letter without the removal of its message. After a crash between that frame and the
-/// next, the message died again, and there were two letters.
+/// A frame once had a dead letter without the removal of its message. After a crash between that frame and the next,
+/// the message died again, and there were two letters.
 #[test]
 fn a_letter_is_in_no_frame_without_the_end_of_its_message() {
     let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
@@ -87,7 +87,7 @@ fn a_letter_is_in_no_frame_without_the_end_of_its_message() {
         let letters: Vec<_> = letters.map(|topic| PartitionId { topic, partition: 0 }).collect();
         let extent = |id| durable.journal().extent(id);
         let is_written = || letters.iter().any(|id| extent(*id).is_some_and(|extent| extent.end > extent.start));
-        // The committer should wait for the queue's lock meanwhile.
+        // The committer should wait for the queue's lock during this time.
         let deadline = Instant::now() + Duration::from_millis(300);
         while !is_written() && Instant::now() < deadline {
             std::thread::yield_now();
@@ -98,14 +98,14 @@ fn a_letter_is_in_no_frame_without_the_end_of_its_message() {
     assert_eq!(queue.dead_letters(9).len(), 1);
     let after = after.lock().unwrap().take().unwrap();
     let (_engine, _jobs, worker) = open(&after, &clock);
-    // The old lease expires, and the message dies if it is still there.
+    // The old lease expires, and the message dies if the queue still has it.
     clock.advance(Duration::from_secs(3600));
     assert_eq!(worker.queue().peek(9).len(), 0);
     assert_eq!(worker.queue().dead_letters(9).len(), 1);
 }
 
-/// Letters are sent back while workers take them. A message that was acked before the last letter was sent back
-/// used to be a letter again after a crash.
+/// Letters are sent back while workers take the messages. A message that was acked before the last letter was sent back
+/// was once a dead letter again after a crash.
 #[test]
 fn what_was_sent_back_and_acked_is_no_letter_after_a_crash() {
     let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());

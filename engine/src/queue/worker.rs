@@ -18,14 +18,15 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// A worker of a queue, from [`QueueBuilder::join`](crate::queue::QueueBuilder::join). The workers of a queue share its
-/// messages: each message is leased to one of them. Dropping a worker does not end its [`Lease`]s.
+/// messages: each message is leased to one of them. Dropping a worker leaves its [`Lease`]s as they are.
 pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) core: Arc<QueueCore<E, K>>,
-    /// The message that was leased for this worker, or the error, before it is returned to the user.
+    /// The message that is leased for this worker, or the error, while it was not returned to the user yet; `None`
+    /// otherwise.
     pub(super) found: Option<Result<Granted<E>, ReadError>>,
-    /// How a task or a selector waits for this worker.
+    /// How this worker waits in a task or for a selector.
     pub(super) waits: TaskWait,
-    /// The waker of a selector that waits for this worker.
+    /// The waker of the selector that waits for this worker; `None` if none does.
     pub(super) selector: Option<Waker>,
 }
 
@@ -50,7 +51,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         Self { core, found: None, waits: TaskWait::Nothing, selector: None }
     }
 
-    /// True if this worker holds an error, or a lease that has not expired, for the user.
+    /// True if `found` has an error, or a lease that has not expired. Removes an expired lease.
     pub(super) fn has_found(&mut self) -> bool {
         let now = self.core.now();
         if matches!(&self.found, Some(Ok((grant, _))) if grant.deadline <= now) {
@@ -59,7 +60,8 @@ impl<E: Job, K: Producers> Worker<E, K> {
         self.found.is_some()
     }
 
-    /// Returns the lease or the error that this worker holds for the user; `None` if it holds nothing.
+    /// Takes the lease or the error out of `found`, and waits for the lease's acknowledgement level. `None` if `found`
+    /// is empty, or if the journal no longer has the message.
     pub(super) fn take_found(&mut self) -> Result<Option<Lease<E, K>>, ReadError> {
         let Some(found) = self.found.take() else { return Ok(None) };
         let (grant, change) = found?;
@@ -67,7 +69,8 @@ impl<E: Job, K: Producers> Worker<E, K> {
         Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))
     }
 
-    /// Called when the user has stopped waiting: a message that was leased for this worker goes to another one.
+    /// Ends the worker's waiting, when the user has stopped waiting. A message that was leased for this worker goes to
+    /// another one.
     pub(super) fn give_up(&mut self) {
         self.core.leave_wait(&mut self.waits);
         if let Some(Ok(given)) = self.found.take() {
@@ -78,14 +81,13 @@ impl<E: Job, K: Producers> Worker<E, K> {
     /// Leases the next message; `None` if none comes within `limit`. A limit of zero never waits, `Duration::MAX` waits
     /// without end. Messages that are leased again come before new ones.
     ///
-    /// The waiting time is measured by the system's clock; leases and delays go by the engine's clock.
+    /// `limit` is measured with the operating system's clock, leases and delays with the engine's clock.
     ///
     /// Messages of a durable topic that retention has deleted, or that were lost to damage, are skipped and counted as
     /// [`lost`](crate::metrics::QueueMetrics::lost). Damage is also listed in [`Engine::gaps`](crate::Engine::gaps).
     ///
-    /// # Errors
-    /// The topic is closed and no message is left or can be leased again; or the topic was halted, a consumer has
-    /// failed, or the queue was evicted or deleted.
+    /// # Errors The topic is closed, and no message is unread, leased or waiting; or the topic was halted, a consumer
+    /// has failed, or the queue was evicted or deleted.
     pub fn receive(&mut self, limit: Duration) -> Result<Option<Lease<E, K>>, ReadError> {
         if self.has_found()
             && let Some(lease) = self.take_found()?
@@ -106,13 +108,14 @@ impl<E: Job, K: Producers> Worker<E, K> {
 
 /// A leased message. No other worker gets it until the lease ends.
 ///
-/// [`ack`](Self::ack) the lease when the work is done. Dropping it without that gives the message back with the reason
-/// "dropped", so a worker that panics delays its message by no more than the queue's backoff. A worker that hangs loses
-/// the message when the lease expires.
+/// Call [`ack`](Self::ack) when the work is done. A lease that is dropped without an ack gives its message back with
+/// the reason "dropped", so a worker that panics delays its message by no more than the queue's backoff. A worker that
+/// hangs loses the message when the lease expires.
 pub struct Lease<E: Job = Message, K: Producers = Multi> {
     core: Arc<QueueCore<E, K>>,
     grant: Grant<Arc<E>>,
-    /// True once the lease was acked, nacked, retried, left or lost.
+    /// True once this handle must not give the message back: it was acked, nacked, retried or left, or the lease was
+    /// lost.
     over: bool,
 }
 
@@ -129,7 +132,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
         &self.grant.message
     }
 
-    /// The number of this attempt, counted from 1.
+    /// The number of this attempt at the message. The first attempt has the number 1.
     pub fn attempt(&self) -> u32 {
         self.grant.attempt
     }
@@ -175,7 +178,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
         self.end(LeaseEnd::Retry(reason))
     }
 
-    /// The ticket with which [`Queue::resume`](crate::queue::Queue::resume) returns this lease.
+    /// Returns the ticket of this lease. [`Queue::resume`](crate::queue::Queue::resume) returns the lease of a ticket.
     pub fn ticket(&self) -> Ticket {
         let Grant { partition, offset, id, .. } = self.grant;
         Ticket { partition, offset, number: id.number }
@@ -189,7 +192,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
         self.ticket()
     }
 
-    /// Extends the lease, so that it expires `visibility` from now.
+    /// Extends the lease, so that it expires `visibility` after now.
     ///
     /// # Errors
     /// As for [`ack`](Self::ack).
@@ -234,14 +237,14 @@ impl<E: Job, K: Producers> Lease<E, K> {
 impl<E: Job, K: Producers> Drop for Lease<E, K> {
     fn drop(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
-            // A drop does not wait for the journal.
+            // A drop must not wait for the journal, so the acknowledgement level is not waited for.
             let _ = self.core.end(self.grant.id, self.grant.attempt, LeaseEnd::Retry("dropped"));
         }
     }
 }
 
-/// The identity of a lease, to be stored and used by another part of the program or by a later process. Written as text
-/// and parsed again: `"0@17#4294967297".parse()`.
+/// The identity of a lease, which can be stored, and used by another part of the program or by a later process. It can
+/// be written as text and parsed: `"0@17#4294967297".parse()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     partition: u32,
@@ -256,7 +259,7 @@ impl fmt::Display for Ticket {
     }
 }
 
-/// A text that is not a ticket.
+/// The error for a text that is not a ticket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no ticket of a lease: it looks like 0@17#4294967297")]
 pub struct NoTicket {
@@ -291,7 +294,8 @@ pub(super) fn resume<E: Job, K: Producers>(
     Ok(Lease { core: Arc::clone(core), grant, over: false })
 }
 
-/// A lease had ended before the call, or the journal failed before its change was safe.
+/// Why a call on a lease failed: the lease had ended before it, or the journal failed before the change had reached the
+/// acknowledgement level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
@@ -306,7 +310,7 @@ pub enum LeaseError {
         partition: u32,
         /// The message's offset in its partition.
         offset: u64,
-        /// The number of the attempt, counted from 1.
+        /// The number of the attempt. The first attempt has the number 1.
         attempt: u32,
         /// The time since the lease expired.
         late: Duration,

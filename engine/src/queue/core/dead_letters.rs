@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// Passes the dead letters to `each`: see
+    /// Passes the queue's dead letters to `each`: see
     /// [`DeadLetterReader::each`](crate::queue::dead_letter_reader::DeadLetterReader::each).
     pub(in crate::queue) fn each_dead_letter(
         &self,
@@ -27,7 +27,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         if let Some(changes) = state.leases.changes() {
             moved.into_iter().for_each(|(partition, next)| changes.cursor(Cursor::DeadLetters(partition), next));
         }
-        // The topic for dead letters may have room now, and letters may have become messages again.
+        // The topic for dead letters may have room now, and `each` may have made letters messages again.
         self.settle(&mut state, now);
         self.wake(&mut state);
     }
@@ -37,7 +37,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         held::lock(&self.dead_letter_reader).close();
     }
 
-    /// Waits until all published dead letters are in the journal, from which they are read. Gives up after 10 seconds.
+    /// Waits until all published dead letters are in the journal, from which they are read; at most 10 seconds. Does
+    /// nothing for a topic in memory.
     fn wait_for_dead_letters(&self) {
         const LIMIT: Duration = Duration::from_secs(10);
         let Some(log) = &self.log else { return };
@@ -49,20 +50,20 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let _ = log.wait(change, Level::Written);
     }
 
-    /// Makes a dead letter a message again. `next` is its partition and the offset after it: all letters of the
-    /// partition before that offset are purged or sent back. Returns false if there is no room, or if the event's type
-    /// cannot read the letter.
+    /// Makes a dead letter a message of the queue again. `next` is the letter's partition and the offset after it: all
+    /// letters of that partition before this offset are purged or sent back; `None` for a topic in memory. Returns
+    /// false, and changes nothing, if the side store has no room or the letter cannot be decoded as the event's type.
     pub(in crate::queue) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
         let DeadLetter { partition, offset, message, .. } = letter;
-        // The lock of the dead letters' reader is held, so the user's code runs as `inside`.
+        // The lock of the dead letters' reader is held, so user code runs with [`held::inside`].
         let Ok(Some(body)) = held::inside(|| E::of_dead_letter(message)) else { return false };
         let now = self.now();
         let mut state = self.lock();
         let has_room = state.has_room(self.log.as_ref());
         if has_room {
             state.leases.restore(partition, offset, Some(Arc::new(body)), now, Duration::ZERO);
-            // Recorded for each letter and not after the last one: a worker may finish the message before all letters
-            // are sent back, and a crash must not make the finished message a dead letter again.
+            // Recorded for each letter, and not once after the last one: a worker may finish the message before all
+            // letters are sent back, and a crash must not make the finished message a dead letter again.
             if let (Some((partition, next)), Some(changes)) = (next, state.leases.changes()) {
                 changes.cursor(Cursor::DeadLetters(partition), next);
             }

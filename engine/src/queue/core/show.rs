@@ -1,4 +1,4 @@
-//! What a queue shows: its waiting messages, metrics and report.
+//! A queue's waiting messages, metrics and report, for the user.
 
 use super::QueueCore;
 use crate::base::kind::Producers;
@@ -8,7 +8,7 @@ use crate::topic::metrics::QueueMetrics;
 use crate::topic::report::QueueReport;
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
-    /// The report of the messages that are left in the queue now.
+    /// The report of the messages that the queue has now and has not finished.
     pub(in crate::queue) fn report_of(&self, state: &QueueState<E, K>) -> QueueReport {
         let counts = state.leases.counts();
         QueueReport {

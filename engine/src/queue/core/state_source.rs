@@ -1,4 +1,4 @@
-//! The queue as a state source of the committer.
+//! A queue as a state source of the committer: how its changes are added to frames.
 
 use super::QueueCore;
 use crate::base::kind::Producers;
@@ -12,7 +12,7 @@ use crate::queue::state::QueueState;
 use slipring_journal::{FrameBuilder, PartitionId};
 use std::sync::Arc;
 
-/// The room in bytes that a frame must have for one more part.
+/// The room in bytes that a frame must have before one more part of the state is added.
 const PART_BYTES: usize = BLOCK_BYTES + 16 * 110;
 
 impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
@@ -33,7 +33,8 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
             let is_there = codec::put_block(frame, number, partition, block, shift, known);
             let part = StatePart::Block(partition, block);
             if !state.leases.changes().is_none_or(|changes| changes.write(part, is_there)) {
-                // The message came and went between two frames, so the journal has no block to delete.
+                // The message was read and finished between two frames, so the journal has no value of the block to
+                // delete.
                 frame.rewind(savepoint);
             }
         };
@@ -68,8 +69,8 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
                         false => {}
                     }
                 }
-                // The gap and the offset after it are in one frame, because a crash between two frames would report the
-                // gap twice.
+                // The gap and the offset after it must be in one frame: a crash between two frames would make the queue
+                // report the gap twice.
                 Some(NextWrite::Gap(report)) => {
                     report.put(frame);
                     codec::put_cursor(frame, number, Cursor::Partition(report.of.partition), report.offsets.end);
@@ -81,7 +82,7 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
     }
 
     fn progress(&self) -> &Arc<Progress> {
-        // The committer calls this only after it has drained changes, which a queue in memory never has.
+        // The committer calls this only for a source that has added changes, which a queue in memory never does.
         static NONE: std::sync::OnceLock<Arc<Progress>> = std::sync::OnceLock::new();
         self.log.as_ref().map_or_else(|| NONE.get_or_init(Arc::default), |log| &log.progress)
     }

@@ -1,4 +1,5 @@
-//! The messages by partition and offset, and in strict order also the messages of each partition in line.
+//! The table of a queue's unfinished messages, by partition and offset; in strict order also the queue of each
+//! partition's messages.
 
 use super::line;
 use super::{Leases, Order};
@@ -6,12 +7,12 @@ use crate::queue::deadlines::SlotLink;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EntryState {
-    /// A worker has the message. `at` is the lease's deadline.
+    /// A worker has a lease of the message until `at`.
     Leased,
     /// The message may be leased from `at` on.
     Waiting,
-    /// As `Waiting`, but only once the message is the first of its partition. In relaxed order, a message is in this
-    /// state only until `line_up` is called.
+    /// As `Waiting`, but in strict order the message is not the first of its partition, so it may not be leased. In
+    /// relaxed order, a message is in this state only until `line_up` is called.
     Parked,
     Dying,
     /// The message's dead letter is written, but not durable yet.
@@ -22,7 +23,7 @@ pub(super) struct MessageEntry<M> {
     pub(super) message: M,
     pub(super) offset: u64,
     pub(super) at: u64,
-    /// The number of the present or last lease; 0 before the first.
+    /// The number of the message's present or last lease; 0 if it was never leased.
     pub(super) number: u64,
     pub(super) attempts: u32,
     pub(super) partition: u16,
@@ -30,14 +31,14 @@ pub(super) struct MessageEntry<M> {
 }
 
 fn hash(partition: u16, offset: u64) -> u64 {
-    // The offsets of a partition are consecutive. The multiplication spreads them, since the table uses both ends of
-    // the hash.
+    // The offsets of a partition are consecutive. The multiplication spreads them, because the table uses both the high
+    // and the low bits of the hash.
     let mixed = (offset ^ u64::from(partition).rotate_right(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ (mixed >> 32)
 }
 
 impl<M: Clone> Leases<M> {
-    /// Removes a message, and keeps its body for the caller to drop.
+    /// Removes a message. Its body is kept in `gone`, for the caller to drop.
     pub(super) fn discard(&mut self, slot: u32) {
         let message = self.remove(slot);
         self.gone.extend(message);
@@ -109,7 +110,8 @@ impl<M: Clone> Leases<M> {
         self.entries[slot as usize].as_mut().expect("a slot in a set or in the index is in use")
     }
 
-    /// Makes a parked message wait. In strict order, only if it is the first of its partition.
+    /// Makes a parked message wait. In strict order, makes the first message of its partition wait instead, if none of
+    /// the partition is leased or dying.
     pub(super) fn line_up(&mut self, slot: u32) {
         let order = self.terms.order;
         let entry = self.entry(slot);
@@ -123,13 +125,14 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Strict order: makes the first message of a partition wait, and parks a waiting message that is not the first.
+    /// For strict order: makes the first message of a partition wait, unless a message of the partition is leased or
+    /// dying. Parks a waiting message that is not the first.
     fn first_of_line(&mut self, partition: u16) {
         let first = self.lines.range((partition, 0)..=(partition, u64::MAX)).next().map(|(_, &slot)| slot);
         let out = self.out.get(&partition).copied();
         match out.map(|slot| (slot, self.entry(slot).state)) {
             Some((_, EntryState::Leased | EntryState::Dying | EntryState::Written)) => return,
-            // It waits already. Adding it again would lease it twice.
+            // The first message waits already. Adding it again would lease it twice.
             Some((slot, EntryState::Waiting)) if first == Some(slot) => return,
             Some((slot, EntryState::Waiting)) => {
                 let entry = self.entry(slot);

@@ -1,4 +1,4 @@
-//! The terms of a queue's leases, and the states of a message.
+//! The terms of a queue's leases, and the states of its messages.
 
 use crate::queue::backoff::Backoff;
 use std::time::Duration;
@@ -7,11 +7,12 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// Any of them. A message that is leased again comes before unread messages, and perhaps after later ones.
+    /// Any messages may be leased at the same time. A message that is leased again comes before unread messages, so
+    /// perhaps after later ones.
     #[default]
     Relaxed,
-    /// One at a time: the next message is leased when the one before it was acked, deleted or moved to the dead
-    /// letters. A delay holds up only its own partition.
+    /// One message at a time: the next message is leased when the one before it was acked, deleted or moved to the dead
+    /// letters. A delay makes only the messages of its own partition wait.
     Strict,
 }
 
@@ -24,11 +25,11 @@ pub struct Terms {
     pub max_attempts: Option<u32>,
     /// Which messages of a partition may be leased at the same time.
     pub order: Order,
-    /// The limit on messages that are leased, delayed or waiting to be leased again.
+    /// The greatest number of messages that are leased, delayed or waiting to be leased again.
     pub max_messages: usize,
-    /// The limit on the size of these messages, in bytes.
+    /// The greatest size of these messages, in bytes.
     pub max_bytes: usize,
-    /// The delay before a message is leased again, after an expired lease or a retry.
+    /// How long a message waits before it is leased again, after an expired lease or a retry.
     pub backoff: Backoff,
 }
 
@@ -39,10 +40,10 @@ pub struct LeaseId {
     pub(in crate::queue) number: u64,
 }
 
-/// The recorded state of a message.
+/// The state of an unfinished message, as the journal records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownMessage {
-    /// The number of the present or last lease; 0 before the first.
+    /// The number of the message's present or last lease; 0 if it was never leased.
     pub number: u64,
     /// How many times the message was leased.
     pub attempts: u32,
@@ -57,20 +58,20 @@ pub enum Phase {
     Leased(Duration),
     /// The message may be leased from this time on, by the engine's clock.
     Waiting(Duration),
-    /// The message has had its last attempt.
+    /// The message has had its last attempt, and is to become a dead letter.
     Dying(DeathCause),
 }
 
 /// A lease of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant<M> {
-    /// The lease's identity, with which the worker acks, nacks or renews.
+    /// The identity of the lease, for the worker's ack, nack or renew.
     pub id: LeaseId,
     /// The message's partition.
     pub partition: u32,
     /// The message's offset in its partition.
     pub offset: u64,
-    /// The number of this attempt, counted from 1.
+    /// The number of this attempt. The first attempt has the number 1.
     pub attempt: u32,
     /// The time at which the lease expires, by the engine's clock.
     pub deadline: Duration,
@@ -78,11 +79,11 @@ pub struct Grant<M> {
     pub message: M,
 }
 
-/// The lease has expired, or its message was deleted.
+/// The error for a lease that has ended: it has expired, was ended before, or its message was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
-/// Why a message became a dead letter.
+/// Why a message has become, or is to become, a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeathCause {
     /// The worker of the last attempt nacked the message, with this reason.
@@ -91,7 +92,7 @@ pub enum DeathCause {
     Expired,
 }
 
-/// A message that has had its last attempt.
+/// A message that has had its last attempt and is to become a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadMessage<'l, M> {
     /// The message's partition.
@@ -110,14 +111,14 @@ pub struct DeadMessage<'l, M> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseCounts {
-    /// Messages that are leased to a worker.
+    /// The number of messages that are leased to a worker.
     pub leased: usize,
-    /// Messages that wait to be leased: with a delay of their own, or again.
+    /// The number of messages that wait to be leased: they were sent with a delay, or are to be leased again.
     pub waiting: usize,
-    /// Messages that are to become dead letters.
+    /// The number of messages that are to become dead letters, or whose dead letter is not durable yet.
     pub dying: usize,
     /// The size in bytes of all these messages.
     pub bytes: usize,
-    /// How many leases have expired so far.
+    /// The number of leases that have expired so far.
     pub expired: u64,
 }

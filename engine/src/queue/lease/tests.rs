@@ -1,10 +1,10 @@
-//! The leases compared with a naive model, and their edge cases.
+//! Tests that compare the leases with a simple model, and tests of edge cases.
 
 use super::*;
 use crate::queue::backoff::Backoff;
 use proptest::prelude::*;
 
-/// A model with the same promises, as a plain list that is searched from end to end.
+/// A model of the leases that makes the same guarantees with a plain list, which is searched from end to end.
 struct Naive {
     terms: Terms,
     all: Vec<KnownMessage>,
@@ -16,7 +16,7 @@ struct KnownMessage {
     partition: u32,
     offset: u64,
     attempts: u32,
-    /// The number of the message's lease, which lasts until `at`; `None` if the message may be leased from `at` on.
+    /// The number of the message's lease, which lasts until `at`. `None` if the message may be leased from `at` on.
     holder: Option<u64>,
     at: Duration,
     dead: Option<DeathCause>,
@@ -41,7 +41,7 @@ impl Naive {
         self.terms.order == Order::Strict && others.into_iter().any(in_the_way)
     }
 
-    /// The time since which the longest due message has been due.
+    /// Since when the message has been due that has been due for the longest time; `None` if none is due.
     fn due(&self, now: Duration) -> Option<Duration> {
         let free =
             |it: &&KnownMessage| it.holder.is_none() && it.dead.is_none() && it.at <= now && !self.is_blocked(it);
@@ -99,9 +99,9 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
     let mut naive = Naive { terms, all: Vec::new(), given: 0 };
     let mut now = MS(0);
     let mut next = [0u64; 3];
-    // Every lease that was given, with its number in the model.
+    // All leases that were given, each with its number in the model.
     let mut tokens: Vec<(LeaseId, u64)> = Vec::new();
-    // Messages that have left, to be restored.
+    // Messages that were removed, as partition and offset; a later step may restore them.
     let mut gone: Vec<(u32, u64)> = Vec::new();
     for step in steps {
         naive.expire(now);
@@ -140,8 +140,8 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
                     assert!(!naive.is_blocked(&naive.all[at]));
                     let it = &mut naive.all[at];
                     assert_eq!((it.holder, it.dead.clone()), (None, None), "one holder");
-                    // In strict order a message is due when the one before it has gone, which the model does not
-                    // record.
+                    // In strict order a message is due when the one before it was removed, a time that the model does
+                    // not record.
                     assert!(if order == Order::Strict { it.at <= now } else { Some(it.at) == due }, "{it:?}");
                     it.attempts += 1;
                     it.holder = Some(naive.given);
@@ -190,7 +190,7 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
             Step::Wait(long) => now += MS(long),
             Step::Expire(limit) => _ = leases.expire(now, limit),
             Step::ToDeadLetter => {
-                // Expired messages die only when `expire` is called.
+                // A message whose last lease has expired becomes dying only when `expire` is called.
                 leases.expire(now, usize::MAX);
                 if let Some(dead) = leases.dying() {
                     let found =
@@ -226,8 +226,8 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
         for it in &naive.all {
             assert!(leases.contains(it.partition, it.offset));
         }
-        // Each message can be leased now, or its expired lease can be ended now, or `next_due` comes before the message
-        // is due.
+        // Each message can be leased now, or its expired lease can be ended now, or `next_due` is no later than the
+        // time at which the message is due.
         let next_due = leases.next_due(now);
         for it in naive.all.iter().filter(|it| it.dead.is_none() && !naive.is_blocked(it)) {
             let has_alarm = next_due.is_some_and(|due| due <= it.at.max(now));
@@ -246,7 +246,7 @@ proptest! {
     }
 }
 
-/// The model must be able to fail: it finds an ack that is accepted after the lease's end.
+/// Checks that the model can fail: it notices an ack that is accepted after the lease's end.
 #[test]
 fn an_ack_after_the_end_that_is_accepted_does_not_go_unnoticed() {
     let mut runner = prop::test_runner::TestRunner::deterministic();
@@ -265,7 +265,7 @@ fn leases(order: Order) -> Leases<u64> {
     )
 }
 
-/// Deleting a later message of a partition used to add the first one to the waiting messages a second time, so that two
+/// Deleting a later message of a partition once added the first one to the waiting messages a second time, so that two
 /// workers got it.
 #[test]
 fn deleting_behind_the_first_of_a_partition_leaves_the_first_where_it_is() {
@@ -321,8 +321,8 @@ fn times_beyond_what_the_clock_can_count_are_for_ever() {
     assert_eq!(leases.ack(grant.id, Duration::from_secs(1 << 30)), Ok(()));
 }
 
-/// A dead letter that is being written counts as written: deleting its message here would leave a letter of a deleted
-/// message.
+/// A dead letter that is being written counts as written: if its message were deleted here, there would be a letter of
+/// a deleted message.
 #[test]
 fn what_is_a_letter_by_now_is_not_deleted_or_purged() {
     let mut leases = leases(Order::Relaxed);
