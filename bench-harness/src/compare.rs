@@ -24,14 +24,14 @@ use crate::statistics::{self, Interval};
     bench-harness compare ./old ./new --rounds 7 -- spsc --rate 1M/s --duration 500ms\n\n\
     A verdict needs the whole 95 % bootstrap interval on one side of no change.")]
 pub struct CompareArgs {
-    /// What was
+    /// The older result or build
     pub base: String,
-    /// What is
+    /// The newer result or build
     pub new: String,
     /// Rounds of two binaries
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// Exit with 1 if this got worse by more: 'p99>5%', 'p50>10%,rate>3%'
+    /// Exit with 1 if a figure is worse by more: 'p99>5%', 'p50>10%,rate>3%'
     #[arg(long)]
     pub fail_on: Option<String>,
     /// Changes smaller than this are no change
@@ -43,7 +43,7 @@ pub struct CompareArgs {
     /// Directory of the baselines
     #[arg(long, env = "BENCH_HARNESS_STORE")]
     pub store: Option<PathBuf>,
-    /// What both binaries run, as after `run`
+    /// The words after `run` that both binaries are called with
     #[arg(last = true)]
     pub work: Vec<String>,
 }

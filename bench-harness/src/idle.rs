@@ -16,16 +16,16 @@ use crate::system::{others_time, resident};
 /// Options of `idle`.
 #[derive(Debug, Args)]
 pub struct IdleArgs {
-    /// How many topics
+    /// Count of the topics
     #[arg(long, default_value_t = 1000)]
     pub topics: usize,
-    /// Partitions of each
+    /// Partitions of each topic
     #[arg(long, default_value_t = 4)]
     pub partitions: usize,
     /// Slots of each partition
     #[arg(long, default_value_t = 1024)]
     pub capacity: usize,
-    /// How long nothing happens
+    /// Time without a publish
     #[arg(long, value_parser = quantity::duration, default_value = "5s")]
     pub duration: Duration,
     /// Where results go.

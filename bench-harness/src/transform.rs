@@ -29,7 +29,7 @@ pub struct TransformArgs {
     /// Slots of each topic
     #[arg(long, value_parser = quantity::capacity, default_value = "8192")]
     pub capacity: usize,
-    /// How often each is measured
+    /// Rounds of each measurement
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub rounds: u64,
     /// Where results go.

@@ -40,7 +40,7 @@ pub struct WaitsArgs {
     /// How our consumer waits, with settings by commas as in `run --wait`
     #[arg(long, default_value = "spin-then-park")]
     pub wait: String,
-    /// How the one waits that it is held against in the open loop
+    /// How the consumer waits that ours is compared with in the open loop
     #[arg(long, default_value = "spin,pause=0")]
     pub against: String,
     /// Rounds a side

@@ -107,7 +107,7 @@ fn chart(document: &GrowthDocument) -> String {
             },
             value: exponent,
             ends: (exponent.min(line.allowed.unwrap_or(0.0)), exponent.max(line.allowed.unwrap_or(0.0))),
-            label: format!("{exponent:.2}, bound {}: {}", line.target, line.verdict.word()),
+            label: format!("{exponent:.2} ({})", line.verdict.word()),
         })
     });
     let panel = Panel { title: "exponent: 0 is constant, 1 linear, 2 quadratic".to_owned(), bars: bars.collect() };

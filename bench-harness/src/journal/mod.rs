@@ -35,13 +35,13 @@ pub struct JournalArgs {
     /// Messages in a frame and in a sync
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub group: u64,
-    /// How often each is measured
+    /// Rounds of each measurement
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub rounds: u64,
-    /// Leave out what is measured in bytes a second
+    /// Leave out the measurements in bytes a second
     #[arg(long)]
     pub no_throughput: bool,
-    /// Messages a second while the time of each publish is taken; 0 leaves that out
+    /// Messages a second while the time of each publish is measured; 0 leaves that out
     #[arg(long, default_value_t = 500_000)]
     pub rate: u64,
     /// GiB of an engine whose opening is timed; 0 leaves that out
