@@ -125,7 +125,19 @@ pub const ROWS: &[Row] = &[
         target: Bound::AtMost(1.25),
         today: None,
         before: "2",
-        measure: |n| Ok(slow_events(n)?.syncs),
+        measure: |n| Ok(slow_events(n, false)?.syncs),
+    },
+    Row {
+        name: "slow-commits",
+        cost: "syncs for an event that a group reads and commits, at 10 events a second",
+        of: "events",
+        unit: Unit::Count,
+        quick: &[16],
+        full: &[50],
+        target: Bound::AtMost(1.25),
+        today: None,
+        before: "",
+        measure: |n| Ok(slow_events(n, true)?.syncs),
     },
     Row {
         name: "slow-time",
@@ -137,7 +149,7 @@ pub const ROWS: &[Row] = &[
         target: Bound::AtMost(375_000.0 * UNOPTIMISED),
         today: None,
         before: "0.75 ms",
-        measure: |n| Ok(slow_events(n)?.nanos),
+        measure: |n| Ok(slow_events(n, false)?.nanos),
     },
 ];
 
@@ -317,25 +329,32 @@ struct Slow {
     nanos: f64,
 }
 
-fn slow_events(n: usize) -> Result<Slow, Failure> {
+/// Publishes `n` durable events at 10 a second; with `commits` a group reads each one and commits it.
+fn slow_events(n: usize, commits: bool) -> Result<Slow, Failure> {
     const PAUSE: Duration = Duration::from_millis(100);
     let disk = SimulatedDisk::new();
     let engine = on_disk(&disk, LARGE)?;
     let topic = engine.topic::<u64>("numbers").capacity(1024).durable().create().map_err(Failure::refused)?;
     let mut producer = topic.producer().acknowledge(Level::Durable).create().map_err(Failure::refused)?;
     producer.publish(|_| ()).map_err(Failure::refused)?;
+    let mut member = commits.then(|| topic.group("all").join()).transpose().map_err(Failure::refused)?;
     std::thread::sleep(PAUSE);
     segment_traffic(&disk);
     let (begun, spent) = (Instant::now(), process_time());
     for number in 0..n {
         producer.publish(|event| *event = number as u64).map_err(Failure::refused)?;
+        if let Some(member) = &mut member
+            && let Some(batch) = member.poll(LONG).map_err(Failure::refused)?
+        {
+            batch.commit().map_err(Failure::refused)?;
+        }
         std::thread::sleep(PAUSE);
     }
     // A pause of a second that the machine makes is idle time, after which the journal may sync once more.
     let pauses = (begun.elapsed().saturating_sub(PAUSE * n as u32)).as_secs();
     let syncs = segment_traffic(&disk).syncs.saturating_sub(pauses);
     let nanos = spent.zip(process_time()).map_or(0.0, |(before, after)| (after - before).as_nanos() as f64);
-    drop(producer);
+    drop((producer, member));
     engine.shutdown(LONG);
     Ok(Slow { syncs: syncs as f64 / n as f64, nanos: nanos / n as f64 })
 }
