@@ -20,8 +20,8 @@
 //!   an error if the claim was cut
 //! ```
 //!
-//! *No claim is overlooked.* If a producer's first look misses the bit, its fence came before the closer's, so the
-//! closer reads the claim, and the end lies after it. If the producer sees the bit, it withdraws: a multi producer
+//! *No claim is overlooked.* If a producer's first check misses the closed bit, its fence came before the closer's, so
+//! the closer reads the claim, and the end lies after it. If the producer sees the bit, it withdraws: a multi producer
 //! stamps its slots as skipped; a single producer takes its claim back, and if the end was recorded meanwhile, the
 //! withdrawn sequences become a gap. So below the end every claim is published, withdrawn, or still uncommitted, and
 //! above the end there is no event.
@@ -34,7 +34,8 @@
 //! that is still unpublished is cut, under the lock: it becomes a gap, and its commit returns an error. No thread waits
 //! for the holder of the claim. The slots remain the holder's: no stage ever reads a gap, so the holder may continue to
 //! write there, and publishing them later has no effect.
-//! - If a producer's second look misses the bit, its fence came before the closer's, so the cut sees the publish.
+//! - If a producer's second check, after its publish, misses the bit, its fence came before the closer's, so the cut
+//!   sees the publish.
 //! - If the producer sees the bit, it takes the lock, under which the cut has either seen the publish or recorded the
 //!   gap.
 //! - If a consumer saw a published event, and then an open phase, its fence came before the closer's, so the cut sees

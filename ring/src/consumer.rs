@@ -163,7 +163,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
         self.available = later(self.available, to.0);
         self.next = to.0;
-        // The skipped sequences are let through as far as the stages before have let them through.
+        // The stage's position moves over the skipped sequences as far as the stages before have passed them.
         self.events(1).let_through();
         Ok(())
     }

@@ -154,7 +154,7 @@ faults! {
     /// A producer claims slots that are free only because stages have left a closed ring; the claim is withdrawn, and
     /// its stamps replace those of unread events. The correct code does not raise the limit once the ring is closed.
     WithdrawnClaimStampsOverTheUnread;
-    /// The commit of a cut claim returns `Ok`. The correct code returns an error.
+    /// The commit of a cut claim returns `Ok`, although no stage reads its events. The correct code returns an error.
     CutClaimIsCommitted;
     /// Cut claims are not recorded as gaps, so stages wait for them. The correct code records them, and stages pass
     /// them.

@@ -8,8 +8,8 @@
 //!
 //! ```text
 //! newcomer                                      producer that refreshes its limit
-//! pin the own gate at the lowest gate           read the version, take the set
-//! show the set with it, raise the version       read the gates
+//! hold the own gate at the lowest gate          read the version, take the set
+//! install a set with it, raise the version      read the gates
 //! heavy fence (JOIN_FENCE)                      light fence (REFRESH_FENCE)
 //! start at the lowest of the *other* gates,     read the version again:
 //! or later                                      moved: start over

@@ -127,7 +127,7 @@
 //! | [`backoff`](Wait::backoff) | longer, the longer it was idle; then a wake-up | little, then nothing | varying event rates |
 //! | [`spin_then_park`](Wait::spin_then_park) | nanoseconds, or a wake-up of some microseconds | nothing | the default |
 //!
-//! A publisher loads one cached word to see that no thread sleeps. That relies on `membarrier(2)`; on a system without
+//! A publisher loads one cached variable to see that no thread sleeps. That relies on `membarrier(2)`; on a system without
 //! it, a publisher also executes a full fence. [`fence::kind`] returns which.
 //!
 //! # Overload
@@ -143,8 +143,8 @@
 //!
 //! If a handler returns an error or panics, its stage's [`OnError`] decides: stop (the default), skip, or retry. A
 //! stage that stops fails the ring: every waiting producer and consumer is woken and gets [`Closed::Failed`] with the
-//! stage's name and the cause. A ring also fails if a stage leaves while other stages are ordered after it. A closure
-//! that panics while it fills an event publishes nothing, and the ring continues.
+//! stage's name and the cause. A ring also fails if a stage leaves while stages that are ordered after it have
+//! unread events. A closure that panics while it fills an event publishes nothing, and the ring continues.
 //!
 //! # Shutdown
 //!

@@ -29,10 +29,16 @@ pub(crate) type Bells = [Option<Arc<Bell>>; 2];
 /// compared with others.
 const CLOSELY: u32 = 24;
 
-/// The least count of spin hints, and a count of events: a pause of that many hints that is followed by fewer events is
-/// useless, because the consumer's looks do not slow down the producer. Measurements: `docs/decisions/`, 8, "Pausing".
-const WORTH: (u32, u64) = (16, 3);
-/// Count of batches without a pause after a useless pause. Measured together with [`WORTH`].
+/// A pause of at least `hints` spin hints that is followed by fewer than `events` events is useless: the consumer's looks
+/// do not slow down the producer.
+struct UselessPause {
+    hints: u32,
+    events: u64,
+}
+
+/// The limits of a useless pause. Measurements: `docs/decisions/`, 8, "Pausing".
+const USELESS: UselessPause = UselessPause { hints: 16, events: 3 };
+/// Count of batches without a pause after a useless pause. Measured together with [`USELESS`].
 const REST: u32 = 64;
 
 /// The wait strategy of one consumer or producer, with the state of its waiting.
@@ -141,7 +147,7 @@ impl Waiting {
     pub(crate) fn learn(&mut self, len: u64, few: u64, many: u64) {
         if self.looks > CLOSELY {
             self.pause = 0;
-        } else if len < WORTH.1 && (self.rest > 0 || self.pause >= WORTH.0) {
+        } else if len < USELESS.events && (self.rest > 0 || self.pause >= USELESS.hints) {
             self.rest = if self.rest > 0 { self.rest - 1 } else { REST };
             self.pause = 0;
         } else if len < few {

@@ -141,8 +141,8 @@ impl<E, K: Producers> Appender<E, K> {
         Ok(claim)
     }
 
-    /// Waits for a single producer's room for `len` events, evicts or refuses, according to `full` and the topic's
-    /// policies. False if the events are to be dropped.
+    /// Makes room for `len` events of a single producer by waiting or evicting, according to `full` and the topic's
+    /// policies, or returns an error. True if there is room; false if the events are to be dropped.
     #[inline(never)]
     pub(crate) fn make_room(
         &mut self,

@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 /// The producer of a subscriber's dead letters, shared by the subscriber's threads.
 pub(crate) type SharedForwarder<E> = Arc<Turn<DeadLetterForwarder<E>>>;
 
-/// Settings of a subscriber. By default its thread is not pinned, and parks when idle.
+/// Settings of a subscriber. By default its thread is not pinned, and sleeps when idle.
 pub struct SubscriberBuilder<E, K: Producers = Multi> {
     pub(crate) topic: Arc<TopicCore<E, K>>,
     pub(crate) name: String,
@@ -63,7 +63,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
-    /// Settings of a subscriber. By default its thread is not pinned, and sleeps when idle.
+    /// Sets where the subscriber begins to read; [`StartAt::Earliest`] by default.
     pub fn start(mut self, start: StartAt) -> Self {
         self.start = start;
         self

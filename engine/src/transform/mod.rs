@@ -359,7 +359,7 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
     /// offset. Waits for events for at most `limit`. Returns the count of handled events, or `None` once the topic was
     /// closed and all events were read.
     ///
-    /// It returns when the batch is durable. [`run`](Self::run) reads on meanwhile, so that several batches share a
+    /// Returns when the batch is durable. [`run`](Self::run) reads on meanwhile, so that several batches share a
     /// sync.
     ///
     /// If the output of the batch is too large for one transaction, the part that fits is committed, and the next call
