@@ -28,12 +28,12 @@ impl Timestamp {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// Nanoseconds since the epoch.
+    /// Returns the nanoseconds since 1970-01-01 00:00 UTC.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Whole milliseconds since the epoch.
+    /// Returns the whole milliseconds since 1970-01-01 00:00 UTC.
     pub const fn as_millis(self) -> u64 {
         self.0 / 1_000_000
     }
@@ -101,7 +101,7 @@ pub trait Tick: Send + Sync {
     fn tick(&self);
 }
 
-/// The operating system's clocks.
+/// The default clock of an engine: the operating system's monotonic clock, and its wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,

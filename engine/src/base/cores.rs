@@ -47,7 +47,7 @@ impl CorePlan {
         self
     }
 
-    /// Sets how this consumer waits.
+    /// Sets the wait strategy of `consumer`.
     pub fn wait(mut self, consumer: impl Into<String>, wait: Wait) -> Self {
         self.waits.insert(consumer.into(), wait);
         self

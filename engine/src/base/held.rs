@@ -19,7 +19,8 @@ pub(crate) struct Locked<'l, T> {
     held: Held,
 }
 
-/// Takes a lock, whether it is poisoned or not.
+/// Takes a lock, also if a thread that held it has panicked. Until the lock is dropped, this thread's calls of wakers
+/// are deferred.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Locked<'_, T> {
     let held = Held::new();
     Locked { guard: mutex.lock().unwrap_or_else(PoisonError::into_inner), held }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Greatest length of a name, in bytes.
+/// Greatest length of the name of a topic, group, queue or idempotent producer, in bytes.
 pub const MAX_NAME: usize = 249;
 
 /// Greatest number of partitions of a topic.

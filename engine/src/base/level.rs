@@ -16,7 +16,7 @@ pub enum Level {
     Written,
     /// The disk has confirmed the event. It survives a loss of power.
     Durable,
-    /// Another machine has the event.
+    /// Another machine has the event too. No topic can reach this level yet.
     Replicated,
 }
 

@@ -18,7 +18,7 @@ use slipring_ring::{Idle, Wait, Waiter};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The sources that a thread waits for, each with a number.
+/// The sources of events that a thread waits for, such as partitions. Each has a number.
 pub(crate) trait WaitSources {
     /// True if the source has events, an end or an error for its reader. `looks` is the count of checks in a row that
     /// have found nothing; 0 if this check may pause first to gather a larger batch.

@@ -87,7 +87,7 @@ struct Bucket {
 }
 
 impl Limiter {
-    /// The buckets begin full.
+    /// Creates a limiter with full buckets. `now` is the present time of the engine's clock.
     pub(crate) fn new(limit: RateLimit, now: Duration) -> Self {
         let full = |rate: Rate| Bucket { rate, tokens: i128::from(rate.burst) * TOKEN, at: now };
         Self { limit, buckets: Mutex::new([limit.events.map(full), limit.bytes.map(full)]) }

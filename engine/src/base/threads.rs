@@ -83,7 +83,7 @@ struct Alive {
     ended: Condvar,
 }
 
-/// Why no thread was started.
+/// Why the thread of a managed consumer was not started.
 pub(crate) enum StartError {
     Pin(PinError),
     Thread(std::io::Error),

@@ -23,7 +23,7 @@ struct TimerCore {
     turn: Mutex<TaskTurn>,
     /// Notified when a thread has run the tasks that were due.
     done: Condvar,
-    /// Held while the thread is started, so that only one is.
+    /// Held while the timer's thread is started, so that no second one is started.
     starting: Mutex<()>,
     #[cfg(test)]
     no_threads: std::sync::atomic::AtomicBool,
@@ -41,7 +41,7 @@ struct TaskTurn {
 struct TaskQueue {
     tasks: BTreeMap<TimerId, Box<dyn FnOnce() + Send>>,
     next: u64,
-    /// True if the thread was started, or the clock notifies the timer of its moves.
+    /// True once tasks will run: the thread was started, or the clock notifies the timer of each move.
     attended: bool,
     over: bool,
 }
@@ -278,7 +278,7 @@ mod tests {
         }
     }
 
-    /// A clock that panics while its flag is set.
+    /// A clock whose `now` panics while the flag is true.
     struct Fragile(AtomicBool, SystemClock);
 
     impl Clock for Fragile {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub(crate) type StartObserver =
     Box<dyn FnOnce(&Arc<Registry>) -> Result<Box<dyn Any + Send + Sync>, EngineError> + Send>;
 
-/// Settings of an [`Engine`].
+/// The builder of an [`Engine`]: its clock, journal and core plan.
 #[derive(Default)]
 pub struct EngineBuilder {
     clock: Option<Arc<dyn Clock>>,
@@ -93,9 +93,10 @@ impl EngineBuilder {
 
     /// Builds the engine. It has no topics yet, and no threads except the journal's.
     ///
-    /// # Errors The journal cannot be opened, because another program has it open, it is damaged, or the disk fails;
-    /// the [core plan](Self::cores) asks for a core that is not allowed, or for too many spinning threads; the
-    /// observing socket cannot be created; or two settings contradict one another.
+    /// # Errors
+    /// The journal cannot be opened, because another program has it open, it is damaged, or the disk fails; the [core
+    /// plan](Self::cores) asks for a core that is not allowed, or for too many spinning threads; the observing socket
+    /// cannot be created; or two settings contradict one another.
     pub fn build(self) -> Result<Engine, EngineError> {
         if self.two_journals {
             return Err(Contradiction::new("the engine", "one journal", "another journal").into());

@@ -57,7 +57,7 @@ pub enum ObserveError {
         path: PathBuf,
         /// The length of the path, in bytes.
         len: usize,
-        /// Greatest length, in bytes.
+        /// The greatest length of such a path, in bytes.
         limit: usize,
     },
     /// The path has a zero byte, at which the operating system would end the path.
@@ -69,7 +69,7 @@ pub enum ObserveError {
     /// This operating system has no Unix sockets that only their owner can connect to.
     #[error("an engine can be observed at a socket on Unix only: read `Engine::metrics` in the program instead")]
     Unsupported,
-    /// The operating system refused.
+    /// The operating system refused to create the socket.
     #[error("no socket at {}: {cause}", text::line(path.display()))]
     Io {
         /// The socket's path.

@@ -28,7 +28,7 @@ pub struct GroupBatch<'m, E, K: Producers = Multi>
 where
     E: Send + Sync + 'static,
 {
-    /// `None` if no events came.
+    /// The events and their partition; `None` if the poll has returned no events.
     pub(super) held: Option<HeldBatch<'m, E, K>>,
 }
 
@@ -44,7 +44,7 @@ where
     pub(super) right: &'m Arc<CommitRight>,
     pub(super) commit: Commit,
     pub(super) events: BatchEvents<'m, E, K>,
-    /// The offset after the batch's last event.
+    /// The offset after the batch's last event, which a commit of the whole batch commits.
     pub(super) end: u64,
     pub(super) part: usize,
     pub(super) stats: &'m ConsumerStats,
@@ -56,7 +56,7 @@ where
 /// How long a transaction waits, at most, until its input events are written to the journal.
 const WRITTEN: Duration = Duration::from_secs(30);
 
-/// The events of a batch.
+/// Where the events of a batch are: in the ring, or in a buffer with events from the journal.
 pub(super) enum BatchEvents<'m, E, K: Producers> {
     Ring(RingBatch<'m, E, K>),
     /// Events that were read from the journal: `left` of the buffered events, up to offset `end` (exclusive).
@@ -262,8 +262,9 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// # Errors Nothing was published or committed, because the member was [fenced](TransactionError::Member), the
-    /// topic is not in the transaction's journal, a partition had no room within the transaction's
+    /// # Errors
+    /// Nothing was published or committed, because the member was [fenced](TransactionError::Member), the topic is not
+    /// in the transaction's journal, a partition had no room within the transaction's
     /// [patience](Transaction::patience), or the journal refused the frame. Or the disk failed meanwhile, and the
     /// outcome is [unknown](TransactionError::Unknown).
     pub fn commit_with(mut self, mut transaction: Transaction) -> Result<Vec<BatchReceipt>, TransactionError> {

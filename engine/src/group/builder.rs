@@ -71,7 +71,7 @@ where
     refused: Option<DeadLetterError>,
 }
 
-/// The default of Kafka's `max.poll.interval.ms`.
+/// The default deadline of a member: that of Kafka's `max.poll.interval.ms`.
 const DEADLINE: Duration = Duration::from_secs(300);
 
 /// The default limit of a batch, in events. Large enough that the cost of a batch does not matter. A batch is handled
@@ -309,10 +309,10 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
 
     /// Joins the group. The first poll returns events of the assigned partitions.
     ///
-    /// # Errors A name is invalid or taken, no topic was given, the event at the group's committed offset is no longer
-    /// kept (the error has the range of kept offsets), the assignor is not the group's, or settings contradict one
-    /// another. Or a topic is closed: if it is durable, only a group that has read it before may join, to read the
-    /// remaining events.
+    /// # Errors
+    /// A name is invalid or taken, no topic was given, the event at the group's committed offset is no longer kept (the
+    /// error has the range of kept offsets), the assignor is not the group's, or settings contradict one another. Or a
+    /// topic is closed: if it is durable, only a group that has read it before may join, to read the remaining events.
     pub fn join(mut self) -> Result<Member<E, K>, GroupError> {
         if self.settle(false)? == Delivery::ExactlyOnce {
             return Err(GroupError::NotExactlyOnce { group: self.name });

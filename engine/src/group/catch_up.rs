@@ -74,7 +74,7 @@ impl<E> BufferedEvents<E> {
     }
 }
 
-/// The result of [`CatchUpReader::look`].
+/// What a member finds at its next offset while it reads a partition from the journal.
 pub(super) enum CatchUpOutcome<E, K: Producers> {
     Events,
     Nothing,

@@ -35,7 +35,7 @@ pub(crate) struct MemberChanges {
     pub(crate) epoch: u64,
 }
 
-/// What a member is doing.
+/// What a member does now, from which its deadline follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activity {
     /// The member waits for events in a poll, which it may do without limit.
@@ -153,7 +153,7 @@ impl Coordinator {
         self.members.get(&member).map(|member| &*member.topics)
     }
 
-    /// The owner of a partition.
+    /// The member that owns a partition; `None` if no member does.
     pub(crate) fn owner(&self, partition: PartitionKey) -> Option<MemberId> {
         self.owners.get(&partition).map(|owner| owner.member)
     }

@@ -82,7 +82,7 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
                 out.commit_outputs()?;
             }
         }
-        // If the events are committed already, this only frees their slots.
+        // With exactly once and at most once the events are committed already: this only frees their slots.
         Ok(self.commit_to(to)?)
     }
 
@@ -178,7 +178,7 @@ pub(super) fn run_publishing_handler<E: Send + Sync + 'static, K: Producers, X: 
             let some = done > held.first();
             match if some { held.deliver_in_time(done, out, delivery, &signal) } else { Ok(()) } {
                 Ok(()) => {}
-                // The member was fenced: another member reads the batch.
+                // The member was fenced, so another member reads the batch.
                 Err(TransactionError::Member(_)) => break,
                 Err(full) if full.is_full() => return MemberEnd::Stopped,
                 Err(refused) => {

@@ -116,7 +116,8 @@ impl GroupRun {
     }
 }
 
-/// A managed member's error policy.
+/// What a managed member does with an event on which its handler fails: how often it retries, if it then skips, and
+/// where dead letters go.
 pub(crate) struct MemberErrorPolicy<E> {
     pub(super) retries: u32,
     pub(super) then_skip: bool,

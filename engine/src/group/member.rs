@@ -99,7 +99,7 @@ fn is_gone<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
     matches!(topic.closed(), Some(Halted | Failed { .. }))
 }
 
-/// The result of waiting for events.
+/// What a member's wait for events has ended with. `Source` is the number of a partition with events.
 pub(super) enum PollOutcome {
     Source(usize),
     Nothing,
@@ -176,9 +176,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// A poll also applies changes of the assignment: it begins to read newly assigned partitions, and releases revoked
     /// ones.
     ///
-    /// # Errors The member was fenced, or a topic was halted or has failed. [`GroupError::Gap`] reports events that
-    /// were lost to damage, once for the whole group, after all events before them were read. The journal has the
-    /// report by then, so the next poll continues after the gap, even after a restart. With another
+    /// # Errors
+    /// The member was fenced, or a topic was halted or has failed. [`GroupError::Gap`] reports events that were lost to
+    /// damage, once for the whole group, after all events before them were read. The journal has the report by then, so
+    /// the next poll continues after the gap, even after a restart. With another
     /// [policy](crate::group::GroupBuilder::on_gap) lost events are not an error.
     #[inline]
     pub fn poll(&mut self, limit: Duration) -> Result<Option<GroupBatch<'_, E, K>>, GroupError> {

@@ -101,8 +101,9 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// # Errors The partition is not assigned to the member, or the member was fenced; or the offset is no longer kept
-    /// or not published yet: the error has the range. The position is then unchanged.
+    /// # Errors
+    /// The partition is not assigned to the member, or the member was fenced; or the offset is no longer kept or not
+    /// published yet: the error has the range. The position is then unchanged.
     pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), GroupError> {
         let source = self.source(partition)?;
         let Self { group, partitions, watch, epoch, settings, signal, .. } = self;

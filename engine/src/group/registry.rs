@@ -16,7 +16,7 @@ type Named = (String, Arc<dyn AnyGroup>);
 /// committed offsets.
 #[derive(Default)]
 pub(crate) struct Groups {
-    /// In the order in which their first members joined.
+    /// The groups in the order in which their first members joined.
     list: Mutex<Vec<Named>>,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct MemberSignal {
     pub(super) news: AtomicBool,
     /// True if the member must end. Set by [`GroupRun::stop`](crate::group::GroupRun::stop).
     pub(super) stopped: AtomicBool,
-    /// True if the member is managed: it runs on a thread of its own.
+    /// True if the member is managed, that is, polled by a thread of its own.
     pub(super) managed: AtomicBool,
     /// The time of the member's last progress, in nanoseconds of the engine's clock; `NEVER` while it waits for events.
     pub(super) seen: AtomicU64,

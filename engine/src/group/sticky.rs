@@ -121,7 +121,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Makes one step towards the assignment with the fewest moves. Returns false if it is reached.
+    /// Makes one step towards the assignment that is most even and, of these, has the fewest moves. Returns false if the
+    /// assignment is that one already.
     ///
     /// Members read different topics, so that evening out may need a chain: one member gives a partition to a second,
     /// which gives another partition to a third. This is a minimum-cost flow. The k-th partition of a member costs k

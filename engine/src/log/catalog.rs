@@ -27,13 +27,7 @@ pub(crate) mod state_kind {
     pub(crate) const REPORTED_GAPS: u16 = 7;
 }
 
-/// What the journal's state of a kind is, for people who look at a journal; `None` for a kind that this version does not know.
-/// The kinds are in `docs/JOURNAL_FORMAT.md`.
-///
-/// ```
-/// assert_eq!(slipring::journal::state_kind_name(1), Some("topics"));
-/// assert_eq!(slipring::journal::state_kind_name(999), None);
-/// ```
+/// A description of the journal's state of this kind, for people; `None` for a kind that this version does not know.
 pub const fn state_kind_name(kind: u16) -> Option<&'static str> {
     Some(match kind {
         state_kind::TOPICS => "topics",

@@ -2,14 +2,16 @@
 //! into the engine's journal. Producers cannot overwrite a slot before the committer has written its event.
 //!
 //! ```text
-//!   rings --> gather a group --> append --> move the gates, `written` --> hand a sync over --> `durable`
-//!                ^                                                             |  one in flight
-//!                +------------------------- next group meanwhile <------------+
+//!   rings --> gather a frame --> append --> move the stages, `written` --> start a sync --> `durable`
+//!                ^                                                           |  one in flight
+//!                +------------------------- next frame meanwhile <-----------+
 //! ```
 //!
 //! # Offsets are never issued twice
-//! Producers can claim slots up to the committer's gate plus the capacity. So the committer keeps its gate at least one
-//! capacity below the end of the durable reservation of offsets. It asks for the next reservation long before that.
+//! A *reservation* records durably up to which offset (exclusive) a partition's offsets may be in use, so that after a
+//! crash the partition continues at that offset. Producers can claim slots up to the position of the committer's stage
+//! plus the capacity. So the committer keeps its position at least one capacity below the end of the reservation. It
+//! asks for the next reservation long before it reaches that.
 //!
 //! # Committed offsets
 //! Each frame also gets the committed offsets of groups that have changed, so they need no sync of their own. If no
@@ -46,7 +48,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// The name of the committer's stage in each ring.
+/// The stage name of the committer in each ring, which lists of consumers show.
 pub(crate) const STAGE: &str = "journal";
 
 /// How an engine's journal gathers events into frames, and when it syncs the frames: see
@@ -133,7 +135,7 @@ pub(crate) struct ClaimedRun {
     pub(crate) end: u64,
 }
 
-/// The outcome of a transaction.
+/// How the commit of a transaction has ended.
 pub(crate) enum TransactionOutcome {
     Durable,
     /// The journal refused the frame for this reason. Nothing was written.
@@ -266,7 +268,7 @@ impl Committer {
         receiver.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
-    /// Sets a topic's retention.
+    /// Sets which records of a topic the journal keeps. `topic` is its number in the journal.
     pub(crate) fn keep(&self, topic: u32, retention: Retention) {
         self.send(Command::Keep(topic, retention));
     }

@@ -1,4 +1,5 @@
-//! The committer's thread: the loop that gathers events, writes frames and hands over syncs.
+//! The committer's thread: the loop that gathers events, writes them in frames, and gives the frames to the sync
+//! thread.
 
 mod commands;
 mod sync;

@@ -64,7 +64,7 @@ pub enum OnGap {
     /// Makes the read or poll return the gap as an error, once.
     #[default]
     Fail,
-    /// Continues after the gap, and only counts it.
+    /// Continues after the gap. The lost offsets are only counted.
     PassOver,
     /// Calls this function on the reading thread, with no lock held, then continues after the gap.
     Call(Arc<dyn Fn(&Gap) + Send + Sync>),
@@ -131,13 +131,13 @@ impl fmt::Display for ReaderKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReportedGap {
-    /// The kind of the reader.
+    /// The kind of the reader to which the gap was reported.
     pub kind: ReaderKind,
     /// The reader's name.
     pub reader: String,
     /// The lost offsets.
     pub gap: Gap,
-    /// When the gap was reported.
+    /// When the gap was reported, by the engine's wall clock.
     pub time: Timestamp,
 }
 
@@ -169,7 +169,7 @@ struct RawKey {
     first: U64,
 }
 
-/// The bytes of a value.
+/// The bytes of a value: the offset after the gap, and the time of the report in nanoseconds since 1970.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawValue {

@@ -124,7 +124,7 @@ impl Drop for OffsetWait {
     }
 }
 
-/// Wakes a sleeping thread.
+/// A waker that wakes a sleeping thread.
 #[derive(Default)]
 pub(super) struct ThreadWaker(pub(super) Waiter);
 
@@ -139,7 +139,7 @@ thread_local! {
     static WAKER: Arc<ThreadWaker> = Arc::default();
 }
 
-/// The calling thread's waker.
+/// Returns the calling thread's waker.
 pub(super) fn thread_waker() -> Arc<ThreadWaker> {
     WAKER.try_with(Arc::clone).unwrap_or_default()
 }

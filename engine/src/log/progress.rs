@@ -25,7 +25,7 @@ pub(crate) struct Progress {
     /// The offset from which on no event will be written any more, and the reason. Unset while the committer reads the
     /// partition.
     lost: OnceLock<(u64, String)>,
-    /// The waits for its offsets.
+    /// The registered waits for offsets of this partition.
     pub(super) waits: OffsetWaits,
     /// True if the journal's [`Notifier`] knows this progress, and wakes its waits when the journal ends.
     is_known: AtomicBool,

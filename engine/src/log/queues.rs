@@ -27,7 +27,7 @@ struct RawQueueEntry {
     format: u8,
     strict: u8,
     number: U32,
-    /// 0 stands for no limit.
+    /// The greatest number of attempts at a message; 0 if there is no limit.
     max_attempts: U32,
     /// In milliseconds.
     visibility: U64,

@@ -1,4 +1,4 @@
-//! Receipts, which a publish returns.
+//! Receipts, which a publish returns: the places of published events, and how safe the events are.
 
 use crate::base::ids::TopicId;
 use crate::base::level::{Level, NO_JOURNAL, Unsupported, WaitError};

@@ -70,7 +70,8 @@ pub(super) struct QueueCore<E, K: Producers> {
 /// A leased message, and the number of the state change with which it was leased (0 in memory).
 pub(super) type Granted<E> = (Grant<Body<E>>, u64);
 
-/// How a worker ends a lease.
+/// How a worker ends a lease: `Ack` when its work is done; `Nack` with the delay until the next attempt and the reason,
+/// when it has failed.
 #[derive(Clone, Copy)]
 pub(super) enum LeaseEnd<'r> {
     Ack,

@@ -31,7 +31,7 @@ enum LetterSource {
 
 /// What a pass over the dead letters does with one of them.
 pub(super) enum Verdict {
-    /// The letter is dropped.
+    /// The letter is removed: it was purged, or is a message of the queue again.
     Drop,
     /// The letter stays.
     Keep,
@@ -68,7 +68,7 @@ impl DeadLetterReader {
         Ok(Self { letters, origin: origin.to_owned(), consumer: consumer.to_owned() })
     }
 
-    /// Stops keeping the dead letters.
+    /// Stops keeping the queue's dead letters in their topic, because the queue was deleted.
     pub(super) fn close(&mut self) {
         self.letters = LetterSource::None;
     }

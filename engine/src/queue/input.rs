@@ -133,7 +133,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// How many published events are unread.
+    /// How many published events the queue has not read, in all partitions.
     pub(super) fn lag(&self) -> u64 {
         match self {
             Self::Rings(parts) => parts.iter().map(|part| part.consumer.lag()).sum(),

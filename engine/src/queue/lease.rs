@@ -41,7 +41,7 @@ pub struct Leases<M> {
     free: Vec<u32>,
     /// The index of entries by partition and offset.
     index: HashTable<u32>,
-    /// The leased messages by deadline.
+    /// The leased messages, by the time at which their leases expire.
     leased: Deadlines,
     /// The waiting messages, by the time from which on they may be leased. That time may have passed.
     waiting: Deadlines,

@@ -335,7 +335,7 @@ pub enum QueueError {
         topic: String,
         /// The queue's name.
         queue: String,
-        /// The number of unfinished messages.
+        /// The number of the queue's unfinished messages.
         out: usize,
     },
     /// The journal has refused the queue, or the queue's state in the journal cannot be read.

@@ -43,7 +43,7 @@ pub struct RecordedQueue {
     pub topic: RecordedTopic,
     /// The queue's name.
     pub name: String,
-    /// How long a lease lasts.
+    /// How long a lease lasts unless it is renewed.
     pub visibility: Duration,
     /// How many times a message is leased before it becomes a dead letter. `None`: no limit.
     pub max_attempts: Option<u32>,
@@ -88,7 +88,7 @@ pub enum MessageState {
     Waiting(Timestamp),
     /// The message has had its last attempt and is to become a dead letter, for this reason.
     Dying(String),
-    /// The message is unread.
+    /// The queue has not read the message.
     Unread,
 }
 
@@ -96,7 +96,7 @@ pub enum MessageState {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// The journal refused the change.
+    /// The journal refused to write the change.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The queue's messages cannot be read from the journal.
@@ -112,7 +112,7 @@ pub enum ChangeError {
     },
 }
 
-/// All queues in a journal.
+/// Reads all queues from a journal's state.
 pub fn queues(state: &State) -> Vec<RecordedQueue> {
     let topics = recorded_topics(state);
     let known = all(state).into_iter();

@@ -101,7 +101,7 @@ pub(super) struct PendingDeadLetter {
 /// If and how a partition of the queue's topic must be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PartitionState {
-    /// The partition must be read.
+    /// The partition may have events and is read at the next poll.
     Ready,
     /// The partition has no event. Its next event wakes the queue's waiter, and makes it `Ready`.
     Armed,

@@ -86,8 +86,9 @@ impl<E: Job, K: Producers> Worker<E, K> {
     /// Messages of a durable topic that retention has deleted, or that were lost to damage, are skipped and counted as
     /// [`lost`](crate::metrics::QueueMetrics::lost). Damage is also listed in [`Engine::gaps`](crate::Engine::gaps).
     ///
-    /// # Errors The topic is closed, and no message is unread, leased or waiting; or the topic was halted, a consumer
-    /// has failed, or the queue was evicted or deleted.
+    /// # Errors
+    /// The topic is closed, and no message is unread, leased or waiting; or the topic was halted, a consumer has
+    /// failed, or the queue was evicted or deleted.
     pub fn receive(&mut self, limit: Duration) -> Result<Option<Lease<E, K>>, ReadError> {
         if self.has_found()
             && let Some(lease) = self.take_found()?
@@ -281,7 +282,7 @@ impl FromStr for Ticket {
     }
 }
 
-/// The lease of a ticket.
+/// Returns the lease of a ticket. An error if it has ended.
 pub(super) fn resume<E: Job, K: Producers>(
     core: &Arc<QueueCore<E, K>>,
     ticket: &Ticket,
@@ -299,7 +300,7 @@ pub(super) fn resume<E: Job, K: Producers>(
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// The lease has expired.
+    /// The lease had expired before the call, so another worker may have the message.
     #[error(
         "the lease on message {partition}@{offset} of queue {queue:?} (attempt {attempt}) ran out {late:?} ago, and another worker may have it: renew sooner, or take a longer visibility; make the work safe to be done twice"
     )]

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-/// The settings of a topic to be created. See [`Engine::topic`](crate::Engine::topic).
+/// The builder of a topic: see [`Engine::topic`](crate::Engine::topic).
 pub struct TopicBuilder<E, K = Multi> {
     engine: Arc<Registry>,
     name: String,
@@ -51,8 +51,9 @@ impl<E: Send + Sync + 'static> TopicBuilder<E> {
 }
 
 impl<K: Producers> TopicBuilder<Message, K> {
-    /// The largest message in bytes: key, value and headers as [`Record::size`](crate::Record::size) counts them.
-    /// Default: 1,024. Every slot has room for a message of this size: see [`memory_limit`](Self::memory_limit).
+    /// Sets the size of the largest message in bytes: key, value and headers as [`Record::size`](crate::Record::size)
+    /// counts them. Default: 1,024. Every slot has room for a message of this size: see
+    /// [`memory_limit`](Self::memory_limit).
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.settings.max_message = bytes;
         self
@@ -105,9 +106,9 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
-    /// Hides events older than `age` from consumers that join later or seek back: for them the topic begins with the
-    /// first event that was published within `age`. Applies to events that are [retained](Self::retain) or kept for a
-    /// slower consumer. Consumers that have joined still read all their events. Default: no limit. Needs
+    /// Hides events older than `age` from consumers that join later or seek back: the topic then begins for them with
+    /// the first event that was published within `age`. Applies to events that are [retained](Self::retain) or kept for
+    /// a slower consumer. Consumers that have joined still read all their events. Default: no limit. Needs
     /// [`timestamps`](Self::timestamps).
     pub fn retain_for(mut self, age: Duration) -> Self {
         self.settings.retain_for = Some(age);
@@ -193,8 +194,9 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
 
     /// Creates the topic. Its slots hold `E::default()`, or empty messages.
     ///
-    /// # Errors The name is invalid, or a topic has it (the error shows the shapes of both topics), a setting is
-    /// refused, two settings contradict one another, or the journal refuses the topic.
+    /// # Errors
+    /// The name is invalid, or a topic has it (the error shows the shapes of both topics), a setting is refused, two
+    /// settings contradict one another, or the journal refuses the topic.
     pub fn create(self) -> Result<Topic<E, K>, TopicError>
     where
         E: Event,

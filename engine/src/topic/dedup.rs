@@ -32,8 +32,8 @@ impl Deduplication {
         Self { ids: 1 << 20, age: Some(age) }
     }
 
-    /// Remembers at most `ids` ids, and forgets the oldest early if there are more. 0 counts as 1. An id takes about 80
-    /// bytes.
+    /// Remembers at most `ids` ids: if there are more, the oldest are forgotten before their age is reached. 0 counts
+    /// as 1. An id takes about 80 bytes of memory.
     pub fn at_most(self, ids: usize) -> Self {
         Self { ids: ids.max(1), ..self }
     }

@@ -30,7 +30,7 @@ pub struct Description {
     pub partitions: Vec<PartitionMetrics>,
     /// The number of slots of each partition.
     pub capacity: usize,
-    /// How many published events of each partition are kept for consumers that join later.
+    /// The number of published events of each partition that are kept for consumers that join later or seek back.
     pub retain: usize,
     /// True if the topic stores the time at which each event is published.
     pub timestamps: bool,

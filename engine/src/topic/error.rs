@@ -156,7 +156,7 @@ pub enum TopicError {
         /// The shape that was asked for.
         asked: String,
     },
-    /// The journal refused the topic.
+    /// The journal refused the topic, or has failed or ended.
     #[error("topic {name:?} cannot be written to the journal: {}", text::line(.cause))]
     Journal {
         /// The topic's name.
@@ -210,7 +210,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), TopicError> {
     }
 }
 
-/// A producer was not created.
+/// Why a producer was not created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProducerError {

@@ -8,7 +8,7 @@ use crate::base::trace::lifecycle;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
-/// The result of an eviction.
+/// If an evicted consumer is gone at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
     /// The consumer was removed from all partitions, so producers no longer wait for it.

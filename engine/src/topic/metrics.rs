@@ -279,7 +279,7 @@ pub struct ConsumerMetrics {
     pub stalls: u64,
     /// How many events the consumer's [error policy](crate::subscriber::OnError) skipped after its handler failed.
     pub skipped: u64,
-    /// How many events were not delivered because their [time to live](crate::TopicBuilder::time_to_live) had passed.
+    /// How many events the consumer skipped because their [time to live](crate::TopicBuilder::time_to_live) had passed.
     pub expired: u64,
     /// How many offsets the consumer skipped because their records were lost to damage: see
     /// [`OnGap`](crate::replay::OnGap).

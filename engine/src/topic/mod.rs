@@ -112,7 +112,7 @@ pub(crate) type Partitions<E, K> = Arc<[Arc<Partition<E, K>>]>;
 pub struct SafeOffsets {
     /// All events below this offset survive the end of the process, but not a power cut.
     pub written: u64,
-    /// All events below this offset survive a power cut.
+    /// All events below this offset survive the end of the process and a power cut.
     pub durable: u64,
 }
 
@@ -245,7 +245,7 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Starts the engine's timer, unless it runs already.
+    /// Starts the engine's timer, unless it runs already. An error if its thread cannot be started.
     pub(crate) fn start_timer(&self) -> Result<(), ProducerError> {
         let refused =
             |cause: std::io::Error| ProducerError::Timer { topic: self.name.clone(), cause: cause.to_string() };

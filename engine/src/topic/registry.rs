@@ -105,7 +105,7 @@ impl Drop for Host {
 
 #[derive(Default)]
 pub(crate) struct Topics {
-    /// In the order of creation.
+    /// The topics in the order of creation.
     pub(crate) open: Vec<Arc<dyn AnyTopic>>,
     /// The names of topics that are being created or deleted.
     busy: Vec<BusyName>,

@@ -42,7 +42,7 @@ pub struct TopicReport {
     /// Claims that producers had neither published nor dropped within the shutdown's limit. Their publish is refused,
     /// and their events are never read.
     pub cut: Vec<CutClaim>,
-    /// Each consumer in each partition.
+    /// For each consumer, how far it has read each partition.
     pub consumers: Vec<ConsumerReport>,
     /// The messages that were left in each queue of the topic.
     pub queues: Vec<QueueReport>,

@@ -167,7 +167,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         let has_room = self.room() > 0;
         let Some(consumer) = &mut self.consumer else { return false };
         if consumer.consumed().0 < offset && has_room {
-            // This poll skips slots without an event.
+            // An empty poll: it moves the position over slots without an event.
             let _ = consumer.poll(1).map(drop);
         }
         let mut at = consumer.consumed().0;

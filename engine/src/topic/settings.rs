@@ -36,7 +36,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// The settings of a topic's builder. Their meanings and defaults stand at [`TopicBuilder`](crate::TopicBuilder).
+/// The settings of a topic, with the meanings and defaults that [`TopicBuilder`](crate::TopicBuilder) describes.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicSettings {
     pub(crate) capacity: usize,

@@ -1,4 +1,4 @@
-//! Making written frames durable: one sync at a time, on a thread of its own.
+//! Making written frames durable, with one sync at a time on the sync thread.
 
 use super::sync_thread::{PendingProgress, SyncDone, SyncRequest};
 use super::{CommitterThread, LAZY};
@@ -29,7 +29,7 @@ impl CommitterThread {
             return Ok(());
         }
         let Some(job) = self.writer().begin_sync() else {
-            // All frames are durable already.
+            // There is no frame to sync: all are durable, unless the journal has failed.
             if self.writer().journal().poisoned().is_none() {
                 self.replies.drain(..).for_each(|reply| _ = reply.send(Ok(())));
             }

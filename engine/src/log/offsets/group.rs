@@ -39,7 +39,7 @@ pub(super) fn offset_of(word: &AtomicU64) -> u64 {
     word.load(Ordering::Acquire) & !FENCED
 }
 
-/// The bytes of a value.
+/// The bytes of a committed offset in the journal: the next offset to be read, and the group's epoch.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawOffset {

@@ -10,7 +10,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 /// The first byte of a base. A note begins with its number of runs, which is never 0.
 const BASE: u8 = 0;
 
-/// Consecutive sequences at consecutive offsets of one partition.
+/// A run: `len` consecutive sequences from `sequence` on, whose events are at consecutive offsets of `partition` from
+/// `first` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SequenceRun {
     pub(super) sequence: u64,

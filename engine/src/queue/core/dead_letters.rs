@@ -32,7 +32,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         self.wake(&mut state);
     }
 
-    /// Stops keeping the dead letters.
+    /// Stops keeping the queue's dead letters in their topic, because the queue was deleted.
     pub(in crate::queue) fn close_dead_letters(&self) {
         held::lock(&self.dead_letter_reader).close();
     }

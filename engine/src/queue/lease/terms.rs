@@ -51,7 +51,7 @@ pub struct KnownMessage {
     pub phase: Phase,
 }
 
-/// The phase of a message that was read and is not finished.
+/// The state of a message that the queue has read and that is not finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// A worker has the message until this time, by the engine's clock.
@@ -62,7 +62,7 @@ pub enum Phase {
     Dying(DeathCause),
 }
 
-/// A lease of a message.
+/// A lease, as it is given to a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant<M> {
     /// The identity of the lease, for the worker's ack, nack or renew.

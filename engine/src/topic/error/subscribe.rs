@@ -7,7 +7,7 @@ use crate::text;
 use slipring_ring::BuildError;
 use slipring_ring::pin::PinError;
 
-/// A consumer was not created.
+/// Why a consumer was not created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
