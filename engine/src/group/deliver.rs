@@ -60,7 +60,7 @@ struct Handled {
     failed: Option<FailedEvent>,
 }
 
-/// An event on which the handler, or adding its outputs to the transaction, has failed.
+/// An event on which the handler has failed, or whose outputs the transaction has refused.
 struct FailedEvent {
     offset: u64,
     /// The handler's error, the panic's message, or the transaction's refusal of the outputs.

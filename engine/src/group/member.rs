@@ -57,9 +57,10 @@ use std::time::{Duration, Instant};
 /// Outside of a batch, a member's position in a partition is the group's committed offset. A batch that is dropped
 /// without a commit is read again, by this member or by the partition's next one.
 ///
-/// # Progress A member must poll, or commit a part of its batch, within its
-/// [deadline](crate::group::GroupBuilder::deadline). Otherwise it is fenced: other members get its partitions, and its
-/// next poll or commit returns an error. The deadline does not run while a member waits in a poll.
+/// # Progress
+/// A member must poll, or commit a part of its batch, within its [deadline](crate::group::GroupBuilder::deadline).
+/// Otherwise it is fenced: other members get its partitions, and its next poll or commit returns an error. The deadline
+/// does not run while a member waits in a poll.
 ///
 /// # Leaving
 /// A dropped member leaves the group, and its partitions go to other members at once. The partitions of a member with a

@@ -37,7 +37,7 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// Creates a gap with these offsets in `partition` of `topic`. For tests of an [`OnGap`] function.
+    /// Creates a gap in `partition` of `topic` with these offsets (end exclusive).
     pub fn new(topic: impl Into<String>, partition: u32, offsets: Range<u64>) -> Self {
         Self { topic: topic.into(), partition, offsets }
     }

@@ -6,11 +6,12 @@
 //! one. Such a sequence is recorded apart until the earlier ones are written. There are few such sequences, because a
 //! producer publishes no further than [`WINDOW`] sequences ahead of the written ones.
 //!
-//! # Bases and notes A frame has a note for each producer: the sequences of the frame's own events and their offsets,
-//! about ten bytes. Notes are appended to the value of the producer's name. The value begins with a *base*, the whole
-//! window of the name: some kilobytes if the name has several partitions. The base is written anew when the notes after
-//! it have [`NOTES`] bytes, when a note would have more than [`MOST_RUNS`] runs (consecutive sequences at consecutive
-//! offsets), and when the base is so old that the name would seem unused.
+//! # Bases and notes
+//! A frame has a note for each producer: the sequences of the frame's own events and their offsets, about ten bytes.
+//! Notes are appended to the value of the producer's name. The value begins with a *base*, the whole window of the
+//! name: some kilobytes if the name has several partitions. The base is written anew when the notes after it have
+//! [`NOTES`] bytes, when a note would have more than [`MOST_RUNS`] runs (consecutive sequences at consecutive offsets),
+//! and when the base is so old that the name would seem unused.
 
 mod stamps;
 mod window;

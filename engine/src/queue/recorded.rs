@@ -88,7 +88,7 @@ pub enum MessageState {
     Waiting(Timestamp),
     /// The message has had its last attempt and is to become a dead letter, for this reason.
     Dying(String),
-    /// The queue has not read the message.
+    /// The queue has not read the message, so it was never leased.
     Unread,
 }
 

@@ -58,7 +58,7 @@ pub(super) struct QueueState<E, K: Producers> {
     /// The partitions whose state is `Ready`. They are read in rotation, next the one at index `turn`.
     pub(super) ready: Vec<usize>,
     pub(super) turn: usize,
-    /// True while a worker watches: it sleeps, and the partitions' events wake it.
+    /// True while a worker watches: it waits, and the partitions' events wake it.
     pub(super) watched: bool,
     pub(super) idle_workers: usize,
     pub(super) tasks: IdleTasks,
