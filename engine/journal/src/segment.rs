@@ -11,6 +11,12 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has looked at an index.
+    pub(crate) static INDEX_LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// A segment of the journal.
 pub(crate) struct Segment {
     pub header: SegmentHeader,
@@ -132,6 +138,8 @@ impl Segment {
     }
 
     pub fn index(&self) -> MutexGuard<'_, Index> {
+        #[cfg(test)]
+        INDEX_LOOKS.set(INDEX_LOOKS.get() + 1);
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -10,7 +10,7 @@ use crate::state::State;
 use crate::storage::Storage;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 pub(crate) struct Shared {
@@ -21,6 +21,9 @@ pub(crate) struct Shared {
     pub options: Options,
     /// The segments in ascending order. The last one is being written.
     segments: RwLock<Vec<Arc<Segment>>>,
+    /// For each segment but the last: its number, and the latest time of a record in it or in an earlier segment, in
+    /// nanoseconds since the epoch. Made when a reader first asks for a time.
+    latest: Mutex<Vec<(u64, u64)>>,
     extents: RwLock<BTreeMap<PartitionId, Extent>>,
     /// The gaps, fixed while the journal is open.
     pub gaps: Gaps,
@@ -72,6 +75,7 @@ impl Shared {
             incarnation,
             options,
             segments: RwLock::new(segments),
+            latest: Mutex::default(),
             extents: RwLock::new(state.extents().collect()),
             gaps: Gaps::of(state),
             written: AtomicU64::new(end),
@@ -88,6 +92,22 @@ impl Shared {
 
     pub fn segments_mut(&self) -> RwLockWriteGuard<'_, Vec<Arc<Segment>>> {
         self.segments.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index of the first segment that may have a record of `time` or later. Segments that retention has deleted since the
+    /// first call may let this be too low.
+    pub fn first_since(&self, segments: &[Arc<Segment>], time: u64) -> usize {
+        let (Some(first), complete) = (segments.first(), segments.len().saturating_sub(1)) else { return 0 };
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = latest.partition_point(|(number, _)| *number < first.header.number);
+        let mut upto = latest.last().map_or(0, |(_, upto)| *upto);
+        latest.drain(..gone);
+        for segment in segments.iter().take(complete).skip(latest.len()) {
+            let own = segment.index().partitions.values().map(|indexed| indexed.latest).max();
+            upto = upto.max(own.unwrap_or(0));
+            latest.push((segment.header.number, upto));
+        }
+        latest.partition_point(|(_, upto)| *upto < time)
     }
 
     pub fn extents(&self) -> RwLockReadGuard<'_, BTreeMap<PartitionId, Extent>> {

@@ -85,7 +85,7 @@ impl Cursor {
         };
         if matches!(start, Start::Time(_)) {
             let segments = shared.segments();
-            let (found, offset) = find_start(&segments, partition, from, shared.gaps.of_partition(partition));
+            let (found, offset) = find_start(shared, &segments, partition, from);
             cursor.looked = next.max(offset);
             cursor.after = found.or_else(|| segments.last().map(|last| (last.header.number, last.end())));
         }
@@ -345,7 +345,10 @@ impl Cursor {
         let (number, from) = self.after.unwrap_or((first, 0));
         // Later frames will lie after the present end of the last segment.
         let last = segments.last().map(|last| (last.header.number, last.end()));
-        let begin = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
+        let begin = match self.after {
+            Some(_) => usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX),
+            None => first_beyond(&segments, self.partition, self.next),
+        };
         for segment in segments.get(begin..).unwrap_or(&[]) {
             let from = if segment.header.number == number { from } else { 0 };
             if let Some((at, until)) = segment.index().seek(self.partition, self.next, from) {
@@ -357,18 +360,44 @@ impl Cursor {
     }
 }
 
+/// The place of the first segment that has a record of the partition at or after the offset `next`; the number of the
+/// segments if there is none. A bisection: it looks at the indexes of as many segments as that takes, and of those without
+/// records of the partition that lie in between.
+fn first_beyond(segments: &[Arc<Segment>], partition: PartitionId, next: u64) -> usize {
+    let end = |place: usize| segments[place].index().partitions.get(&partition).map(|indexed| indexed.end);
+    let (mut low, mut high) = (0, segments.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let known = (middle..high).find_map(|place| Some((place, end(place)?)));
+        match known {
+            Some((place, end)) if end <= next => low = place + 1,
+            // Between the middle and that segment there is no record of the partition.
+            Some((place, _)) if middle == low => return place,
+            _ => high = middle,
+        }
+    }
+    low
+}
+
 /// Returns where the search for the first record of `time` or later begins (segment number and offset in its file;
 /// `None` for the beginning of the journal), and a partition offset below which no record has such a time. If a gap
 /// lies directly before the record to be found, the search begins before the gap, so that the gap is reported.
 fn find_start(
+    shared: &Shared,
     segments: &[Arc<Segment>],
     partition: PartitionId,
     time: u64,
-    gaps: &[Range<u64>],
 ) -> (Option<(u64, u64)>, u64) {
-    let mut before: Option<(u64, IndexEntry)> = None;
-    let mut end = 0;
-    for segment in segments {
+    let gaps = shared.gaps.of_partition(partition);
+    let (old, young) = segments.split_at(shared.first_since(segments, time));
+    // What the last of the segments that are passed over says of the partition.
+    let last = old.iter().rev().find_map(|segment| {
+        let index = segment.index();
+        let indexed = index.partitions.get(&partition)?;
+        Some((indexed.end, indexed.entries.last().map(|entry| (segment.header.number, *entry))))
+    });
+    let (mut end, mut before): (u64, Option<(u64, IndexEntry)>) = last.unwrap_or_default();
+    for segment in young {
         let (index, number) = (segment.index(), segment.header.number);
         let Some(indexed) = index.partitions.get(&partition) else { continue };
         end = indexed.end;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::read::scan::SharedScan;
+use crate::segment::INDEX_LOOKS;
 use fastrand::Rng;
 use std::sync::Arc;
 
@@ -135,5 +136,41 @@ fn two_blocks_are_all_that_is_held_however_far_cursors_are_apart() {
             assert!(held <= 2 * ((256 << 10) + 64 * 120), "{held} bytes");
         }
         left += cursors.iter().map(|cursor| each - cursor.position()).sum::<u64>();
+    }
+}
+
+#[test]
+fn an_offset_or_time_is_found_among_many_segments_by_bisection() {
+    let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), small()).unwrap();
+    let (dense, sparse) = (part(0), part(2));
+    for offset in 0..1000_u64 {
+        let mut frame = FrameBuilder::new();
+        frame.record(dense, offset, None, &[offset as u8; 900]);
+        if offset % 50 == 0 {
+            frame.record(sparse, offset, None, &[offset as u8; 9]);
+        }
+        writer.append(&mut frame, 10 * offset).unwrap();
+    }
+    let journal = writer.journal();
+    let segments = journal.shared.segments().len();
+    assert!(segments > 200, "{segments}");
+    for (partition, offsets, most) in [(dense, 1, 24), (sparse, 50, 80)] {
+        for asked in (0..=950).step_by(37) {
+            let before = INDEX_LOOKS.get();
+            let mut reader = journal.reader(partition, Start::Offset(asked), Visible::Written).unwrap();
+            let looks = INDEX_LOOKS.get() - before;
+            assert!(looks <= most, "{looks} indexes of {segments} were looked at for offset {asked} of {partition:?}");
+            let expected = (asked..1000).find(|offset| offset % offsets == 0);
+            let found = reader.next().unwrap().map(|record| (record.offset, record.bytes[0]));
+            assert_eq!(found, expected.map(|offset| (offset, offset as u8)));
+            let before = INDEX_LOOKS.get();
+            let mut reader = journal.reader(partition, Start::Time(10 * asked), Visible::Written).unwrap();
+            let looks = INDEX_LOOKS.get() - before;
+            // The first search for a time looks at all of them once.
+            let most = if offsets == 1 && asked == 0 { 2 * segments as u64 } else { most };
+            assert!(looks <= most, "{looks} indexes of {segments} were looked at for time {asked} of {partition:?}");
+            let found = reader.next().unwrap().map(|record| (record.offset, record.bytes[0]));
+            assert_eq!(found, expected.map(|offset| (offset, offset as u8)));
+        }
     }
 }
