@@ -87,6 +87,13 @@ impl Inspected {
         Topics(recorded_topics(self.state()))
     }
 
+    /// Options with the size of the journal's last segment.
+    pub(crate) fn options(&self) -> Options {
+        let defaults = Options::default();
+        let segment_size = self.survey.segments().last().map_or(defaults.segment_size, |last| last.header.size);
+        Options { segment_size, helper: false, ..defaults }
+    }
+
     /// The damage as the text of a JSON field; `None` if none was found.
     pub(crate) fn damage_text(&self) -> Option<String> {
         self.damage.as_ref().map(ToString::to_string)
@@ -99,9 +106,8 @@ impl Inspected {
 
     /// Opens the journal, calls `change` with its writer, and closes it. A damaged journal is refused.
     pub(crate) fn change<T>(self, change: impl FnOnce(&mut Writer) -> Result<T, Failure>) -> Result<T, Failure> {
-        let defaults = Options::default();
-        let segment_size = self.survey.segments().last().map_or(defaults.segment_size, |last| last.header.size);
-        let (mut writer, _) = open(self.storage, Options { segment_size, helper: false, ..defaults })?;
+        let options = self.options();
+        let (mut writer, _) = open(self.storage, options)?;
         let changed = change(&mut writer);
         writer.close(crate::output::now().as_nanos())?;
         changed

@@ -83,6 +83,10 @@ fn golden_files_are_listed_counted_and_found_sound() {
     assert_eq!((&stat["partitions"][0]["end"], &stat["partitions"][0]["records"]), (&40.into(), &40.into()));
     assert!(stat["durable"].as_u64().unwrap() > 0 && stat["damage"].is_null());
     assert!(run("stat", &dir, &[]).1.contains("durable      up to position"));
+    let names = &stat["producer_names"];
+    assert!(names["count"] == 0 && stat["state_bytes"].as_u64() < stat["state_limit"].as_u64(), "{stat}");
+    let told = format!("names        0 of idempotent producers, of at most {}\n", names["limit"]);
+    assert!(run("stat", &dir, &[]).1.contains(&told), "{told}");
 
     let (code, out, _) = run("verify", &dir, &[]);
     assert_eq!(code, 0, "{out}");

@@ -1,6 +1,7 @@
 //! Settings of a journal.
 
-use crate::format::Codec;
+use crate::format::{Codec, SEGMENT_HEAD};
+use crate::limits;
 
 /// Settings of a journal.
 #[derive(Clone, Debug)]
@@ -49,6 +50,16 @@ pub struct Sabotage {
 }
 
 impl Options {
+    /// The largest payload of a frame, in bytes.
+    pub fn frame_limit(&self) -> usize {
+        limits::frame_limit(self.segment_size.max(SEGMENT_HEAD))
+    }
+
+    /// The largest state, in bytes: it is written at the beginning of each segment, and takes at most two fifths of one.
+    pub fn state_limit(&self) -> usize {
+        limits::state_limit(self.segment_size.max(SEGMENT_HEAD))
+    }
+
     pub(crate) fn sabotage(&self) -> Sabotage {
         #[cfg(feature = "faults")]
         return self.sabotage;

@@ -23,7 +23,7 @@ pub(crate) use window::SequenceWindow;
 use crate::base::clock::Timestamp;
 use crate::base::varint;
 use crate::log::catalog::state_kind;
-use slipring_journal::{FrameBuilder, State};
+use slipring_journal::{FrameBuilder, Options, State};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,6 +85,23 @@ fn key(kind: u8, topic: u32, name: &str) -> Vec<u8> {
 fn window_key(number: u64) -> [u8; 5] {
     let [a, b, c, d, ..] = number.to_le_bytes();
     [WINDOW_KEY, a, b, c, d]
+}
+
+/// The names of idempotent producers in a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProducerNames {
+    /// How many names the journal has, of all topics.
+    pub count: usize,
+    /// The most names that it takes with segments of its present size.
+    pub limit: usize,
+}
+
+/// The count of idempotent producers' names in a journal with these options, and the most that it takes. A topic takes at
+/// most [`MAX_PRODUCER_NAMES`](crate::producer::MAX_PRODUCER_NAMES) of them.
+pub fn producer_names(state: &State, options: &Options) -> ProducerNames {
+    let count = state.values(state_kind::PRODUCERS).filter(|(key, _)| key.first() == Some(&EPOCH_KEY)).count();
+    ProducerNames { count, limit: ProducerStates::limit(options.state_limit(), options.frame_limit()) }
 }
 
 /// All keys of producers in `state`, each with the number of its topic; `None` if the name was deleted and only this

@@ -63,8 +63,10 @@ pub const MAX_PRODUCER_NAMES: usize = 1024;
 /// # Memory
 /// A name takes up to 20 KiB, mostly for receipts, so the names of a topic take up to 20 MiB. Names may fill half of
 /// the state that each [segment](crate::journal::Options::segment_size) begins with: a journal has room for about 41
-/// names per MiB of its segment size, for all topics together, which is 2,654 with segments of 64 MiB. A name that is
-/// new at each start of a program takes that room until it is forgotten, so give a producer a name that stays.
+/// names per MiB of its segment size, for all topics together, which is 2,654 with segments of 64 MiB. The command
+/// `slipring journal stat` and the function [`producer_names`](crate::journal::producer_names) return how many names a
+/// journal has and how many it takes. A name that is new at each start of a program takes that room until it is forgotten, so
+/// give a producer a name that stays.
 pub struct IdempotentProducer<E, K: Producers = Multi> {
     producer: Producer<E, K>,
     identity: Arc<ProducerIdentity>,

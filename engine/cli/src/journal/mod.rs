@@ -36,7 +36,7 @@ enum Command {
     /// List the segments, and the files that were put aside
     #[command(after_help = CODES)]
     Ls(Listing),
-    /// Print the journal's size, its durable position, and the records of each topic
+    /// Print the journal's size, its durable position, its state, the producers' names, and the records of each topic
     #[command(after_help = CODES)]
     Stat(Listing),
     /// Print records

@@ -4,7 +4,7 @@ use crate::failure::Done;
 use crate::inspected::Listing;
 use crate::output::{Table, cells, plain, print_json, size, time};
 use serde_json::json;
-use slipring::journal::{SegmentReport, state_kind_name};
+use slipring::journal::{SegmentReport, producer_names, state_kind_name};
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -70,6 +70,8 @@ pub(super) fn stat(arguments: &Listing) -> Done {
     let files: u64 = segments.iter().map(|segment| segment.file).sum();
     let id: String = survey.id().unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect();
     let state: BTreeMap<u16, usize> = inspected.state().kinds().collect();
+    let (options, state_bytes) = (inspected.options(), inspected.state().size());
+    let names = producer_names(inspected.state(), &options);
     let partitions = inspected.state().extents().map(|(partition, extent)| {
         let (records, bytes, latest) = kept.get(&partition).copied().unwrap_or_default();
         (partition, extent, records, bytes, (latest > 0).then_some(latest))
@@ -88,6 +90,8 @@ pub(super) fn stat(arguments: &Listing) -> Done {
             "version": 1, "journal_id": id, "segments": segments.len(), "used_bytes": used, "file_bytes": files,
             "incarnation": survey.incarnation(), "durable": survey.durable(), "end": survey.end(),
             "first_segment": segments.first().map(|first| first.header.number), "floor": inspected.state().floor(),
+            "state_bytes": state_bytes, "state_limit": options.state_limit(),
+            "producer_names": { "count": names.count, "limit": names.limit },
             "torn_bytes": survey.torn().map(|torn| torn.bytes), "state": entries.collect::<Vec<_>>(),
             "partitions": partitions.collect::<Vec<_>>(), "damage": inspected.damage_text(),
             "lock": inspected.storage.lock_weakness(),
@@ -105,6 +109,9 @@ pub(super) fn stat(arguments: &Listing) -> Done {
     if let Some(weakness) = inspected.storage.lock_weakness() {
         writeln!(out, "lock         {}", plain(&weakness))?;
     }
+    let most = size(options.state_limit() as u64);
+    writeln!(out, "state        {} of at most {most}, at the beginning of each segment", size(state_bytes as u64))?;
+    writeln!(out, "names        {} of idempotent producers, of at most {}", names.count, names.limit)?;
     for (kind, entries) in &state {
         let what = state_kind_name(*kind).unwrap_or("unknown to this command");
         writeln!(out, "state        {entries} values of kind {kind}: {what}")?;
