@@ -95,9 +95,17 @@ fn slots_are_taken_at_once() {
     let mut tapes = (numbers.subscribe("tape").poll().unwrap(), orders.subscribe("tape").poll().unwrap());
     let mut to_numbers = numbers.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
     let mut to_orders = orders.producer().partitioner(Partitioner::RoundRobin).create().unwrap();
+    let value = [7; 1 << 10];
+    // A producer takes each partition with its first event there.
+    (0..3).for_each(|_| _ = to_numbers.try_publish(|number| *number = 1).unwrap());
+    (0..2).for_each(|_| _ = to_orders.try_send(Record::new(&value)).unwrap());
+    (&mut tapes.0.poll(LONG).unwrap().unwrap()).into_iter().for_each(drop);
+    while tapes.0.lag() + tapes.1.lag() > 0 {
+        (&mut tapes.0.poll(Duration::ZERO).unwrap().unwrap()).into_iter().for_each(drop);
+        (&mut tapes.1.poll(Duration::ZERO).unwrap().unwrap()).into_iter().for_each(drop);
+    }
     others_sleep();
     let region = Region::new(ALLOCATOR);
-    let value = [7; 1 << 10];
     for _ in 0..2 {
         (0..3 << 14).for_each(|_| _ = to_numbers.try_publish(|number| *number = 1).unwrap());
         (0..2 << 10).for_each(|_| _ = to_orders.try_send(Record::new(&value)).unwrap());

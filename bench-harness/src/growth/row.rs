@@ -133,7 +133,6 @@ impl Row {
             Bound::Log => "log n".to_owned(),
             Bound::Linear => "n".to_owned(),
             Bound::LinearLog => "n log n".to_owned(),
-            Bound::Square => "n²".to_owned(),
             Bound::AtMost(most) => format!("<= {}", self.unit.show(most)),
         }
     }

@@ -99,8 +99,11 @@ pub(crate) struct ConsumerStats {
     /// The [token](crate::base::threads::token) of the thread that got the last batch. 0 before the first batch, and
     /// after the end of a batch that was marked with [`hold`](Self::hold).
     reader: AtomicUsize,
-    /// False for a group that has no members, so that no thread reads for it.
+    /// False for a group that has no members and for a replay that has read a closed topic to its end: no thread reads for
+    /// it.
     attended: AtomicBool,
+    /// True if it may read the topic from the journal, where it has no stage in a ring.
+    in_journal: bool,
 }
 
 impl ConsumerStats {
@@ -147,6 +150,11 @@ impl ConsumerStats {
         reader != 0 && reader != crate::base::threads::token() && self.attended.load(Ordering::Relaxed)
     }
 
+    /// True if it may read the topic without a stage in a ring.
+    pub(crate) fn reads_journal(&self) -> bool {
+        self.in_journal && self.attended.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_attended(&self, attended: bool) {
         self.attended.store(attended, Ordering::Relaxed);
     }
@@ -157,6 +165,11 @@ impl ConsumerStats {
 
     pub(crate) fn set_spills(&self, spills: bool) {
         self.spills.store(spills, Ordering::Relaxed);
+    }
+
+    /// The counters of a consumer that may read the topic from the journal.
+    pub(crate) fn in_journal(name: &str, slow: Slow) -> Self {
+        Self { in_journal: true, ..Self::new(name, slow) }
     }
 
     pub(crate) fn new(name: &str, slow: Slow) -> Self {
@@ -173,6 +186,7 @@ impl ConsumerStats {
             evicted: AtomicBool::new(false),
             reader: AtomicUsize::new(0),
             attended: AtomicBool::new(true),
+            in_journal: false,
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Engine, EngineError};
 use crate::base::clock::{Blamed, Clock, SystemClock};
 use crate::base::cores::{CorePlan, Cores};
+use crate::group::Groups;
 use crate::log::committer::{Committer, Pace};
 use crate::topic::error::Contradiction;
 use crate::topic::registry::Registry;
@@ -13,6 +14,7 @@ use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Starts the observing socket of an engine, which shows the engine to other processes. Dropping the returned value
 /// closes the socket.
@@ -34,6 +36,8 @@ pub struct EngineBuilder {
     options: Options,
     pace: Pace,
     recovering: Option<Box<dyn FnMut(Progress) + Send>>,
+    /// How long a group is kept that has no members; none: until it is forgotten.
+    forget_groups_after: Option<Duration>,
 }
 
 impl fmt::Debug for EngineBuilder {
@@ -83,11 +87,39 @@ impl EngineBuilder {
         self
     }
 
+    /// Forgets each group that has had no member for `limit`, as [`Engine::forget_group`] does: its committed offsets go, also
+    /// from the journal, and who joins under its name begins as a new group. Never unless told. A group that
+    /// [holds](crate::group::GroupBuilder::hold) producers back stays.
+    ///
+    /// The time is counted by the engine's clock, from when the last member left or, of a group that only the journal knows, from
+    /// when the engine was opened: a program that is restarted more often than that forgets nobody. A group goes at
+    /// most an eighth of `limit` later, or a second if that is more.
+    ///
+    /// Without members a group takes some kilobytes of memory, and of a durable topic 32 bytes and its name for each partition in
+    /// the beginning of each segment: set this where names are made up anew each time.
+    ///
+    /// ```
+    /// # use slipring::{Engine, clock::ManualClock};
+    /// # use std::time::Duration;
+    /// let clock = ManualClock::new();
+    /// let engine = Engine::builder().clock(clock.clone()).forget_groups_after(Duration::from_secs(3600)).build()?;
+    /// let ticks = engine.topic::<u64>("ticks").create()?;
+    /// drop(ticks.group("one-off-4711").join()?);
+    /// assert_eq!(engine.groups().len(), 1);
+    /// for _ in 0..10 { clock.advance(Duration::from_secs(450)); }
+    /// assert!(engine.groups().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn forget_groups_after(mut self, limit: Duration) -> Self {
+        self.forget_groups_after = Some(limit);
+        self
+    }
+
     /// Sets a function that [`build`](Self::build) calls with its progress while it reads the journal, about once for
     /// each MiB, on the thread that calls `build`. Reading may take a while after a crash. If nothing has to be read,
     /// the function is not called.
-    pub fn recovering(mut self, report: impl FnMut(Progress) + Send + 'static) -> Self {
-        self.recovering = Some(Box::new(report));
+    pub fn recovering(mut self, hear: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.recovering = Some(Box::new(hear));
         self
     }
 
@@ -117,6 +149,12 @@ impl EngineBuilder {
             None => None,
         };
         let shared = Registry::new(clock, cores, committer, recovered);
+        if let Some(limit) = self.forget_groups_after {
+            shared.host.timer.start().map_err(EngineError::Timer)?;
+            // The groups that the journal has count from now on.
+            let _ = Groups::of(&shared.host);
+            shared.host.expire_groups(limit);
+        }
         #[cfg(feature = "observe")]
         if let Some(start) = self.observer {
             let _ = shared.observer.set(start(&shared)?);

@@ -19,6 +19,9 @@ pub enum EngineError {
     /// Two settings contradict each other.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
+    /// The thread that forgets unused groups could not be started: the error of the operating system.
+    #[error("the timer that forgets unused groups got no thread: {0}")]
+    Timer(std::io::Error),
     /// The observing socket cannot be created.
     #[cfg(feature = "observe")]
     #[error(transparent)]

@@ -13,7 +13,7 @@ use crate::base::cores::CoresReport;
 use crate::base::kind::Producers;
 use crate::base::threads::ShutdownCaller;
 use crate::base::trace::lifecycle;
-use crate::group::{GroupDescription, GroupName, Groups, add_recorded};
+use crate::group::{GroupDescription, GroupError, GroupName, Groups, add_recorded};
 use crate::log::committer::Committer;
 use crate::log::gap::{ReaderKind, ReportedGap, acknowledge_gaps, reported_gaps};
 use crate::log::offsets::transform::{TransformDescription, TransformState, reader_name};
@@ -226,6 +226,48 @@ impl Engine {
         groups
     }
 
+    /// Forgets the group `name`: its committed offsets in all topics, its counters, its gates where it
+    /// [holds](crate::group::GroupBuilder::hold), and the gaps of which it was told. Who joins under this name afterwards begins as a new
+    /// group. Returns when the journal has forgotten it durably. Groups of one name that read events of different types are
+    /// forgotten together.
+    ///
+    /// Nothing else ever forgets a group unless [`forget_groups_after`](crate::EngineBuilder::forget_groups_after) is set, or all
+    /// its topics are deleted. Of a journal that no program has open, `slipring group forget` does the same.
+    ///
+    /// A crash in the middle leaves the group as it was or forgets it: its offsets go in one frame of the journal. Only if they are too
+    /// many for one frame ([a quarter of a segment](crate::journal::Options::segment_size)) may a crash leave some: then call it again.
+    ///
+    /// ```
+    /// # use slipring::{Engine, group::GroupError};
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// let member = ticks.group("trial").join()?;
+    /// assert!(matches!(engine.forget_group("trial"), Err(GroupError::HasMembers { members: 1, .. })));
+    /// member.leave();
+    /// engine.forget_group("trial")?;
+    /// assert!(matches!(engine.forget_group("trial"), Err(GroupError::Unknown { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such group, it has members (also one that was dropped and whose [name](crate::group::GroupBuilder::member_name)
+    /// keeps its place), or it is unknown whether the journal has forgotten it.
+    pub fn forget_group(&self, name: &str) -> Result<(), GroupError> {
+        let host = &self.shared.host;
+        let unknown = |cause| GroupError::NotForgotten { group: name.to_owned(), cause };
+        if let Some(committer) = &host.committer {
+            committer.may_wait().map_err(unknown)?;
+        }
+        if !Groups::forget_group(host, name)? {
+            return Err(GroupError::Unknown { group: name.to_owned() });
+        }
+        if let Some(committer) = &host.committer {
+            committer.commit_offsets().map_err(unknown)?;
+            self.acknowledge_gaps(ReaderKind::Group, name).map_err(|refused| unknown(refused.to_string()))?;
+        }
+        Ok(())
+    }
+
     /// The gaps (offsets lost to damage) of durable topics that were reported to a named reader and are not
     /// [acknowledged](Self::acknowledge_gaps) yet: see [`OnGap`](crate::replay::OnGap). Empty without a journal.
     pub fn gaps(&self) -> Vec<ReportedGap> {
@@ -291,7 +333,7 @@ impl Engine {
 
     /// The names of all topics, in order of creation.
     pub fn topics(&self) -> Vec<String> {
-        self.shared.topics().open.iter().map(|topic| topic.name().to_owned()).collect()
+        self.shared.topics().open.values().map(|topic| topic.name().to_owned()).collect()
     }
 
     /// Describes the topic `name`: its types, partitions, memory, limits and consumers.
@@ -303,7 +345,9 @@ impl Engine {
     }
 
     /// Closes and removes a topic that has no consumers, and frees its name. Remaining producers and handles get an
-    /// error with [`Closed::Closed`](crate::topic::Closed::Closed).
+    /// error with [`Closed::Closed`](crate::topic::Closed::Closed). The journal deletes the events of a durable topic, so there a consumer also counts
+    /// while it reads the journal and not the ring: a replay until it is dropped or has read a closed topic to its end, a group
+    /// while it has members, a transform while it is open or runs.
     ///
     /// ```
     /// # use slipring::{Engine, topic::TopicError};
@@ -318,7 +362,8 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// No topic has that name, or it has consumers, which the error names.
+    /// No topic has that name, or it has consumers, queues or transforms, which the error names: a group as `group:NAME`, a
+    /// transform as `transform:NAME`.
     pub fn delete(&self, name: &str) -> Result<TopicReport, TopicError> {
         let topic = self.shared.find(name)?;
         let in_use = |consumers| TopicError::InUse { name: name.to_owned(), consumers };
@@ -346,7 +391,7 @@ impl Engine {
 
     /// A snapshot of the positions and counters of all topics and consumers. It makes no producer and no consumer wait.
     pub fn metrics(&self) -> Metrics {
-        let topics = self.shared.topics().open.clone();
+        let topics = self.shared.open();
         let gaps = self.gaps().into_iter().map(Into::into).collect();
         let transforms = self.transforms().into_iter().filter(|it| it.state != TransformState::Recorded);
         let transforms = transforms.map(Into::into).collect();
@@ -357,7 +402,7 @@ impl Engine {
     /// [failed](crate::topic::Closed::Failed), and the input topics of [managed transforms](Self::transform) that
     /// failed. Such an input topic stays open, but the transform reads it no further.
     pub fn failures(&self) -> Vec<(String, Closed)> {
-        let topics = self.shared.topics().open.clone();
+        let topics = self.shared.open();
         let failed = topics.iter().filter_map(|topic| Some((topic.name().to_owned(), topic.closed()?)));
         let failed = failed.filter(|(_, why)| matches!(why, Closed::Failed { .. }));
         let of_transform = |it: TransformDescription| match it.state {
@@ -393,7 +438,7 @@ impl Engine {
         let mut left = {
             let mut topics = self.shared.topics();
             topics.shut_down = true;
-            topics.open.clone()
+            topics.open.values().cloned().collect::<Vec<_>>()
         };
         // Wakes threads in [`Registry::reserve`], which wait until another thread has created or deleted a topic of the
         // name that they want. They return [`TopicError::ShutDown`].

@@ -5,30 +5,85 @@ use super::Group;
 use super::describe;
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
-use crate::group::describe::GroupDescription;
+use crate::base::trace::lifecycle;
+use crate::group::describe::{GroupDescription, PartitionRanges};
+use crate::group::error::GroupError;
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A group whose type of events the caller does not know.
 pub(crate) trait AnyGroup: Send + Sync {
-    fn describe(&self) -> GroupDescription;
+    fn name(&self) -> &str;
+    /// `ranges` is shared by all groups of one snapshot.
+    fn describe(&self, ranges: &mut PartitionRanges) -> GroupDescription;
     fn forget(&self, topic: TopicId);
+    /// An error if the group has members, or keeps the place of one.
+    fn check_empty(&self) -> Result<(), GroupError>;
+    /// Makes it a group that has never read anything. Returns false if it was one already. An error if it has members.
+    fn clear(&self) -> Result<bool, GroupError>;
+    /// Clears it if it has had no member for `limit` before `now`, by what the earlier calls have seen, and does not hold.
+    /// Returns true if it was cleared.
+    fn expire_if_unused(&self, now: Duration, limit: Duration) -> bool;
     /// True if the group has no members, and all its topics were deleted.
     fn is_idle(&self) -> bool;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 impl<E: Send + Sync + 'static, K: Producers> AnyGroup for Group<E, K> {
-    fn describe(&self) -> GroupDescription {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn describe(&self, ranges: &mut PartitionRanges) -> GroupDescription {
         let now = self.now();
         let mut state = self.state();
         self.expire(&mut state, now);
         self.settle(&mut state);
-        describe::describe(&self.name, &state)
+        describe::describe(&self.name, &state, ranges)
     }
 
     fn forget(&self, topic: TopicId) {
         Group::forget(self, topic);
+    }
+
+    fn check_empty(&self) -> Result<(), GroupError> {
+        let now = self.now();
+        let mut state = self.state();
+        self.expire(&mut state, now);
+        self.settle(&mut state);
+        self.refuse_members(&state)
+    }
+
+    fn clear(&self) -> Result<bool, GroupError> {
+        let now = self.now();
+        let mut state = self.state();
+        self.expire(&mut state, now);
+        self.refuse_members(&state)?;
+        let gone = self.clear_state(&mut state);
+        self.settle(&mut state);
+        drop(state);
+        Ok(!gone.is_empty())
+    }
+
+    fn expire_if_unused(&self, now: Duration, limit: Duration) -> bool {
+        let mut state = self.state();
+        self.expire(&mut state, now);
+        self.settle(&mut state);
+        if state.hold || self.refuse_members(&state).is_err() {
+            state.unused_since = None;
+            return false;
+        }
+        let since = *state.unused_since.get_or_insert(now);
+        if now.saturating_sub(since) < limit {
+            return false;
+        }
+        let gone = self.clear_state(&mut state);
+        self.settle(&mut state);
+        drop(state);
+        drop(gone);
+        lifecycle!(info, "group expired", group = self.name);
+        true
     }
 
     fn is_idle(&self) -> bool {

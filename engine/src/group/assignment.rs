@@ -51,7 +51,7 @@ pub(crate) struct PartitionKey {
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) id: MemberId,
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Arc<str>>,
     /// The numbers of the topics that the member reads. Members that read the same topics should share one set, so that
     /// it is compared only once.
     pub(crate) topics: Arc<BTreeSet<u32>>,
@@ -167,7 +167,7 @@ mod tests {
     const ALL: [Assignor; 3] = [Assignor::Range, Assignor::RoundRobin, Assignor::Sticky];
 
     fn member(id: MemberId, name: Option<&str>, topics: impl IntoIterator<Item = u32>) -> Candidate {
-        Candidate { id, name: name.map(str::to_owned), topics: Arc::new(topics.into_iter().collect()) }
+        Candidate { id, name: name.map(Into::into), topics: Arc::new(topics.into_iter().collect()) }
     }
 
     fn loads(members: &[Candidate], assignment: &Assignment) -> Vec<usize> {
@@ -299,7 +299,7 @@ mod tests {
         ) {
             prop_assume!(!members.is_empty());
             for (index, member) in members.iter_mut().enumerate() {
-                member.name = Some(format!("m{index}"));
+                member.name = Some(format!("m{index}").into());
             }
             let back = back.index(members.len());
             for assignor in [Assignor::Range, Assignor::RoundRobin] {

@@ -82,6 +82,26 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// Returns the builder of a member of the group `name`, which reads this topic. Then call
     /// [`join`](GroupBuilder::join) or [`run`](GroupBuilder::run). For several topics see
     /// [`Engine::group`](crate::Engine::group).
+    ///
+    /// One name is one group, whatever the topic: members that join under this name through other topics of the same
+    /// type of events are members of this group. Each join and leave shares out the partitions of all these topics anew, and the
+    /// group has one epoch. Readers of different topics that have nothing to do with one another need different names, for
+    /// example the topic's name as a prefix.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # let engine = Engine::builder().build()?;
+    /// # let orders = engine.topic::<u64>("orders").create()?;
+    /// # let returns = engine.topic::<u64>("returns").create()?;
+    /// let (a, b) = (orders.group("billing").join()?, returns.group("billing").join()?);
+    /// assert_eq!((engine.groups().len(), engine.groups()[0].members.len()), (1, 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A group stays when its members have left, with its committed offsets: some kilobytes of memory and, for each partition
+    /// of a durable topic, 32 bytes and its name at the beginning of each segment of the journal. It goes with
+    /// [`Engine::forget_group`](crate::Engine::forget_group), after
+    /// [`forget_groups_after`](crate::EngineBuilder::forget_groups_after), or when all its topics are deleted.
     pub fn group(&self, name: impl Into<String>) -> GroupBuilder<E, K> {
         let topics = vec![Arc::clone(&self.inner)];
         GroupBuilder::new(Arc::clone(&self.inner.host), name.into(), topics)

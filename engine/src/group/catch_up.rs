@@ -126,6 +126,9 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         }
         let topic = Arc::clone(&self.topic);
         let Some(durable) = &topic.durable else { return Ok(CatchUpOutcome::Over(Closed::Closed)) };
+        if durable.is_forgotten() {
+            return Ok(CatchUpOutcome::Over(self.partition.ring.closed().unwrap_or(Closed::Halted)));
+        }
         self.make_slots(limit)?;
         if !self.open(scan)? {
             return Ok(CatchUpOutcome::Over(Closed::Closed));

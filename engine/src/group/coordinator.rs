@@ -13,7 +13,7 @@
 //! and a member notices nothing of a rebalance in partitions that it keeps.
 
 use super::assignment::{Assignment, Assignor, Candidate, MemberId, PartitionKey};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(crate) enum Activity {
 
 #[derive(Debug)]
 struct MemberEntry {
-    name: Option<String>,
+    name: Option<Arc<str>>,
     /// The numbers of the topics that the member reads. Members that read the same topics share one set.
     topics: Arc<BTreeSet<u32>>,
     deadline: Duration,
@@ -82,7 +82,7 @@ struct Owner {
 #[derive(Clone, Debug)]
 pub(crate) struct MemberView {
     pub(crate) id: MemberId,
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) epoch: u64,
     pub(crate) activity: Activity,
 }
@@ -93,6 +93,10 @@ pub(crate) struct Coordinator {
     epoch: u64,
     next_member: MemberId,
     members: BTreeMap<MemberId, MemberEntry>,
+    /// The members that have a name, by name.
+    names: HashMap<Arc<str>, MemberId>,
+    /// The sets of topics that members read. Sets that no member has any more may be among them.
+    topic_sets: HashSet<Arc<BTreeSet<u32>>>,
     /// The number of partitions of each topic, by the group's number for the topic.
     topics: BTreeMap<u32, u32>,
     target: Assignment,
@@ -106,6 +110,8 @@ impl Coordinator {
             epoch: 0,
             next_member: 1,
             members: BTreeMap::new(),
+            names: HashMap::new(),
+            topic_sets: HashSet::new(),
             topics: BTreeMap::new(),
             target: Assignment::new(),
             owners: BTreeMap::new(),
@@ -189,6 +195,7 @@ impl Coordinator {
                 // compared.
                 dropped.push(std::mem::replace(&mut member.topics, rest));
             }
+            self.topic_sets = self.members.values().map(|member| Arc::clone(&member.topics)).collect();
             self.retarget();
         }
     }
@@ -205,10 +212,11 @@ impl Coordinator {
         now: Duration,
     ) -> Result<MemberId, MemberId> {
         let activity = Activity::Working(now);
-        let same = self.members.values().rev().find(|member| *member.topics == topics);
-        let topics = same.map_or_else(|| Arc::new(topics), |member| Arc::clone(&member.topics));
+        let topics = self.topic_sets.get(&topics).cloned().unwrap_or_else(|| Arc::new(topics));
+        self.topic_sets.insert(Arc::clone(&topics));
         if let Some(name) = name
-            && let Some((&id, entry)) = self.members.iter_mut().find(|(_, member)| member.name.as_deref() == Some(name))
+            && let Some(&id) = self.names.get(name)
+            && let Some(entry) = self.members.get_mut(&id)
         {
             if !matches!(entry.activity, Activity::Away(_)) {
                 return Err(id);
@@ -222,7 +230,8 @@ impl Coordinator {
         }
         let id = self.next_member;
         self.next_member += 1;
-        let name = name.map(str::to_owned);
+        let name: Option<Arc<str>> = name.map(Into::into);
+        self.names.extend(name.clone().map(|name| (name, id)));
         self.members.insert(id, MemberEntry { name, topics, deadline, activity, epoch: 0, news: true });
         self.retarget();
         Ok(id)
@@ -311,7 +320,9 @@ impl Coordinator {
     }
 
     fn remove(&mut self, members: &[MemberId]) {
-        self.members.retain(|id, _| !members.contains(id));
+        let gone = members.iter().filter_map(|member| self.members.remove(member)?.name);
+        gone.for_each(|name| _ = self.names.remove(&name));
+        self.topic_sets.retain(|topics| Arc::strong_count(topics) > 1);
         self.owners.retain(|_, owner| !members.contains(&owner.member));
         self.retarget();
     }

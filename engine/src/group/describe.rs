@@ -1,6 +1,6 @@
 //! The description of a group: its members and its progress.
 
-use super::assignment::Assignor;
+use super::assignment::{Assignor, MemberId};
 use super::coordinator::Activity;
 use super::listener::listed;
 use super::state::{PartitionEntry, SharedState};
@@ -8,10 +8,13 @@ use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::log::catalog::recorded_topics;
 use crate::log::offsets::recorded::{GroupOffset, group_offsets};
+use crate::topic::partition::Partition;
 use slipring_journal::{Journal, State as JournalState};
 use slipring_ring::Sequence;
-use std::collections::BTreeMap;
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The description of a group at one moment: its members, their partitions, and its progress. `Display` writes it as
@@ -144,15 +147,37 @@ impl fmt::Display for GroupDescription {
     }
 }
 
-pub(super) fn describe<E, K: Producers>(name: &str, state: &SharedState<E, K>) -> GroupDescription {
+/// The earliest offset of each ring that a snapshot of many groups has looked at. To find one costs a look at all consumers of
+/// the ring, so each ring is asked once a snapshot and not once a group.
+#[derive(Default)]
+pub(crate) struct PartitionRanges {
+    /// By the partition's address, with what keeps that address from being used again.
+    earliest: HashMap<usize, (u64, Arc<dyn Any + Send + Sync>)>,
+}
+
+impl PartitionRanges {
+    fn earliest<E: Send + Sync + 'static, K: Producers>(&mut self, of: &Arc<Partition<E, K>>) -> u64 {
+        let look = || (of.ring.positions().earliest.0, Arc::clone(of) as Arc<dyn Any + Send + Sync>);
+        self.earliest.entry(Arc::as_ptr(of).addr()).or_insert_with(look).0
+    }
+}
+
+pub(super) fn describe<E: Send + Sync + 'static, K: Producers>(
+    name: &str,
+    state: &SharedState<E, K>,
+    ranges: &mut PartitionRanges,
+) -> GroupDescription {
     let coordinator = &state.coordinator;
-    let has = |id| {
-        let owned = state.entries.iter().filter(move |(partition, _)| coordinator.owner(**partition) == Some(id));
-        owned.map(|(_, entry)| entry.name.clone()).collect()
-    };
+    let mut owned: HashMap<MemberId, Vec<TopicPartition>> = HashMap::new();
+    for (id, entry) in &state.entries {
+        if let Some(owner) = coordinator.owner(*id) {
+            owned.entry(owner).or_default().push(entry.name.clone());
+        }
+    }
+    let mut has = |id| owned.remove(&id).unwrap_or_default();
     let members = coordinator.members().map(|member| MemberDescription {
         id: member.id,
-        name: member.name,
+        name: member.name.as_deref().map(str::to_owned),
         epoch: member.epoch,
         away: matches!(member.activity, Activity::Away(_)),
         partitions: has(member.id),
@@ -160,7 +185,7 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &SharedState<E, K>) -
     let partitions = state.entries.iter().map(|(id, entry)| {
         let topic = state.topics.get(&id.topic).and_then(|source| source.topic.upgrade());
         let durable = topic.as_ref().and_then(|topic| topic.durable.as_ref());
-        let mut at = stands(entry, coordinator.owner(*id));
+        let mut at = stands(entry, coordinator.owner(*id), ranges);
         if let Some(durable) = durable {
             let kept = durable.journal().extent(durable.id(id.partition));
             at.earliest = kept.map_or(at.earliest, |kept| kept.start.min(at.earliest));
@@ -185,16 +210,21 @@ pub(super) fn describe<E, K: Producers>(name: &str, state: &SharedState<E, K>) -
     }
 }
 
-fn stands<E, K: Producers>(entry: &PartitionEntry<E, K>, member: Option<u64>) -> GroupPartition {
+fn stands<E: Send + Sync + 'static, K: Producers>(
+    entry: &PartitionEntry<E, K>,
+    member: Option<u64>,
+    ranges: &mut PartitionRanges,
+) -> GroupPartition {
+    let earliest = ranges.earliest(&entry.partition);
     // The committed offset is read before the positions, so that the lag is never negative.
     let committed = entry.committed();
-    let positions = entry.partition.ring.positions();
-    let lag = committed.map_or(0, |committed| positions.published.since(Sequence(committed)).max(0) as u64);
+    let published = entry.partition.ring.published();
+    let lag = committed.map_or(0, |committed| published.since(Sequence(committed)).max(0) as u64);
     GroupPartition {
         partition: entry.name.clone(),
         committed,
-        earliest: positions.earliest.0,
-        latest: positions.published.0,
+        earliest,
+        latest: published.0,
         lag,
         gates: entry.is_open() && !entry.is_catching_up(),
         catching_up: entry.is_catching_up(),
@@ -204,17 +234,25 @@ fn stands<E, K: Producers>(entry: &PartitionEntry<E, K>, member: Option<u64>) ->
 
 /// Adds the groups that the journal had when the engine opened it, and that no member has joined since.
 pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalState, journal: &Journal) {
-    let topics: BTreeMap<u32, String> =
-        recorded_topics(state).into_iter().map(|topic| (topic.number, topic.name)).collect();
-    for GroupOffset { group, of, offset, epoch, .. } in group_offsets(state) {
+    let topics: HashMap<u32, Arc<str>> =
+        recorded_topics(state).into_iter().map(|topic| (topic.number, topic.name.into())).collect();
+    let offsets = group_offsets(state);
+    let joined =
+        groups.iter().flat_map(|group| group.partitions.iter().map(|it| (group.name.clone(), it.partition.clone())));
+    let joined: HashSet<(String, TopicPartition)> = if offsets.is_empty() { HashSet::new() } else { joined.collect() };
+    let mut places: HashMap<String, usize> = HashMap::new();
+    groups.iter().enumerate().for_each(|(place, group)| _ = places.entry(group.name.clone()).or_insert(place));
+    for GroupOffset { group, of, offset, epoch, .. } in offsets {
         let Some(topic) = topics.get(&of.topic) else { continue };
-        let known = groups.iter().any(|it| it.name == group && it.partition(topic, of.partition).is_some());
+        let at = (group, TopicPartition::new(Arc::clone(topic), of.partition));
+        let known = joined.contains(&at);
+        let (group, partition) = at;
         // `None` if the topic was deleted, the group is in the list already, or its offset is beyond the partition's
         // end.
         let extent = journal.extent(of).filter(|extent| !known && extent.end >= offset);
         let Some(extent) = extent else { continue };
         let stands = GroupPartition {
-            partition: TopicPartition::new(topic.as_str(), of.partition),
+            partition,
             committed: Some(offset),
             earliest: extent.start,
             latest: extent.end,
@@ -223,7 +261,8 @@ pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalSt
             catching_up: false,
             member: None,
         };
-        match groups.iter_mut().find(|it| it.name == group) {
+        let place = *places.entry(group.clone()).or_insert(groups.len());
+        match groups.get_mut(place) {
             Some(known) => known.partitions.push(stands),
             None => groups.push(GroupDescription {
                 name: group,

@@ -135,13 +135,29 @@ pub enum GroupError {
     /// The position is not possible.
     #[error(transparent)]
     Position(#[from] PositionError),
-    /// The group has members, so its offsets cannot be reset.
+    /// The group has members, so it cannot be reset or forgotten. A member that was dropped and has a name keeps its place until
+    /// its deadline has passed.
     #[error("group {group:?} still has members ({members}): let them leave first")]
     HasMembers {
         /// The group's name.
         group: String,
         /// The number of members, including those that have left and whose partitions are reserved.
         members: usize,
+    },
+    /// There is no group of this name, neither in the program nor in the journal.
+    #[error("there is no group {group:?}: `Engine::groups` lists those that there are")]
+    Unknown {
+        /// The name.
+        group: String,
+    },
+    /// The group was forgotten in the program, and it is unknown whether the journal has forgotten it: it may be there again
+    /// when the journal is opened the next time.
+    #[error("group {group:?}: it is unknown whether the journal has forgotten it: {}", text::line(.cause))]
+    NotForgotten {
+        /// The group.
+        group: String,
+        /// Why.
+        cause: String,
     },
     /// The member's thread cannot be pinned to the core.
     #[error("a member of group {group:?}: {cause}")]

@@ -155,10 +155,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
         let mut state = self.state();
         self.expire(&mut state, now);
-        let members = state.coordinator.members().count();
-        if members > 0 {
-            return Err(GroupError::HasMembers { group: self.name.clone(), members });
-        }
+        self.refuse_members(&state)?;
         let numbered: NumberedTopics<'_, E, K> =
             topics.iter().map(|topic| (state.number_of(&self.name, topic), topic)).collect();
         // Either all partitions are reset or none: before any offset changes, the start offset is found, or a consumer

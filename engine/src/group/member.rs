@@ -1,8 +1,10 @@
 //! A member of a group that the program polls, and the batches that its polls return.
 
 mod changes;
+mod partitions;
 mod sources;
 
+use partitions::MemberPartitions;
 use sources::AssignedSources;
 
 use super::Group;
@@ -76,7 +78,7 @@ where
     pub(super) settings: GroupSettings<E, K>,
     listener: Option<Listener>,
     /// The assigned partitions. The index of each is its number as a source of `watch`; a free place is `None`.
-    pub(super) partitions: Vec<Option<AssignedPartition<E, K>>>,
+    pub(super) partitions: MemberPartitions<E, K>,
     pub(super) watch: MultiWait,
     /// The scan of the journal that the partitions share while they are read from the journal; `None` until one needs
     /// it.
@@ -115,7 +117,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     ) -> Result<Self, GroupError> {
         let (id, signal) = group.join(&settings.joining)?;
         let watch = MultiWait::new(settings.wait.clone(), Arc::clone(&signal.waiter));
-        let partitions = Vec::new();
+        let partitions = MemberPartitions::default();
         Ok(Self {
             group,
             id,
@@ -143,7 +145,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
         let (id, signal) = self.group.join(&self.settings.joining)?;
         // Leaves as the old member too, in case that it was not fenced.
-        self.group.leave(self.id, self.partitions.drain(..).flatten().collect(), true);
+        self.group.leave(self.id, self.partitions.take_all(), true);
         self.watch = MultiWait::new(self.settings.wait.clone(), Arc::clone(&signal.waiter));
         (self.id, self.signal, self.epoch, self.unsettled, self.over) = (id, signal, 0, true, false);
         Ok(())
@@ -463,7 +465,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     }
 
     fn go(&mut self, for_good: bool) {
-        self.group.leave(self.id, self.partitions.drain(..).flatten().collect(), for_good);
+        self.group.leave(self.id, self.partitions.take_all(), for_good);
     }
 }
 

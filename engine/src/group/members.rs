@@ -37,6 +37,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         // No partition is added to a topic while its readers are locked.
         let mut readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
         let mut state = self.state();
+        state.unused_since = None;
         self.expire(&mut state, now);
         if let Some(assignor) = asked.assignor {
             let there = state.coordinator.assignor();

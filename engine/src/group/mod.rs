@@ -136,6 +136,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             signals: BTreeMap::new(),
             hold: false,
             due: None,
+            unused_since: None,
         };
         Arc::new_cyclic(|this| Self {
             name: name.to_owned(),
@@ -296,6 +297,27 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         // For a member that reads only that topic, this is the end.
         state.signals.values().for_each(|signal| signal.notify());
         self.settle(&mut state);
+    }
+
+    fn refuse_members(&self, state: &SharedState<E, K>) -> Result<(), GroupError> {
+        match state.coordinator.members().count() {
+            0 => Ok(()),
+            members => Err(GroupError::HasMembers { group: self.name.clone(), members }),
+        }
+    }
+
+    /// Forgets all topics of a group without members, also in the journal. The consumers are returned, to be dropped without
+    /// the lock. Numbers of members, topics and epochs go on, so that a fenced member of before is taken for nobody.
+    fn clear_state(&self, state: &mut SharedState<E, K>) -> Vec<PartitionEntry<E, K>> {
+        let gone: Vec<_> = std::mem::take(&mut state.entries).into_values().collect();
+        if let Some(committer) = self.host.upgrade().as_ref().and_then(|host| host.committer.as_ref()) {
+            committer.delete_offsets(gone.iter().filter_map(|entry| entry.committed_offset.as_ref()));
+        }
+        let topics = std::mem::take(&mut state.topics);
+        topics.keys().for_each(|number| state.coordinator.forget(*number));
+        state.coordinator.set_assignor(Assignor::default());
+        (state.hold, state.skipped_before, state.unused_since) = (false, 0, None);
+        gone
     }
 
     /// Waits until managed members have read a closed topic to its end, or have left. Returns false if `deadline`

@@ -10,9 +10,7 @@ use crate::read::StartAt;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     fn source(&self, of: &TopicPartition) -> Result<usize, GroupError> {
-        let found =
-            self.partitions.iter().position(|assigned| assigned.as_ref().is_some_and(|assigned| assigned.name == *of));
-        found.ok_or_else(|| GroupError::NotAssigned {
+        self.partitions.find(of).ok_or_else(|| GroupError::NotAssigned {
             group: self.group.name.clone(),
             topic: of.topic.to_string(),
             partition: of.partition,

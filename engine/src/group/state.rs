@@ -34,6 +34,8 @@ pub(super) struct SharedState<E, K: Producers> {
     pub(super) signals: BTreeMap<MemberId, Arc<MemberSignal>>,
     pub(super) hold: bool,
     pub(super) due: Option<(Duration, TimerId)>,
+    /// When an expiry first found the group without members, since the last one left. None while it has members.
+    pub(super) unused_since: Option<Duration>,
 }
 
 /// A topic that the group reads or has read.
@@ -99,12 +101,21 @@ impl<E, K: Producers> SharedState<E, K> {
         let number = known.unwrap_or(self.next_topic);
         if known.is_none() {
             self.next_topic += 1;
-            let stats = Arc::new(ConsumerStats::new(&stage_name(group, 0), Slow::Gate));
+            let name = stage_name(group, 0);
+            let stats = match &topic.durable {
+                Some(_) => ConsumerStats::in_journal(&name, Slow::Gate),
+                None => ConsumerStats::new(&name, Slow::Gate),
+            };
+            let stats = Arc::new(stats);
+            stats.set_attended(false);
             topic.register(&stats);
             let (id, name) = (topic.id, topic.name.as_str().into());
             self.topics.insert(number, GroupTopic { id, name, stats, topic: Arc::downgrade(topic), reader: None });
         }
-        for partition in topic.partitions().iter() {
+        let partitions = topic.partitions();
+        // All at once: each change of their number shares out all partitions anew.
+        self.coordinator.set_topic(number, partitions.len() as u32);
+        for partition in partitions.iter() {
             self.entry(group, number, topic, partition);
         }
         number
@@ -124,11 +135,14 @@ impl<E, K: Producers> SharedState<E, K> {
             let (mut committed, mut committed_offset) = (None, None);
             if let Some(durable) = &topic.durable {
                 let (committer, of) = (&durable.committer, durable.id(partition.index));
-                if let Some((offset, epoch)) = offsets::recorded(&committer.recovered_state(), group, of) {
+                // The lock is held over both steps: `Committer::forget_offsets` finds the group's offset or the recorded one.
+                let known = committer.recovered_state();
+                if let Some((offset, epoch)) = offsets::recorded(&known, group, of) {
                     committed = Some(offset);
                     coordinator.go_on_from(epoch);
                 }
                 committed_offset = Some(committer.committed_offsets.add(group, of));
+                drop(known);
             }
             PartitionEntry {
                 name: TopicPartition::new(Arc::clone(&topics[&number].name), partition.index),

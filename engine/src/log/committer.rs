@@ -153,6 +153,8 @@ pub(super) enum Command {
     Source(Box<dyn Source>),
     /// Writes these frames in order, and replies when all are durable, or with the first error.
     Commit(Vec<FrameBuilder>, SyncSender<Result<(), WriteError>>),
+    /// Writes these frames, and says whether they are written. They are synced with whatever is synced next.
+    Append(Vec<FrameBuilder>, Arc<OnceLock<Result<(), WriteError>>>),
     /// Sets the retention of the topic with this number in the journal.
     Keep(u32, Retention),
     /// Deletes the records that are outside of their topics' retention, and replies with the counts of freed records
@@ -246,6 +248,14 @@ impl Committer {
         self.send(Command::Commit(frames.into(), sender));
         let ended = || self.notifier.end_cause().unwrap_or("the journal was closed").to_owned();
         receiver.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
+    }
+
+    /// Has the thread write frames, and does not wait for that. What is returned is set when they are written or refused.
+    /// [`commit`](Self::commit) of no frames waits until they are durable.
+    pub(crate) fn append_soon(&self, frames: Vec<FrameBuilder>) -> Arc<OnceLock<Result<(), WriteError>>> {
+        let outcome = Arc::default();
+        self.send(Command::Append(frames, Arc::clone(&outcome)));
+        outcome
     }
 
     /// Writes the committed offsets of all groups, and waits until they are durable.

@@ -2,6 +2,7 @@
 //! thread.
 
 mod commands;
+mod offsets;
 mod sync;
 mod sync_thread;
 
@@ -12,7 +13,6 @@ use super::source::{FrameContext, Source, StateSource};
 use crate::base::clock::Clock;
 use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
 use crate::base::threads::caught;
-use crate::log::catalog::state_kind;
 use crate::log::producers::TouchedProducers;
 use crate::log::progress::Progress;
 use slipring_journal::{FrameBuilder, PartitionId, Retention, WriteError, Writer};
@@ -372,53 +372,6 @@ impl CommitterThread {
         }
         self.shared.notifier.notify();
         Ok(())
-    }
-
-    /// Adds the changed committed offsets to the frame. An offset that does not fit into it, or whose key the journal
-    /// does not have yet and may refuse, is written in a frame of its own, so that it cannot make events fail. The
-    /// outer error is a failure of the journal; the inner one is the first refusal of an offset.
-    fn put_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
-        let mut outcome = Ok(());
-        let moved = self.shared.committed_offsets.take_moved();
-        if moved.is_empty() {
-            return Ok(outcome);
-        }
-        let now = self.now();
-        let writer = self.writer.as_mut().expect("taken when the journal is closed only");
-        for committed_offset in moved {
-            let (key, value) = (committed_offset.key(), committed_offset.value());
-            let known = writer.state().get(state_kind::GROUP_OFFSETS, key);
-            if known == Some(&value[..]) {
-                continue;
-            }
-            // An offset whose key the journal has already does not grow the state, so it cannot be refused.
-            if known.is_some() && self.frame.len() + key.len() + 64 <= writer.frame_limit() {
-                self.frame.put(state_kind::GROUP_OFFSETS, key, &value);
-                continue;
-            }
-            let mut alone = FrameBuilder::new();
-            alone.put(state_kind::GROUP_OFFSETS, key, &value);
-            match writer.append(&mut alone, now) {
-                Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
-                Err(poisoned @ WriteError::Poisoned(_)) => return Err(poisoned),
-                Err(refused) => outcome = outcome.and(Err(refused)),
-            }
-        }
-        Ok(outcome)
-    }
-
-    /// Writes the changed committed offsets in frames without events. These are synced with the next frame or after
-    /// [`LAZY`], or at once for a thread that waits for them. Errors as in
-    /// [`put_committed_offsets`](Self::put_committed_offsets).
-    fn write_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
-        let outcome = self.put_committed_offsets()?;
-        if !self.frame.is_empty() {
-            let now = self.now();
-            let writer = self.writer.as_mut().expect("taken when the journal is closed only");
-            writer.append(&mut self.frame, now)?;
-            self.lazy_since.get_or_insert_with(Instant::now);
-        }
-        Ok(outcome)
     }
 
     /// Adds the state of the state sources to the frame. `drained`: true if events were read from a partition;

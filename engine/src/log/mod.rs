@@ -5,6 +5,7 @@ pub(crate) mod catalog;
 pub(crate) mod committer;
 mod committer_thread;
 pub(crate) mod forget;
+mod forget_groups;
 pub(crate) mod gap;
 pub(crate) mod offset_waits;
 pub(crate) mod offsets;

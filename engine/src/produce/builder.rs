@@ -63,18 +63,28 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         self
     }
 
-    /// Creates the producer.
+    /// Creates the producer. This costs the same whatever the number of partitions: the producer takes a partition with its
+    /// first event there, and allocates some hundred bytes then and never again. Of a durable topic that the journal had
+    /// already, the first producer waits until the topic's next offsets are reserved durably: one sync for all topics that were
+    /// opened before.
     ///
     /// # Errors
-    /// The topic has a single producer which is in use, the topic does not support the level, or it is closed.
+    /// The topic has a single producer which is in use, the topic does not support the level, or it is closed; or the
+    /// journal cannot reserve offsets.
     pub fn create(self) -> Result<Producer<E, K>, ProducerError> {
         let Self { topic, partitioner, wait, level, rate_limit } = self;
         let name = || topic.name.clone();
-        if let Some(reason) = topic.closed() {
+        // Only a topic that has ended is asked in each partition why.
+        let has_ended = topic.has_ended() || topic.partitions()[0].ring.closed().is_some();
+        if let Some(reason) = has_ended.then(|| topic.closed()).flatten() {
             return Err(ProducerError::Closed { topic: name(), reason });
         }
         if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| durable.committer.syncs)) {
             return Err(ProducerError::Unsupported { topic: name(), level, reason });
+        }
+        if let Some(durable) = &topic.durable {
+            let refused = |cause| ProducerError::NotReserved { topic: name(), cause };
+            durable.wait_reserved().map_err(refused)?;
         }
         if rate_limit.is_some() {
             topic.start_timer()?;
@@ -88,9 +98,6 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         let picker = PartitionPicker::new(partitioner);
         let (first, more) = (Some(first), Vec::new());
         let fast_path = usize::from(is_bare);
-        let mut producer =
-            Producer { topic, fast_path, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp: None };
-        producer.look_for_partitions();
-        Ok(producer)
+        Ok(Producer { topic, fast_path, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp: None })
     }
 }

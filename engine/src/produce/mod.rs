@@ -50,8 +50,8 @@ pub struct Producer<E, K: Producers = Multi> {
     level: Level,
     /// The appender of partition 0. `None` only during the drop.
     first: Option<Appender<E, K>>,
-    /// The appenders of the other partitions, from 1 on.
-    more: Vec<Appender<E, K>>,
+    /// The partitions behind the first: each from its first event on, so that a producer costs the partitions that it uses.
+    more: Vec<Option<Appender<E, K>>>,
     picker: PartitionPicker,
     wait: Wait,
     limiter: Option<Arc<Limiter>>,
@@ -62,6 +62,17 @@ pub struct Producer<E, K: Producers = Multi> {
     /// The producer number and sequence that the journal records with the next event; `None` for a producer without a
     /// name.
     stamp: Option<ProducerStamp>,
+}
+
+/// The appender of a partition that [`Producer::route`] has returned.
+#[inline(always)]
+fn appender_of<'p, E, K: Producers>(
+    first: &'p mut Option<Appender<E, K>>,
+    more: &'p mut [Option<Appender<E, K>>],
+    to: u32,
+) -> &'p mut Appender<E, K> {
+    let appender = if to == 0 { first } else { &mut more[to as usize - 1] };
+    appender.as_mut().expect("made by the route; the first is taken out by the drop only")
 }
 
 impl<E, K: Producers> Producer<E, K> {
@@ -84,9 +95,9 @@ impl<E, K: Producers> Producer<E, K> {
         self.topic.settings.capacity - self.topic.settings.retain
     }
 
-    /// The appenders of the known partitions, in the order of their numbers.
-    pub(crate) fn appenders(&mut self) -> impl Iterator<Item = &mut Appender<E, K>> {
-        self.first.iter_mut().chain(&mut self.more)
+    /// The appenders in the order of their partitions; none for a partition that it has not published into.
+    pub(crate) fn appenders(&mut self) -> impl Iterator<Item = Option<&mut Appender<E, K>>> {
+        std::iter::once(self.first.as_mut()).chain(self.more.iter_mut().map(Option::as_mut))
     }
 
     #[inline(always)]
@@ -100,33 +111,39 @@ impl<E, K: Producers> Producer<E, K> {
         self.topic.count.load(Ordering::Relaxed) == self.fast_path
     }
 
+    /// Makes the appender of a partition behind the first. False if there is none.
     #[cold]
     #[inline(never)]
-    fn look_for_partitions(&mut self) {
+    fn lend(&mut self, to: u32) -> bool {
         let partitions = self.topic.partitions();
-        for partition in &partitions[self.more.len() + 1..] {
-            // This always succeeds: the only producer of a new partition goes to the producer that has all earlier
-            // partitions.
-            let Some(appender) = Appender::lend(partition, &self.wait) else { return };
-            self.more.push(appender);
+        // Nobody else can have the only producer of this partition: they have to have that of the first one before.
+        let lent = partitions.get(to as usize).and_then(|partition| Appender::lend(partition, &self.wait));
+        let Some(appender) = lent else { return false };
+        let place = to as usize - 1;
+        if self.more.len() <= place {
+            self.more.resize_with(place + 1, || None);
         }
+        self.more[place] = Some(appender);
+        true
+    }
+
+    #[inline(always)]
+    fn has_appender(&self, to: u32) -> bool {
+        to == 0 || self.more.get(to as usize - 1).is_some_and(Option::is_some)
     }
 
     /// The partition of the next event, or of the next batch if `batch` is true. This producer has an appender for it.
     /// An error if the topic has no such partition.
     #[inline]
     pub(crate) fn route(&mut self, route: Route<'_>, batch: bool) -> Result<u32, PublishError> {
-        if self.topic.count.load(Ordering::Acquire) != self.more.len() + 1 {
-            self.look_for_partitions();
-        }
-        let partitions = (self.more.len() + 1) as u32;
+        let partitions = self.topic.count.load(Ordering::Acquire) as u32;
         let to = match route {
             Route::To(partition) => Some(partition),
             Route::Any => self.picker.pick(None, partitions, batch),
             Route::Key(key) => self.picker.pick(Some(key), partitions, batch),
         };
         match to {
-            Some(to) if to < partitions => Ok(to),
+            Some(to) if to < partitions && (self.has_appender(to) || self.lend(to)) => Ok(to),
             refused => Err(self.no_such_partition(refused, partitions)),
         }
     }
@@ -156,10 +173,7 @@ impl<E, K: Producers> Producer<E, K> {
             self.admit(full, len as u64, bytes)?;
         }
         let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
-        let appender = match to {
-            0 => self.first.as_mut().expect("taken out by the drop only"),
-            to => &mut self.more[to as usize - 1],
-        };
+        let appender = appender_of(&mut self.first, &mut self.more, to);
         let published = appender.publish(&self.topic, full, len, SlotMeta { now, stamp: self.stamp }, fill);
         if self.is_limited && !matches!(published, Ok(Some(_))) {
             self.give_back(len as u64, bytes);
@@ -178,10 +192,7 @@ impl<E, K: Producers> Producer<E, K> {
     ) -> Result<Receipt, PublishError> {
         if self.is_bare {
             let to = self.route(route, false)?;
-            let appender = match to {
-                0 => self.first.as_mut().expect("taken out by the drop only"),
-                to => &mut self.more[to as usize - 1],
-            };
+            let appender = appender_of(&mut self.first, &mut self.more, to);
             // Filled without a claim, for the reason in `publish_any`.
             return match appender.ring.try_fill(|event| fill(event, None)) {
                 Ok(Ok(sequence)) => Ok(Receipt::new(self.topic.id, to, sequence.0)),
@@ -242,7 +253,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// Sets how this producer waits while a partition is full.
     pub fn set_wait(&mut self, wait: Wait) {
         self.ring().set_wait(wait.clone());
-        self.more.iter_mut().for_each(|appender| appender.ring.set_wait(wait.clone()));
+        self.more.iter_mut().flatten().for_each(|appender| appender.ring.set_wait(wait.clone()));
         self.wait = wait;
     }
 
@@ -319,10 +330,7 @@ impl<E, K: Producers> Producer<E, K> {
             self.admit(full, len as u64, bytes)?;
         }
         let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
-        let appender = match to {
-            0 => self.first.as_mut().expect("taken out by the drop only"),
-            to => &mut self.more[to as usize - 1],
-        };
+        let appender = appender_of(&mut self.first, &mut self.more, to);
         let room = appender.make_room(&self.topic, full, len);
         if self.is_limited && !matches!(room, Ok(true)) {
             self.give_back(len as u64, bytes);
@@ -333,10 +341,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// Claims `len` slots for which the only producer has [reserved](Self::reserve) room.
     #[inline(never)]
     fn open(&mut self, to: u32, len: usize, meta: SlotMeta) -> Result<Claim<'_, E, K>, PublishError> {
-        let appender = match to {
-            0 => self.first.as_mut().expect("taken out by the drop only"),
-            to => &mut self.more[to as usize - 1],
-        };
+        let appender = appender_of(&mut self.first, &mut self.more, to);
         appender.open(&self.topic, len, meta)
     }
 
@@ -380,9 +385,9 @@ impl<E, K: Producers> Producer<E, K> {
     pub fn offer(&mut self, value: E) -> Result<Receipt, Rejected<E>> {
         let mut value = value;
         // Events of earlier refusals are discarded.
-        self.appenders().for_each(|appender| _ = appender.ring.cut_event());
+        self.appenders().flatten().for_each(|appender| _ = appender.ring.cut_event());
         self.publish(|event| std::mem::swap(event, &mut value)).map_err(|reason| {
-            if let Some(event) = self.appenders().find_map(|appender| appender.ring.cut_event()) {
+            if let Some(event) = self.appenders().flatten().find_map(|appender| appender.ring.cut_event()) {
                 std::mem::swap(event, &mut value);
             }
             Rejected { value, reason }
@@ -471,7 +476,7 @@ impl<E> Clone for Producer<E, Multi> {
             fast_path: self.fast_path,
             level: self.level,
             first: self.first.as_ref().map(appender),
-            more: self.more.iter().map(appender).collect(),
+            more: self.more.iter().map(|more| more.as_ref().map(appender)).collect(),
             picker: PartitionPicker::new(self.picker.partitioner.clone()),
             wait: self.wait.clone(),
             limiter: self.limiter.clone(),
@@ -486,7 +491,7 @@ impl<E, K: Producers> Drop for Producer<E, K> {
     fn drop(&mut self) {
         // The first partition's ring is given back last, because a new producer takes that ring first, and then needs
         // all others.
-        for Appender { ring, partition } in self.more.drain(..).chain(self.first.take()) {
+        for Appender { ring, partition } in self.more.drain(..).flatten().chain(self.first.take()) {
             partition.give_back(ring);
         }
         self.topic.lent.fetch_sub(1, Ordering::AcqRel);

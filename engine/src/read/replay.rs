@@ -237,6 +237,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 continue;
             }
             if self.parts.iter().all(|part| matches!(part.mode, ReplayMode::Over)) {
+                self.stats.set_attended(false);
                 return Ok(None);
             }
             let (parts, visible, notifier) = (&self.parts, self.visible, &self.durable.acks.notifier);
@@ -310,6 +311,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         let mut turned = None;
         match &mut part.mode {
             ReplayMode::Over => {}
+            ReplayMode::Journal(_) if durable.is_forgotten() => {
+                let reason = part.partition.ring.closed().unwrap_or(slipring_ring::Closed::Halted).into();
+                return Err(ReplayError::Closed { topic: name.clone(), reason });
+            }
             ReplayMode::Journal(catch_up) => {
                 if catch_up.position() > part.next {
                     // A panic of `each` has left records read but not passed on; they are read again.

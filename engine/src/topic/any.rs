@@ -12,8 +12,10 @@ use crate::topic::error::TopicError;
 use crate::topic::metrics::{PartitionMetrics, TopicMetrics};
 use crate::topic::partition::Partition;
 use crate::topic::report::{TopicReport, WrittenPosition};
+use crate::topic::stage_name::without_generation;
 use slipring_ring::Sequence;
 use std::any::Any;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -25,8 +27,8 @@ pub(crate) trait AnyTopic: Send + Sync {
     fn shape(&self) -> &Shape;
     fn metrics(&self) -> TopicMetrics;
     fn describe(&self) -> Description;
-    /// Closes the topic if it has no consumers and no queues. Otherwise leaves it open, and returns their names as the
-    /// error.
+    /// Closes the topic if it has no consumers, queues or transforms. Otherwise the topic stays open, and the error has
+    /// their names.
     fn close_unread(&self) -> Result<(), Vec<String>>;
     fn closed(&self) -> Option<Closed>;
     fn producers(&self) -> usize;
@@ -156,15 +158,16 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     fn close_unread(&self) -> Result<(), Vec<String>> {
         // The lock is held until the topic is closed, so a consumer that joins later finds the topic closed.
         let readers = self.readers();
-        let mut names = Vec::new();
-        for stage in self.partitions().iter().flat_map(|partition| partition.ring.positions().stages) {
-            let writes_down = self.durable.is_some() && stage.name == STAGE;
-            if !writes_down && !names.contains(&stage.name) {
-                names.push(stage.name);
-            }
-        }
-        names.extend(self.queues().iter().map(|queue| queue.name().to_owned()));
-        names.dedup();
+        let partitions = self.partitions();
+        let stages = partitions.iter().flat_map(|partition| partition.ring.positions().stages);
+        let stages = stages.map(|stage| without_generation(&stage.name).to_owned());
+        let stages = stages.filter(|name| self.durable.is_none() || name != STAGE);
+        let transforms = self.durable.iter().flat_map(|durable| durable.transforms());
+        let queues = self.queues().iter().map(|queue| queue.name().to_owned()).collect::<Vec<_>>();
+        // A reader that catches up reads the journal, and has no stage in a ring.
+        let all = stages.chain(queues).chain(self.journal_readers()).chain(transforms);
+        let mut known = HashSet::new();
+        let names: Vec<String> = all.filter(|name| known.insert(name.clone())).collect();
         if names.is_empty() {
             readers.end();
             self.close_all();

@@ -2,10 +2,12 @@
 //! them.
 
 use crate::base::ids::TopicId;
+use crate::log::committer::Committer;
 use crate::topic::metrics::QueueMetrics;
 use crate::topic::report::QueueReport;
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A queue, as the topic that it reads uses it.
 pub(crate) trait Attached: Send + Sync {
@@ -34,4 +36,7 @@ pub(crate) fn end_all(queues: &[Arc<dyn Attached>]) {
 pub(crate) trait AttachedGroups: Any + Send + Sync {
     /// Removes the state that groups have of a deleted topic.
     fn forget(&self, topic: TopicId);
+    /// Forgets the groups that have had no member for `limit` at the time `now`. Those that the journal has and nobody has
+    /// joined are forgotten if `opened`, when the engine was opened, is as long ago. The times are of the engine's clock.
+    fn expire(&self, now: Duration, limit: Duration, opened: Duration, committer: Option<&Committer>);
 }

@@ -1,8 +1,8 @@
-//! A topic's managed consumers (those with threads of their own), for the topic's report and their settings.
+//! Consumers of a topic: their counters by name, and the managed ones, which have their own threads, running or ended.
 
 use crate::base::overload::ConsumerStats;
 use slipring_ring::{Ending, Wait};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -60,5 +60,34 @@ impl ConsumerRun {
         if !keeps {
             state.ending = Some(ending);
         }
+    }
+}
+
+/// The counters of a topic's consumers, by name. Those of consumers that are gone are removed when the map has doubled.
+#[derive(Default)]
+pub(crate) struct ConsumerIndex {
+    by_name: HashMap<String, Vec<Weak<ConsumerStats>>>,
+    /// The number of names at which the next removal is due.
+    full: usize,
+}
+
+impl ConsumerIndex {
+    pub(crate) fn add(&mut self, stats: &Arc<ConsumerStats>) {
+        if self.by_name.len() >= self.full {
+            self.by_name.retain(|_, known| known.iter().any(|stats| stats.strong_count() > 0));
+            self.full = 16 + 2 * self.by_name.len();
+        }
+        let known = self.by_name.entry(stats.name.clone()).or_default();
+        known.retain(|stats| stats.strong_count() > 0);
+        known.push(Arc::downgrade(stats));
+    }
+
+    /// The counters of the consumer with this name. Of several with one name those that were added last.
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<ConsumerStats>> {
+        self.by_name.get(name)?.iter().rev().find_map(Weak::upgrade)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = Arc<ConsumerStats>> {
+        self.by_name.values().flatten().filter_map(Weak::upgrade)
     }
 }

@@ -10,11 +10,15 @@ use crate::log::forget::forget;
 use crate::log::progress::{Acks, Progress};
 use crate::topic::error::TopicError;
 use crate::topic::partition::Partition;
-use slipring_journal::{FrameBuilder, Journal, PartitionId};
+use slipring_journal::{FrameBuilder, Journal, PartitionId, WriteError};
 use slipring_ring::{BuildError, Stage, Start};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
+
+/// Whether frames that reserve offsets are written; none as long as they are not.
+type Reservation = Arc<OnceLock<Result<(), WriteError>>>;
 
 pub(crate) struct DurableTopic<E> {
     pub(crate) name: String,
@@ -23,6 +27,11 @@ pub(crate) struct DurableTopic<E> {
     pub(crate) committer: Arc<Committer>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) capacity: u64,
+    /// What became of the first offsets that were reserved when a recorded topic was opened again. None once they are known to be
+    /// durable. Until then there is no producer.
+    reserved: Mutex<Option<Reservation>>,
+    /// True once the topic was deleted: the journal has nothing of it any more.
+    forgotten: AtomicBool,
     /// True if this opening added the topic to the journal.
     is_new: bool,
 }
@@ -100,6 +109,8 @@ impl<E> DurableTopic<E> {
             committer: Arc::clone(committer),
             acks: Acks::new(id, Arc::clone(&committer.notifier)),
             capacity: capacity as u64,
+            reserved: Mutex::default(),
+            forgotten: AtomicBool::new(false),
             is_new,
         })
     }
@@ -113,6 +124,11 @@ impl<E> DurableTopic<E> {
 
     fn recorded(&self) -> std::sync::MutexGuard<'_, CatalogEntry> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True once the topic was deleted.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Acquire)
     }
 
     pub(crate) fn journal(&self) -> &Journal {
@@ -138,13 +154,16 @@ impl<E> DurableTopic<E> {
     pub(crate) fn begin(&self, partitions: std::ops::Range<u32>) -> Result<Vec<u64>, TopicError> {
         let limit = self.journal().frame_limit() / 2;
         let (mut frames, mut frame) = (Vec::new(), FrameBuilder::new());
-        let mut starts = Vec::new();
+        let (mut starts, mut all_known) = (Vec::new(), !self.is_new);
         for partition in partitions.clone() {
             if frame.len() > limit {
                 frames.push(std::mem::take(&mut frame));
             }
             let id = self.id(partition);
-            let extent = self.journal().extent(id).unwrap_or_default();
+            let known = self.journal().extent(id);
+            // A crash may have come between the topic's catalogue entry and the first offsets of its partitions.
+            all_known &= known.is_some();
+            let extent = known.unwrap_or_default();
             // Offsets below the reservation may have been issued before a crash, so they are never issued again.
             let next = extent.end.max(extent.reserved);
             let reserved = next.saturating_add(self.reserves_at_once());
@@ -157,7 +176,16 @@ impl<E> DurableTopic<E> {
         };
         frame.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
         frames.push(frame);
-        self.committer.commit(frames).map_err(|cause| refused(&self.name, cause))?;
+        if all_known && partitions.start == 0 && partitions.end == self.recorded().partitions {
+            // Many topics that are opened again share one sync: that of the first producer, or any other. The reservations alone
+            // are new, so the journal has room for them, and only a producer relies on them.
+            if let Some(cause) = self.acks.notifier.end_cause() {
+                return Err(refused(&self.name, cause.to_owned()));
+            }
+            *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.committer.append_soon(frames));
+        } else {
+            self.committer.commit(frames).map_err(|cause| refused(&self.name, cause))?;
+        }
         // The engine's copy of the catalogue is updated only after the commit, so a refused commit leaves the number of
         // partitions as it was.
         let mut counted = FrameBuilder::new();
@@ -165,6 +193,24 @@ impl<E> DurableTopic<E> {
         self.committer.recovered_state().take(&mut counted);
         *self.recorded() = recorded;
         Ok(starts)
+    }
+
+    /// Waits until the offsets that producers are about to issue are reserved durably.
+    pub(crate) fn wait_reserved(&self) -> Result<(), String> {
+        let reserved = || self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(reservation) = reserved().clone() else { return Ok(()) };
+        // The committer's thread, which this waits for, takes its commands in order.
+        self.committer.commit([])?;
+        if let Some(Err(refused)) = reservation.get() {
+            return Err(refused.to_string());
+        }
+        *reserved() = None;
+        Ok(())
+    }
+
+    /// The names of the transforms that are open or run, among the consumers of the topic.
+    pub(crate) fn transforms(&self) -> Vec<String> {
+        self.committer.transform_offsets.readers(self.recorded().number)
     }
 
     /// Undoes the opening of a topic whose partitions could not be created: deletes the topic from the journal if this
@@ -179,6 +225,7 @@ impl<E> DurableTopic<E> {
     /// Deletes the topic and all its records from the journal.
     pub(crate) fn forget(&self) -> Result<(), TopicError> {
         let number = self.recorded().number;
+        self.forgotten.store(true, Ordering::Release);
         // First the topic's state in memory, so that the committer writes no more of it.
         self.committer.producer_states.forget_topic(number);
         self.committer.committed_offsets.retire(number);
@@ -204,7 +251,7 @@ impl<E: Send + Sync + 'static> DurableTopic<E> {
         let consumer = Some(partition.ring.join(stage)?);
         let progress = Arc::new(Progress::at(next));
         let reserving = next.saturating_add(self.reserves_at_once());
-        progress.reserved.store(reserving, std::sync::atomic::Ordering::Release);
+        progress.reserved.store(reserving, Ordering::Release);
         Ok(RingSource {
             id: self.id(partition.index),
             partition: Arc::clone(partition),

@@ -255,6 +255,14 @@ pub enum ProducerError {
         /// The reason for which the journal refused the name.
         cause: String,
     },
+    /// The offsets that it would issue are not reserved in the journal, so nothing can be published.
+    #[error("topic {topic:?}: its next offsets cannot be reserved in the journal: {}", text::line(.cause))]
+    NotReserved {
+        /// The topic.
+        topic: String,
+        /// Why.
+        cause: String,
+    },
     /// The timer's thread, which the producer needs, could not be started.
     #[error("a producer of topic {topic:?}: {}", text::line(.cause))]
     Timer {

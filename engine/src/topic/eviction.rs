@@ -1,12 +1,13 @@
 //! The eviction of consumers for which the producers of a full partition would wait.
 
+use super::consumers::ConsumerIndex;
 use super::{TopicCore, stage_name};
 use crate::base::kind::Producers;
 use crate::base::overload::Slow;
 use crate::base::overload::{ConsumerStats, TopicCounters};
 use crate::base::trace::lifecycle;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// If an evicted consumer is gone at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +19,14 @@ pub(crate) enum Evicted {
 }
 
 impl<E, K: Producers> TopicCore<E, K> {
+    fn consumer_stats(&self) -> MutexGuard<'_, ConsumerIndex> {
+        self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds the counters of a new consumer. If its policy allows eviction, calls
     /// [`expect_evictions`](Self::expect_evictions).
     pub(crate) fn register(&self, stats: &Arc<ConsumerStats>) {
-        let mut consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
-        consumer_stats.retain(|stats| stats.strong_count() > 0);
-        consumer_stats.push(Arc::downgrade(stats));
+        self.consumer_stats().add(stats);
         if stats.slow() != Slow::Gate {
             self.expect_evictions();
         }
@@ -37,12 +40,15 @@ impl<E, K: Producers> TopicCore<E, K> {
     /// The counters of the consumer with this stage name; of several with the name, those of the latest. `None` if no
     /// consumer has the name.
     pub(crate) fn stats(&self, name: &str) -> Option<Arc<ConsumerStats>> {
-        let consumer_stats = self.consumer_stats.lock().unwrap_or_else(PoisonError::into_inner);
-        consumer_stats
-            .iter()
-            .rev()
-            .filter_map(Weak::upgrade)
-            .find(|stats| stats.name == stage_name::without_generation(name))
+        self.consumer_stats().get(stage_name::without_generation(name))
+    }
+
+    /// The names of consumers that may read the topic from the journal, without a stage in a ring.
+    pub(super) fn journal_readers(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.consumer_stats().all().filter(|stats| stats.reads_journal()).map(|stats| stats.name.clone()).collect();
+        names.sort();
+        names
     }
 
     pub(crate) fn evicts(&self) -> bool {

@@ -5,6 +5,7 @@ use crate::log::gap::{Gap, ReportedGap};
 use crate::log::offsets::transform::TransformDescription;
 use crate::text;
 use slipring_ring::Positions;
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -162,8 +163,10 @@ impl TopicMetrics {
         queues: Vec<QueueMetrics>,
     ) -> Self {
         let mut consumers: Vec<ConsumerMetrics> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for consumer in partitions.iter().flat_map(|partition| &partition.consumers) {
-            match consumers.iter_mut().find(|other| other.name == consumer.name) {
+            let place = *places.entry(&consumer.name).or_insert(consumers.len());
+            match consumers.get_mut(place) {
                 Some(sum) => {
                     sum.consumed += consumer.consumed;
                     sum.lag += consumer.lag;

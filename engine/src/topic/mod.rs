@@ -76,7 +76,7 @@ pub use crate::topic::description::Description;
 pub use crate::topic::error::{Contradiction, MAX_MESSAGE, TopicError};
 
 use crate::base::kind::Producers;
-use crate::base::overload::{ConsumerStats, TopicCounters};
+use crate::base::overload::TopicCounters;
 use crate::base::rate::Limiter;
 use crate::base::threads::Threads;
 
@@ -90,7 +90,7 @@ use crate::topic::metrics::TopicMetrics;
 use crate::topic::partition::Partition;
 use crate::topic::registry::Host;
 use attached::Attached;
-use consumers::ConsumerRun;
+use consumers::{ConsumerIndex, ConsumerRun};
 use identity::ProducerIdentities;
 use slipring_ring::Multi;
 use std::fmt;
@@ -154,7 +154,7 @@ pub(crate) struct TopicCore<E, K: Producers> {
     pub(crate) queues_turn: Arc<Turn<()>>,
     pub(crate) counts: TopicCounters,
     /// The counters of the topic's consumers.
-    consumer_stats: Mutex<Vec<Weak<ConsumerStats>>>,
+    consumer_stats: Mutex<ConsumerIndex>,
     /// True if some consumer's policy allows eviction, so that producers of a full partition must check for it.
     evicts: AtomicBool,
     pub(crate) limiter: Option<Limiter>,

@@ -2,6 +2,7 @@
 
 use super::attached::AttachedGroups;
 use super::{AnyTopic, Shape, Topic};
+use crate::base::by_name::ByName;
 use crate::base::clock::Clock;
 use crate::base::cores::Cores;
 use crate::base::ids::TopicId;
@@ -59,6 +60,23 @@ impl Host {
         }
     }
 
+    /// Starts forgetting groups that have had no member for `limit`. The timer runs.
+    pub(crate) fn expire_groups(self: &Arc<Self>, limit: Duration) {
+        self.expire_groups_later(limit, self.clock.now());
+    }
+
+    fn expire_groups_later(self: &Arc<Self>, limit: Duration, opened: Duration) {
+        let host = Arc::downgrade(self);
+        // A group is forgotten at most an eighth of the limit too late.
+        self.timer.after((limit / 8).max(Duration::from_secs(1)).min(limit), move || {
+            let Some(host) = host.upgrade() else { return };
+            if let Some(groups) = host.groups.get() {
+                groups.expire(host.clock.now(), limit, opened, host.committer.as_deref());
+            }
+            host.expire_groups_later(limit, opened);
+        });
+    }
+
     fn retain_later(self: &Arc<Self>) {
         let host = Arc::downgrade(self);
         self.timer.after(RETAIN, move || {
@@ -105,8 +123,8 @@ impl Drop for Host {
 
 #[derive(Default)]
 pub(crate) struct Topics {
-    /// The topics in the order of creation.
-    pub(crate) open: Vec<Arc<dyn AnyTopic>>,
+    /// The open topics, listed in the order of their creation.
+    pub(crate) open: ByName<Arc<dyn AnyTopic>>,
     /// The names of topics that are being created or deleted.
     busy: Vec<BusyName>,
     pub(crate) shut_down: bool,
@@ -161,12 +179,17 @@ impl Registry {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The open topics in the order of their creation.
+    pub(crate) fn open(&self) -> Vec<Arc<dyn AnyTopic>> {
+        self.topics().open.values().cloned().collect()
+    }
+
     pub(crate) fn find(&self, name: &str) -> Result<Arc<dyn AnyTopic>, TopicError> {
         let topics = self.topics();
-        match topics.open.iter().find(|topic| topic.name() == name) {
+        match topics.open.get(name) {
             Some(found) => Ok(Arc::clone(found)),
             None => {
-                let known = topics.open.iter().map(|topic| topic.name().to_owned()).collect();
+                let known = topics.open.values().map(|topic| topic.name().to_owned()).collect();
                 Err(TopicError::Unknown { name: name.to_owned(), known })
             }
         }
@@ -188,7 +211,7 @@ impl Registry {
     /// topic is deleted from the journal.
     pub(crate) fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> ReservedName<'s> {
         let mut topics = self.topics();
-        topics.open.retain(|topic| !Arc::ptr_eq(topic, gone));
+        topics.open.remove_if(gone.name(), |topic| Arc::ptr_eq(topic, gone));
         topics.busy.push(BusyName::new(gone.name(), gone.shape()));
         drop(topics);
         lifecycle!(info, "topic deleted", topic = gone.name());
@@ -205,7 +228,7 @@ impl Registry {
             if topics.shut_down {
                 return Err(TopicError::ShutDown);
             }
-            if let Some(there) = topics.open.iter().find(|topic| topic.name() == name) {
+            if let Some(there) = topics.open.get(name) {
                 return Err(exists(there.shape().to_string()));
             }
             match topics.busy.iter().find(|busy| busy.name == name) {
@@ -238,7 +261,7 @@ impl Registry {
             topic.halt();
             return Err(TopicError::ShutDown);
         }
-        topics.open.push(topic);
+        topics.open.get_or_add(name.to_owned(), || topic);
         Ok(())
     }
 }

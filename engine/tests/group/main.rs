@@ -22,6 +22,7 @@ mod deleted;
 mod delivery;
 mod durable;
 mod exactly_once;
+mod forgotten;
 mod managed;
 mod members;
 mod positions;

@@ -319,7 +319,7 @@ fn the_description_is_for_people() {
     world.publish(0, 1);
     let group = world.engine.groups().remove(0);
     assert_eq!((group.lag(), group.state, group.members.len()), (1, GroupState::Stable, 1));
-    let expected = "group sums: stable, epoch 3, sticky, lag 1
+    let expected = "group sums: stable, epoch 2, sticky, lag 1
   member 1 (a): numbers/0, numbers/1
   numbers/0: committed 5 of 6, lag 1, member 1
   numbers/1: committed 0 of 0, lag 0, member 1";

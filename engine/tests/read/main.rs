@@ -5,6 +5,7 @@ mod catch_up;
 mod counting;
 mod damage;
 mod dead_letters;
+mod deleted;
 mod gaps;
 #[path = "../common/damage.rs"]
 mod lost;

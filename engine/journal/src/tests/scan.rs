@@ -145,7 +145,7 @@ fn an_offset_or_time_is_found_among_many_segments_by_bisection() {
     let (dense, sparse) = (part(0), part(2));
     for offset in 0..1000_u64 {
         let mut frame = FrameBuilder::new();
-        frame.record(dense, offset, None, &[offset as u8; 900]);
+        frame.record(dense, offset, None, &[offset as u8; 700]);
         if offset % 50 == 0 {
             frame.record(sparse, offset, None, &[offset as u8; 9]);
         }

@@ -10,6 +10,7 @@ use crate::group::error::GroupError;
 use crate::group::listener::Rebalance;
 use crate::log::offsets::commit_right::Fenced;
 use slipring_ring::Closed;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
@@ -29,7 +30,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             let mut names = Vec::new();
             for source in its {
                 self.watch.remove(source);
-                if let Some(assigned) = self.partitions[source].take() {
+                if let Some(assigned) = self.partitions.take(source) {
                     // No more events come from the partition, so other members need not wait for its end.
                     self.group.end(&assigned);
                     names.push(assigned.name.clone());
@@ -62,17 +63,12 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                     let _ = reader.open(&mut self.scan);
                 }
             }
-            let free = self.partitions.iter().position(Option::is_none).unwrap_or(self.partitions.len());
-            if free == self.partitions.len() {
-                self.partitions.push(None);
-            }
-            self.partitions[free] = Some(assigned);
-            self.watch.add(free);
+            let place = self.partitions.add(assigned);
+            self.watch.add(place);
         }
+        let ids: HashSet<_> = update.revoked.iter().collect();
         let revoked: Vec<usize> = (0..self.partitions.len())
-            .filter(|&source| {
-                self.partitions[source].as_ref().is_some_and(|assigned| update.revoked.contains(&assigned.id))
-            })
+            .filter(|&source| self.partitions[source].as_ref().is_some_and(|assigned| ids.contains(&assigned.id)))
             .collect();
         if !update.revoked.is_empty() {
             let names = revoked.iter().filter_map(|&source| Some(self.partitions[source].as_ref()?.name.clone()));
@@ -90,7 +86,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             }
             let partitions = revoked.into_iter().filter_map(|source| {
                 self.watch.remove(source);
-                self.partitions[source].take()
+                self.partitions.take(source)
             });
             let partitions = partitions.collect();
             self.group.release(self.id, &update.revoked, partitions);
@@ -114,7 +110,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     fn lose(&mut self, _: Stale) -> Fenced {
         let names = self.assignment();
         // The group has given these partitions to other members already. A dropped consumer leaves its ring.
-        self.partitions.clear();
+        drop(self.partitions.take_all());
         self.scan = None;
         if !names.is_empty() {
             self.notify_listener(&Rebalance::Lost(names));

@@ -27,6 +27,14 @@ impl CommitterThread {
                     self.watch.add(place);
                 }
                 Command::Commit(frames, reply) => self.commit(frames, reply)?,
+                Command::Append(frames, outcome) => {
+                    let appended = self.append_all(frames, |_| ());
+                    let _ = outcome.set(appended.clone());
+                    appended.or_else(|refused| match refused {
+                        WriteError::Poisoned(_) => Err(refused),
+                        _ => Ok(()),
+                    })?;
+                }
                 Command::Forget(topic, name, reply) => {
                     self.keeps.remove(&topic);
                     let writer = self.writer();
@@ -85,25 +93,32 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Writes frames in order, and replies when they are durable. If the journal refuses a frame, writes no later one,
-    /// and replies with the error.
-    fn commit(&mut self, frames: impl IntoIterator<Item = FrameBuilder>, reply: Reply) -> Result<(), WriteError> {
+    /// Writes frames, one after the other, until one is refused. Calls `written` after each.
+    fn append_all(
+        &mut self,
+        frames: impl IntoIterator<Item = FrameBuilder>,
+        written: impl Fn(&mut Self),
+    ) -> Result<(), WriteError> {
         let now = self.now();
         for mut frame in frames {
             self.free_first(frame.len())?;
-            match self.writer().append(&mut frame, now) {
-                Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
-                Err(poisoned @ WriteError::Poisoned(_)) => {
-                    let _ = reply.send(Err(poisoned.clone()));
-                    return Err(poisoned);
-                }
-                Err(refused) => {
-                    let _ = reply.send(Err(refused));
-                    return Ok(());
-                }
+            self.writer().append(&mut frame, now)?;
+            written(self);
+        }
+        Ok(())
+    }
+
+    /// Writes frames, and replies when they are durable. With no frames: when all that was written before is durable.
+    fn commit(&mut self, frames: impl IntoIterator<Item = FrameBuilder>, reply: Reply) -> Result<(), WriteError> {
+        match self.append_all(frames, |it| _ = it.dirty_since.get_or_insert_with(Instant::now)) {
+            Ok(()) => {
+                self.replies.push(reply);
+                Ok(())
+            }
+            Err(refused) => {
+                let _ = reply.send(Err(refused.clone()));
+                if matches!(refused, WriteError::Poisoned(_)) { Err(refused) } else { Ok(()) }
             }
         }
-        self.replies.push(reply);
-        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use crate::log::partition_key::key;
 use slipring_journal::format::MAX_POSITION;
 use slipring_journal::{PartitionId, State};
 use slipring_ring::Waiter;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zerocopy::little_endian::U64;
@@ -28,6 +29,8 @@ pub(crate) struct CommittedOffset {
     moved: AtomicBool,
     /// True once the topic was deleted, so that the offset is not written any more.
     retired: AtomicBool,
+    /// True once its group was forgotten: the committer deletes it from the journal.
+    deleted: AtomicBool,
 }
 
 /// A [commit right](super::commit_right) keeps the committed offset in the lower 63 bits of an atomic. This bit, the
@@ -92,6 +95,11 @@ impl CommittedOffset {
         }
     }
 
+    /// True if its group was forgotten: its key is to be deleted.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
     /// The journal's value with the committed offset and the group's epoch.
     pub(crate) fn value(&self) -> [u8; 16] {
         let word = self.word();
@@ -140,12 +148,30 @@ impl Signal {
 /// The committed offsets of all groups of a journal.
 #[derive(Debug)]
 pub(crate) struct CommittedOffsets {
-    list: Mutex<Vec<Arc<CommittedOffset>>>,
+    list: Mutex<OffsetList>,
     signal: Arc<Signal>,
 }
 
+/// Offsets in the order in which they were added: one that was deleted stands before the next one of its key.
+#[derive(Debug, Default)]
+struct OffsetList {
+    all: Vec<Arc<CommittedOffset>>,
+    /// The length at which those that nobody needs are removed.
+    full: usize,
+}
+
+impl OffsetList {
+    fn push(&mut self, added: Arc<CommittedOffset>) {
+        if self.all.len() >= self.full {
+            self.all.retain(|known| Arc::strong_count(known) > 1 || known.moved.load(Ordering::Relaxed));
+            self.full = 16 + 2 * self.all.len();
+        }
+        self.all.push(added);
+    }
+}
+
 impl CommittedOffsets {
-    fn list(&self) -> MutexGuard<'_, Vec<Arc<CommittedOffset>>> {
+    fn list(&self) -> MutexGuard<'_, OffsetList> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -189,7 +215,21 @@ impl CommittedOffsets {
         let moved = |committed_offset: &&Arc<CommittedOffset>| {
             committed_offset.moved.swap(false, Ordering::AcqRel) && !committed_offset.retired.load(Ordering::Relaxed)
         };
-        self.list().iter().filter(moved).cloned().collect()
+        self.list().all.iter().filter(moved).cloned().collect()
+    }
+
+    /// A group was forgotten, which has this offset: from now on it stands for the deletion of its key. Nobody may commit to
+    /// it any more.
+    pub(crate) fn delete(&self, committed_offset: &CommittedOffset) {
+        committed_offset.deleted.store(true, Ordering::Release);
+        committed_offset.moved();
+    }
+
+    /// The keys of all offsets of groups that are not forgotten.
+    pub(crate) fn keys(&self) -> HashSet<Vec<u8>> {
+        let list = self.list();
+        let kept = list.all.iter().filter(|it| Arc::strong_count(it) > 1 && !it.is_deleted());
+        kept.map(|it| it.key.clone()).collect()
     }
 
     /// Adds a partition of a group. Its committed offset is not written until it is set.
@@ -202,16 +242,15 @@ impl CommittedOffsets {
             epoch: AtomicU64::new(0),
             moved: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
         });
-        let mut list = self.list();
-        list.retain(|known| Arc::strong_count(known) > 1 || known.moved.load(Ordering::Relaxed));
-        list.push(Arc::clone(&committed_offset));
+        self.list().push(Arc::clone(&committed_offset));
         committed_offset
     }
 
     /// Removes the offsets of a deleted topic, so that they are not written any more.
     pub(crate) fn retire(&self, topic: u32) {
-        self.list().retain(|committed_offset| {
+        self.list().all.retain(|committed_offset| {
             if committed_offset.topic == topic {
                 committed_offset.retired.store(true, Ordering::Relaxed);
             }

@@ -226,6 +226,16 @@ impl TransformOffsets {
         described.collect()
     }
 
+    /// The [names](reader_name) of the transforms of this topic that are open or run.
+    pub(crate) fn readers(&self, topic: u32) -> Vec<String> {
+        let list = self.list();
+        let reads = |offset: &TransformOffset| matches!(offset.state, TransformState::Open | TransformState::Running);
+        list.iter()
+            .filter(|((_, of), offset)| *of == topic && reads(offset))
+            .map(|((name, _), _)| reader_name(name))
+            .collect()
+    }
+
     /// Removes the transforms whose input topic was deleted. Their handles can no longer commit.
     pub(crate) fn forget_topic(&self, topic: u32) {
         self.list().retain(|(_, of), _| *of != topic);

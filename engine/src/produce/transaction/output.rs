@@ -154,11 +154,9 @@ impl<E: Send + Sync + 'static, K: Producers> Output for TypedOutput<E, K> {
         let Self { topic, producer, parts, .. } = self;
         let Some(durable) = &topic.durable else { return Ok(()) };
         let persistence = durable.persistence;
-        for (Appender { ring, partition }, buffer) in producer.appenders().zip(parts) {
+        for (appender, buffer) in producer.appenders().zip(parts) {
             let len = buffer.ends.len();
-            if len == 0 {
-                continue;
-            }
+            let Some(Appender { ring, partition }) = appender.filter(|_| len > 0) else { continue };
             let index = partition.index;
             let refused = |refused: ClaimError| {
                 let by =

@@ -113,7 +113,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         let event = make();
         drop(make);
         let slow = if spill { Slow::EVICT } else { Slow::Gate };
-        let stats = Arc::new(ConsumerStats::new(&name, slow));
+        let stats = Arc::new(ConsumerStats::in_journal(&name, slow));
         topic.register(&stats);
         let (name, mut scan) = (topic.name.clone(), durable.journal().scan(visible));
         parts.iter_mut().for_each(|part| part.expect(&mut scan));

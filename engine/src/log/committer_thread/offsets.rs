@@ -1,0 +1,89 @@
+//! Writing the offsets that groups have committed, and deleting those of groups that were forgotten.
+
+use super::CommitterThread;
+use crate::log::catalog::state_kind;
+use crate::log::offsets::group::CommittedOffset;
+use slipring_journal::{FrameBuilder, WriteError};
+use std::sync::Arc;
+use std::time::Instant;
+
+impl CommitterThread {
+    /// Adds the changed committed offsets to the frame. An offset that does not fit into it, or whose key the journal
+    /// does not have yet and may refuse, is written in a frame of its own, so that it cannot make events fail. The
+    /// outer error is a failure of the journal; the inner one is the first refusal of an offset.
+    pub(super) fn put_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
+        let mut outcome = Ok(());
+        let moved = self.shared.committed_offsets.take_moved();
+        if moved.is_empty() {
+            return Ok(outcome);
+        }
+        let now = self.now();
+        let (deleted, moved): (Vec<_>, Vec<_>) = moved.into_iter().partition(|it| it.is_deleted());
+        outcome = outcome.and(self.delete_offsets(&deleted, now)?);
+        let writer = self.writer.as_mut().expect("taken when the journal is closed only");
+        for committed_offset in moved {
+            let (key, value) = (committed_offset.key(), committed_offset.value());
+            let known = writer.state().get(state_kind::GROUP_OFFSETS, key);
+            if known == Some(&value[..]) {
+                continue;
+            }
+            // An offset whose key the journal has already does not grow the state, so it cannot be refused.
+            if known.is_some() && self.frame.len() + key.len() + 64 <= writer.frame_limit() {
+                self.frame.put(state_kind::GROUP_OFFSETS, key, &value);
+                continue;
+            }
+            let mut alone = FrameBuilder::new();
+            alone.put(state_kind::GROUP_OFFSETS, key, &value);
+            match writer.append(&mut alone, now) {
+                Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
+                Err(poisoned @ WriteError::Poisoned(_)) => return Err(poisoned),
+                Err(refused) => outcome = outcome.and(Err(refused)),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Deletes the offsets of forgotten groups: all in one frame, if they fit into one. It comes before the offsets that new
+    /// groups of the same names have by now.
+    fn delete_offsets(
+        &mut self,
+        deleted: &[Arc<CommittedOffset>],
+        now: u64,
+    ) -> Result<Result<(), WriteError>, WriteError> {
+        let writer = self.writer.as_mut().expect("taken when the journal is closed only");
+        let (limit, mut frames, mut frame) = (writer.frame_limit(), Vec::new(), FrameBuilder::new());
+        for committed_offset in deleted {
+            let key = committed_offset.key();
+            if writer.state().get(state_kind::GROUP_OFFSETS, key).is_none() {
+                continue;
+            }
+            if frame.len() + key.len() + 64 > limit {
+                frames.push(std::mem::take(&mut frame));
+            }
+            frame.delete(state_kind::GROUP_OFFSETS, key);
+        }
+        frames.push(frame);
+        for mut frame in frames.into_iter().filter(|frame| !frame.is_empty()) {
+            match writer.append(&mut frame, now) {
+                Ok(_) => _ = self.lazy_since.get_or_insert_with(Instant::now),
+                Err(poisoned @ WriteError::Poisoned(_)) => return Err(poisoned),
+                Err(refused) => return Ok(Err(refused)),
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Writes the changed committed offsets in frames without events. These are synced with the next frame or after
+    /// [`LAZY`](super::LAZY), or at once for a thread that waits for them. Errors as in
+    /// [`put_committed_offsets`](Self::put_committed_offsets).
+    pub(super) fn write_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
+        let outcome = self.put_committed_offsets()?;
+        if !self.frame.is_empty() {
+            let now = self.now();
+            let writer = self.writer.as_mut().expect("taken when the journal is closed only");
+            writer.append(&mut self.frame, now)?;
+            self.lazy_since.get_or_insert_with(Instant::now);
+        }
+        Ok(outcome)
+    }
+}
