@@ -147,8 +147,7 @@ pub enum BuildError {
     },
 }
 
-/// The reason why a claim was refused. No slot is claimed, except that with `Closed` a committed claim may have been
-/// cut.
+/// The error of a claim, or of a publish, which claims and commits. No event was published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimError {

@@ -76,7 +76,7 @@ impl<E, K: Producers> Subscriber<E, K> {
 
 /// See [`Subscriber::next_batch`].
 pub struct NextBatch<'s, E, K: Producers = Multi> {
-    /// `None` once the future was ready.
+    /// The subscriber to poll; `None` once the future was ready.
     subscriber: Option<&'s mut Subscriber<E, K>>,
 }
 
@@ -191,7 +191,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
 /// See [`Member::next_batch`].
 pub struct NextGroupBatch<'m, E: Send + Sync + 'static, K: Producers = Multi> {
-    /// `None` once the future was ready.
+    /// The member to poll; `None` once the future was ready.
     member: Option<&'m mut Member<E, K>>,
     /// True while the group counts the member as waiting.
     waits: bool,

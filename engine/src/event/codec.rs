@@ -71,7 +71,8 @@ pub trait Persist: Send + Sync + Sized + 'static {
 #[doc(hidden)]
 pub struct Plain<E> {
     pub(crate) write: fn(&[E], &mut Vec<u8>),
-    /// The events in place; `None` if the bytes are no whole count of events, or are not aligned for them.
+    /// The events that the bytes hold, without a copy. `None` if the bytes are no whole count of events, or are not
+    /// aligned for them.
     pub(crate) view: fn(&[u8]) -> Option<&[E]>,
 }
 

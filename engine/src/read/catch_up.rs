@@ -88,8 +88,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         self.gate.as_ref().map(|gate| gate.first().0.saturating_sub(self.seam_off))
     }
 
-    /// Begins one pass of reading. `join` joins the ring at the lowest possible offset. If `bounded`, records that are
-    /// written but not yet published are left out.
+    /// Begins one pass of reading. `join` joins the ring at the lowest possible offset. If `bounded` is true, records
+    /// that are written but not yet published are left out.
     pub(crate) fn begin(
         &mut self,
         scan: &mut SharedScan,

@@ -57,7 +57,8 @@ impl<E, K: Producers> Membership<E, K> {
         }
     }
 
-    /// Wakes the selector that waits for this subscriber, or has its next call poll the subscriber.
+    /// Wakes the selector that waits for this subscriber. If the selector does not wait now, its next call polls the
+    /// subscriber.
     pub(super) fn wake_watcher(&self) {
         let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((watcher, token)) = watcher {

@@ -36,7 +36,8 @@ impl StartAt {
         }
     }
 
-    /// Where the consumer joins the ring. For a timestamp the subscriber then moves on from there.
+    /// The start with which a consumer joins the ring of this partition. For a timestamp that is the earliest event, and
+    /// the subscriber then moves forward to the first event of that time.
     pub(crate) fn in_ring(&self, partition: u32) -> Start {
         match self.offset(partition) {
             Some(offset) => Start::At(Sequence(offset)),
