@@ -107,9 +107,11 @@ impl OffsetWait {
         Self { progress: Arc::clone(progress), level, key }
     }
 
-    /// True if this wait was not woken yet, and its waker wakes the same task as `waker`.
-    pub(super) fn will_wake(&self, waker: &Waker) -> bool {
-        self.progress.waits.list().of(self.level).get(&self.key).is_some_and(|known| known.will_wake(waker))
+    /// True if this is the wait for that offset and level, was not woken yet, and its waker wakes the same task as `waker`.
+    pub(super) fn is(&self, (progress, offset, level): (&Arc<Progress>, u64, Level), waker: &Waker) -> bool {
+        Arc::ptr_eq(&self.progress, progress)
+            && (self.key.0, self.level) == (offset, level)
+            && self.progress.waits.list().of(level).get(&self.key).is_some_and(|known| known.will_wake(waker))
     }
 }
 

@@ -234,7 +234,7 @@ impl Notifier {
         if self.is_forked() {
             return done();
         }
-        if !wait.as_ref().is_some_and(|wait| wait.will_wake(waker)) {
+        if !wait.as_ref().is_some_and(|wait| wait.is((progress, offset, level), waker)) {
             self.know(progress);
             // Cloning a waker runs user code, so no lock is held here.
             *wait = Some(OffsetWait::new(progress, offset, level, waker.clone()));

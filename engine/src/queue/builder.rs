@@ -4,7 +4,7 @@ use super::changes::{Cursor, StatePart};
 use super::codec::{self, ClockShift, RecoveredQueue};
 use super::core::{self, QueueCore, QueueParts};
 use super::dead_letter_reader::{self, DeadLetterReader};
-use super::input::Input;
+use super::input::{Input, JournalWatch};
 use super::lease::{Leases, Phase, Terms};
 use super::log::{JournalWaker, QueueLog};
 use super::state::{Body, QueueState};
@@ -369,7 +369,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             parts.into_iter().for_each(|part| _ = changes.write(part, true));
         }
         let notifier = Arc::clone(&durable.committer.notifier);
-        let input = Input::Journal(Box::new(replay), notifier, JournalWaker::waker(&waiter));
+        let watch = JournalWatch::new(notifier, JournalWaker::waker(&waiter));
+        let input = Input::Journal(Box::new(replay), watch);
         let mut state = QueueState::new(leases, input, dead_letter_writer);
         state.deleted.extend(recovered_queue.deleted);
         state.counters.lost = lost;

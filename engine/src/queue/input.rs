@@ -3,6 +3,7 @@
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::threads::Panic;
+use crate::log::offset_waits::OffsetWait;
 use crate::log::progress::Notifier;
 use crate::read::PartitionConsumer;
 use crate::read::replay::{Replay, ReplayError};
@@ -17,9 +18,24 @@ pub(super) enum Input<E, K: Producers> {
     /// For a topic in memory: the ring of each partition, by number. Unread events keep their slots, so producers wait
     /// for the queue.
     Rings(Vec<PartitionConsumer<E, K>>),
-    /// For a durable topic: a replay of the journal, and the waker that the journal's progress wakes. Unread events are
+    /// For a durable topic: a replay of the journal, and how the journal's progress wakes the queue. Unread events are
     /// in the journal, so producers do not wait for the queue.
-    Journal(Box<Replay<E, K>>, Arc<Notifier>, Waker),
+    Journal(Box<Replay<E, K>>, JournalWatch),
+}
+
+/// How a queue is woken by the journal.
+pub(super) struct JournalWatch {
+    pub(super) notifier: Arc<Notifier>,
+    /// Wakes the worker that watches the queue.
+    pub(super) waker: Waker,
+    /// The wait for the next event of each partition, by number.
+    waits: Vec<Option<OffsetWait>>,
+}
+
+impl JournalWatch {
+    pub(super) fn new(notifier: Arc<Notifier>, waker: Waker) -> Self {
+        Self { notifier, waker, waits: Vec::new() }
+    }
 }
 
 /// The result of reading one event of a partition.
@@ -111,15 +127,18 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
     pub(super) fn arm(&mut self, index: usize, waiter: &Waiter) -> bool {
         match self {
             Self::Rings(parts) => parts[index].consumer.arm(waiter, index),
-            Self::Journal(replay, notifier, waker) => {
-                notifier.watch(waker, || replay.has_more(index).then_some(())).is_none() && !replay.has_more(index)
+            Self::Journal(replay, JournalWatch { waker, waits, .. }) => {
+                if waits.len() <= index {
+                    waits.resize_with(index + 1, || None);
+                }
+                replay.watch(index, &mut waits[index], waker)
             }
         }
     }
 
     /// Registers the waiter to be woken by the journal's next progress.
     pub(super) fn arm_journal(&self) {
-        if let Self::Journal(_, notifier, waker) = self {
+        if let Self::Journal(_, JournalWatch { notifier, waker, .. }) = self {
             let _ = notifier.watch(waker, || None::<()>);
         }
     }

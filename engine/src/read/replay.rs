@@ -8,9 +8,11 @@ use partition::{ReplayMode, ReplayPartition};
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
+use crate::base::level::Level;
 use crate::base::overload::ConsumerStats;
 use crate::event::codec::Unreadable;
 use crate::log::gap::{Gap, OnGap};
+use crate::log::offset_waits::OffsetWait;
 use crate::read::At;
 use crate::read::catch_up::{CatchUp, Step};
 use crate::text;
@@ -22,6 +24,7 @@ use slipring_ring::{BuildError, Consumer, Multi, Stage};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// The error of opening a replay, or of reading from it.
@@ -129,6 +132,19 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     /// True if the partition has visible offsets that are not read.
     pub(crate) fn has_more(&self, index: usize) -> bool {
         self.parts[index].has_more(self.visible)
+    }
+
+    /// Registers `waker` to be woken when the partition has offsets that are visible and not read, or ends. False if it has
+    /// some now. `wait` keeps the registration from one call to the next.
+    pub(crate) fn watch(&self, index: usize, wait: &mut Option<OffsetWait>, waker: &Waker) -> bool {
+        let part = &self.parts[index];
+        let level = match self.visible {
+            Visible::Written => Level::Written,
+            Visible::Durable => Level::Durable,
+        };
+        let of = (&part.progress, part.position(), level);
+        let has_more = || self.has_more(index).then_some(());
+        self.durable.acks.notifier.watch_offset(wait, of, waker, has_more).is_none() && !self.has_more(index)
     }
 
     /// True if the partition has ended and all of it is read.

@@ -1,5 +1,6 @@
 //! Workers of a queue as tasks and in a selector: woken once, nothing lost when they are given up.
 
+use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     Engine, Level, Message, Record, Topic,
@@ -246,6 +247,54 @@ fn a_thread_and_tasks_wait_at_a_queue_and_a_message_wakes_one_of_them_and_the_ne
     assert!(settle(&mut waits, &bells, &mut seen).is_empty());
     send(&jobs, "c");
     assert_eq!(settle(&mut waits, &bells, &mut seen).len(), 1);
+}
+
+/// Each frame woke each of them.
+#[test]
+fn tasks_that_wait_for_messages_of_durable_topics_are_not_woken_by_the_events_of_others() {
+    let options = Options { segment_size: 1 << 20, ..Options::default() };
+    let engine = Engine::builder().journal_in(SimulatedDisk::new()).journal_options(options).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let topic = |number| engine.topic::<Message>(format!("jobs-{number}")).capacity(16).max_message(64).durable();
+    let jobs: Vec<Topic<Message>> = (0..20).map(|number| topic(number).create().unwrap()).collect();
+    let mut workers: Vec<Worker> = jobs.iter().map(|jobs| jobs.queue("q").join().unwrap()).collect();
+    let mut producer = ticks.producer().acknowledge(Level::Durable).create().unwrap();
+    producer.publish(|_| ()).unwrap();
+    let bells: Vec<_> = (0..20).map(|_| bell()).collect();
+    let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.next_lease())).collect();
+    let mut seen = vec![0; 20];
+    // What an opening still writes wakes them.
+    for (waits, (_, waker)) in waits.iter_mut().flatten().zip(&bells) {
+        assert!(once(waits, waker).is_pending());
+    }
+    for _ in 0..5 {
+        producer.publish(|_| ()).unwrap();
+        assert!(settle(&mut waits, &bells, &mut seen).is_empty());
+    }
+    let rung = || bells.iter().map(|(bell, _)| bell.rung()).sum::<usize>();
+    let before = rung();
+    for _ in 0..20 {
+        producer.publish(|_| ()).unwrap();
+    }
+    assert_eq!(rung() - before, 0, "wake-ups by the frames of another topic");
+    send(&jobs[7], "a");
+    let until = std::time::Instant::now() + LONG;
+    loop {
+        let leases = settle(&mut waits, &bells, &mut seen);
+        if let Some((task, lease)) = leases.into_iter().next() {
+            assert_eq!((task, lease.message().value()), (7, &b"a"[..]));
+            break lease.ack().unwrap();
+        }
+        assert!(std::time::Instant::now() < until, "the message comes");
+        std::thread::yield_now();
+    }
+    assert!((0..20).all(|task| task == 7 || bells[task].0.rung() == seen[task]));
+    // And the end comes.
+    jobs[3].close();
+    while !matches!(waits[3].as_mut().map(|wait| once(wait, &bells[3].1)), Some(Poll::Ready(Err(_)))) {
+        assert!(std::time::Instant::now() < until, "the end comes");
+        std::thread::yield_now();
+    }
 }
 
 /// A clock that panics when it is told to.

@@ -39,7 +39,12 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
             }
         };
         // A dead letter and the removal of its message must be in the same frame.
-        for (partition, offset) in state.settle_dead_letters(log, self.dead_number, drained) {
+        let settled = state.settle_dead_letters(log, self.dead_number, drained);
+        if !settled.is_empty() {
+            // The next message of a partition may be due now, or the queue may have ended.
+            self.wake(&mut state);
+        }
+        for (partition, offset) in settled {
             if has_room(frame) {
                 put(&mut state, frame, partition, offset / crate::queue::changes::BLOCK);
             }

@@ -61,16 +61,24 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
         }
     }
 
-    pub(super) fn has_more(&self, visible: Visible) -> bool {
-        let position = match &self.mode {
+    /// The next offset that is read from where the partition is read now.
+    pub(super) fn position(&self) -> u64 {
+        match &self.mode {
             ReplayMode::Journal(catch_up) => catch_up.position().max(self.next),
-            // The events of a transaction are durable before they are published, so a reader of the ring cannot read
-            // them yet.
-            ReplayMode::Ring(consumer) if consumer.lag() == 0 => return self.gap.is_some(),
             ReplayMode::Ring(consumer) => consumer.consumed().0,
-            ReplayMode::Over => return self.gap.is_some(),
+            ReplayMode::Over => self.next,
+        }
+    }
+
+    pub(super) fn has_more(&self, visible: Visible) -> bool {
+        let may_read = match &self.mode {
+            ReplayMode::Journal(_) => true,
+            // The events of a transaction are durable before they are published, so a reader of the ring cannot read
+            // them yet. When they are published, the committer passes over them, and the progress wakes its waits again.
+            ReplayMode::Ring(consumer) => consumer.lag() > 0,
+            ReplayMode::Over => false,
         };
-        self.gap.is_some() || self.progress.end(visible) > position
+        self.gap.is_some() || (may_read && self.progress.end(visible) > self.position())
     }
 
     /// True if reading may bring the partition to its end. `over` is true if the journal has ended, for all topics.
