@@ -136,7 +136,7 @@ pub const ROWS: &[Row] = &[
         full: &[50],
         target: Bound::AtMost(1.25),
         today: None,
-        before: "",
+        before: "2",
         measure: |n| Ok(slow_events(n, true)?.syncs),
     },
     Row {
