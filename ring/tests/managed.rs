@@ -5,8 +5,8 @@ mod common;
 
 use common::{LONG, STARTS, at_once, quiet_panic, soon};
 use slipring_ring::{
-    Batch, BuildError, Builder, ClaimError, Closed, Ending, Exclusive, Handler, Kind, Multi, OnError, Ring, Sequence,
-    Single, Stage, StageError, pin,
+    Batch, BuildError, Builder, ClaimError, Closed, ConsumerMut, Ending, Exclusive, Handler, Kind, Multi, OnError,
+    Ring, Sequence, Single, Stage, StageError, pin,
 };
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -393,16 +393,29 @@ fn any_name_will_do_for_a_stage_with_a_thread() {
     assert_eq!(ring.shutdown(LONG).stages[0].name, "a\0b ü");
 }
 
+/// The stage behind is polled while the handler has an event: it sees the events before that one, changed, and no other.
 #[test]
 fn a_mutable_stage_changes_what_the_ones_behind_see() {
-    struct Double;
+    type More = Arc<Mutex<Option<ConsumerMut<u64, Multi>>>>;
+    /// Adds one to what the stage before has doubled. Returns the sequence that comes next.
+    fn add(more: &More) -> Result<Sequence, Closed> {
+        let mut more = more.lock().unwrap();
+        let more = more.as_mut().unwrap();
+        (&mut more.poll(usize::MAX)?).into_iter().for_each(|(_, event)| *event += 1);
+        Ok(more.consumed())
+    }
+    struct Double(More);
     impl Handler<u64, Exclusive> for Double {
-        type Error = Infallible;
-        fn on_event(&mut self, event: &mut u64, _: Sequence, _: bool) -> Result<(), Infallible> {
-            *event *= 2;
+        type Error = String;
+        fn on_event(&mut self, event: &mut u64, sequence: Sequence, _: bool) -> Result<(), String> {
+            match add(&self.0) {
+                Ok(next) if next == sequence => *event *= 2,
+                other => return Err(format!("the stage behind comes to {other:?} while {sequence} is changed")),
+            }
             Ok(())
         }
     }
+    let more = More::default();
     let seen = Seen::default();
     let into = Arc::clone(&seen);
     let mut builder = Builder::multi(4, || 0u64);
@@ -412,16 +425,18 @@ fn a_mutable_stage_changes_what_the_ones_behind_see() {
             Ok::<_, Infallible>(())
         }
     });
-    builder.run_mut("double", || Double);
-    builder.run_mut(Stage::new("more").after(["double"]), || {
-        |event: &mut u64, _, _| {
-            *event += 1;
-            Ok::<_, Infallible>(())
-        }
-    });
+    let behind = Arc::clone(&more);
+    builder.run_mut(Stage::new("double").limit(1), move || Double(behind));
+    builder.poll_mut(Stage::new("more").after(["double"]));
     let (mut producer, ring) = builder.build().unwrap();
+    *more.lock().unwrap() = Some(ring.consumer_mut("more").unwrap());
     (0..100).for_each(|value| drop(producer.publish(|event| *event = value)));
-    assert!(ring.shutdown(LONG).is_complete());
+    drop(producer);
+    while add(&more).is_ok() {
+        std::thread::yield_now();
+    }
+    let report = ring.shutdown(LONG);
+    assert!(report.is_complete(), "{report:?}");
     assert_eq!(
         seen.lock().unwrap().iter().map(|(event, _)| *event).collect::<Vec<_>>(),
         (0..100).map(|it| it * 2 + 1).collect::<Vec<_>>()

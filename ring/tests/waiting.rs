@@ -157,31 +157,39 @@ fn a_deadline_gives_what_is_ready() {
     }
 }
 
-/// A strategy of one's own that panics leaves consumer and producer usable.
+/// A strategy of one's own that panics leaves consumer and producer usable: the next wait asks the same strategy, and sleeps if it
+/// says so.
 #[test]
 fn a_strategy_that_panics_leaves_its_owner_usable() {
-    struct Moody(AtomicU32);
+    #[derive(Clone, Default)]
+    struct Moody(Arc<AtomicU32>);
     impl WaitStrategy for Moody {
         fn idle(&self, _: u32) -> Idle {
-            if self.0.fetch_add(1, Relaxed) == 0 {
-                common::quiet_panic("not now")
+            match self.0.fetch_add(1, Relaxed) {
+                0 => common::quiet_panic("not now"),
+                1 => Idle::Look,
+                _ => Idle::Sleep,
             }
-            Idle::Look
         }
     }
+    let (reads, writes) = (Moody::default(), Moody::default());
+    let looks = |moody: &Moody| moody.0.load(Relaxed);
     let mut builder = Builder::single(1, || 0u64);
-    builder.poll(Stage::new("tape").wait(Wait::custom(Moody(AtomicU32::new(0)))));
+    builder.poll(Stage::new("tape").wait(Wait::custom(reads.clone())));
     let (mut producer, ring) = builder.build().unwrap();
     let mut tape = ring.consumer("tape").unwrap();
     let by = || Instant::now() + Duration::from_millis(1);
     let panicked = |work: &mut dyn FnMut()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err();
     assert!(panicked(&mut || drop(tape.poll_until(1, by()))));
     assert!(tape.poll_until(1, by()).unwrap().is_empty());
-    producer.set_wait(Wait::custom(Moody(AtomicU32::new(0))));
+    assert!(looks(&reads) > 2, "it has slept: {} looks", looks(&reads));
+    producer.set_wait(Wait::custom(writes.clone()));
     producer.publish(|_| ()).unwrap();
     assert!(panicked(&mut || drop(producer.claim_until(1, by()))));
     assert!(producer.claim_until(1, by()).is_err());
-    assert_eq!(tape.poll(1).unwrap().len(), 1);
+    assert!(looks(&writes) > 2, "it has slept: {} looks", looks(&writes));
+    assert_eq!((&mut tape.poll(1).unwrap()).into_iter().count(), 1);
+    producer.publish(|_| ()).unwrap();
 }
 
 // One waiter over many rings.

@@ -123,14 +123,15 @@ fn readers_find_offsets_and_times() {
 #[test]
 fn times_in_the_future_keep_nothing_back() {
     let week = Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: None };
-    for wrong_clock in [false, true] {
+    // The wrong times are at the start of a segment, or between right ones.
+    for (wrong_clock, size) in [(false, 300), (true, 300), (true, 100), (true, 10)] {
         let (mut writer, _) = open(Arc::new(SimulatedDisk::new()), small()).unwrap();
         for day in 0..60_u64 {
             let mut frame = FrameBuilder::new();
             let is_wrong = (10..15).contains(&day);
             let own = (is_wrong && !wrong_clock).then_some(u64::MAX / 2);
             let now = if is_wrong && wrong_clock { (day + 365) * DAY } else { day * DAY };
-            frame.record(part(0), day, own, &[day as u8; 300]);
+            frame.record(part(0), day, own, &vec![day as u8; size]);
             writer.append(&mut frame, now).unwrap();
             writer.sync().unwrap();
             let written_since = |day: u64| day.saturating_sub(7);
@@ -142,7 +143,10 @@ fn times_in_the_future_keep_nothing_back() {
                     since @ 10..=15 if wrong_clock => 10..=since,
                     since => since..=since,
                 };
-                assert!(expected.contains(&start), "day {day}, wrong clock {wrong_clock}: {start}, not {expected:?}");
+                assert!(
+                    expected.contains(&start),
+                    "day {day}, wrong clock {wrong_clock}, {size} bytes: {start}, not {expected:?}"
+                );
             }
         }
         let freed = writer.retain(200 * DAY, |_| week).unwrap();
