@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Scratch, bench, check, code, schema};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A run may miss its rate on a busy machine; the messages must be right in any case.
 fn verified(document: &Value) {
@@ -65,11 +65,14 @@ fn each_scenario_runs_for_a_tenth_of_a_second() {
 
 #[test]
 fn options_change_the_work_and_not_the_truth() {
-    for extra in [
-        &["--arrival", "poisson"][..],
-        &["--arrival", "burst:10@1ms", "--batch", "4"],
-        &["--payload", "256", "--capacity", "64", "--full", "drop", "--rate", "max"],
-        &["--wait", "spin-then-park", "--pin", "none"],
+    for (extra, setup) in [
+        (&["--arrival", "poisson"][..], json!({ "arrival": "poisson", "full": "block" })),
+        (&["--arrival", "burst:10@1ms", "--batch", "4"], json!({ "arrival": "burst:10@1.00 ms", "batch": 4 })),
+        (
+            &["--payload", "256", "--capacity", "64", "--full", "drop", "--rate", "max", "--stall", "5ms@20ms"],
+            json!({ "payload": 256, "capacity": 64, "full": "drop" }),
+        ),
+        (&["--wait", "spin-then-park", "--pin", "none"], json!({ "wait": "spin-then-park", "pin": "none" })),
     ] {
         let scratch = Scratch::new("options");
         let mut words = vec![
@@ -90,6 +93,16 @@ fn options_change_the_work_and_not_the_truth() {
         let (document, _) = measured(&words, &scratch);
         verified(&document);
         assert_eq!(document["runs"].as_array().unwrap().len(), 2);
+        for (name, value) in setup.as_object().unwrap() {
+            assert_eq!(&document["setup"][name], value, "{name} of {extra:?}");
+        }
+        // What the options did, however slow the machine is: while the consumer is held up, a ring of 64 is full.
+        let (drops, count) = (document["drops"].as_u64().unwrap(), document["count"].as_u64().unwrap());
+        assert_eq!(drops > 0, setup["full"] == "drop", "{drops} drops with {extra:?}");
+        if setup["arrival"] == "burst:10@1.00 ms" {
+            let millis = document["setup"]["seconds"].as_f64().unwrap() * 1e3;
+            assert!(count as f64 <= 2.0 * 10.0 * (millis + 1.0), "{count} messages in two runs of {millis} ms");
+        }
     }
 }
 

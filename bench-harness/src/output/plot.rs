@@ -382,8 +382,16 @@ mod tests {
 
     #[test]
     fn names_are_escaped() {
-        let bar = Bar { name: "<a&b>".to_owned(), class: "ours", value: 1.0, ends: (1.0, 1.0), label: String::new() };
-        let svg = bars("t", "n", &[Panel { title: "p".to_owned(), bars: vec![bar] }]);
-        assert!(svg.contains("&lt;a&amp;b&gt;") && !svg.contains("<a&"));
+        let name = || "<a&b>".to_owned();
+        let bar = Bar { name: name(), class: "ours", value: 1.0, ends: (1.0, 1.0), label: name() };
+        let mut drawn = vec![bars(&name(), &name(), &[Panel { title: name(), bars: vec![bar] }])];
+        for mark in [Mark::Line, Mark::Dashed, Mark::Dots, Mark::Area] {
+            let axis = || Axis::over(&name(), Scale::Linear, [1.0, 2.0].into_iter(), |_| name());
+            let series = vec![Series { name: name(), colour: 0, mark, points: vec![(1.0, 1.0), (2.0, 2.0)] }];
+            drawn.push(Chart { title: name(), note: name(), height: 300.0, x: axis(), y: axis(), series }.svg());
+        }
+        for svg in drawn {
+            assert!(svg.contains("&lt;a&amp;b&gt;") && !svg.contains("<a&"), "{svg}");
+        }
     }
 }

@@ -357,3 +357,86 @@ fn by_batch<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Round
     }
     Err(NoFigure::NotApplicable("takes one producer only"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    /// What is wrong with message 3 of a contender.
+    const NOTHING: u8 = 0;
+    const LOST: u8 = 1;
+    const TWICE: u8 = 2;
+    const DAMAGED: u8 = 3;
+
+    struct Faulty<const HOW: u8>;
+    struct Reader<const HOW: u8>(mpsc::Receiver<u64>);
+
+    impl Sender<4> for mpsc::Sender<u64> {
+        fn send<W: Waiting>(&mut self, value: u64) {
+            let _ = mpsc::Sender::send(self, value);
+        }
+
+        fn send_batch<W: Waiting>(&mut self, first: u64, count: usize) {
+            (first..first + count as u64).for_each(|value| Sender::<4>::send::<W>(self, value));
+        }
+    }
+
+    impl<const HOW: u8> Receiver<4> for Reader<HOW> {
+        fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, mut see: impl FnMut(&Payload<4>)) {
+            for _ in 0..total {
+                let Ok(value) = self.0.recv() else { return };
+                match (HOW, value) {
+                    (LOST, 3) => {}
+                    (TWICE, 3) => see(&Payload::new(2)),
+                    (DAMAGED, 3) => see(&Payload::from_words([3, 9, 3, 3])),
+                    _ => see(&Payload::new(value)),
+                }
+            }
+        }
+    }
+
+    impl<const HOW: u8> Link<4> for Faulty<HOW> {
+        const MANY_PRODUCERS: bool = true;
+        const BATCHES: bool = true;
+        const SLEEPS: bool = true;
+        type Sender = mpsc::Sender<u64>;
+        type Receiver = Reader<HOW>;
+
+        fn open(_: usize, producers: usize, _: WaitClass) -> Result<(Vec<mpsc::Sender<u64>>, Reader<HOW>), NoFigure> {
+            let (sender, receiver) = mpsc::channel();
+            Ok((vec![sender; producers], Reader(receiver)))
+        }
+    }
+
+    /// Measures ten messages of each producer; true if that has given a figure.
+    fn has_figure<const HOW: u8>(shape: Shape, producers: usize, batch: usize) -> bool {
+        let (waiting, pins) = (WaitClass::Native, "none".parse().unwrap());
+        let (silence, consumers) = (Duration::ZERO, 1);
+        let work = Work { capacity: 16, producers, consumers, each: 10, batch, words: 4, waiting, pins, silence };
+        match measure::<Faulty<HOW>, 4>(shape, &work) {
+            Ok(_) => true,
+            Err(NoFigure::Wrong(_)) => false,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    /// A contender that carries wrong messages would be the fastest of all.
+    #[test]
+    fn wrong_messages_give_no_figure() {
+        for (producers, batch) in [(1, 1), (1, 5), (2, 1), (2, 5)] {
+            assert!(has_figure::<NOTHING>(Shape::Stream, producers, batch));
+            assert!(!has_figure::<LOST>(Shape::Stream, producers, batch));
+            assert!(!has_figure::<TWICE>(Shape::Stream, producers, batch));
+            assert!(!has_figure::<DAMAGED>(Shape::Stream, producers, batch));
+        }
+        assert!(has_figure::<NOTHING>(Shape::IdleWake, 1, 1));
+        assert!(!has_figure::<LOST>(Shape::IdleWake, 1, 1));
+        assert!(!has_figure::<TWICE>(Shape::IdleWake, 1, 1));
+        assert!(!has_figure::<DAMAGED>(Shape::IdleWake, 1, 1));
+        // The answer to a request is its number alone.
+        assert!(has_figure::<NOTHING>(Shape::PingPong, 1, 1));
+        assert!(!has_figure::<LOST>(Shape::PingPong, 1, 1));
+        assert!(!has_figure::<TWICE>(Shape::PingPong, 1, 1));
+    }
+}

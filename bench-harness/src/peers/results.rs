@@ -240,9 +240,10 @@ mod tests {
         }
     }
 
+    /// By their width relative to the ratio, which is 2 here.
     #[test]
     fn wide_intervals_are_named() {
-        let ratios = vec![ratio("std", 1.9, 2.1), ratio("bare-ring", 1.0, 9.0)];
+        let ratios = vec![ratio("std", 1.8, 2.2), ratio("bare-ring", 1.0, 9.0)];
         let mut document = PeersDocument { ratios, ..PeersDocument::default() };
         assert_eq!(document.warning(), None);
         document.ratios.extend([ratio("kanal", 1.7, 2.3), ratio("flume", 1.0, 4.0)]);
