@@ -169,12 +169,10 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         names
     }
 
-    /// Waits up to `limit` for events, and returns a batch of events of one partition, which is empty if none were
-    /// published by then. `None` once all topics are closed and the group has read and committed all events that this
-    /// member could get. A limit of zero never waits. While partitions are [paused](Self::pause), the end of closed
-    /// topics is reached only when these are resumed and read: until then, once all other partitions are read to their
-    /// end, an empty batch is returned at once. For what a call costs see
-    /// [`Subscriber::poll`](crate::Subscriber::poll).
+    /// Waits up to `limit` for events of one partition, and returns them; an empty batch if none came. `None` once all topics
+    /// are closed and the group has read and committed all events that this member could get. A limit of zero never waits.
+    /// While partitions are [paused](Self::pause), closed topics end only when these are resumed and read; until then, once all
+    /// others are read, an empty batch is returned at once. For the cost see [`Subscriber::poll`](crate::Subscriber::poll).
     ///
     /// A poll also applies changes of the assignment: it begins to read newly assigned partitions, and releases revoked
     /// ones.
