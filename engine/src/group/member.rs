@@ -12,8 +12,7 @@ use super::assigned_partition::{AssignedPartition, Feed, NoEvent};
 use super::assignment::MemberId;
 use super::batch::{BatchEvents, GroupBatch, HeldBatch};
 use super::error::GroupError;
-use super::listener::listed;
-use super::listener::{Listener, Rebalance};
+use super::listener::{Listener, Rebalance, listed};
 use super::settings::{Commit, GroupSettings};
 use super::signal::{MemberSignal, NEVER, nanos};
 use crate::base::clock::Clock;
@@ -117,7 +116,6 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     ) -> Result<Self, GroupError> {
         let (id, signal) = group.join(&settings.joining)?;
         let watch = MultiWait::new(settings.wait.clone(), Arc::clone(&signal.waiter));
-        let partitions = MemberPartitions::default();
         Ok(Self {
             group,
             id,
@@ -125,7 +123,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             signal,
             settings,
             listener,
-            partitions,
+            partitions: MemberPartitions::default(),
             watch,
             scan: None,
             unsettled: true,
