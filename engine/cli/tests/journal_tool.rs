@@ -276,6 +276,11 @@ fn what_topics_of_an_engine_have_written_is_shown_by_their_names() {
     let named: Vec<_> = stat["partitions"].as_array().unwrap().iter().map(|it| it["topic"].as_str().unwrap()).collect();
     assert_eq!(named.iter().filter(|name| **name == "orders.v2-eu").count(), 2, "{out}");
     assert!(named.contains(&"ticks"), "{out}");
+    let (_, out, _) = run("stat", &dir, &[]);
+    assert_eq!(out.matches("orders.v2-eu").count(), 3, "among the topics, and for each partition: {out}");
+    let (code, out, err) = run("cat", &dir, &["--topic", "orders.v2-eu", "--partition", "1"]);
+    assert_eq!((code, out.lines().count()), (0, 3), "{out}{err}");
+    assert!(out.lines().all(|line| line.starts_with("orders.v2-eu/1 ")), "{out}");
     let (code, out, err) = run("cat", &dir, &["--topic", "orders.v2-eu", "--partition", "1", "--json"]);
     assert_eq!(code, 0, "{err}");
     let records: Vec<_> = out.lines().map(json).collect();
