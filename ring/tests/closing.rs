@@ -325,6 +325,20 @@ fn shut_down_under_load<K: Kind>(
     }
 }
 
+/// Where the system has no `membarrier` both sides pay a full fence, and all of this file holds as well.
+#[test]
+#[cfg_attr(miri, ignore = "starts a process")]
+fn the_same_holds_with_full_fences_on_both_sides() {
+    if std::env::var_os("SLIPRING_FENCES").is_some() {
+        assert_eq!(slipring_ring::fence::kind(), slipring_ring::fence::Fences::SeqCst);
+        return;
+    }
+    let again = std::process::Command::new(std::env::current_exe().unwrap()).env("SLIPRING_FENCES", "seqcst").output();
+    let again = again.unwrap();
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success() && said.contains("a_shutdown_under_load"), "{said}");
+}
+
 /// In 188 to 364 of 400 shutdowns under load events that were acknowledged were never read, and the report said complete.
 /// `SLIPRING_SHUTDOWNS=1000` makes it a soak; with `SLIPRING_FENCES=seqcst` it runs without `membarrier`.
 #[test]

@@ -1,6 +1,7 @@
 //! The encoding of events as bytes in a journal, and the decoding.
 
 use crate::base::clock::Timestamp;
+use crate::base::threads::blaming;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// An event that a durable topic can carry. It is implemented for plain data, that is, for every type with zerocopy's
@@ -124,9 +125,9 @@ where
 
 /// The functions of [`Persist`], for code that does not know that the type implements it.
 pub(crate) struct Persistence<E> {
-    pub(crate) write: fn(&E, &mut Vec<u8>),
-    pub(crate) read: fn(&mut E, &[u8]) -> Result<(), Unreadable>,
-    pub(crate) time: fn(&E) -> Option<Timestamp>,
+    write: fn(&E, &mut Vec<u8>),
+    read: fn(&mut E, &[u8]) -> Result<(), Unreadable>,
+    time: fn(&E) -> Option<Timestamp>,
     pub(crate) layout: fn() -> String,
     pub(crate) size: Option<usize>,
     pub(crate) plain: Option<Plain<E>>,
@@ -143,6 +144,30 @@ impl<E> Copy for Persistence<E> {}
 impl<E: Persist> Persistence<E> {
     pub(crate) fn of() -> Self {
         Self { write: E::write, read: E::read, time: E::time, layout: E::layout, size: E::size(), plain: E::plain() }
+    }
+}
+
+/// The name of the code that is blamed for a panic.
+const PERSIST: &str = "the event's Persist";
+
+/// A panic of these calls of the user's code names [`PERSIST`] as its source.
+impl<E> Persistence<E> {
+    /// Calls [`Persist::write`].
+    #[inline]
+    pub(crate) fn write(&self, event: &E, out: &mut Vec<u8>) {
+        blaming(PERSIST, || (self.write)(event, out));
+    }
+
+    /// Calls [`Persist::read`].
+    #[inline]
+    pub(crate) fn read(&self, event: &mut E, bytes: &[u8]) -> Result<(), Unreadable> {
+        blaming(PERSIST, || (self.read)(event, bytes))
+    }
+
+    /// Calls [`Persist::time`].
+    #[inline]
+    pub(crate) fn time(&self, event: &E) -> Option<Timestamp> {
+        blaming(PERSIST, || (self.time)(event))
     }
 }
 

@@ -178,7 +178,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         for _ in 0..most {
             let Ok(Some(record)) = reader.next() else { return };
             let offset = record.offset;
-            if (durable.persistence.read)(event, record.bytes).is_err() || !each(offset, event) {
+            if durable.persistence.read(event, record.bytes).is_err() || !each(offset, event) {
                 return;
             }
         }
@@ -363,7 +363,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         }
                         for bytes in bytes.chunks_exact(size_of::<E>()) {
                             // The size is right, and plain data of the right size always decodes.
-                            let _ = (durable.persistence.read)(event, bytes);
+                            let _ = durable.persistence.read(event, bytes);
                             give(event);
                         }
                         continue;
@@ -386,7 +386,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         Err(cause) => return Err(from_journal(cause)),
                     };
                     let offset = record.offset;
-                    if let Err(cause) = (durable.persistence.read)(event, record.bytes) {
+                    if let Err(cause) = durable.persistence.read(event, record.bytes) {
                         // The next call begins at this record, and fails with this error.
                         catch_up.seek(offset);
                         if read > 0 {

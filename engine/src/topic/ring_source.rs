@@ -2,7 +2,7 @@
 
 use super::partition::Partition;
 use crate::base::kind::Producers;
-use crate::base::threads::{blaming, caught};
+use crate::base::threads::caught;
 use crate::event::codec::Persistence;
 use crate::log::committer::STAGE;
 use crate::log::producers::{ProducerStates, TouchedProducers};
@@ -238,7 +238,7 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
         frame: &mut FrameBuilder,
         touched: &mut TouchedProducers,
     ) {
-        let Persistence { write, time, size, plain, .. } = self.persistence;
+        let Persistence { size, plain, .. } = self.persistence;
         let mut ahead = self.ahead.iter().peekable();
         let stamps = self.partition.stamps_if_any();
         let is_bare = ahead.peek().is_none() && stamps.is_none() && self.partition.times.is_none();
@@ -265,9 +265,9 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
             }
             // If this event panics, the error names the offset in `end`, so it is set first.
             *end = offset.0;
-            let at = blaming(PERSIST, || time(event)).map(|at| at.as_nanos());
+            let at = self.persistence.time(event).map(|at| at.as_nanos());
             let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));
-            let write = |out: &mut Vec<u8>| blaming(PERSIST, || write(event, out));
+            let write = |out: &mut Vec<u8>| self.persistence.write(event, out);
             match size {
                 Some(size) => frame.fixed_with(self.id, offset.0, at, size, write),
                 None => frame.record_with(self.id, offset.0, at, write),
@@ -282,6 +282,3 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
         }
     }
 }
-
-/// The name that the error has for the code that panicked.
-const PERSIST: &str = "the event's Persist";

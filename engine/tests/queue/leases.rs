@@ -54,6 +54,27 @@ fn is_idle(worker: &mut Worker) -> bool {
     worker.receive(NOW).unwrap().is_none()
 }
 
+/// Slots without a message once used up what a call may read, and the message behind them held the producer up.
+#[test]
+fn a_message_behind_slots_without_one_is_received_at_once() {
+    for durable in [false, true] {
+        let disk = slipring::journal::simulated::SimulatedDisk::new();
+        let engine = Engine::builder().journal_in(disk).build().unwrap();
+        let jobs = engine.topic::<u64>("jobs").capacity(8);
+        let jobs = if durable { jobs.durable() } else { jobs }.create().unwrap();
+        let mut producer = jobs.producer().create().unwrap();
+        let mut worker = jobs.queue("q").join().unwrap();
+        for _ in 0..3 {
+            let fill = std::panic::AssertUnwindSafe(|| _ = producer.publish(|_| panic!("on purpose")));
+            assert!(std::panic::catch_unwind(fill).is_err());
+        }
+        producer.publish(|event| *event = 7).unwrap().wait(slipring::Level::Published).unwrap();
+        let lease = worker.receive(NOW).unwrap().expect("the slots before it have no message");
+        assert_eq!((*lease.event(), lease.offset()), (7, 3));
+        lease.ack().unwrap();
+    }
+}
+
 #[test]
 fn each_message_goes_to_one_worker_and_never_again_after_its_ack() {
     let mut it = fixture(3, 8);

@@ -10,6 +10,7 @@ use slipring::{
     producer::{Multi, Partitioner, PublishError},
     subscriber::{At, OnError},
     topic::{Closed, TopicError, Unreadable},
+    transform::{Outputs, TransformEnd},
 };
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -423,4 +424,55 @@ fn a_slow_factory_holds_up_its_own_topic_alone() {
         assert!(matches!(creator.join().unwrap(), Err(TopicError::ShutDown)));
         assert_eq!(engine.topics(), ["ticks"]);
     });
+}
+
+/// Panics when 13 is read.
+#[derive(Default)]
+struct Spoilt(u64);
+
+impl Persist for Spoilt {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+        self.0 = u64::from_le_bytes(bytes.try_into().map_err(|_| Unreadable("it has another size"))?);
+        assert!(self.0 != 13, "harm");
+        Ok(())
+    }
+
+    fn layout() -> String {
+        "spoilt".to_owned()
+    }
+}
+
+#[test]
+fn an_event_that_panics_when_it_is_read_from_the_journal_is_named() {
+    let disk = SimulatedDisk::new();
+    let open = || {
+        let engine = Engine::builder().journal_in(disk.clone()).build().unwrap();
+        let numbers = engine.topic::<Spoilt>("numbers").durable().create_with(Spoilt::default).unwrap();
+        (engine, numbers)
+    };
+    {
+        let (engine, numbers) = open();
+        numbers.group("sums").join().unwrap();
+        let mut producer = numbers.producer().create().unwrap();
+        (12..15).for_each(|number| _ = producer.publish(|event| event.0 = number).unwrap());
+        assert!(engine.shutdown(LONG).journal.unwrap().is_ok());
+    }
+    let cause = "the event's Persist panicked: harm";
+    let (engine, numbers) = open();
+    let run = numbers.group("sums").run(|_, _| Ok::<_, Infallible>(())).unwrap();
+    let end = format!("{:?}", run.wait());
+    assert!(end.contains(cause), "{end}");
+    drop(numbers);
+    engine.shutdown(LONG);
+
+    let (engine, numbers) = open();
+    engine.topic::<u64>("copies").durable().create().unwrap();
+    let copy = |event: &Spoilt, _: At, out: &mut Outputs<'_, u64>| out.publish(|into| *into = event.0);
+    let run = engine.transform("numbers", "copies", "copy", copy).unwrap();
+    let TransformEnd::Failed(failure) = run.wait() else { panic!("{run:?}") };
+    assert!(failure.to_string().contains(cause), "{failure}");
 }

@@ -96,7 +96,7 @@ impl<E: Send + Sync + 'static, K: Producers> TypedOutput<E, K> {
         let before = ends.last().copied().unwrap_or(0);
         // An earlier call that panicked may have left bytes of its event.
         bytes.truncate(before);
-        (durable.persistence.write)(&self.scratch, bytes);
+        durable.persistence.write(&self.scratch, bytes);
         let added = bytes.len() - before + RECORD + if ends.is_empty() { RUN } else { 0 };
         if added > room {
             bytes.truncate(before);
@@ -175,8 +175,8 @@ impl<E: Send + Sync + 'static, K: Producers> Output for TypedOutput<E, K> {
                     times.set(offset.0, now);
                 }
                 let unreadable = |cause| TransactionError::Event { topic: topic.name.clone(), cause };
-                (persistence.read)(event, bytes).map_err(unreadable)?;
-                let at = (persistence.time)(event).or(now.map(|(_, now)| now)).map(|at| at.as_nanos());
+                persistence.read(event, bytes).map_err(unreadable)?;
+                let at = persistence.time(event).or(now.map(|(_, now)| now)).map(|at| at.as_nanos());
                 match persistence.size {
                     Some(_) => claims.frame.fixed(id, offset.0, at, bytes),
                     None => claims.frame.record(id, offset.0, at, bytes),
