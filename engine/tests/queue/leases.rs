@@ -70,7 +70,7 @@ fn a_message_behind_slots_without_one_is_received_at_once() {
         }
         producer.publish(|event| *event = 7).unwrap().wait(slipring::Level::Published).unwrap();
         let lease = worker.receive(NOW).unwrap().expect("the slots before it have no message");
-        assert_eq!((*lease.event(), lease.offset()), (7, 3));
+        assert_eq!((*lease.message(), lease.offset()), (7, 3));
         lease.ack().unwrap();
     }
 }
