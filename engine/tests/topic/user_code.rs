@@ -469,7 +469,7 @@ fn an_event_that_panics_when_it_is_read_from_the_journal_is_named() {
     drop(numbers);
     engine.shutdown(LONG);
 
-    let (engine, numbers) = open();
+    let (engine, _numbers) = open();
     engine.topic::<u64>("copies").durable().create().unwrap();
     let copy = |event: &Spoilt, _: At, out: &mut Outputs<'_, u64>| out.publish(|into| *into = event.0);
     let run = engine.transform("numbers", "copies", "copy", copy).unwrap();
