@@ -134,15 +134,18 @@ impl GapCursor {
         self.next = 0;
     }
 
-    /// Takes the next gap that overlaps `next..offset`, cut to that range, and counts it as reported. `next` is the
+    /// Takes the next gap that overlaps `next..offset`, cut to that range, and counts that part as reported. `next` is the
     /// first offset that the reader has not returned; `offset` belongs to the record that the reader returns next, or
     /// is `u64::MAX` if no record is left. `None` if there is no such gap.
     pub fn before(&mut self, next: u64, offset: u64) -> Option<Range<u64>> {
         let ranges = self.ranges.as_ref()?;
         while let Some(range) = ranges.get(self.next).filter(|range| range.start < offset) {
-            self.next += 1;
-            if range.end > next {
-                return Some(range.start.max(next)..range.end.min(offset));
+            let ahead = range.start.max(next)..range.end.min(offset);
+            // The part from `offset` on is reported when the reader comes there.
+            let is_last = range.end > offset;
+            self.next += usize::from(!is_last);
+            if !ahead.is_empty() || is_last {
+                return Some(ahead).filter(|ahead| !ahead.is_empty());
             }
         }
         None
@@ -171,6 +174,11 @@ mod tests {
         let mut from_behind = gap_cursor(0);
         assert_eq!(from_behind.before(9, 19), None);
         assert_eq!(from_behind.before(35, u64::MAX), Some(35..40));
+        let mut in_parts = gap_cursor(2);
+        assert_eq!(in_parts.before(30, 33), Some(30..33));
+        assert_eq!(in_parts.before(33, 33), None);
+        assert_eq!(in_parts.before(33, u64::MAX), Some(33..40));
+        assert_eq!(in_parts.before(40, u64::MAX), None);
         assert_eq!(GapCursor::default().before(0, u64::MAX), None);
     }
 }

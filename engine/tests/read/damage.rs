@@ -118,6 +118,7 @@ fn damage(disk: &SimulatedDisk, dice: &mut Rng) -> bool {
 
 fn history(seed: u64) -> (usize, usize) {
     let (mut dice, mut known, mut disk) = (Rng::with_seed(seed), Known::default(), SimulatedDisk::new());
+    let mut has_crashed = false;
     for _ in 0..5 {
         let (engine, ticks) = open(&disk);
         known.read(&ticks, Some(dice.u64(..40)));
@@ -128,6 +129,7 @@ fn history(seed: u64) -> (usize, usize) {
         if ends_well {
             engine.shutdown(LONG);
         } else {
+            has_crashed = true;
             let after = disk.crash(dice.u64(..(1 << 30)));
             engine.shutdown(LONG);
             disk = after;
@@ -169,7 +171,9 @@ fn history(seed: u64) -> (usize, usize) {
     for (partition, gaps) in &gaps {
         for gap in gaps {
             let lost = known.acknowledged.range((*partition, gap.start)..(*partition, gap.end)).count();
-            assert!(lost > 0, "{seed}: partition {partition} has lost nothing at {gap:?}");
+            // A crash leaves offsets that no event ever had. Beside a damaged frame nothing tells them from lost ones, unless
+            // the segment has an index.
+            assert!(lost > 0 || has_crashed, "{seed}: partition {partition} has lost nothing at {gap:?}");
         }
     }
     let listed = engine.gaps().len();

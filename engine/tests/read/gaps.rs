@@ -2,7 +2,7 @@
 
 use slipring::journal::simulated::{Fault, SimulatedDisk};
 use slipring::{
-    Engine, Topic,
+    Engine, Level, Topic,
     group::{GroupError, MemberEnd},
     journal::ReaderKind,
     replay::{Gap, OnGap, ReplayError},
@@ -67,6 +67,48 @@ fn all(lost: &[(u32, u64, u64)], told: bool) -> Read {
 const LOST: &[(u32, u64)] = &[(1, 0), (1, 7), (1, 8), (3, 19)];
 const GAPS: &[(u32, u64, u64)] = &[(1, 0, 1), (1, 7, 9), (3, 19, 20)];
 const LEFT: usize = 4 * EACH as usize - LOST.len();
+
+/// Only the first was told: the second repair lost the first event behind the offsets that the first repair had skipped.
+#[test]
+fn two_gaps_with_no_event_between_them_are_both_told() {
+    let disk = damaged(&[(1, EACH - 1)]);
+    let engine = engine(&disk);
+    let mut producer = ticks(&engine).producer().acknowledge(Level::Durable).create().unwrap();
+    let [lost, left] = [lost::MARK, 0].map(|number| producer.publish_to(1, |tick| *tick = number).unwrap().offset);
+    drop(producer);
+    engine.shutdown(LONG);
+    drop(engine);
+    lost::lose(&disk);
+    let engine = lost::engine(&disk);
+    let ticks = ticks(&engine);
+    let expected = [(EACH - 1, EACH), (lost, left)];
+
+    let (mut replay, mut told, mut last) = (ticks.replay("tape").open().unwrap(), Vec::new(), 0);
+    let until = Instant::now() + LONG;
+    while last < left && Instant::now() < until {
+        match replay.read(Duration::from_millis(10), |_, at| last = last.max(at.offset)) {
+            Ok(_) => {}
+            Err(ReplayError::Gap(gap)) => told.push((gap.offsets.start, gap.offsets.end)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((&told[..], last), (&expected[..], left));
+
+    let (mut member, mut told, mut last) = (ticks.group("sums").join().unwrap(), Vec::new(), 0);
+    let until = Instant::now() + LONG;
+    while last < left && Instant::now() < until {
+        match member.poll(Duration::from_millis(10)) {
+            Ok(batch) => {
+                let batch = batch.unwrap();
+                batch.iter().for_each(|(_, at)| last = last.max(at.offset));
+                batch.commit().unwrap();
+            }
+            Err(GroupError::Gap { gap, .. }) => told.push((gap.offsets.start, gap.offsets.end)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((&told[..], last), (&expected[..], left));
+}
 
 #[test]
 fn a_replay_is_told_at_each_opening_and_may_choose_what_to_do() {

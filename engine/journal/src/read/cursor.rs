@@ -190,6 +190,10 @@ impl Cursor {
         if self.run.next < self.next || self.run.next >= before || found.time < self.from {
             return None;
         }
+        // A gap was reported before this record, and another gap may follow it.
+        if self.gap_cursor.begins_below(self.run.next) {
+            return None;
+        }
         self.run.pass(found);
         Some(found)
     }
