@@ -2,7 +2,7 @@
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
-use crate::bell::{Bell, Waiter};
+use crate::bell::Bell;
 use crate::closing::{Closed, Phase};
 use crate::core::Core;
 use crate::error::SeekError;
@@ -16,6 +16,7 @@ use crate::sequence::{Sequence, ahead, later};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
+use crate::waiter::Waiter;
 use crate::waiting::{Look, Waiting, arm};
 use std::fmt;
 use std::marker::PhantomData;

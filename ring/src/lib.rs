@@ -213,6 +213,7 @@ mod event_look;
 mod fault;
 pub mod fence;
 mod gates;
+mod handler;
 mod held;
 #[doc(hidden)]
 pub mod internal;
@@ -242,21 +243,21 @@ pub mod text;
 #[cfg(loom)]
 pub mod thorough;
 mod wait;
+mod waiter;
 mod waiting;
 mod worker;
 mod workers;
 
 pub use access::{Access, Exclusive, Shared};
 pub use batch::{Batch, Events, Iter};
-pub use bell::Waiter;
 pub use builder::Builder;
 pub use claim::Claim;
 pub use closing::Closed;
 pub use consumer::{Consumer, ConsumerMut};
 pub use error::{BuildError, ClaimError, SeekError, SendError, StageError};
+pub use handler::Handler;
 pub use kind::{Kind, Multi, Single};
 pub use lossy::{LossyReader, LossyRing, LossyWriter, Plain};
-pub use managed::Handler;
 pub use memory::{MemoryReport, Obtained};
 pub use producer::{MultiProducer, Producer, SingleProducer};
 pub use report::{Ending, Positions, Report, StagePosition, StageReport};
@@ -266,4 +267,5 @@ pub use stage::{OnError, Stage, StageRef, Start};
 #[cfg(any(loom, shuttle))]
 pub use sync::Instant;
 pub use wait::{Idle, UnknownWait, Wait, WaitStrategy};
+pub use waiter::Waiter;
 pub use worker::{Taken, Worker};

@@ -19,12 +19,13 @@ use crate::core::Core;
 use crate::fault::{Fault, fault};
 use crate::kind::{Mechanics, Multi, Run};
 use crate::ordering::{
-    CLAIM, CLAIM_ALONE, GATE, RAISE_FLOOR, READ_CLAIMED, READ_FLOOR, READ_SKIP, READ_STAMP, READ_STAMP_IN_TURN, STAMP,
-    STAMP_BEHIND, STAMP_FENCE, STAMP_READ_FENCE, Site,
+    ALONE, CLAIM, CLAIM_ALONE, GATE, RAISE_FLOOR, READ_CLAIMED, READ_FLOOR, READ_SKIP, READ_STAMP, READ_STAMP_IN_TURN,
+    STAMP, STAMP_BEHIND, STAMP_FENCE, STAMP_READ_FENCE, Site,
 };
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
-use crate::sync::AtomicU64;
+use crate::sync::{Arc, AtomicU32, AtomicU64};
+use crate::waiting::Waiting;
 
 /// The positions that the producers share: the next sequence to claim, and the floor.
 pub struct Claims {
@@ -326,5 +327,41 @@ fn refresh<E>(producer: &mut Producer<E, Multi>) {
     // bit.
     if !core.bell.is_closed() || fault(Fault::WithdrawnClaimStampsOverTheUnread) {
         producer.limit = lowest.wrapping_add(core.reach());
+    }
+}
+
+impl<E> Producer<E, Multi> {
+    /// True if this is the only producer. Then all claims of dropped producers are visible to it, and no other producer
+    /// can appear while this one is borrowed. Once true, the answer is kept until this producer is cloned.
+    #[inline(always)]
+    pub(crate) fn is_alone(&mut self) -> bool {
+        if self.alone.load(ALONE.get()) == 1 {
+            return true;
+        }
+        let alone = self.core.has_one_producer();
+        if alone {
+            self.alone.store(1, ALONE.get());
+        }
+        alone
+    }
+}
+
+impl<E> Clone for Producer<E, Multi> {
+    fn clone(&self) -> Self {
+        if !fault(Fault::ClonedProducerStaysAlone) {
+            self.alone.store(0, ALONE.get());
+        }
+        self.core.add_producer();
+        Self {
+            alone: AtomicU32::new(0),
+            core: Arc::clone(&self.core),
+            bell: Arc::clone(&self.bell),
+            known: Arc::clone(&self.known),
+            next: self.next,
+            limit: self.limit,
+            ahead: self.ahead,
+            cut: None,
+            waiting: Waiting::new(self.waiting.wait.clone()),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Publishing: the methods of every producer. `single_producer.rs` and `multi_producer.rs` have the parts that differ.
 
-use crate::bell::{Bell, Waiter};
+use crate::bell::Bell;
 use crate::claim::Claim;
 use crate::closing::Closed;
 use crate::core::Core;
@@ -8,10 +8,11 @@ use crate::error::{ClaimError, SendError};
 use crate::fault::{Fault, fault};
 use crate::gates::GateSet;
 use crate::kind::{Kind, Multi, Single};
-use crate::ordering::{ALONE, LOOK_AT_STAGE};
+use crate::ordering::LOOK_AT_STAGE;
 use crate::sequence::{Sequence, Sequences, ahead};
 use crate::sync::{Arc, AtomicU32, Instant};
 use crate::wait::Wait;
+use crate::waiter::Waiter;
 use crate::waiting::{Bells, Look, Waiting, arm};
 use std::fmt;
 
@@ -75,12 +76,12 @@ pub struct Producer<E, K: Kind> {
     pub(crate) limit: u64,
     /// 1 while a multi producer knows that it is the only one; otherwise 0. Any other producer is a clone, and cloning
     /// stores 0.
-    alone: AtomicU32,
+    pub(crate) alone: AtomicU32,
     /// Distance ahead of a claim, in slots, at which the producer prefetches cache lines.
     pub(crate) ahead: u64,
     /// The first sequence of the last claim whose commit was refused; `None` if there is none, or if
     /// [`cut_event`](Self::cut_event) has returned its event.
-    cut: Option<u64>,
+    pub(crate) cut: Option<u64>,
     pub(crate) waiting: Waiting,
 }
 
@@ -466,42 +467,6 @@ impl<E, K: Kind> Look for Room<'_, E, K> {
             _ => return None,
         };
         Some([Some(Arc::clone(bell)), None])
-    }
-}
-
-impl<E> Producer<E, Multi> {
-    /// True if this is the only producer. Then all claims of dropped producers are visible to it, and no other producer
-    /// can appear while this one is borrowed. Once true, the answer is kept until this producer is cloned.
-    #[inline(always)]
-    pub(crate) fn is_alone(&mut self) -> bool {
-        if self.alone.load(ALONE.get()) == 1 {
-            return true;
-        }
-        let alone = self.core.has_one_producer();
-        if alone {
-            self.alone.store(1, ALONE.get());
-        }
-        alone
-    }
-}
-
-impl<E> Clone for Producer<E, Multi> {
-    fn clone(&self) -> Self {
-        if !fault(Fault::ClonedProducerStaysAlone) {
-            self.alone.store(0, ALONE.get());
-        }
-        self.core.add_producer();
-        Self {
-            alone: AtomicU32::new(0),
-            core: Arc::clone(&self.core),
-            bell: Arc::clone(&self.bell),
-            known: Arc::clone(&self.known),
-            next: self.next,
-            limit: self.limit,
-            ahead: self.ahead,
-            cut: None,
-            waiting: Waiting::new(self.waiting.wait.clone()),
-        }
     }
 }
 

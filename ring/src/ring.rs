@@ -3,14 +3,15 @@
 
 use crate::access::{Exclusive, Shared};
 use crate::batch::Batch;
-use crate::bell::{Bell, Waiter};
+use crate::bell::Bell;
 use crate::closing::{Closed, Phase};
 use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::error::{BuildError, StageError};
+use crate::handler::{Events, Handler, Spans};
 use crate::join::Role;
 use crate::kind::Kind;
-use crate::managed::{Events, Handler, Spans, Threads};
+use crate::managed::Threads;
 use crate::memory::MemoryReport;
 use crate::ordering::FOLLOW;
 use crate::report::{Positions, StagePosition};
@@ -18,6 +19,7 @@ use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::stage::{Stage, StageState};
 use crate::sync::{Arc, Mutex, lock};
 use crate::wait::Wait;
+use crate::waiter::Waiter;
 use crate::worker::Worker;
 use std::fmt;
 use std::fmt::Display;

@@ -1,6 +1,6 @@
 //! The methods that end a ring, and the report of the read and unread events.
 
-use crate::bell::{Bell, Waiter};
+use crate::bell::Bell;
 use crate::closing::Phase;
 use crate::deadline::deadline;
 use crate::kind::Kind;
@@ -10,6 +10,7 @@ use crate::ring::{Ring, Untaken};
 use crate::sequence::{Sequence, Sequences, earlier};
 use crate::stage::StageState;
 use crate::sync::{Arc, Instant, lock};
+use crate::waiter::Waiter;
 use std::time::Duration;
 
 /// The time given to threads that are about to end, and to stages for the events after a cut claim.

@@ -1,9 +1,10 @@
 //! The wait loop of producers and consumers: it checks, pauses, and finally sleeps as [`crate::bell`] describes.
 
-use crate::bell::{Bell, Waiter};
+use crate::bell::Bell;
 use crate::fault::{Fault, fault};
 use crate::sync::{self, Arc, Instant};
 use crate::wait::{Idle, Wait};
+use crate::waiter::Waiter;
 
 /// The condition for which a producer, consumer or worker waits. A *look* is one check of the condition.
 pub(crate) trait Look {

@@ -1,6 +1,5 @@
 //! Workers: they share the events of one stage, and each event goes to exactly one of them.
 
-use crate::bell::Waiter;
 use crate::closing::{Closed, End, Phase};
 use crate::core::Core;
 use crate::fault::{Fault, fault};
@@ -12,6 +11,7 @@ use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::stage::{StageRef, StageState};
 use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
+use crate::waiter::Waiter;
 use crate::waiting::{Bells, Look, Waiting, arm};
 use crate::workers::Workers;
 use std::fmt;

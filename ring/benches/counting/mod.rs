@@ -66,6 +66,9 @@ fn count(name: &str, rounds: u64) -> Result<u64, String> {
         .output()
         .map_err(|why| format!("valgrind does not start: {why}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("the program failed under valgrind ({}): {said}", output.status));
+    }
     let collected = said.lines().find_map(|line| line.split_once("Collected :"));
     collected
         .and_then(|(_, count)| count.trim().parse().ok())
