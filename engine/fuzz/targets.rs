@@ -39,8 +39,14 @@ pub fn decode(bytes: &[u8]) {
     }
 }
 
-/// A journal whose bytes are known, of two partitions and four segments.
-pub const FILES: [(&str, &[u8]); 8] = [
+/// The names and contents of a journal's files.
+pub type Files = [(&'static str, &'static [u8])];
+
+/// Journals whose bytes are known: one of format 1, and one of format 2 with state of an engine and a gap.
+pub const JOURNALS: [&Files; 2] = [&VERSION_1, &VERSION_2];
+
+/// Two partitions in four segments.
+const VERSION_1: [(&str, &[u8]); 8] = [
     ("00000000000000000001.segment", include_bytes!("../tests/data/journal-1/00000000000000000001.segment")),
     ("00000000000000000001.index", include_bytes!("../tests/data/journal-1/00000000000000000001.index")),
     ("00000000000000000002.segment", include_bytes!("../tests/data/journal-1/00000000000000000002.segment")),
@@ -49,6 +55,14 @@ pub const FILES: [(&str, &[u8]); 8] = [
     ("00000000000000000003.index", include_bytes!("../tests/data/journal-1/00000000000000000003.index")),
     ("00000000000000000004.segment", include_bytes!("../tests/data/journal-1/00000000000000000004.segment")),
     ("checkpoint", include_bytes!("../tests/data/journal-1/checkpoint")),
+];
+
+const VERSION_2: [(&str, &[u8]); 5] = [
+    ("00000000000000000001.segment", include_bytes!("../tests/data/engine-journal-2/00000000000000000001.segment")),
+    ("00000000000000000001.index", include_bytes!("../tests/data/engine-journal-2/00000000000000000001.index")),
+    ("00000000000000000002.segment", include_bytes!("../tests/data/engine-journal-2/00000000000000000002.segment")),
+    ("00000000000000000003.segment", include_bytes!("../tests/data/engine-journal-2/00000000000000000003.segment")),
+    ("checkpoint", include_bytes!("../tests/data/engine-journal-2/checkpoint")),
 ];
 
 /// Numbers at the ends of their ranges, and around the highest that a journal has.
@@ -95,14 +109,19 @@ pub fn forged(file: usize, at: usize, width: usize, number: usize) -> [u8; 5] {
 /// opened again, and repaired where that was refused: nothing panics, records come in order, and what one opening gave the
 /// next one gives.
 pub fn recover(bytes: &[u8]) {
+    JOURNALS.iter().for_each(|files| recover_from(files, bytes));
+}
+
+/// As [`recover`], for one of [`JOURNALS`].
+pub fn recover_from(files: &Files, bytes: &[u8]) {
     let disk = SimulatedDisk::new();
-    for (name, content) in FILES {
+    for (name, content) in files {
         disk.create(name).and_then(|file| file.write_at(content, 0)).expect("a new disk takes files");
     }
     let mut left = bytes;
     while let Some(([what, file, low, high, len], rest)) = left.split_first_chunk::<5>() {
         let (name, at) =
-            (FILES[usize::from(*file) % FILES.len()].0, usize::from(u16::from_le_bytes([*low, *high])) % 8192);
+            (files[usize::from(*file) % files.len()].0, usize::from(u16::from_le_bytes([*low, *high])) % 16384);
         if *what >= 0xf0 {
             let number = HOSTILE[usize::from(*len) % HOSTILE.len()].to_le_bytes();
             let number = &number[..1 << (what % 4)];
@@ -111,7 +130,7 @@ pub fn recover(bytes: &[u8]) {
                     place.copy_from_slice(number);
                 }
             });
-            seal_all(&disk);
+            seal_all(files, &disk);
             left = rest;
             continue;
         }
@@ -132,7 +151,10 @@ pub fn recover(bytes: &[u8]) {
             }),
         }
     }
-    let options = Options { segment_size: 4096, helper: false, ..Options::default() };
+    // The size that the journal was made with, as a repair takes it too: its state needs that room.
+    let headers = files.iter().filter_map(|(_, content)| SegmentHeader::decode(content.get(..64)?).ok());
+    let segment_size = headers.last().expect("a journal has segments").size;
+    let options = Options { segment_size, helper: false, ..Options::default() };
     let _ = inspect(Arc::new(disk.copy()), true);
     let rehearsed = repair::rehearse(Arc::new(disk.copy()), 1, &mut |_| {}).is_ok();
     let first = disk.copy();
@@ -188,9 +210,9 @@ fn records(journal: &Journal, state: &State) -> Vec<Vec<(u64, Vec<u8>)>> {
 }
 
 /// Gives all files the checksums that they should have, from one segment to the next.
-fn seal_all(disk: &SimulatedDisk) {
+fn seal_all(files: &Files, disk: &SimulatedDisk) {
     let mut last: Option<([u8; 4], [u8; 4])> = None;
-    for (name, _) in FILES {
+    for (name, _) in files {
         disk.edit(name, |content| {
             match &last {
                 // An index has the checksums of its segment's head and last frame.

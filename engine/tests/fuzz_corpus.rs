@@ -42,18 +42,19 @@ fn anything_the_fuzzer_might_begin_with() {
 fn sweep() {
     let all = std::env::var("SLIPRING_SWEEP").is_ok_and(|asked| asked == "all");
     let (mut states, mut seen) = (0_u64, 0_u64);
-    for (file, (name, content)) in targets::FILES.into_iter().enumerate() {
+    let files = targets::JOURNALS.into_iter().flat_map(|files| files.iter().enumerate().map(move |it| (files, it)));
+    for (files, (file, (name, content))) in files {
         for at in targets::numbers(content) {
             for (number, value) in targets::HOSTILE.into_iter().enumerate() {
                 for width in [1, 2, 4, 8] {
                     // As many bytes as the number needs, and as a field has.
                     let fits = width == 8 || value >> (8 * width) == 0;
                     seen += 1;
-                    if !fits || (width < 4 && number > 2) || (!all && seen % 37 != 0) {
+                    if !fits || (width < 4 && number > 2) || (!all && seen % 67 != 0) {
                         continue;
                     }
                     let step = targets::forged(file, at, width, number);
-                    if let Err(panic) = std::panic::catch_unwind(|| targets::recover(&step)) {
+                    if let Err(panic) = std::panic::catch_unwind(|| targets::recover_from(files, &step)) {
                         eprintln!("{name} at {at}: {value} in {width} bytes: {step:?}");
                         std::panic::resume_unwind(panic);
                     }

@@ -117,11 +117,7 @@ pub(super) fn open_after_repair(
         // An index of version 1 does not state gaps, so all segments are read once.
         survey = Surveyor::new(&storage, &options, true, true, None)?.survey()?;
     }
-    if survey.state.size() > state_limit(size) {
-        let (len, limit) = (survey.state.size(), state_limit(size));
-        let why = format!("the journal's state has {len} bytes, {limit} are possible: take larger segments");
-        return Err(OpenError::Setting(why));
-    }
+    check_state(&survey.state, size)?;
     let losses = loss::find_losses(&survey, &storage, known).map_err(|cause| match cause {
         ReplayError::Disk(cause) => OpenError::Disk(cause),
         cause => OpenError::Setting(format!("the records that are lost to damage cannot be determined: {cause}")),
@@ -155,6 +151,8 @@ pub(super) fn open_after_repair(
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let skipped_offsets = losses.as_ref().is_some_and(|losses| losses.skips_offsets);
     let lost = losses.map_or_else(Vec::new, |losses| losses.record(&mut state, time));
+    // The recorded losses have made it larger.
+    check_state(&state, size)?;
     let (believed, mut segments) = (segments.len() - survey.unsealed.len(), segments);
     let active = match segments.last() {
         Some(last) if can_append => Arc::clone(last),
@@ -183,6 +181,16 @@ pub(super) fn open_after_repair(
         upgraded_from,
     };
     Ok((writer, recovered))
+}
+
+/// Refuses a state whose snapshot does not fit into segments of `segment` bytes.
+fn check_state(state: &State, segment: u64) -> Result<(), OpenError> {
+    let (len, limit) = (state.size(), state_limit(segment));
+    if len <= limit {
+        return Ok(());
+    }
+    let why = format!("the journal's state has {len} bytes, {limit} are possible: take larger segments");
+    Err(OpenError::Setting(why))
 }
 
 /// Steps 3 and 4 of an opening: copies and cuts the torn tail, and writes the frames after the durable mark again.
