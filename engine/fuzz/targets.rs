@@ -152,8 +152,8 @@ pub fn recover_from(files: &Files, bytes: &[u8]) {
         }
     }
     // The size that the journal was made with, as a repair takes it too: its state needs that room.
-    let headers = files.iter().filter_map(|(_, content)| SegmentHeader::decode(content.get(..64)?).ok());
-    let segment_size = headers.last().expect("a journal has segments").size;
+    let mut headers = files.iter().filter_map(|(_, content)| SegmentHeader::decode(content.get(..64)?).ok());
+    let segment_size = headers.next_back().expect("a journal has segments").size;
     let options = Options { segment_size, helper: false, ..Options::default() };
     let _ = inspect(Arc::new(disk.copy()), true);
     let rehearsed = repair::rehearse(Arc::new(disk.copy()), 1, &mut |_| {}).is_ok();
