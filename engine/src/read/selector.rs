@@ -84,7 +84,7 @@ impl Selector {
     /// another slice costs one check of each reader.
     ///
     /// # Errors
-    /// None at present: a reader's own errors are returned by its poll.
+    /// None at present: a reader's own errors, such as a [gap](crate::replay::Gap), are returned by its poll.
     pub fn select(&mut self, readers: &mut [&mut dyn Selectable], limit: Duration) -> Result<Option<usize>, ReadError> {
         let same = self.watched.len() == readers.len()
             && self.watched.iter().zip(&*readers).all(|(known, reader)| *known == reader.identity());
