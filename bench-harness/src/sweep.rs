@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Format, OutputArgs};
+use crate::cli::OutputArgs;
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::latency::Percentiles;
-use crate::output::Output;
 use crate::output::page::Page;
 use crate::output::plot::{self, Axis, Chart, Mark, Scale, Series};
+use crate::output::{Output, Results};
 use crate::pin::PinPlan;
 use crate::progress::Progress;
 use crate::quantity::{self, Rate, Steps, grouped, nanos, per_second};
@@ -206,32 +206,8 @@ fn show(over: &str, value: f64) -> String {
 ///
 /// [`Failure::File`].
 pub fn write(document: &SweepDocument, output: &mut Output) -> Result<(), Failure> {
-    if output.wants(Format::Text) {
-        let text = text(document);
-        println!("{text}");
-        output.write("sweep.txt", &text)?;
-    }
-    if output.wants(Format::Json) {
-        output.json("sweep.json", document)?;
-    }
-    if output.wants(Format::Csv) {
-        output.write("sweep.csv", &csv(document))?;
-    }
-    if output.wants(Format::Svg) {
-        output.write("sweep.svg", &plot::standalone(&chart(document)))?;
-    }
-    if output.wants(Format::Html) {
-        let title = format!("{}: latency over {}", document.scenario, document.over);
-        let mut page = Page::new(&title, &document.environment.headline().replace('\n', " | "));
-        page.text(&knee_line(document));
-        page.figure(&chart(document));
-        let head: Vec<String> = HEAD.iter().map(|head| (*head).to_owned()).collect();
-        let rows: Vec<_> = document.points.iter().map(|point| (String::new(), cells(document, point))).collect();
-        page.table(&head, &rows);
-        page.origin(&document.environment, &document.command);
-        output.write("sweep.html", &page.finish())?;
-    }
-    Ok(())
+    let pictures = |document: &_| vec![("sweep".to_owned(), plot::standalone(&chart(document)))];
+    output.results(&Results { document, name: "sweep", text, csv, pictures, page })
 }
 
 const HEAD: [&str; 9] = ["at", "achieved", "p50", "p90", "p99", "p99.9", "p99.99", "max", "valid"];
@@ -241,6 +217,18 @@ fn cells(document: &SweepDocument, point: &Point) -> Vec<String> {
     cells.extend(point.latency.values().into_iter().map(|value| value.map_or_else(|| "n/a".to_owned(), nanos)));
     cells.push(if point.valid { "yes" } else { "NO" }.to_owned());
     cells
+}
+
+fn page(document: &SweepDocument) -> String {
+    let title = format!("{}: latency over {}", document.scenario, document.over);
+    let mut page = Page::new(&title, &document.environment.headline().replace('\n', " | "));
+    page.text(&knee_line(document));
+    page.figure(&chart(document));
+    let head: Vec<String> = HEAD.iter().map(|head| (*head).to_owned()).collect();
+    let rows: Vec<_> = document.points.iter().map(|point| (String::new(), cells(document, point))).collect();
+    page.table(&head, &rows);
+    page.origin(&document.environment, &document.command);
+    page.finish()
 }
 
 fn knee_line(document: &SweepDocument) -> String {

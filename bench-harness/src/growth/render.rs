@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 
 use super::document::{GrowthDocument, Line};
 use super::row::Verdict;
-use crate::cli::Format;
 use crate::failure::Failure;
-use crate::output::Output;
 use crate::output::page::Page;
 use crate::output::plot::{self, Bar, Panel, escape};
+use crate::output::{Output, Results};
 use crate::quantity::grouped;
 
 /// Writes a document in every format asked for, and prints its table.
@@ -17,24 +16,8 @@ use crate::quantity::grouped;
 ///
 /// [`Failure::File`].
 pub fn write(document: &GrowthDocument, output: &mut Output) -> Result<(), Failure> {
-    if output.wants(Format::Text) {
-        let text = text(document);
-        println!("{text}");
-        output.write("growth.txt", &text)?;
-    }
-    if output.wants(Format::Json) {
-        output.json("growth.json", document)?;
-    }
-    if output.wants(Format::Csv) {
-        output.write("growth.csv", &csv(document))?;
-    }
-    if output.wants(Format::Svg) {
-        output.write("growth.svg", &plot::standalone(&chart(document)))?;
-    }
-    if output.wants(Format::Html) {
-        output.write("growth.html", &page(document))?;
-    }
-    Ok(())
+    let pictures = |document: &_| vec![("growth".to_owned(), plot::standalone(&chart(document)))];
+    output.results(&Results { document, name: "growth", text, csv, pictures, page })
 }
 
 const HEAD: [&str; 7] = ["row", "n", "cost at n", "exponent", "bound", "verdict", "before"];

@@ -36,6 +36,22 @@ pub fn check(arguments: &OutputArgs) -> Result<(), Failure> {
     fs::remove_file(&probe).map_err(|error| Failure::file(&probe, error))
 }
 
+/// What a command writes of its result. Each text is made only if the user has asked for its format.
+pub struct Results<'r, D> {
+    /// The document, which is also the JSON.
+    pub document: &'r D,
+    /// The name of the files, without their endings.
+    pub name: &'static str,
+    /// The text, which is also printed.
+    pub text: fn(&D) -> String,
+    /// The lines of comma-separated values.
+    pub csv: fn(&D) -> String,
+    /// The pictures: the name of each file, without its ending, and its SVG.
+    pub pictures: fn(&D) -> Vec<(String, String)>,
+    /// The HTML page.
+    pub page: fn(&D) -> String,
+}
+
 impl Output {
     /// The output of a command; `label` names the default directory.
     pub fn new(arguments: &OutputArgs, label: &str) -> Self {
@@ -70,6 +86,35 @@ impl Output {
         let text =
             serde_json::to_string_pretty(document).map_err(|error| Failure::Invalid(format!("{name}: {error}")))?;
         self.write(name, &(text + "\n"))
+    }
+
+    /// Writes a result in every format asked for, and prints its text.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::File`] with the path.
+    pub fn results<D: serde::Serialize>(&mut self, results: &Results<'_, D>) -> Result<(), Failure> {
+        let Results { document, name, text, csv, pictures, page } = *results;
+        if self.wants(Format::Text) {
+            let text = text(document);
+            println!("{text}");
+            self.write(&format!("{name}.txt"), &text)?;
+        }
+        if self.wants(Format::Json) {
+            self.json(&format!("{name}.json"), document)?;
+        }
+        if self.wants(Format::Csv) {
+            self.write(&format!("{name}.csv"), &csv(document))?;
+        }
+        if self.wants(Format::Svg) {
+            for (name, picture) in pictures(document) {
+                self.write(&format!("{name}.svg"), &picture)?;
+            }
+        }
+        if self.wants(Format::Html) {
+            self.write(&format!("{name}.html"), &page(document))?;
+        }
+        Ok(())
     }
 
     /// Prints the names of the files that were written.

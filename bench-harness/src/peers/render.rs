@@ -6,9 +6,9 @@ use super::results::{PeersDocument, Row, is_floor};
 use super::text::{self, Table};
 use crate::cli::Format;
 use crate::failure::Failure;
-use crate::output::Output;
 use crate::output::page::Page;
 use crate::output::plot::{self, Bar, Panel, escape};
+use crate::output::{Output, Results};
 use crate::quantity::{grouped, three};
 
 /// Writes a document in every format asked for, and prints its tables.
@@ -24,29 +24,18 @@ pub fn write(document: &PeersDocument, output: &mut Output) -> Result<(), Failur
             )));
         }
     }
-    if output.wants(Format::Text) {
-        let table = text::render(document);
-        println!("{table}");
-        output.write("peers.txt", &table)?;
-    }
-    if output.wants(Format::Json) {
-        output.json("peers.json", document)?;
-    }
-    if output.wants(Format::Csv) {
-        output.write("peers.csv", &csv(document))?;
-    }
-    if output.wants(Format::Svg) {
-        for table in text::tables(document) {
-            let row = table.rows[0];
-            let unit = row.unit.replace(['/', ' '], "-");
-            let name = format!("peers-{}-{}-{}B-{unit}.svg", row.scenario, row.mode, row.payload);
-            output.write(&name, &plot::standalone(&chart(document, &table)))?;
-        }
-    }
-    if output.wants(Format::Html) {
-        output.write("peers.html", &page(document))?;
-    }
-    Ok(())
+    output.results(&Results { document, name: "peers", text: text::render, csv, pictures, page })
+}
+
+/// A picture of each table, named by what it compares.
+fn pictures(document: &PeersDocument) -> Vec<(String, String)> {
+    let picture = |table: Table<'_>| {
+        let row = table.rows[0];
+        let unit = row.unit.replace(['/', ' '], "-");
+        let name = format!("peers-{}-{}-{}B-{unit}", row.scenario, row.mode, row.payload);
+        (name, plot::standalone(&chart(document, &table)))
+    };
+    text::tables(document).into_iter().map(picture).collect()
 }
 
 fn csv(document: &PeersDocument) -> String {

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::latency::Percentiles;
 use crate::output::page::Page;
 use crate::output::plot::{self, Axis, Chart, Mark, Scale, Series};
-use crate::output::{Output, histogram_files};
+use crate::output::{Output, Results, histogram_files};
 use crate::quantity::{grouped, nanos, per_second};
 use crate::statistics;
 
@@ -22,26 +22,11 @@ const HEAD: [&str; 7] = ["", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
 ///
 /// [`Failure::File`].
 pub fn write_document(document: &RunDocument, output: &mut Output) -> Result<(), Failure> {
-    if output.wants(Format::Text) {
-        let text = text(document);
-        println!("{text}");
-        output.write("run.txt", &text)?;
-    }
-    if output.wants(Format::Json) {
-        output.json("run.json", document)?;
-    }
-    if output.wants(Format::Csv) {
-        output.write("run.csv", &csv(document))?;
-    }
-    if output.wants(Format::Svg) {
-        for (name, chart) in charts(document) {
-            output.write(&format!("run-{name}.svg"), &plot::standalone(&chart))?;
-        }
-    }
-    if output.wants(Format::Html) {
-        output.write("run.html", &page(document))?;
-    }
-    Ok(())
+    let pictures = |document: &_| {
+        let charts = charts(document).into_iter();
+        charts.map(|(name, chart)| (format!("run-{name}"), plot::standalone(&chart))).collect()
+    };
+    output.results(&Results { document, name: "run", text, csv, pictures, page })
 }
 
 /// Writes all formats that were asked for, also the histograms' own files.
