@@ -26,6 +26,13 @@ impl<V, N: Hash + Eq> ByName<V, N> {
         self.in_order.get(self.numbers.get(name)?)
     }
 
+    pub(crate) fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, name: &Q) -> Option<&mut V>
+    where
+        N: std::borrow::Borrow<Q>,
+    {
+        self.in_order.get_mut(self.numbers.get(name)?)
+    }
+
     /// The value of this name; a new one behind all others if there is none.
     pub(crate) fn get_or_add(&mut self, name: N, make: impl FnOnce() -> V) -> &mut V {
         let number = *self.numbers.entry(name).or_insert_with(|| {

@@ -66,7 +66,8 @@ impl Groups {
         let mut gone = Vec::new();
         let mut groups = self.list();
         for name in names {
-            gone.extend(groups.get_or_add(name.clone(), Vec::new).extract_if(.., |group| !is_needed(group)));
+            let Some(named) = groups.get_mut(name) else { continue };
+            gone.extend(named.extract_if(.., |group| !is_needed(group)));
             groups.remove_if(name, |named| named.is_empty());
         }
         drop(groups);
