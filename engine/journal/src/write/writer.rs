@@ -300,15 +300,10 @@ impl Writer {
     }
 
     fn snapshot(&mut self, time: u64) -> Result<(), WriteError> {
+        // A larger snapshot would begin one segment after another. Recovery and `append` hold the state to the limit.
+        debug_assert!(self.state.size() <= self.state_limit(), "{} bytes", self.state.size());
         let part = SNAPSHOT_FRAME.min(self.frame_limit());
         let mut parts = self.state.snapshot(part);
-        let len: u64 = parts.iter_mut().map(|it| aligned((FRAME_HEADER + it.payload().len()) as u64)).sum();
-        let size = self.active.header.size;
-        // Otherwise the snapshot would begin one segment after another. Recovery refuses such a state, but a repair's losses
-        // come on top of it.
-        if SEGMENT_HEAD.saturating_add(len) > size - reserve(size) {
-            return Err(WriteError::StateTooLarge { len: self.state.size(), limit: self.state_limit() });
-        }
         let count = parts.len();
         for (index, frame) in parts.iter_mut().enumerate() {
             self.write(FrameKind::Snapshot { first: index == 0, last: index + 1 == count }, frame, time)?;
