@@ -150,8 +150,9 @@ fn a_failed_disk_leaves_receipts_unknown_and_ends_the_topic_with_its_cause() {
         let mut producer = ticks.producer().create().unwrap();
         producer.publish(|tick| *tick = 1).unwrap().wait(Level::Durable).unwrap();
         let mut receipts = Vec::new();
-        disk.fail_after(1, fault);
         let refused = loop {
+            // Again for each event: the segment that is made ahead of need may have met the fault, and is made again.
+            disk.fail_after(1, fault);
             match producer.publish(|tick| *tick = 2) {
                 Ok(receipt) => receipts.push(receipt),
                 Err(refused) => break refused,
@@ -592,7 +593,8 @@ fn a_second_shutdown_and_one_at_the_same_time_say_what_the_first_one_says() {
     let disk = SimulatedDisk::new();
     let engine = self::engine(&disk);
     let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
-    disk.fail_at(disk.calls() + 1, Fault::Io);
+    // For good: a single error may meet the segment that is made ahead of need, which is made again.
+    disk.fail_after(1, Fault::PowerCut);
     let _ = ticks.producer().create().unwrap().publish(|tick| *tick = 1);
     let [first, second] = [(); 2].map(|()| engine.shutdown(LONG).journal);
     assert!(first.as_ref().is_some_and(Result::is_err), "{first:?}");
@@ -709,7 +711,7 @@ fn a_topic_of_as_many_partitions_as_it_has_grown_to_is_opened_again_also_after_a
     // A power cut between two frames, too, and at each other call.
     for nth in 1.. {
         let cut = disk.copy();
-        cut.fail_at(cut.calls() + nth, Fault::PowerCut);
+        let at = cut.fail_after(nth, Fault::PowerCut);
         let opened = engine(&cut).is_ok_and(|engine| {
             let opened = open(&engine).is_ok();
             engine.shutdown(LONG);
@@ -721,7 +723,7 @@ fn a_topic_of_as_many_partitions_as_it_has_grown_to_is_opened_again_also_after_a
         assert_eq!(ticks.partitions(), 130, "call {nth}");
         assert_eq!(ticks.producer().create().unwrap().publish_to(3, |tick| *tick = 7).unwrap().partition, 3);
         after.shutdown(LONG);
-        if opened && cut.calls() < disk.calls() + nth {
+        if opened && cut.calls() < at {
             assert!(nth > 5, "{nth}");
             break;
         }

@@ -268,7 +268,8 @@ fn a_failed_disk_is_told_and_a_duplicate_is_no_better_off() {
     let engine = engine(&disk);
     let orders = topic(&engine, 2);
     let mut producer = orders.producer().acknowledge(Level::Durable).idempotent("gateway").unwrap();
-    disk.fail_after(1, Fault::Io);
+    // For good: a single error may meet the segment that is made ahead of need, which is made again.
+    disk.fail_after(1, Fault::PowerCut);
     // A mark of the journal's may meet the fault first: then it is not even published.
     let refused = send(&mut producer, 0).unwrap_err();
     assert!(matches!(&refused, IdempotenceError::Refused(_)), "{refused}");

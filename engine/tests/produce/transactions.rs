@@ -376,7 +376,8 @@ fn a_failed_disk_leaves_a_transaction_unknown_and_unread() {
     let engine = engine(&disk);
     let (_, accounts) = topics(&engine).unwrap();
     let mut tape = accounts.subscribe("tape").poll().unwrap();
-    disk.fail_after(1, Fault::Io);
+    // For good: a single error may meet the segment that is made ahead of need, which is made again.
+    disk.fail_after(1, Fault::PowerCut);
     let commit = || {
         let mut out = engine.transaction()?;
         (0..4).try_for_each(|account| out.publish_to(&accounts, account, |change| *change = [9, 9]))?;
