@@ -47,12 +47,16 @@
 //!   slots of that claim, too. A stage that reads its stamps without that order may see a part of a claim, and finds
 //!   the rest at a later look.
 //!
+//! *Without the fence.* If the system refuses `membarrier` to the closer of a ring that was built with it, the producers'
+//! light fences order nothing, and no other call has a barrier's promise for every thread. The closer waits a moment,
+//! in which processors make their stores visible, and records the refusal: the report is then not complete.
+//!
 //! A gap is recorded with the end, not in the stamps, because the holder may be about to stamp its slots. Models:
 //! `close` in loom-tests.
 
 use crate::core::Core;
 use crate::fault::{Fault, fault};
-use crate::fence;
+use crate::fence::{self, Refused};
 use crate::kind::Kind;
 use crate::ordering::{CLOSE, CLOSE_FENCE, OBSERVE_CLOSE};
 use crate::sequence::{Sequence, Sequences, ahead, earlier, later};
@@ -130,6 +134,8 @@ pub(crate) struct End {
     cut: Option<Vec<(u64, u64)>>,
     /// The failed stage's name and cause; `None` if no stage failed.
     failure: Option<(String, String)>,
+    /// The system's refusal of CLOSE_FENCE while producers could still claim; `None` if the end had its fence.
+    unfenced: Option<Refused>,
 }
 
 impl End {
@@ -237,8 +243,10 @@ impl<E, K: Kind> Core<E, K> {
             if before == Phase::Open {
                 self.bell.mark_closed();
                 // Pairs with CLAIM_FENCE, RING_FENCE, HOLD_FENCE and SHARE_FENCE: see the top of this file.
-                if fence::heavy_at(&CLOSE_FENCE, self.fences).is_err() {
+                if let Err(refused) = fence::heavy_at(&CLOSE_FENCE, self.fences) {
                     fence::wait_for_stores();
+                    // A ring that is finished has no producer, whose claim the fence would order.
+                    end.unfenced = (phase != Phase::Finished).then_some(refused);
                 }
                 end.at = too_early.unwrap_or_else(|| K::claimed(self));
             }
@@ -296,6 +304,11 @@ impl<E, K: Kind> Core<E, K> {
     /// The claims that were cut; none while the ring is open or before the cut.
     pub(crate) fn cuts(&self) -> Vec<Sequences> {
         self.closing.end().map(|end| runs(end.cuts())).unwrap_or_default()
+    }
+
+    /// The refusal of the fence that the end relies on; `None` while the ring is open.
+    pub(crate) fn unfenced(&self) -> Option<Refused> {
+        self.closing.end().and_then(|end| end.unfenced)
     }
 
     /// The result of committing the claim that begins at `first` and was published after the ring was closed: an error

@@ -61,8 +61,8 @@ pub struct Consumer<E, K: Kind, A: Access = Shared> {
     /// stages before it have not passed yet: then it is lower.
     through: u64,
     /// All sequences from `next` to below this one are known to be published events. More may be published meanwhile.
-    available: u64,
-    waiting: Waiting,
+    pub(crate) available: u64,
+    pub(crate) waiting: Waiting,
     first: u64,
     /// True if a poll has returned the end as an error.
     at_end: bool,
@@ -221,64 +221,11 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         }
     }
 
-    /// Makes the next poll search for events from the consumer's position on again. Without it, a poll first returns
-    /// only the events that an earlier poll had found. Use it after [`put_back`](Batch::put_back), to get more events
-    /// in the next batch than in the last one.
-    ///
-    /// ```
-    /// # use slipring_ring::Builder;
-    /// # let mut builder = Builder::multi(8, u64::default);
-    /// # builder.poll("tape");
-    /// # let (mut producer, ring) = builder.build()?;
-    /// # let mut tape = ring.consumer("tape")?;
-    /// for seen in 1..=3 {
-    ///     producer.publish(|_| ())?;
-    ///     tape.look_anew();
-    ///     let mut batch = tape.poll(8)?;
-    ///     let from = batch.position();
-    ///     assert_eq!((&mut batch).into_iter().count(), seen);
-    ///     batch.put_back(from);
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn look_anew(&mut self) {
-        self.available = self.next;
-    }
-
-    /// Returns an empty batch, without a poll.
-    pub fn nothing(&mut self) -> Batch<'_, E, K, A> {
-        Batch::empty(self)
-    }
-
-    /// As [`poll`](Self::poll), for a loop that waits by itself, for instance on several consumers. `looks` is the
-    /// count of consecutive polls that found no event; at 0, the poll first pauses as the waiting methods do (see
-    /// [`Wait::pause`]).
-    ///
-    /// # Errors
-    /// As [`poll`](Self::poll).
-    #[inline]
-    pub fn poll_paced(&mut self, limit: usize, looks: u32) -> Result<Batch<'_, E, K, A>, Closed> {
-        let limit = limit.max(1) as u64;
-        if looks == 0 {
-            self.waiting.pause();
-        }
-        match self.events(limit).look() {
-            Some(found) => {
-                if let Ok(run) = found {
-                    self.waiting.set_looks(looks);
-                    self.learn(run, limit);
-                }
-                self.batch(found, limit)
-            }
-            None => Ok(Batch::empty(self)),
-        }
-    }
-
     /// Reports the length of a found run to the adaptive pause (see [`Waiting::learn`]). Above half of the capacity
     /// counts as too many events. The limit for too few events is a quarter of the capacity, but at most 1,024, the
     /// batch limit, and half of `LONGEST_LOOK`, because a search may end before the last readable event.
     #[inline(always)]
-    fn learn(&mut self, run: Run, limit: u64) {
+    pub(crate) fn learn(&mut self, run: Run, limit: u64) {
         let capacity = self.core.capacity();
         let few = (capacity / 4).clamp(1, 1024).min(limit).min(K::LONGEST_LOOK / 2);
         self.waiting.learn(run.end.wrapping_sub(self.next), few, capacity / 2);
@@ -323,13 +270,13 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     }
 
     #[inline(always)]
-    fn events(&mut self, limit: u64) -> EventLook<'_, E, K> {
+    pub(crate) fn events(&mut self, limit: u64) -> EventLook<'_, E, K> {
         let (next, through, available) = (self.next, &mut self.through, self.available);
         EventLook { core: &self.core, stage: &self.stage, next, through, available, limit }
     }
 
     #[inline(always)]
-    fn batch(&mut self, found: Result<Run, Closed>, limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
+    pub(crate) fn batch(&mut self, found: Result<Run, Closed>, limit: u64) -> Result<Batch<'_, E, K, A>, Closed> {
         match self.begin(found, limit)? {
             Some(len) => Ok(Batch::new(self, len)),
             None => Ok(Batch::empty(self)),

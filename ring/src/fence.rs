@@ -26,7 +26,8 @@ pub enum Fences {
 /// sandbox was applied to the process since.
 ///
 /// A ring that was built before accepts no new stages, backward seeks or evictions any more, since its producers issue
-/// no fence of their own. All else in it continues; threads that sleep on it look again every 10 milliseconds. Rings
+/// no fence of their own. All else in it continues; threads that sleep on it look again every 10 milliseconds, and the
+/// report of its end names the refusal ([`Report::unfenced`](crate::Report::unfenced)), unless all producers had gone. Rings
 /// that are built from then on use full fences on both sides and have no such limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -188,7 +189,8 @@ pub(crate) fn heavy_at(site: &Site, made: Fences) -> Result<(), Refused> {
 }
 
 /// Waits 10 ms, for a thread that ends a ring although the system refuses the barrier. After that time every processor
-/// will most likely have made its earlier stores visible; without the barrier there is no proof.
+/// will most likely have made its earlier stores visible; without the barrier there is no proof, so the ring's report
+/// says that it was refused.
 #[cold]
 pub(crate) fn wait_for_stores() {
     #[cfg(not(any(loom, shuttle)))]

@@ -4,7 +4,146 @@
 //! - [`caught`], [`blaming`] and [`Panic`]: catching and reporting a panic of the user's code.
 //! - [`Held`], [`wake`] and [`outside`]: delaying wakers and callbacks until the thread holds no lock.
 //! - [`deadline`]: the deadline for a time limit, also for limits beyond the clock's range.
+//! - [`Producer::try_fill`] and [`Producer::cut_event`]: who publishes, or takes back what was not published.
+//! - [`Consumer::poll_paced`], [`Consumer::look_anew`] and [`Consumer::nothing`]: the loops of readers of several rings.
+//! - [`Ring::unread`]: the count of events in a report.
+
+use crate::access::Access;
+use crate::batch::Batch;
+use crate::claim::Claim;
+use crate::closing::Closed;
+use crate::consumer::Consumer;
+use crate::kind::Kind;
+use crate::producer::Producer;
+use crate::ring::Ring;
+use crate::sequence::Sequence;
+use crate::waiting::Look;
 
 pub use crate::deadline::deadline;
 pub use crate::held::{Held, outside, wake};
 pub use crate::panics::{Panic, blaming, caught};
+
+/// For slipring's own crates: see [`internal`](crate::internal).
+impl<E, K: Kind> Producer<E, K> {
+    /// As [`try_publish`](Self::try_publish), but returns `fill` uncalled if no slot could be claimed, so that it can
+    /// be used elsewhere.
+    ///
+    /// # Errors
+    /// The outer error is `fill`: the ring is full or not open. The inner error: the event was filled but not
+    /// published, see [`Claim::commit`].
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let mut builder = Builder::single(1, u64::default);
+    /// builder.poll("slow");
+    /// let (mut producer, _ring) = builder.build()?;
+    /// assert!(producer.try_fill(|event| *event = 7).is_ok());
+    /// let Err(fill) = producer.try_fill(|event| *event = 8) else { unreachable!("there is one slot") };
+    /// let mut elsewhere = 0;
+    /// fill(&mut elsewhere);
+    /// assert_eq!(elsewhere, 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn try_fill<F: FnOnce(&mut E)>(&mut self, fill: F) -> Result<Result<Sequence, Closed>, F> {
+        match self.claim_now(1) {
+            Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)),
+            None => Err(fill),
+        }
+    }
+
+    /// The first event of the last claim whose commit was refused, to take back a value that was moved there. `None` if
+    /// there is no such claim, or if this was called for it before.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let (mut producer, ring) = Builder::single(8, u64::default).build()?;
+    /// let mut claim = producer.claim(1)?;
+    /// claim[0] = 7;
+    /// ring.halt();
+    /// assert!(claim.commit().is_err());
+    /// assert_eq!(producer.cut_event(), Some(&mut 7));
+    /// assert_eq!(producer.cut_event(), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cut_event(&mut self) -> Option<&mut E> {
+        let first = self.cut.take()?;
+        // SAFETY: this producer claimed the sequence, and the claim was cut, so every stage skips it, and no slot is
+        // claimed once the ring is closed. The producer is borrowed mutably, so this reference is the only one.
+        Some(unsafe { &mut *self.core.buffer.slots().event_mut(first) })
+    }
+}
+
+/// For slipring's own crates: see [`internal`](crate::internal).
+impl<E, K: Kind, A: Access> Consumer<E, K, A> {
+    /// Makes the next poll search for events from the consumer's position on again. Without it, a poll first returns
+    /// only the events that an earlier poll had found. Use it after [`put_back`](Batch::put_back), to get more events
+    /// in the next batch than in the last one.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// # let mut builder = Builder::multi(8, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// for seen in 1..=3 {
+    ///     producer.publish(|_| ())?;
+    ///     tape.look_anew();
+    ///     let mut batch = tape.poll(8)?;
+    ///     let from = batch.position();
+    ///     assert_eq!((&mut batch).into_iter().count(), seen);
+    ///     batch.put_back(from);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn look_anew(&mut self) {
+        self.available = self.next;
+    }
+
+    /// Returns an empty batch, without a poll.
+    pub fn nothing(&mut self) -> Batch<'_, E, K, A> {
+        Batch::empty(self)
+    }
+
+    /// As [`poll`](Self::poll), for a loop that waits by itself, for instance on several consumers. `looks` is the
+    /// count of consecutive polls that found no event; at 0, the poll first pauses as the waiting methods do (see
+    /// [`Wait::pause`]).
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    #[inline]
+    pub fn poll_paced(&mut self, limit: usize, looks: u32) -> Result<Batch<'_, E, K, A>, Closed> {
+        let limit = limit.max(1) as u64;
+        if looks == 0 {
+            self.waiting.pause();
+        }
+        match self.events(limit).look() {
+            Some(found) => {
+                if let Ok(run) = found {
+                    self.waiting.set_looks(looks);
+                    self.learn(run, limit);
+                }
+                self.batch(found, limit)
+            }
+            None => Ok(Batch::empty(self)),
+        }
+    }
+}
+
+/// For slipring's own crates: see [`internal`](crate::internal).
+impl<E, K: Kind> Ring<E, K> {
+    /// Count of published events from `from` on. Slots without an event, because their claim was dropped or
+    /// [cut](crate::Closed::Cut), are not counted, as far as the ring still holds their stamps.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Sequence};
+    /// let (mut producer, ring) = Builder::multi(8, u64::default).build()?;
+    /// drop(producer.claim(2)?);
+    /// producer.publish(|event| *event = 7)?;
+    /// assert_eq!((ring.published().0, ring.unread(Sequence(0)), ring.unread(Sequence(3))), (3, 1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unread(&self, from: Sequence) -> u64 {
+        self.core.unread(from.0)
+    }
+}

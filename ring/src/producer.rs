@@ -164,33 +164,6 @@ impl<E, K: Kind> Producer<E, K> {
         }
     }
 
-    /// As [`try_publish`](Self::try_publish), but returns `fill` uncalled if no slot could be claimed, so that it can
-    /// be used elsewhere.
-    ///
-    /// # Errors
-    /// The outer error is `fill`: the ring is full or not open. The inner error: the event was filled but not
-    /// published, see [`Claim::commit`].
-    ///
-    /// ```
-    /// # use slipring_ring::Builder;
-    /// let mut builder = Builder::single(1, u64::default);
-    /// builder.poll("slow");
-    /// let (mut producer, _ring) = builder.build()?;
-    /// assert!(producer.try_fill(|event| *event = 7).is_ok());
-    /// let Err(fill) = producer.try_fill(|event| *event = 8) else { unreachable!("there is one slot") };
-    /// let mut elsewhere = 0;
-    /// fill(&mut elsewhere);
-    /// assert_eq!(elsewhere, 8);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[inline]
-    pub fn try_fill<F: FnOnce(&mut E)>(&mut self, fill: F) -> Result<Result<Sequence, Closed>, F> {
-        match self.claim_now(1) {
-            Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)),
-            None => Err(fill),
-        }
-    }
-
     #[cold]
     fn refused(&self) -> ClaimError {
         self.core.closing.reason().map_or(ClaimError::Full, ClaimError::Closed)
@@ -242,27 +215,6 @@ impl<E, K: Kind> Producer<E, K> {
             }
             SendError { value, reason: closed.into() }
         })
-    }
-
-    /// The first event of the last claim whose commit was refused, to take back a value that was moved there. `None` if
-    /// there is no such claim, or if this was called for it before.
-    ///
-    /// ```
-    /// # use slipring_ring::Builder;
-    /// let (mut producer, ring) = Builder::single(8, u64::default).build()?;
-    /// let mut claim = producer.claim(1)?;
-    /// claim[0] = 7;
-    /// ring.halt();
-    /// assert!(claim.commit().is_err());
-    /// assert_eq!(producer.cut_event(), Some(&mut 7));
-    /// assert_eq!(producer.cut_event(), None);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn cut_event(&mut self) -> Option<&mut E> {
-        let first = self.cut.take()?;
-        // SAFETY: this producer claimed the sequence, and the claim was cut, so every stage skips it, and no slot is
-        // claimed once the ring is closed. The producer is borrowed mutably, so this reference is the only one.
-        Some(unsafe { &mut *self.core.buffer.slots().event_mut(first) })
     }
 
     /// The result of committing the claim that begins at `first` and was published after the ring was closed: an error
@@ -366,7 +318,7 @@ impl<E, K: Kind> Producer<E, K> {
     /// Claims `len` slots without waiting, and returns the first sequence. `None` if there is not enough room or the
     /// ring is not open.
     #[inline(always)]
-    fn claim_now(&mut self, len: u64) -> Option<u64> {
+    pub(crate) fn claim_now(&mut self, len: u64) -> Option<u64> {
         let first = K::claim(self, len)?;
         // Must come after the claim: see `closing.rs`.
         if self.bell.is_closed() && !fault(Fault::NoLookForTheEndBehindAClaim) {

@@ -1,5 +1,6 @@
 //! Reports of a ring: its positions while it runs, and the result of each stage at the end.
 
+use crate::fence::Refused;
 use crate::sequence::{Sequence, Sequences};
 use crate::text;
 use std::fmt;
@@ -78,6 +79,10 @@ pub struct Report {
     /// The claims that were cut, because they were not committed before the ring was halted or the time limit passed.
     /// Their commits return errors, and their slots hold no events.
     pub cut: Vec<Sequences>,
+    /// The refusal of the barrier that orders the end of the ring against its producers, see
+    /// [`Refused`]; `None` ordinarily. With it, an event whose publish overlapped the end may be unread and not counted,
+    /// although its commit returned `Ok`.
+    pub unfenced: Option<Refused>,
     /// The stages that the ring had at its end, except evicted ones.
     pub stages: Vec<StageReport>,
 }
@@ -105,10 +110,10 @@ pub struct StageReport {
 }
 
 impl Report {
-    /// True if every stage that was not evicted has read all events and has stopped.
+    /// True if every stage that was not evicted has read all events and has stopped, and the end had its barrier.
     pub fn is_complete(&self) -> bool {
         let mut stages = self.stages.iter().filter(|stage| stage.ending != Some(Ending::Evicted));
-        stages.all(|stage| stage.left == 0 && !stage.running)
+        self.unfenced.is_none() && stages.all(|stage| stage.left == 0 && !stage.running)
     }
 }
 
@@ -117,6 +122,9 @@ impl fmt::Display for Report {
         write!(f, "published up to {}", self.published)?;
         for claim in &self.cut {
             write!(f, "\na claim of {} at {} was cut", claim.len, claim.first)?;
+        }
+        if let Some(refused) = &self.unfenced {
+            write!(f, "\nan event that was published while the ring ended may be missing: {refused}")?;
         }
         for stage in &self.stages {
             write!(f, "\n{}: consumed up to {}, {} left", text::line(&stage.name), stage.consumed, stage.left)?;

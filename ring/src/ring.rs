@@ -258,21 +258,6 @@ impl<E, K: Kind> Ring<E, K> {
         Sequence(self.core.published())
     }
 
-    /// Count of published events from `from` on. Slots without an event, because their claim was dropped or
-    /// [cut](crate::Closed::Cut), are not counted, as far as the ring still holds their stamps.
-    ///
-    /// ```
-    /// # use slipring_ring::{Builder, Sequence};
-    /// let (mut producer, ring) = Builder::multi(8, u64::default).build()?;
-    /// drop(producer.claim(2)?);
-    /// producer.publish(|event| *event = 7)?;
-    /// assert_eq!((ring.published().0, ring.unread(Sequence(0)), ring.unread(Sequence(3))), (3, 1, 0));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn unread(&self, from: Sequence) -> u64 {
-        self.core.unread(from.0)
-    }
-
     /// All positions of the ring. Takes no lock that a producer or consumer needs.
     ///
     /// ```

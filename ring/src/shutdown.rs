@@ -131,7 +131,12 @@ impl<E, K: Kind> Ring<E, K> {
         });
         let stages = ended.iter().map(|stage| report(stage, ending(stage), false)).chain(polled);
         let stages = stages.chain(running.iter().map(|stage| report(stage, ending(stage), true)));
-        Report { published: Sequence(core.published()), cut: core.cuts(), stages: stages.collect() }
+        Report {
+            published: Sequence(core.published()),
+            cut: core.cuts(),
+            unfenced: core.unfenced(),
+            stages: stages.collect(),
+        }
     }
 
     /// Waits at most `moment` for threads that are about to end, and returns the report.

@@ -18,7 +18,7 @@ pub(crate) const NAP: Duration = Duration::from_millis(10);
 /// The protocol: poll the consumers that are ready. When a consumer has no more events, [`arm`](crate::Consumer::arm)
 /// the waiter there; if `arm` returns false, that consumer is still ready. Sleep when no consumer is ready. After a
 /// wake-up, poll and arm again only the consumers whose tokens were returned: the waiter is still armed at the others.
-/// A wake-up may come for events that were read already, but every event causes one.
+/// A wake-up may come for events that were read already, also after the consumer's end; but every event causes one.
 ///
 /// ```
 /// use slipring_ring::{Builder, Waiter};
@@ -28,7 +28,7 @@ pub(crate) const NAP: Duration = Duration::from_millis(10);
 ///     let mut builder = Builder::single(8, u64::default);
 ///     builder.poll("tape");
 ///     let (producer, ring) = builder.build()?;
-///     consumers.push(ring.consumer("tape")?);
+///     consumers.push(Some(ring.consumer("tape")?));
 ///     producers.push(producer);
 /// }
 /// std::thread::spawn(move || {
@@ -41,9 +41,10 @@ pub(crate) const NAP: Duration = Duration::from_millis(10);
 /// let (mut sum, mut open) = (0, consumers.len());
 /// while open > 0 {
 ///     while let Some(token) = ready.pop() {
-///         let consumer = &mut consumers[token];
+///         let Some(consumer) = &mut consumers[token] else { continue };    // a wake-up after its end
 ///         let Ok(mut batch) = consumer.poll(64) else {
-///             open -= 1;                                      // closed
+///             consumers[token] = None;
+///             open -= 1;
 ///             continue;
 ///         };
 ///         let nothing = batch.is_empty();

@@ -2,37 +2,16 @@
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(any(loom, shuttle, miri))))]
 
 mod common;
+#[path = "common/sandbox.rs"]
+mod sandbox;
 
-use common::{at_once, soon};
+use common::{LONG, at_once, soon};
+use sandbox::forbid_membarrier;
 use slipring_ring::fence::{self, Fences};
-use slipring_ring::{BuildError, Builder, Closed, SeekError, Sequence, Stage, StageError, Start, Waiter};
+use slipring_ring::{BuildError, Builder, Closed, Ending, SeekError, Sequence, Stage, StageError, Start, Waiter};
 use std::sync::{Arc, mpsc};
 use std::task::{Wake, Waker};
-
-/// Forbids it to this thread and to those that it starts.
-fn forbid_membarrier() {
-    #[repr(C)]
-    struct Instruction(u16, u8, u8, u32);
-    #[repr(C)]
-    struct Program(u16, *const Instruction);
-    unsafe extern "C" {
-        fn prctl(option: i32, ...) -> i32;
-    }
-    const MEMBARRIER: u32 = if cfg!(target_arch = "x86_64") { 324 } else { 283 };
-    const NOT_PERMITTED: u32 = 1;
-    // Load the call's number; compare it; refuse with this error; or allow.
-    let instructions = [
-        Instruction(0x20, 0, 0, 0),
-        Instruction(0x15, 0, 1, MEMBARRIER),
-        Instruction(0x06, 0, 0, 0x0005_0000 | NOT_PERMITTED),
-        Instruction(0x06, 0, 0, 0x7fff_0000),
-    ];
-    let program = Program(instructions.len() as u16, instructions.as_ptr());
-    // SAFETY: no new privileges, which takes four numbers.
-    assert_eq!(unsafe { prctl(38, 1u64, 0u64, 0u64, 0u64) }, 0);
-    // SAFETY: a filter, which the call copies; both pointers are valid until it returns.
-    assert_eq!(unsafe { prctl(22, 2u64, &raw const program) }, 0);
-}
+use std::time::Duration;
 
 struct Tell(mpsc::Sender<()>);
 
@@ -56,6 +35,12 @@ fn under_a_sandbox() {
     builder.retain(2).poll(Stage::new("tape").wait(at_once())).poll("slow");
     let (mut producer, ring) = builder.build().unwrap();
     let (mut tape, mut slow) = (ring.consumer("tape").unwrap(), ring.consumer("slow").unwrap());
+    let mut managed = Builder::multi(4, || 0u64);
+    managed.run("sums", || |_: &u64, _, _| Ok::<_, String>(()));
+    let (mut finishing, finished) = managed.build().unwrap();
+    let mut managed = Builder::multi(4, || 0u64);
+    managed.run("sums", || |_: &u64, _, _| Ok::<_, String>(()));
+    let (mut closing, closed) = managed.build().unwrap();
     producer.publish_batch(2, |index, event| *event = index as u64).unwrap();
     assert_eq!((&mut slow.poll(2).unwrap()).into_iter().count(), 2);
     forbid_membarrier();
@@ -108,6 +93,24 @@ fn under_a_sandbox() {
     assert!(!waiter.take_or_wake(&Waker::from(Arc::new(Tell(tell))), |_| ()));
     told.recv().unwrap();
     assert!(waiter.take(|token| assert_eq!(token, 4)));
+
+    // It ends, and the report names what its end lacks. A managed stage reads to the end, although it slept.
+    producer.publish(|event| *event = 7).unwrap();
+    let report = ring.shutdown(Duration::ZERO);
+    assert!(report.unfenced.is_some() && !report.is_complete(), "{report}");
+    assert_eq!((&mut tape.poll(9).unwrap()).into_iter().count(), 1);
+    assert!(matches!(tape.poll(9).err(), Some(Closed::Closed)));
+    closing.publish_batch(3, |_, event| *event = 7).unwrap();
+    let report = closed.shutdown(LONG);
+    let [sums] = &report.stages[..] else { panic!("{report}") };
+    assert_eq!((sums.left, &sums.ending), (0, &Some(Ending::Drained)), "{report}");
+    assert!(report.unfenced.is_some() && !report.is_complete(), "{report}");
+    assert!(report.to_string().contains("SLIPRING_FENCES=seqcst"), "{report}");
+    // Without a producer there is nothing that could be missing.
+    finishing.publish_batch(3, |_, event| *event = 7).unwrap();
+    drop(finishing);
+    let report = finished.shutdown(LONG);
+    assert!(report.unfenced.is_none() && report.is_complete(), "{report}");
 
     // A ring that is made now has full fences on both sides, and lacks nothing.
     let mut builder = Builder::multi(4, || 0u64);

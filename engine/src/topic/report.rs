@@ -8,6 +8,7 @@ use crate::log::offsets::transform::{TransformDescription, TransformPartition, T
 use crate::text;
 use crate::topic::consumers::ConsumerRun;
 use crate::topic::partition::Partition;
+use slipring_ring::fence::Refused;
 use slipring_ring::{Ending, Sequence};
 use std::fmt;
 use std::ops::Range;
@@ -42,6 +43,10 @@ pub struct TopicReport {
     /// Claims that producers had neither published nor dropped within the shutdown's limit. Their publish is refused,
     /// and their events are never read.
     pub cut: Vec<CutClaim>,
+    /// The refusal of the barrier that orders the topic's end against its producers: a sandbox forbids `membarrier(2)` since
+    /// the topic was created. Then an event whose publish overlapped the end may be unread and not counted, although its
+    /// publish returned `Ok`. `None` ordinarily.
+    pub unfenced: Option<Refused>,
     /// For each consumer, how far it has read each partition.
     pub consumers: Vec<ConsumerReport>,
     /// The messages that were left in each queue of the topic.
@@ -99,10 +104,12 @@ impl TopicReport {
     ) -> Self {
         let mut published = Vec::new();
         let mut cut = Vec::new();
+        let mut unfenced = None;
         let mut consumers = Vec::new();
         for partition in partitions {
             let at = partition.ring.positions();
             let ring_report = partition.ring.report();
+            unfenced = unfenced.or(ring_report.unfenced);
             cut.extend(ring_report.cut.iter().map(|claim| {
                 let first = claim.first.0;
                 CutClaim { partition: partition.index, offsets: first..first + claim.len as u64 }
@@ -145,13 +152,13 @@ impl TopicReport {
             published.push(at.published.0);
         }
         let closed = partitions.iter().find_map(|partition| partition.ring.closed()).map(Closed::from);
-        Self { name: name.to_owned(), published, closed, cut, consumers, queues }
+        Self { name: name.to_owned(), published, closed, cut, unfenced, consumers, queues }
     }
 
-    /// True if every consumer has read all events of the topic, the topic has not failed, and no queue loses a message
-    /// with the process.
+    /// True if every consumer has read all events of the topic, the topic has not failed, its end had its barrier, and no
+    /// queue loses a message with the process.
     pub fn is_complete(&self) -> bool {
-        if matches!(self.closed, Some(Closed::Failed { .. })) {
+        if matches!(self.closed, Some(Closed::Failed { .. })) || self.unfenced.is_some() {
             return false;
         }
         let read = self.consumers.iter().all(|consumer| consumer.left == 0 && !consumer.running);
@@ -332,6 +339,9 @@ impl fmt::Display for TopicReport {
         for claim in &self.cut {
             let Range { start, end } = claim.offsets;
             write!(f, "\n  claim cut in partition {}: offsets {start} to {end} hold no event", claim.partition)?;
+        }
+        if let Some(refused) = &self.unfenced {
+            write!(f, "\n  an event that was published while the topic ended may be missing: {refused}")?;
         }
         for queue in &self.queues {
             write!(f, "\n  {queue}")?;
