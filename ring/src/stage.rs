@@ -191,8 +191,8 @@ pub struct StageState {
     /// The addresses of all stages before this one, directly or indirectly, in ascending order. `after` keeps these
     /// stages alive, so no other stage can get one of the addresses.
     ancestors: Box<[usize]>,
-    /// The position that this stage publishes: later stages read below it, and producers overwrite below it less the
-    /// capacity. It never exceeds the positions of the stages before. It may be lower than the next sequence that the
+    /// The position that this stage publishes. Later stages read only below it, and producers claim only below it plus
+    /// the capacity, so no event at or above it is overwritten. It never exceeds the positions of the stages before. It may be lower than the next sequence that the
     /// consumer reads. For workers it is a lower bound that only grows; see [`Workers`].
     consumed: Position,
     pub(crate) workers: Option<Workers>,

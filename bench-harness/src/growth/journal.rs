@@ -271,7 +271,7 @@ fn find(n: usize, start: fn(u64) -> Start) -> Result<f64, Failure> {
     let journal: Journal = writer.journal();
     let mut next = 0;
     nanos_a_call(16, || {
-        // From all over the journal.
+        // Each call starts a third of the journal after the last one, and wraps around at its end.
         next = (next + end / 3) % end;
         journal.reader(ONE, start(next), Visible::Durable).map(drop).map_err(Failure::refused)
     })

@@ -117,7 +117,7 @@ impl StartLine {
         !self.failed.load(Ordering::Acquire)
     }
 
-    /// Why no thread has started, in words.
+    /// Why no thread has started, in words. A second call no longer knows the reason.
     pub fn reason(&self) -> String {
         let reason = self.reason.lock().unwrap_or_else(|poison| poison.into_inner()).take();
         reason.unwrap_or_else(|| "a thread did not start".to_owned())

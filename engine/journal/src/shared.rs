@@ -21,8 +21,9 @@ pub(crate) struct Shared {
     pub options: Options,
     /// The segments in ascending order. The last one is being written.
     segments: RwLock<Vec<Arc<Segment>>>,
-    /// For each segment but the last: its number, and the latest time of a record in it or in an earlier segment, in
-    /// nanoseconds since the epoch. Made when a reader first asks for a time.
+    /// A cache for searches by time. For each segment that was complete at the last search: its number, and the latest
+    /// time of a record in it or in an earlier segment, in nanoseconds since the epoch. Empty at first; each search
+    /// adds the segments that were completed since, and removes deleted ones.
     latest: Mutex<Vec<(u64, u64)>>,
     extents: RwLock<BTreeMap<PartitionId, Extent>>,
     /// The gaps, fixed while the journal is open.

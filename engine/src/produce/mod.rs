@@ -111,7 +111,8 @@ impl<E, K: Producers> Producer<E, K> {
         self.topic.count.load(Ordering::Relaxed) == self.fast_path
     }
 
-    /// Makes the appender of a partition behind the first. False if there is none.
+    /// Adds this producer's appender for partition `to`, which is not 0: that one exists from the start. Returns false if
+    /// the topic has no such partition, or the partition has no producer to lend.
     #[cold]
     #[inline(never)]
     fn lend(&mut self, to: u32) -> bool {

@@ -357,7 +357,7 @@ pub enum QueueError {
     /// The receipt belongs to a message of another topic.
     #[error("the receipt is of another topic than {topic:?}, which queue {queue:?} reads: take that topic's queue")]
     ForeignReceipt {
-        /// The topic's name.
+        /// The name of the topic that the queue reads.
         topic: String,
         /// The queue's name.
         queue: String,

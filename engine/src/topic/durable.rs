@@ -161,7 +161,9 @@ impl<E> DurableTopic<E> {
             }
             let id = self.id(partition);
             let known = self.journal().extent(id);
-            // A crash may have come between the topic's catalogue entry and the first offsets of its partitions.
+            // `open` commits a new topic's catalogue entry before this function reserves offsets. After a crash in
+            // between, a partition has no extent: then the frames are committed before this returns, as for a new
+            // topic.
             all_known &= known.is_some();
             let extent = known.unwrap_or_default();
             // Offsets below the reservation may have been issued before a crash, so they are never issued again.

@@ -164,7 +164,8 @@ pub enum TopicError {
         /// The reason for which the journal refused the topic.
         cause: String,
     },
-    /// The ring refused the topic's capacity or retention, or the operating system gave no memory for the slots.
+    /// The ring refused the topic's capacity, its retention or the journal's stage, or the operating system gave no memory
+    /// for the slots or the publish times.
     #[error("topic {name:?}: {cause}")]
     Ring {
         /// The topic's name.

@@ -74,7 +74,7 @@ impl Files {
         self.open().retain(|(known, _)| *known != number);
     }
 
-    /// Returns a handle of segment `number`. The file is opened at the first use.
+    /// Returns a handle of segment `number`. Each use opens the file if it is not open.
     pub fn file(self: &Arc<Self>, number: u64) -> SegmentFile {
         SegmentFile { files: Arc::clone(self), number, held: Mutex::new(None) }
     }

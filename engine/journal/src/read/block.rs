@@ -90,7 +90,7 @@ impl Block {
         self.segment.as_ref().map(|segment| segment.header.number)
     }
 
-    /// The journal position of the first frame, in bytes.
+    /// The journal position of the first frame, in bytes; 0 if the block is empty.
     pub fn position(&self) -> u64 {
         self.segment.as_ref().map_or(0, |segment| segment.position(self.begin))
     }

@@ -58,11 +58,12 @@ pub fn inspect_to_damage(
     }
 }
 
-/// Returns an error for any link, pipe or directory that has the name of a journal file, even of a derived file that
-/// reading does not need: the next opening would refuse it.
+/// Returns an error if a name that the journal uses belongs to anything but a regular file, such as a symbolic link, a
+/// pipe or a directory. This includes names of files that reading does not need (checkpoint, lock, indexes, unfinished
+/// files), because [`open`](crate::open) would refuse them, and names of copies that a recovery or repair put aside.
 ///
 /// # Errors
-/// The directory cannot be listed, or a file is [not ours](NotOurs); the error names it.
+/// The directory cannot be listed, or a name belongs to [something else](NotOurs); the error says which.
 pub fn check_files(storage: &dyn Storage) -> Result<(), OpenError> {
     let names = storage.list().map_err(|cause| DiskError::new("list", storage.name(), &cause))?;
     for name in names.iter().filter(|name| is_ours(name)) {

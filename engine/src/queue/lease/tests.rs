@@ -41,7 +41,7 @@ impl Naive {
         self.terms.order == Order::Strict && others.into_iter().any(in_the_way)
     }
 
-    /// Since when the message has been due that has been due for the longest time; `None` if none is due.
+    /// The earliest time `at` of the messages that may be leased at `now`; `None` if none may be.
     fn due(&self, now: Duration) -> Option<Duration> {
         let free =
             |it: &&KnownMessage| it.holder.is_none() && it.dead.is_none() && it.at <= now && !self.is_blocked(it);

@@ -47,7 +47,8 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
             |cause| ReplayError::Journal { topic: topic.name.clone(), partition: partition.index, cause };
         let mut catch_up = opened.map_err(from_journal)?;
         let next = catch_up.position();
-        // The search by time ends here: events that are published later are returned whatever their time.
+        // Only events below this offset are compared with the start time: an event that is published after the opening
+        // is returned whatever its time.
         let seeks = matches!(from, From::Time(_)).then(|| partition.ring.published().0);
         catch_up.cursor().set_until(seeks.unwrap_or(u64::MAX));
         let (partition, mode) = (Arc::clone(partition), ReplayMode::Journal(catch_up));

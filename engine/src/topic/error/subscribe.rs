@@ -180,7 +180,8 @@ pub enum DeadLetterError {
         /// The topic's name.
         topic: String,
     },
-    /// The topic's largest message is too small for the failed message and the reason of its failure.
+    /// The topic for dead letters allows no message as large as the largest possible dead letter: a failed message, its
+    /// origin and the reason of its failure.
     #[error(
         "topic {topic:?} takes messages of up to {largest} bytes, and a dead letter may need {needed}: create it with a larger `max_message`"
     )]
