@@ -140,7 +140,7 @@ impl<E, K: Kind> Producer<E, K> {
     #[inline(never)]
     fn publish_when_there_is_room(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, Closed> {
         match self.wait_for_room(1, None) {
-            Ok(claim) => claim.fill_one(fill),
+            Ok(first) => Claim::new(self, first, 1).fill_one(fill),
             Err(refused) => Err(refused.closed()),
         }
     }
@@ -191,10 +191,7 @@ impl<E, K: Kind> Producer<E, K> {
     #[inline]
     pub fn publish_batch(&mut self, len: usize, fill: impl FnMut(usize, &mut E)) -> Result<Sequences, ClaimError> {
         self.check(len)?;
-        match self.claim_now(len as u64) {
-            Some(first) => Ok(Claim::new(self, first, len).fill_all(fill)?),
-            None => Ok(self.wait_for_room(len, None)?.fill_all(fill)?),
-        }
+        Ok(self.claim_len(len, None)?.fill_all(fill)?)
     }
 
     /// As [`publish_batch`](Self::publish_batch), but returns [`ClaimError::Full`] at once if there is not enough room.
@@ -347,15 +344,17 @@ impl<E, K: Kind> Producer<E, K> {
 
     #[inline(always)]
     fn claim_len(&mut self, len: usize, deadline: Option<Instant>) -> Result<Claim<'_, E, K>, ClaimError> {
-        match self.claim_now(len as u64) {
-            Some(first) => Ok(Claim::new(self, first, len)),
-            None => self.wait_for_room(len, deadline),
-        }
+        let first = match self.claim_now(len as u64) {
+            Some(first) => first,
+            None => self.wait_for_room(len, deadline)?,
+        };
+        Ok(Claim::new(self, first, len))
     }
 
+    /// The first sequence of a claim of `len` slots, as soon as there is room.
     #[cold]
     #[inline(never)]
-    fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<Claim<'_, E, K>, ClaimError> {
+    fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<u64, ClaimError> {
         if let Some((_, slowest)) = self.known.lowest(&LOOK_AT_STAGE) {
             slowest.counts.stall();
         }
@@ -365,7 +364,7 @@ impl<E, K: Kind> Producer<E, K> {
         let found = waiting.until(deadline, &mut Room { producer: self, len: len as u64 });
         self.waiting = waiting;
         match found {
-            Some(Ok(first)) => Ok(Claim::new(self, first, len)),
+            Some(Ok(first)) => Ok(first),
             Some(Err(closed)) => Err(closed.into()),
             None => Err(ClaimError::TimedOut { by: self.slowest() }),
         }
