@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use slipring::queue::lease::{Grant, Leases, Order, Terms};
+use slipring::queue::lease::{LeaseSettings, LeasedMessage, Leases, Order};
 use slipring::{Engine, Level, Message, Record, clock::ManualClock, journal, queue::Backoff};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -43,10 +43,10 @@ static COUNTING: Counting = Counting;
 /// A queue and what its workers hold; one body is shared by all, so that only the state is measured.
 struct Held {
     leases: Leases<Arc<[u8]>>,
-    grants: Vec<Grant<Arc<[u8]>>>,
+    leased: Vec<LeasedMessage<Arc<[u8]>>>,
     body: Arc<[u8]>,
     next: u64,
-    random: u64,
+    random: fastrand::Rng,
 }
 
 fn time(offset: u64) -> Duration {
@@ -57,11 +57,12 @@ impl Held {
     fn new(order: Order) -> Self {
         let visibility = Duration::from_secs(3600);
         let (max_messages, max_bytes) = (usize::MAX, usize::MAX);
-        let terms = Terms { visibility, max_attempts: None, order, max_messages, max_bytes, backoff: Backoff::NONE };
-        let grants = Vec::with_capacity((OUTSTANDING + AT_ONCE) as usize);
+        let settings =
+            LeaseSettings { visibility, max_attempts: None, order, max_messages, max_bytes, backoff: Backoff::NONE };
+        let leased = Vec::with_capacity((OUTSTANDING + AT_ONCE) as usize);
         let body: Arc<[u8]> = Arc::from(&b"a job"[..]);
-        let leases = Leases::new(terms, |body: &Arc<[u8]>| body.len());
-        let mut held = Self { leases, grants, body, next: 0, random: 1 };
+        let leases = Leases::new(settings, |body: &Arc<[u8]>| body.len());
+        let mut held = Self { leases, leased, body, next: 0, random: fastrand::Rng::with_seed(1) };
         held.fill(OUTSTANDING);
         held
     }
@@ -70,23 +71,22 @@ impl Held {
         for _ in 0..len {
             let offset = self.next;
             self.next += 1;
-            let grant = self.leases.admit((offset % 4) as u32, offset, Arc::clone(&self.body), time(offset));
-            self.grants.push(grant);
+            let lease = self.leases.admit((offset % 4) as u32, offset, Arc::clone(&self.body), time(offset));
+            self.leased.push(lease);
         }
     }
 
-    fn any(&mut self) -> Grant<Arc<[u8]>> {
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let at = (self.random >> 33) as usize % self.grants.len();
-        self.grants.swap_remove(at)
+    fn any(&mut self) -> LeasedMessage<Arc<[u8]>> {
+        let at = self.random.usize(..self.leased.len());
+        self.leased.swap_remove(at)
     }
 }
 
 fn state_of_a_message() {
     let before = BYTES.load(Ordering::Relaxed);
     let held = Held::new(Order::Relaxed);
-    let grants = held.grants.capacity() * size_of::<Grant<Arc<[u8]>>>();
-    let each = (BYTES.load(Ordering::Relaxed) - before - grants) as f64 / OUTSTANDING as f64;
+    let leased = held.leased.capacity() * size_of::<LeasedMessage<Arc<[u8]>>>();
+    let each = (BYTES.load(Ordering::Relaxed) - before - leased) as f64 / OUTSTANDING as f64;
     println!("{each:.1} bytes of state for each of {OUTSTANDING} leased messages");
     assert!(each < 100.0, "{each}");
 }
@@ -163,8 +163,8 @@ fn queue(c: &mut Criterion) {
                 held.fill(len);
                 let took = begun.elapsed();
                 for _ in 0..len {
-                    let grant = held.any();
-                    held.leases.ack(grant.id, time(held.next)).unwrap();
+                    let lease = held.any();
+                    held.leases.ack(lease.id, time(held.next)).unwrap();
                 }
                 took
             })
@@ -173,11 +173,11 @@ fn queue(c: &mut Criterion) {
     group.bench_function("ack, any of them", |b| {
         b.iter_custom(|times| {
             timed(times, &mut held, |held, len| {
-                let grants: Vec<_> = (0..len).map(|_| held.any()).collect();
+                let leased: Vec<_> = (0..len).map(|_| held.any()).collect();
                 let now = time(held.next);
                 let begun = Instant::now();
-                for grant in grants {
-                    held.leases.ack(black_box(grant.id), now).unwrap();
+                for lease in leased {
+                    held.leases.ack(black_box(lease.id), now).unwrap();
                 }
                 let took = begun.elapsed();
                 held.fill(len);
@@ -188,14 +188,14 @@ fn queue(c: &mut Criterion) {
     group.bench_function("renew, any of them", |b| {
         b.iter_custom(|times| {
             timed(times, &mut held, |held, len| {
-                let grants: Vec<_> = (0..len).map(|_| held.any()).collect();
+                let leased: Vec<_> = (0..len).map(|_| held.any()).collect();
                 let now = time(held.next);
                 let begun = Instant::now();
-                for grant in &grants {
-                    held.leases.renew(black_box(grant.id), now, Duration::from_secs(3600)).unwrap();
+                for lease in &leased {
+                    held.leases.renew(black_box(lease.id), now, Duration::from_secs(3600)).unwrap();
                 }
                 let took = begun.elapsed();
-                held.grants.extend(grants);
+                held.leased.extend(leased);
                 took
             })
         });
@@ -207,7 +207,7 @@ fn queue(c: &mut Criterion) {
             timed(times, &mut held, |held, len| {
                 let now = held.leases.next_due(Duration::ZERO).unwrap() + Duration::from_millis(1);
                 let begun = Instant::now();
-                let again = (0..len).map_while(|_| held.leases.grant(now)).count();
+                let again = (0..len).map_while(|_| held.leases.lease_due(now)).count();
                 let took = begun.elapsed();
                 took.mul_f64(len as f64 / again as f64)
             })

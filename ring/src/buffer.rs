@@ -5,7 +5,7 @@
 //! pointers into it.
 
 use crate::error::BuildError;
-use crate::memory::{MemoryReport, Region, Wishes};
+use crate::memory::{MemoryReport, MemoryRequest, Region};
 use crate::sync::UnsafeCell;
 use std::alloc::Layout;
 use std::marker::PhantomData;
@@ -175,16 +175,16 @@ impl<'b, E, S> Slots<'b, E, S> {
 }
 
 /// A buffer under construction, whose first `count` slots are initialised. Dropping it drops their events and stamps.
-struct Made<E, S> {
+struct FilledSlots<E, S> {
     start: NonNull<u8>,
     places: Places<E, S>,
     count: usize,
 }
 
-impl<E, S> Made<E, S> {
+impl<E, S> FilledSlots<E, S> {
     fn drop_from(&self, index: usize) {
         /// Drops the slots after the present one when the drop of an event panics.
-        struct Rest<'m, E, S>(&'m Made<E, S>, usize);
+        struct Rest<'m, E, S>(&'m FilledSlots<E, S>, usize);
         impl<E, S> Drop for Rest<'_, E, S> {
             fn drop(&mut self) {
                 self.0.drop_from(self.1);
@@ -194,18 +194,18 @@ impl<E, S> Made<E, S> {
             let rest = Rest(self, index + 1);
             // SAFETY: the index is below the capacity, so this is the place of a stamp, inside the buffer's memory.
             let stamp = unsafe { self.start.add(self.places.stamp(index)) };
-            // SAFETY: the stamp of each slot below `count` is initialised, and only `Made` drops it, once.
+            // SAFETY: the stamp of each slot below `count` is initialised, and only `FilledSlots` drops it, once.
             unsafe { stamp.cast::<S>().drop_in_place() };
             // SAFETY: the index is below the capacity, so this is the place of an event, inside the buffer's memory.
             let event = unsafe { self.start.add(self.places.event(index)) };
-            // SAFETY: the event of each slot below `count` is initialised, and only `Made` drops it, once.
+            // SAFETY: the event of each slot below `count` is initialised, and only `FilledSlots` drops it, once.
             unsafe { event.cast::<UnsafeCell<E>>().drop_in_place() };
             std::mem::forget(rest);
         }
     }
 }
 
-impl<E, S> Drop for Made<E, S> {
+impl<E, S> Drop for FilledSlots<E, S> {
     fn drop(&mut self) {
         if std::mem::needs_drop::<Slot<E, S>>() {
             self.drop_from(0);
@@ -214,7 +214,7 @@ impl<E, S> Drop for Made<E, S> {
 }
 
 // SAFETY: it owns the initialised slots, as a `Box` would.
-unsafe impl<E: Send, S: Send> Send for Made<E, S> {}
+unsafe impl<E: Send, S: Send> Send for FilledSlots<E, S> {}
 
 /// Size in bytes of the largest event that is constructed on the calling thread. Larger events are constructed on a
 /// thread with a larger stack.
@@ -245,7 +245,7 @@ impl<E, S> Buffer<E, S> {
         capacity: usize,
         mut make: impl FnMut() -> E + Send,
         stamp: impl Fn(usize) -> S + Send,
-        wishes: Wishes,
+        request: MemoryRequest,
     ) -> Result<Self, BuildError>
     where
         E: Send,
@@ -254,8 +254,8 @@ impl<E, S> Buffer<E, S> {
         debug_assert!(capacity.is_power_of_two());
         let refused = || BuildError::Memory { bytes: capacity.saturating_mul(size_of::<Slot<E, S>>()) };
         let (places, layout) = Places::of(capacity).ok_or_else(refused)?;
-        let region = Region::new(layout, wishes).ok_or_else(refused)?;
-        let mut made = Made::<E, S> { start: region.start(), places, count: 0 };
+        let region = Region::new(layout, request).ok_or_else(refused)?;
+        let mut made = FilledSlots::<E, S> { start: region.start(), places, count: 0 };
         let fill = move || {
             // The closure must own the whole struct, not its fields: then a panic of `make` drops the slots that are
             // initialised.
@@ -330,7 +330,7 @@ impl<E, S> Buffer<E, S> {
 
 impl<E, S> Drop for Buffer<E, S> {
     fn drop(&mut self) {
-        drop(Made { start: self.start, places: self.places, count: self.capacity });
+        drop(FilledSlots { start: self.start, places: self.places, count: self.capacity });
     }
 }
 
@@ -409,7 +409,7 @@ mod tests {
                 assert_ne!(made, upto, "on purpose");
                 Counted(dropped, made, [made as u8; N])
             };
-            Buffer::new(8, event, |index| index as u64, Wishes::default()).unwrap()
+            Buffer::new(8, event, |index| index as u64, MemoryRequest::default()).unwrap()
         };
         assert!(catch_unwind(AssertUnwindSafe(|| make(6))).is_err());
         assert_eq!(std::mem::take(&mut *lock(&dropped)), 5);

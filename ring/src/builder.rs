@@ -6,13 +6,13 @@ use crate::closing::Phase;
 use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::error::BuildError;
-use crate::handler::{Events, Handler, Spans};
+use crate::handler::{BatchHandler, Events, Handler};
 use crate::join::{Place, Role};
 use crate::kind::{Kind, Multi, Single};
 use crate::managed::Threads;
-use crate::memory::Wishes;
+use crate::memory::MemoryRequest;
 use crate::producer::Producer;
-use crate::ring::{Ring, Untaken};
+use crate::ring::{Ring, UntakenStage};
 use crate::sequence::Sequence;
 use crate::stage::Stage;
 use crate::sync::Arc;
@@ -45,7 +45,7 @@ pub struct Builder<E, K: Kind> {
     retain: usize,
     first: u64,
     make: Box<dyn FnMut() -> E + Send>,
-    wishes: Wishes,
+    request: MemoryRequest,
     declared: Vec<Declared<E, K>>,
 }
 
@@ -95,7 +95,14 @@ impl<E: Send + Sync + 'static> Builder<E, Multi> {
 
 impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     fn new(capacity: usize, make: impl FnMut() -> E + Send + 'static) -> Self {
-        Self { capacity, retain: 0, first: 0, make: Box::new(make), wishes: Wishes::default(), declared: Vec::new() }
+        Self {
+            capacity,
+            retain: 0,
+            first: 0,
+            make: Box::new(make),
+            request: MemoryRequest::default(),
+            declared: Vec::new(),
+        }
     }
 
     /// Keeps the last `events` published events readable for stages that join later. [`build`](Self::build) refuses a
@@ -114,14 +121,14 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     /// Sets if huge pages are requested for the slots (`MADV_HUGEPAGE`, before the first touch), which reduce TLB
     /// misses in a large ring. Default: no. [`Ring::memory`] reports how many bytes are on huge pages.
     pub fn huge_pages(&mut self, yes: bool) -> &mut Self {
-        self.wishes.huge_pages = yes;
+        self.request.huge_pages = yes;
         self
     }
 
     /// Sets if the slots are locked in memory (`mlock`), so that they are never swapped out. Default: no.
     /// [`Ring::memory`] reports the result.
     pub fn lock_memory(&mut self, yes: bool) -> &mut Self {
-        self.wishes.lock = yes;
+        self.request.lock = yes;
         self
     }
 
@@ -173,7 +180,7 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         F: FnMut(&mut Batch<'_, E, K>) -> Result<(), X> + 'static,
     {
         let start: Start<E, K, Shared> =
-            Box::new(move |stage, consumer, threads| threads.run(stage, consumer, move || Spans(make())));
+            Box::new(move |stage, consumer, threads| threads.run(stage, consumer, move || BatchHandler(make())));
         self.declare(stage, false, 0, Launch::Run(start))
     }
 
@@ -228,8 +235,8 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     /// The capacity, the count of retained events or a stage's declaration is refused, or the system refuses memory, a
     /// pin or a thread, or a handler's constructor panics: see [`BuildError`]. No thread is left running.
     pub fn build(self) -> Result<Built<E, K>, BuildError> {
-        let Self { capacity, retain, first, make, wishes, declared } = self;
-        let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make, wishes)?);
+        let Self { capacity, retain, first, make, request, declared } = self;
+        let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make, request)?);
         let threads = Threads::default();
         let mut untaken = Vec::new();
         let mut to_start: Vec<ToStart> = Vec::new();
@@ -239,9 +246,9 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
             }
             let (state, place) = core.join(&stage, role)?;
             match launch {
-                Launch::Poll => untaken.push(Untaken::Shared(consumer(&core, state, place, &stage))),
-                Launch::PollMut => untaken.push(Untaken::Exclusive(consumer(&core, state, place, &stage))),
-                Launch::Workers => untaken.push(Untaken::Workers(state, stage.wait)),
+                Launch::Poll => untaken.push(UntakenStage::Shared(consumer(&core, state, place, &stage))),
+                Launch::PollMut => untaken.push(UntakenStage::Exclusive(consumer(&core, state, place, &stage))),
+                Launch::Workers => untaken.push(UntakenStage::Workers(state, stage.wait)),
                 Launch::RunWorkers(run) => {
                     let enter = || Worker::enter(Arc::clone(&core), Arc::clone(&state), stage.wait.clone());
                     let workers: Vec<_> = (0..role.workers).filter_map(|_| enter()).collect();

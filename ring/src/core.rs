@@ -8,7 +8,7 @@ use crate::fault::{Fault, fault};
 use crate::fence::{self, Fences};
 use crate::gates::Gates;
 use crate::kind::Kind;
-use crate::memory::Wishes;
+use crate::memory::MemoryRequest;
 use crate::ordering::{ADD_PRODUCER, DROP_PRODUCER, ONE_PRODUCER, READ_PRODUCERS};
 use crate::sequence::later;
 use crate::stage::StageState;
@@ -45,7 +45,7 @@ impl<E, K: Kind> Core<E, K> {
         retain: usize,
         first: u64,
         make: impl FnMut() -> E + Send,
-        wishes: Wishes,
+        request: MemoryRequest,
     ) -> Result<Self, BuildError>
     where
         E: Send,
@@ -62,7 +62,7 @@ impl<E, K: Kind> Core<E, K> {
         // not.
         let fences = fence::kind_of_new_ring();
         Ok(Self {
-            buffer: Buffer::new(capacity, make, stamp, wishes)?,
+            buffer: Buffer::new(capacity, make, stamp, request)?,
             positions: K::start(first),
             gates: Gates::new(),
             bell: Arc::new(Bell::new()),

@@ -103,9 +103,9 @@ impl<E, K: Kind, A: Access, H: Handler<E, A>> Work<E, K, A> for Events<H> {
 }
 
 /// The work of a handler that gets whole batches.
-pub(crate) struct Spans<F>(pub(crate) F);
+pub(crate) struct BatchHandler<F>(pub(crate) F);
 
-impl<E, K: Kind, A: Access, X: Display, F> Work<E, K, A> for Spans<F>
+impl<E, K: Kind, A: Access, X: Display, F> Work<E, K, A> for BatchHandler<F>
 where
     F: FnMut(&mut Batch<'_, E, K, A>) -> Result<(), X>,
 {

@@ -14,7 +14,7 @@ const PAIR_OF_LINES: usize = 128;
 
 /// The properties of the memory that the builder requests.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct MemoryRequest {
     pub(crate) huge_pages: bool,
     pub(crate) lock: bool,
 }
@@ -80,23 +80,23 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Allocates and touches memory for `layout`, with the properties of `wishes` as far as the system grants them.
+    /// Allocates and touches memory for `layout`, with the properties of `request` as far as the system grants them.
     /// `None` if the system refuses the memory.
-    pub(crate) fn new(layout: Layout, wishes: Wishes) -> Option<Self> {
-        let align = if wishes.huge_pages { HUGE } else { PAIR_OF_LINES };
+    pub(crate) fn new(layout: Layout, request: MemoryRequest) -> Option<Self> {
+        let align = if request.huge_pages { HUGE } else { PAIR_OF_LINES };
         let layout = layout.align_to(align).ok()?.pad_to_align();
         let mut report =
             MemoryReport { bytes: layout.size(), huge_pages: Obtained::NotAsked, locked: Obtained::NotAsked };
         if layout.size() == 0 {
             let nothing = |asked: bool| if asked { Obtained::Bytes(0) } else { Obtained::NotAsked };
-            (report.huge_pages, report.locked) = (nothing(wishes.huge_pages), nothing(wishes.lock));
+            (report.huge_pages, report.locked) = (nothing(request.huge_pages), nothing(request.lock));
             let start = NonNull::new(std::ptr::without_provenance_mut(layout.align()))?;
             return Some(Self { start, layout, report });
         }
         // SAFETY: the size is not zero.
         let start = NonNull::new(unsafe { alloc(layout) })?;
         let mut region = Self { start, layout, report };
-        if wishes.huge_pages {
+        if request.huge_pages {
             // Requested before the first touch, because a page that exists already would have to be moved.
             region.report.huge_pages = region.advise();
         }
@@ -110,7 +110,7 @@ impl Region {
         if region.report.huge_pages == Obtained::Bytes(0) {
             region.report.huge_pages = region.count_huge_pages();
         }
-        if wishes.lock {
+        if request.lock {
             region.report.locked = region.lock();
         }
         Some(region)

@@ -275,7 +275,7 @@ impl<E, K: Kind> Producer<E, K> {
         self.check(len)?;
         let first = match self.claim_now(len as u64) {
             Some(first) => first,
-            None => match arm(&mut Room { producer: self, len: len as u64 }, waiter, token) {
+            None => match arm(&mut RoomLook { producer: self, len: len as u64 }, waiter, token) {
                 None => return Ok(None),
                 Some(found) => found?,
             },
@@ -361,7 +361,7 @@ impl<E, K: Kind> Producer<E, K> {
         // `self.waiting` is replaced meanwhile, because both it and `self` are borrowed mutably.
         let same = Waiting::stand_in(self.waiting.wait.clone());
         let mut waiting = std::mem::replace(&mut self.waiting, same);
-        let found = waiting.until(deadline, &mut Room { producer: self, len: len as u64 });
+        let found = waiting.until(deadline, &mut RoomLook { producer: self, len: len as u64 });
         self.waiting = waiting;
         match found {
             Some(Ok(first)) => Ok(first),
@@ -391,12 +391,12 @@ impl ClaimError {
 }
 
 /// The wait for room: claims `len` slots, and finds nothing while there is not enough room.
-struct Room<'p, E, K: Kind> {
+struct RoomLook<'p, E, K: Kind> {
     producer: &'p mut Producer<E, K>,
     len: u64,
 }
 
-impl<E, K: Kind> Look for Room<'_, E, K> {
+impl<E, K: Kind> Look for RoomLook<'_, E, K> {
     type Found = Result<u64, Closed>;
 
     fn look(&mut self) -> Option<Self::Found> {

@@ -8,7 +8,7 @@ use crate::closing::{Closed, Phase};
 use crate::consumer::Consumer;
 use crate::core::Core;
 use crate::error::{BuildError, StageError};
-use crate::handler::{Events, Handler, Spans};
+use crate::handler::{BatchHandler, Events, Handler};
 use crate::join::Role;
 use crate::kind::Kind;
 use crate::managed::Threads;
@@ -37,11 +37,11 @@ pub struct Ring<E, K: Kind> {
 pub(crate) struct HandleState<E, K: Kind> {
     core: Arc<Core<E, K>>,
     pub(crate) threads: Threads,
-    pub(crate) untaken: Mutex<Vec<Untaken<E, K>>>,
+    pub(crate) untaken: Mutex<Vec<UntakenStage<E, K>>>,
 }
 
 /// A declared stage whose consumer or workers can still be taken.
-pub(crate) enum Untaken<E, K: Kind> {
+pub(crate) enum UntakenStage<E, K: Kind> {
     Shared(Consumer<E, K, Shared>),
     Exclusive(Consumer<E, K, Exclusive>),
     /// A stage of workers. It stays in the list after a worker was taken, because each worker is taken by a call of its
@@ -62,7 +62,7 @@ impl<E, K: Kind> fmt::Debug for Ring<E, K> {
 }
 
 impl<E, K: Kind> Ring<E, K> {
-    pub(crate) fn new(core: Arc<Core<E, K>>, threads: Threads, untaken: Vec<Untaken<E, K>>) -> Self {
+    pub(crate) fn new(core: Arc<Core<E, K>>, threads: Threads, untaken: Vec<UntakenStage<E, K>>) -> Self {
         let shared = HandleState { core: Arc::clone(&core), threads, untaken: Mutex::new(untaken) };
         Self { core, shared: Arc::new(shared) }
     }
@@ -74,9 +74,9 @@ impl<E, K: Kind> Ring<E, K> {
     pub fn consumer(&self, name: &str) -> Result<Consumer<E, K>, StageError> {
         self.take(
             name,
-            |untaken| matches!(untaken, Untaken::Shared(consumer) if consumer.stage.name == name),
+            |untaken| matches!(untaken, UntakenStage::Shared(consumer) if consumer.stage.name == name),
             |it| {
-                if let Untaken::Shared(consumer) = it { Some(consumer) } else { None }
+                if let UntakenStage::Shared(consumer) = it { Some(consumer) } else { None }
             },
         )
     }
@@ -88,9 +88,9 @@ impl<E, K: Kind> Ring<E, K> {
     pub fn consumer_mut(&self, name: &str) -> Result<Consumer<E, K, Exclusive>, StageError> {
         self.take(
             name,
-            |untaken| matches!(untaken, Untaken::Exclusive(consumer) if consumer.stage.name == name),
+            |untaken| matches!(untaken, UntakenStage::Exclusive(consumer) if consumer.stage.name == name),
             |it| {
-                if let Untaken::Exclusive(consumer) = it { Some(consumer) } else { None }
+                if let UntakenStage::Exclusive(consumer) = it { Some(consumer) } else { None }
             },
         )
     }
@@ -98,8 +98,8 @@ impl<E, K: Kind> Ring<E, K> {
     fn take<C>(
         &self,
         name: &str,
-        is_it: impl Fn(&Untaken<E, K>) -> bool,
-        open: impl FnOnce(Untaken<E, K>) -> Option<C>,
+        is_it: impl Fn(&UntakenStage<E, K>) -> bool,
+        open: impl FnOnce(UntakenStage<E, K>) -> Option<C>,
     ) -> Result<C, StageError> {
         let mut untaken = lock(&self.shared.untaken);
         match untaken.iter().position(is_it) {
@@ -124,7 +124,7 @@ impl<E, K: Kind> Ring<E, K> {
     pub fn worker(&self, name: &str) -> Result<Worker<E, K>, StageError> {
         let untaken = lock(&self.shared.untaken);
         let found = untaken.iter().find_map(|untaken| match untaken {
-            Untaken::Workers(stage, wait) if stage.name == name => Some((Arc::clone(stage), wait.clone())),
+            UntakenStage::Workers(stage, wait) if stage.name == name => Some((Arc::clone(stage), wait.clone())),
             _ => None,
         });
         let (stage, wait) = found.ok_or_else(|| self.not_here(name))?;
@@ -229,7 +229,7 @@ impl<E, K: Kind> Ring<E, K> {
         let stage = stage.into();
         let consumer = self.join(stage.clone())?;
         let first = consumer.first();
-        self.shared.threads.run(&stage, consumer, move || Spans(make()))?;
+        self.shared.threads.run(&stage, consumer, move || BatchHandler(make()))?;
         Ok(first)
     }
 
@@ -362,7 +362,7 @@ impl<E, K: Kind> Drop for HandleState<E, K> {
         // the gate.
         let untaken = std::mem::take(&mut *lock(&self.untaken));
         for untaken in untaken {
-            if let Untaken::Workers(stage, _) = untaken {
+            if let UntakenStage::Workers(stage, _) = untaken {
                 let unattended = stage.workers.as_ref().is_some_and(|workers| workers.close_if_unattended());
                 if unattended {
                     self.core.leave_for_good(&stage, false);

@@ -6,7 +6,7 @@ use crate::deadline::deadline;
 use crate::kind::Kind;
 use crate::ordering::{FOLLOW, LOOK_AT_STAGE};
 use crate::report::{Ending, Report, StageReport};
-use crate::ring::{Ring, Untaken};
+use crate::ring::{Ring, UntakenStage};
 use crate::sequence::{Sequence, Sequences, earlier};
 use crate::stage::StageState;
 use crate::sync::{Arc, Instant, lock};
@@ -146,10 +146,10 @@ impl<E, K: Kind> Ring<E, K> {
     }
 
     fn untaken(&self) -> Vec<Arc<StageState>> {
-        let stage = |untaken: &Untaken<E, K>| match untaken {
-            Untaken::Shared(consumer) => Some(Arc::clone(&consumer.stage)),
-            Untaken::Exclusive(consumer) => Some(Arc::clone(&consumer.stage)),
-            Untaken::Workers(stage, _) => stage.workers.as_ref()?.is_unattended().then(|| Arc::clone(stage)),
+        let stage = |untaken: &UntakenStage<E, K>| match untaken {
+            UntakenStage::Shared(consumer) => Some(Arc::clone(&consumer.stage)),
+            UntakenStage::Exclusive(consumer) => Some(Arc::clone(&consumer.stage)),
+            UntakenStage::Workers(stage, _) => stage.workers.as_ref()?.is_unattended().then(|| Arc::clone(stage)),
         };
         lock(&self.shared.untaken).iter().filter_map(stage).collect()
     }

@@ -82,7 +82,7 @@ impl<E, K: Kind> Worker<E, K> {
             return false;
         }
         let share = Share { core: &self.core, stage: &self.stage, place: &mut self.place, limit: 1, left: None };
-        arm(&mut Peep(share), waiter, token).is_none()
+        arm(&mut ShareLook(share), waiter, token).is_none()
     }
 
     /// Takes events that no other worker gets, at most `limit` of them (0 counts as 1), or none if there are none.
@@ -232,8 +232,8 @@ impl<E, K: Kind> Taken<'_, E, K> {
     /// Calls `work` with the next event, and returns true. Returns false, without a call, if no event is left.
     pub fn next(&mut self, work: impl FnOnce(Sequence, &E)) -> bool {
         /// Finishes the event when `work` has returned, and counts it as lost if `work` panics.
-        struct InHand<'a, E, K: Kind>(&'a mut Worker<E, K>, bool);
-        impl<E, K: Kind> Drop for InHand<'_, E, K> {
+        struct FinishOnDrop<'a, E, K: Kind>(&'a mut Worker<E, K>, bool);
+        impl<E, K: Kind> Drop for FinishOnDrop<'_, E, K> {
             fn drop(&mut self) {
                 if !self.1 {
                     self.0.stage.counts.lose();
@@ -244,9 +244,9 @@ impl<E, K: Kind> Taken<'_, E, K> {
         if self.is_empty() {
             return false;
         }
-        let mut hand = InHand(&mut *self.worker, false);
+        let mut hand = FinishOnDrop(&mut *self.worker, false);
         let at = hand.0.at;
-        // SAFETY: producers do not overwrite sequences that this worker has announced, and `InHand` announces a later
+        // SAFETY: producers do not overwrite sequences that this worker has announced, and `FinishOnDrop` announces a later
         // one only when `work` is over. Workers only read, and no stage that changes events runs beside them.
         let event = unsafe { &*hand.0.core.buffer.slots().event(at) };
         work(Sequence(at), event);
@@ -384,9 +384,9 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
 }
 
 /// The wait for events to take, for a caller that takes them by itself afterwards.
-struct Peep<'w, E, K: Kind>(Share<'w, E, K>);
+struct ShareLook<'w, E, K: Kind>(Share<'w, E, K>);
 
-impl<E, K: Kind> Look for Peep<'_, E, K> {
+impl<E, K: Kind> Look for ShareLook<'_, E, K> {
     type Found = ();
 
     fn look(&mut self) -> Option<()> {

@@ -157,11 +157,11 @@ impl Clock for SystemClock {
 /// ```
 #[derive(Clone, Default)]
 pub struct ManualClock {
-    hands: Arc<Hands>,
+    state: Arc<ClockState>,
 }
 
 #[derive(Default)]
-struct Hands {
+struct ClockState {
     /// The time since the clock was created, and the wall-clock time.
     at: Mutex<(Duration, Timestamp)>,
     ticks: Mutex<Vec<Weak<dyn Tick>>>,
@@ -182,19 +182,19 @@ impl ManualClock {
     /// Creates a clock whose time is zero and whose wall-clock time is `wall`.
     pub fn at(wall: Timestamp) -> Self {
         let clock = Self::new();
-        clock.hands().1 = wall;
+        clock.times().1 = wall;
         clock
     }
 
-    fn hands(&self) -> std::sync::MutexGuard<'_, (Duration, Timestamp)> {
-        self.hands.at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn times(&self) -> std::sync::MutexGuard<'_, (Duration, Timestamp)> {
+        self.state.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves both the time and the wall-clock time forward by `by`, then runs the tasks that are due, on the calling
     /// thread.
     pub fn advance(&self, by: Duration) {
         {
-            let mut at = self.hands();
+            let mut at = self.times();
             at.0 = at.0.saturating_add(by);
             at.1 = at.1.plus(by);
         }
@@ -203,13 +203,13 @@ impl ManualClock {
 
     /// Sets only the wall-clock time, as when a computer's clock is corrected. Then runs the tasks that are due.
     pub fn set_wall(&self, wall: Timestamp) {
-        self.hands().1 = wall;
+        self.times().1 = wall;
         self.tick();
     }
 
     fn tick(&self) {
         let ticks: Vec<_> = {
-            let mut ticks = self.hands.ticks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ticks = self.state.ticks.lock().unwrap_or_else(PoisonError::into_inner);
             ticks.retain(|tick| tick.strong_count() > 0);
             ticks.iter().filter_map(Weak::upgrade).collect()
         };
@@ -219,25 +219,25 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Duration {
-        self.hands().0
+        self.times().0
     }
 
     fn wall(&self) -> Timestamp {
-        self.hands().1
+        self.times().1
     }
 
     fn watch(&self, tick: Weak<dyn Tick>) -> bool {
-        self.hands.ticks.lock().unwrap_or_else(PoisonError::into_inner).push(tick);
+        self.state.ticks.lock().unwrap_or_else(PoisonError::into_inner).push(tick);
         true
     }
 }
 
 /// A user's clock. If one of its methods panics, the panic's message names the clock.
-pub(crate) struct Blamed(pub(crate) Arc<dyn Clock>);
+pub(crate) struct UserClock(pub(crate) Arc<dyn Clock>);
 
 const CLOCK: &str = "the clock";
 
-impl Clock for Blamed {
+impl Clock for UserClock {
     fn now(&self) -> Duration {
         blaming(CLOCK, || self.0.now())
     }

@@ -4,7 +4,7 @@
 use crate::base::ids::TopicId;
 use std::cell::RefCell;
 
-struct Own {
+struct RunningHandler {
     consumer: String,
     topic: Option<TopicId>,
     /// The partition of the handler's events; `None` if the handler may get events of all partitions.
@@ -12,28 +12,28 @@ struct Own {
 }
 
 thread_local! {
-    static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
+    static RUNNING_HANDLER: RefCell<Option<RunningHandler>> = const { RefCell::new(None) };
 }
 
 /// Records, until the thread ends, that the calling thread runs the handler of `consumer`. `topic` is `None` until
 /// [`reads`] sets the topic; `partition` is `None` if the handler gets the events of all partitions.
 pub(crate) fn begin(consumer: String, topic: Option<TopicId>, partition: Option<u32>) {
-    OWN.set(Some(Own { consumer, topic, partition }));
+    RUNNING_HANDLER.set(Some(RunningHandler { consumer, topic, partition }));
 }
 
 /// Records the topic and partition of the batch that the handler gets next.
 pub(crate) fn reads(topic: TopicId, partition: u32) {
-    OWN.with_borrow_mut(|own| {
-        if let Some(own) = own {
-            (own.topic, own.partition) = (Some(topic), Some(partition));
+    RUNNING_HANDLER.with_borrow_mut(|handler| {
+        if let Some(handler) = handler {
+            (handler.topic, handler.partition) = (Some(topic), Some(partition));
         }
     });
 }
 
 /// The consumer of this partition whose handler runs on the calling thread; `None` if no such handler runs on it.
 pub(crate) fn consumer_of(topic: TopicId, partition: u32) -> Option<String> {
-    OWN.with_borrow(|own| {
-        let own = own.as_ref().filter(|own| own.topic == Some(topic))?;
-        own.partition.is_none_or(|own| own == partition).then(|| own.consumer.clone())
+    RUNNING_HANDLER.with_borrow(|handler| {
+        let handler = handler.as_ref().filter(|handler| handler.topic == Some(topic))?;
+        handler.partition.is_none_or(|own| own == partition).then(|| handler.consumer.clone())
     })
 }

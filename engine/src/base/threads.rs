@@ -73,11 +73,11 @@ pub(crate) fn waits_for_this_thread(thread: usize) -> bool {
 
 #[derive(Clone, Default)]
 pub(crate) struct Threads {
-    alive: Arc<Alive>,
+    list: Arc<ThreadList>,
 }
 
 #[derive(Default)]
-struct Alive {
+struct ThreadList {
     /// The threads' [numbers](token).
     threads: Mutex<Vec<usize>>,
     ended: Condvar,
@@ -103,13 +103,13 @@ impl Threads {
         life: impl FnOnce(S) + Send + 'static,
     ) -> Result<(), StartError> {
         let (told, hears) = mpsc::sync_channel(1);
-        let alive = Arc::clone(&self.alive);
+        let list = Arc::clone(&self.list);
         // Names of the operating system end at a zero byte, and the standard library panics if a thread's name has one.
         let name = name.replace('\0', "");
         let shown = crate::base::cores::visible(&name);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             show_as(&shown);
-            let entered = Entered::new(alive);
+            let registration = ThreadRegistration::new(list);
             let pinned = core.map_or(Ok(()), pin::pin_current).map_err(StartError::Pin);
             match pinned.and_then(|()| caught(make).map_err(|panic| StartError::Panicked(panic.said()))) {
                 Ok(state) => {
@@ -120,7 +120,7 @@ impl Threads {
                     // `life` owns the consumer. It is dropped before the caller gets the error, so the consumer has
                     // left its topic by then.
                     drop(life);
-                    drop(entered);
+                    drop(registration);
                     let _ = told.send(Err(refused));
                 }
             }
@@ -131,14 +131,14 @@ impl Threads {
 
     /// True if the calling thread was started by these `Threads`.
     pub(crate) fn is_own(&self) -> bool {
-        self.alive.threads().contains(&token())
+        self.list.threads().contains(&token())
     }
 
     /// Waits until all threads have ended, except the calling thread and those that [wait for
     /// it](waits_for_this_thread). Returns false if `deadline` passes first.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
         let own = token();
-        let mut threads = self.alive.threads();
+        let mut threads = self.list.threads();
         while threads.iter().any(|thread| *thread != own && !waits_for_this_thread(*thread)) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -147,14 +147,14 @@ impl Threads {
             // A thread that begins a shutdown of its own sends no notification, so the condition is checked at this
             // interval too.
             let left = left.min(LOOK);
-            threads = self.alive.ended.wait_timeout(threads, left).unwrap_or_else(PoisonError::into_inner).0;
+            threads = self.list.ended.wait_timeout(threads, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
     /// True if there is at least one thread and all of them [wait for the calling thread](waits_for_this_thread).
     pub(crate) fn wait_for_this_thread(&self) -> bool {
-        let threads = self.alive.threads();
+        let threads = self.list.threads();
         !threads.is_empty() && threads.iter().all(|thread| waits_for_this_thread(*thread))
     }
 }
@@ -170,23 +170,23 @@ fn show_as(name: &str) {
     let _ = name;
 }
 
-impl Alive {
+impl ThreadList {
     fn threads(&self) -> MutexGuard<'_, Vec<usize>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Entered(Arc<Alive>);
+struct ThreadRegistration(Arc<ThreadList>);
 
-impl Entered {
-    fn new(alive: Arc<Alive>) -> Self {
-        alive.threads().push(token());
+impl ThreadRegistration {
+    fn new(list: Arc<ThreadList>) -> Self {
+        list.threads().push(token());
         IS_MANAGED.set(true);
-        Self(alive)
+        Self(list)
     }
 }
 
-impl Drop for Entered {
+impl Drop for ThreadRegistration {
     fn drop(&mut self) {
         let own = token();
         self.0.threads().retain(|thread| *thread != own);

@@ -1,7 +1,7 @@
 //! The builder of an engine: its settings, and how the engine is built from them.
 
 use super::{Engine, EngineError};
-use crate::base::clock::{Blamed, Clock, SystemClock};
+use crate::base::clock::{Clock, SystemClock, UserClock};
 use crate::base::cores::{CorePlan, Cores};
 use crate::group::Groups;
 use crate::log::committer::{Committer, Pace};
@@ -51,7 +51,7 @@ impl EngineBuilder {
     /// [`ManualClock`](crate::clock::ManualClock) and move time themselves. The time limit of a waiting poll or publish
     /// is always measured with the operating system's clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Some(Arc::new(Blamed(Arc::new(clock))));
+        self.clock = Some(Arc::new(UserClock(Arc::new(clock))));
         self
     }
 

@@ -80,14 +80,14 @@ pub(super) fn partitions(topics: &BTreeMap<u32, u32>) -> impl Iterator<Item = Pa
 
 /// The readers of each topic, by classes. A class has the members that read the same set of topics; groups have many
 /// members but few classes.
-pub(super) struct Readers {
+pub(super) struct ReadersByTopic {
     /// For each class, the indexes of its members, in order.
     pub(super) classes: Vec<Vec<usize>>,
     /// For each topic, the classes whose members read it.
     of_topic: HashMap<u32, Vec<usize>>,
 }
 
-impl Readers {
+impl ReadersByTopic {
     pub(super) fn new(members: &[&Candidate]) -> Self {
         let mut known: HashMap<*const BTreeSet<u32>, usize> = HashMap::new();
         let mut by_topics: BTreeMap<&BTreeSet<u32>, usize> = BTreeMap::new();
@@ -134,7 +134,7 @@ impl Readers {
 
 fn range(members: &[&Candidate], topics: &BTreeMap<u32, u32>) -> Assignment {
     let mut assignment = Assignment::new();
-    Readers::new(members).each(topics, |topic, count, readers| {
+    ReadersByTopic::new(members).each(topics, |topic, count, readers| {
         let (share, larger) = (count as usize / readers.len(), count as usize % readers.len());
         let mut partitions = (0..count).map(|partition| PartitionKey { topic, partition });
         for (index, &reader) in readers.iter().take(count as usize).enumerate() {
@@ -148,7 +148,7 @@ fn range(members: &[&Candidate], topics: &BTreeMap<u32, u32>) -> Assignment {
 fn round_robin(members: &[&Candidate], topics: &BTreeMap<u32, u32>) -> Assignment {
     let mut assignment = Assignment::new();
     let mut turn = 0;
-    Readers::new(members).each(topics, |topic, count, readers| {
+    ReadersByTopic::new(members).each(topics, |topic, count, readers| {
         for partition in 0..count {
             let next = readers.partition_point(|&reader| reader < turn);
             let reader = readers.get(next).copied().unwrap_or(readers[0]);

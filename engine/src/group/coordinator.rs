@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// The error for a member that is no longer in the group: it was fenced or has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stale {
+pub(crate) struct UnknownMember {
     /// The group's epoch.
     pub(crate) group_epoch: u64,
 }
@@ -289,9 +289,9 @@ impl Coordinator {
     }
 
     /// Returns the changes of a member's partitions. From now on the member owns the given partitions, and knows it.
-    pub(crate) fn sync(&mut self, member: MemberId) -> Result<MemberChanges, Stale> {
+    pub(crate) fn sync(&mut self, member: MemberId) -> Result<MemberChanges, UnknownMember> {
         let epoch = self.epoch;
-        let entry = self.members.get_mut(&member).ok_or(Stale { group_epoch: epoch })?;
+        let entry = self.members.get_mut(&member).ok_or(UnknownMember { group_epoch: epoch })?;
         (entry.epoch, entry.news) = (epoch, false);
         let mut changes = MemberChanges { epoch, ..MemberChanges::default() };
         for (&partition, owner) in self.owners.iter_mut().filter(|(_, owner)| owner.member == member) {
@@ -306,9 +306,9 @@ impl Coordinator {
     }
 
     /// Releases partitions of a member, and gives them to the members that the target names.
-    pub(crate) fn release(&mut self, member: MemberId, partitions: &[PartitionKey]) -> Result<(), Stale> {
+    pub(crate) fn release(&mut self, member: MemberId, partitions: &[PartitionKey]) -> Result<(), UnknownMember> {
         if !self.members.contains_key(&member) {
-            return Err(Stale { group_epoch: self.epoch });
+            return Err(UnknownMember { group_epoch: self.epoch });
         }
         for partition in partitions {
             if self.owner(*partition) == Some(member) {

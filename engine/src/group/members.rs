@@ -6,7 +6,7 @@ use crate::base::trace::lifecycle;
 use crate::group::assigned_partition::{AssignedPartition, Feed, JoinRequest, MemberUpdate};
 use crate::group::assignment::{MemberId, PartitionKey};
 use crate::group::catch_up::CatchUpReader;
-use crate::group::coordinator::Stale;
+use crate::group::coordinator::UnknownMember;
 use crate::group::error::GroupError;
 use crate::group::signal::MemberSignal;
 use crate::group::state::NewPartitions;
@@ -102,7 +102,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
 
     /// Returns the changes for a member since its last update, with a consumer or a place in the journal for each newly
     /// assigned partition. An error if the member was fenced.
-    pub(super) fn take_update(&self, member: MemberId) -> Result<MemberUpdate<E, K>, Stale> {
+    pub(super) fn take_update(&self, member: MemberId) -> Result<MemberUpdate<E, K>, UnknownMember> {
         let now = self.now();
         let mut state = self.state();
         self.expire(&mut state, now);

@@ -6,7 +6,7 @@
 //! (augmenting paths: Ahuja, Magnanti, Orlin, *Network Flows*, 1993, chapter 9). With few members, the number of moved
 //! partitions is then minimized by canceling cycles of negative cost (chapter 9.6 of the same book).
 
-use super::assignment::{Assignment, Candidate, PartitionKey, Readers, partitions};
+use super::assignment::{Assignment, Candidate, PartitionKey, ReadersByTopic, partitions};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ const FEW: usize = 16;
 /// A sticky assignment that is being computed. Members and partitions are referred to by their index.
 pub(super) struct Plan<'a> {
     members: &'a [&'a Candidate],
-    readers: Readers,
+    readers: ReadersByTopic,
     partitions: Vec<PartitionKey>,
     /// For each partition, the member that had it before; `None` if that member has left or does not read the topic.
     before: Vec<Option<usize>>,
@@ -36,7 +36,7 @@ impl<'a> Plan<'a> {
         let before: Vec<_> = partitions.iter().map(had).collect();
         let mut load = vec![0; members.len()];
         before.iter().flatten().for_each(|&member| load[member] += 1);
-        Self { members, readers: Readers::new(members), partitions, owner: before.clone(), before, load }
+        Self { members, readers: ReadersByTopic::new(members), partitions, owner: before.clone(), before, load }
     }
 
     pub(super) fn settled(mut self) -> Assignment {

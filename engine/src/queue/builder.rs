@@ -5,7 +5,7 @@ use super::codec::{self, ClockShift, RecoveredQueue};
 use super::core::{self, QueueCore, QueueParts};
 use super::dead_letter_reader::{self, DeadLetterReader};
 use super::input::{Input, JournalWatch};
-use super::lease::{Leases, Phase, Terms};
+use super::lease::{LeaseSettings, Leases, Phase};
 use super::log::{JournalWaker, QueueLog};
 use super::state::{Body, QueueState};
 use super::{Backoff, Job, Order, Queue, QueueError, Worker};
@@ -56,7 +56,7 @@ pub struct QueueBuilder<E = Message, K: Producers = Multi> {
     topic: Arc<TopicCore<E, K>>,
     name: String,
     start: StartAt,
-    terms: Terms,
+    settings: LeaseSettings,
     dead: Option<String>,
     level: Level,
     attempts: AttemptCalls,
@@ -75,7 +75,7 @@ impl<E: Job, K: Producers> Topic<E, K> {
     /// Returns the builder of the queue `name` of this topic, in which each event is leased to one of the workers that
     /// [join](QueueBuilder::join) the queue. Builders with the same name share one queue.
     pub fn queue(&self, name: impl Into<String>) -> QueueBuilder<E, K> {
-        let terms = Terms {
+        let settings = LeaseSettings {
             visibility: Duration::from_secs(30),
             max_attempts: Some(5),
             order: Order::Relaxed,
@@ -88,7 +88,7 @@ impl<E: Job, K: Producers> Topic<E, K> {
             topic,
             name,
             start: StartAt::Earliest,
-            terms,
+            settings,
             dead: None,
             level: Level::Published,
             attempts: AttemptCalls::default(),
@@ -107,13 +107,13 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// Sets how long a lease lasts unless it is [renewed](crate::queue::Lease::renew), rounded up to whole
     /// milliseconds. Default: 30 seconds.
     pub fn visibility(mut self, visibility: Duration) -> Self {
-        self.terms.visibility = visibility;
+        self.settings.visibility = visibility;
         self
     }
 
     /// Sets how many times a message is leased before it becomes a dead letter. Default: 5. 0 counts as 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.terms.max_attempts = Some(attempts.max(1));
+        self.settings.max_attempts = Some(attempts.max(1));
         self.attempts.limited = true;
         self
     }
@@ -121,7 +121,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// Removes the limit on the number of attempts. A message that no worker can handle is then leased for ever.
     /// Excludes [`max_attempts`](Self::max_attempts).
     pub fn unlimited_attempts(mut self) -> Self {
-        self.terms.max_attempts = None;
+        self.settings.max_attempts = None;
         self.attempts.unlimited = true;
         self
     }
@@ -136,14 +136,14 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
 
     /// Sets which messages of a partition may be leased at the same time. Default: any of them ([`Order::Relaxed`]).
     pub fn order(mut self, order: Order) -> Self {
-        self.terms.order = order;
+        self.settings.order = order;
         self
     }
 
     /// Sets the greatest number of messages in the [side store](crate::queue): those that are leased, delayed or
     /// waiting to be leased again. While it is reached, no new message is leased. Default: 1,048,576. 0 counts as 1.
     pub fn max_outstanding(mut self, messages: usize) -> Self {
-        self.terms.max_messages = messages.max(1);
+        self.settings.max_messages = messages.max(1);
         self
     }
 
@@ -151,14 +151,14 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// limit may exceed it. On a durable topic, messages beyond the limit are not kept in memory, but read from the
     /// journal when they are leased again.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.terms.max_bytes = bytes.max(1);
+        self.settings.max_bytes = bytes.max(1);
         self
     }
 
     /// The delay before a message is leased again after its lease expired, was dropped or was
     /// [retried](crate::queue::Lease::retry). Default: none.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.terms.backoff = backoff;
+        self.settings.backoff = backoff;
         self
     }
 
@@ -208,8 +208,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let core = found.into_any().downcast::<QueueCore<E, K>>();
         let core =
             core.unwrap_or_else(|_| unreachable!("all queues of a topic have its events and its kind of producers"));
-        let there = QueueSettings(&core.terms, &core.dead_topic).to_string();
-        let asked = QueueSettings(&self.terms, &self.dead_topic()).to_string();
+        let there = QueueSettings(&core.settings, &core.dead_topic).to_string();
+        let asked = QueueSettings(&self.settings, &self.dead_topic()).to_string();
         if there != asked {
             let (topic, queue) = (self.topic.name.clone(), self.name);
             return Err(QueueError::OtherTerms { topic, queue, there, asked });
@@ -245,7 +245,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let waiter = Arc::new(Waiter::new());
         let core = match &durable {
             None => {
-                let mut leases = core::leases(self.terms);
+                let mut leases = core::leases(self.settings);
                 leases.number_from(topic.host.lease_numbers.load(Ordering::Acquire));
                 let state = QueueState::new(leases, Input::Rings(builder.join_all()?), dead_letter_writer);
                 let dead_letter_reader = DeadLetterReader::new(&dead, &topic.name, &self.name, BTreeMap::new())?;
@@ -277,7 +277,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         waiter: Arc<Waiter>,
         shift: ClockShift,
     ) -> Result<Arc<QueueCore<E, K>>, QueueError> {
-        let Self { topic, name, start, terms, level, .. } = self;
+        let Self { topic, name, start, settings, level, .. } = self;
         let refused = |cause: String| QueueError::Journal { topic: topic.name.clone(), queue: name.clone(), cause };
         let journal = durable.journal();
         if journal.frame_limit() < SMALLEST_FRAME {
@@ -292,7 +292,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let mut recovered = durable.committer.recovered_state();
         let known = codec::find(&recovered, topic_number, &name);
         let number = known.as_ref().map_or_else(|| codec::next_number(&recovered), |known| known.number);
-        let opened = QueueEntry::new(number, &terms, dead.name());
+        let opened = QueueEntry::new(number, &settings, dead.name());
         let mut recovered_queue = RecoveredQueue::read(&recovered, number, shift);
         if recovered_queue.unreadable > 0 {
             let values = recovered_queue.unreadable;
@@ -346,7 +346,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
             durable.committer.commit([frame]).map_err(&refused)?;
             recovered = durable.committer.recovered_state();
         }
-        let mut leases: Leases<Body<E>> = core::leases(terms);
+        let mut leases: Leases<Body<E>> = core::leases(settings);
         #[cfg(test)]
         {
             leases.accept_late_acks = journal.sabotage().accept_late_acks;
@@ -430,13 +430,13 @@ fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<T
     }
 }
 
-/// The settings that all builders of a queue must have in common: its terms, and the name of the topic for dead
+/// The settings that all builders of a queue must have in common: its lease settings, and the name of the topic for dead
 /// letters. `Display` writes them for the error.
-struct QueueSettings<'a>(&'a Terms, &'a str);
+struct QueueSettings<'a>(&'a LeaseSettings, &'a str);
 
 impl fmt::Display for QueueSettings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Terms { visibility, max_attempts, order, max_messages, max_bytes, backoff } = self.0;
+        let LeaseSettings { visibility, max_attempts, order, max_messages, max_bytes, backoff } = self.0;
         let order = if *order == Order::Strict { "strict" } else { "relaxed" };
         write!(f, "leases of {visibility:?}, ")?;
         match max_attempts {

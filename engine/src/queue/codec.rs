@@ -13,7 +13,7 @@
 //! whole milliseconds. `docs/JOURNAL_FORMAT.md` describes the bytes.
 
 use super::changes::{BLOCK, Cursor, StatePart};
-use super::lease::{DeathCause, KnownMessage, Order, Phase, Terms};
+use super::lease::{DeathCause, KnownMessage, LeaseSettings, Order, Phase};
 use crate::base::clock::Timestamp;
 use crate::base::varint;
 use crate::log::catalog::state_kind;
@@ -84,13 +84,13 @@ fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 impl QueueEntry {
-    pub(super) fn new(number: u32, terms: &Terms, dead_topic: &str) -> Self {
+    pub(super) fn new(number: u32, settings: &LeaseSettings, dead_topic: &str) -> Self {
         Self {
             number,
-            visibility: terms.visibility,
-            max_attempts: terms.max_attempts,
-            strict: terms.order == Order::Strict,
-            max_messages: terms.max_messages as u64,
+            visibility: settings.visibility,
+            max_attempts: settings.max_attempts,
+            strict: settings.order == Order::Strict,
+            max_messages: settings.max_messages as u64,
             dead_topic: dead_topic.to_owned(),
         }
     }

@@ -11,7 +11,7 @@
 //!   wakes the watching worker.
 //! - While workers are idle and no worker watches, one of them was woken and has not polled the queue yet. It takes a message
 //!   and wakes the next one ([`leave`](QueueCore::leave)), or finds no message and watches. If it leaves without a poll, it
-//!   wakes the next one: a dropped task in [`leave_wait`](QueueCore::leave_wait), a thread whose clock panics in [`PassOn`].
+//!   wakes the next one: a dropped task in [`leave_wait`](QueueCore::leave_wait), a thread whose clock panics in [`WokenWorker`].
 
 mod dead_letters;
 mod show;
@@ -19,7 +19,7 @@ mod state_source;
 
 use super::dead_letter_reader::DeadLetterReader;
 use super::job::Job;
-use super::lease::{Grant, LeaseId, Leases, Terms};
+use super::lease::{LeaseId, LeaseSettings, LeasedMessage, Leases};
 use super::log::{QueueLog, WAKE};
 use super::state::{BESIDE, Body, ClockTimes, QueueState};
 use crate::base::closed::Closed;
@@ -48,7 +48,7 @@ pub(super) struct QueueCore<E, K: Producers> {
     pub(super) topic: String,
     pub(super) topic_id: TopicId,
     pub(super) name: String,
-    pub(super) terms: Terms,
+    pub(super) settings: LeaseSettings,
     pub(super) dead_topic: String,
     /// The number of the topic for dead letters in the journal; 0 if that topic is in memory.
     dead_number: u32,
@@ -68,7 +68,7 @@ pub(super) struct QueueCore<E, K: Producers> {
 }
 
 /// A leased message, and the number of the state change with which it was leased (0 in memory).
-pub(super) type Granted<E> = (Grant<Body<E>>, u64);
+pub(super) type ClaimedLease<E> = (LeasedMessage<Body<E>>, u64);
 
 /// How a worker ends a lease: `Ack` when its work is done; `Nack` with the delay until the next attempt and the reason,
 /// when it has failed.
@@ -97,7 +97,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             topic: topic.name.clone(),
             topic_id: topic.id,
             name,
-            terms: *state.leases.terms(),
+            settings: *state.leases.settings(),
             dead_topic,
             dead_number,
             workers: AtomicUsize::new(0),
@@ -133,19 +133,23 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
 
     /// Leases the next message to a worker. `None` if there is no message: without `wait`, now; with it, until
     /// `deadline` (`None`: no limit).
-    pub(super) fn receive(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Grant<Arc<E>>>, ReadError> {
+    pub(super) fn receive(
+        &self,
+        wait: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Option<LeasedMessage<Arc<E>>>, ReadError> {
         loop {
-            let Some((grant, change)) = self.claim(wait, deadline)? else { return Ok(None) };
-            if let Some(grant) = self.complete(grant, change)? {
-                return Ok(Some(grant));
+            let Some(claimed) = self.claim(wait, deadline)? else { return Ok(None) };
+            if let Some(leased) = self.complete(claimed)? {
+                return Ok(Some(leased));
             }
         }
     }
 
-    /// Loads the body of a leased message, and waits until the change number `change`, its lease, has reached the
-    /// queue's acknowledgement level. `None` if the journal no longer has the body: the message is then lost.
-    pub(super) fn complete(&self, grant: Grant<Body<E>>, change: u64) -> Result<Option<Grant<Arc<E>>>, ReadError> {
-        let Grant { id, partition, offset, attempt, deadline, message } = grant;
+    /// Loads the body of a claimed message, and waits until the change that leased it has reached the queue's
+    /// acknowledgement level. `None` if the journal no longer has the body: the message is then lost.
+    pub(super) fn complete(&self, claimed: ClaimedLease<E>) -> Result<Option<LeasedMessage<Arc<E>>>, ReadError> {
+        let (LeasedMessage { id, partition, offset, attempt, deadline, message }, change) = claimed;
         let failed = |cause: String| self.read_error(Closed::Failed { consumer: self.name.clone(), cause });
         let message = match (message, &self.log) {
             (Some(body), _) => body,
@@ -161,11 +165,11 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         if let Some(log) = &self.log {
             log.wait(change, log.level).map_err(failed)?;
         }
-        Ok(Some(Grant { id, partition, offset, attempt, deadline, message }))
+        Ok(Some(LeasedMessage { id, partition, offset, attempt, deadline, message }))
     }
 
     /// As [`receive`](Self::receive), without loading the body and without waiting for the journal.
-    pub(super) fn claim(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<Granted<E>>, ReadError> {
+    pub(super) fn claim(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<ClaimedLease<E>>, ReadError> {
         let mut times = self.times();
         let mut state = self.lock();
         let mut last = !wait;
@@ -189,13 +193,13 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         &self,
         state: &mut QueueState<E, K>,
         times: ClockTimes,
-    ) -> Option<Result<Granted<E>, ReadError>> {
+    ) -> Option<Result<ClaimedLease<E>, ReadError>> {
         self.take_signals(state);
-        if let Some(grant) = state.next(times, self.log.as_ref()) {
+        if let Some(leased) = state.next(times, self.log.as_ref()) {
             self.reader.store(crate::base::threads::token(), Ordering::Relaxed);
             self.settle(state, times.now);
             self.leave(state);
-            return Some(Ok((grant, state.change())));
+            return Some(Ok((leased, state.change())));
         }
         if let Some(reason) = state.ended() {
             // All other waiting workers must return the error too.
@@ -239,7 +243,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             let mut state = state.wait(&self.state, &self.idle, left);
             state.idle_workers -= 1;
             drop(state);
-            let mut woken = PassOn { core: self, watched: false, rang: Vec::new() };
+            let mut woken = WokenWorker { core: self, watched: false, rang: Vec::new() };
             let times = self.times();
             return (woken.look(), is_late(), times);
         }
@@ -249,7 +253,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             false => deadline,
         };
         drop(state);
-        let mut woken = PassOn { core: self, watched: true, rang: Vec::new() };
+        let mut woken = WokenWorker { core: self, watched: true, rang: Vec::new() };
         self.waiter.park(until, |token| woken.rang.push(token));
         let times = self.times();
         (woken.look(), is_late(), times)
@@ -342,16 +346,16 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
 
     /// Ends a worker's lease as `how` says. Returns the number of the change; `None` if the lease had expired or its
     /// message was deleted.
-    pub(super) fn end(&self, grant: LeaseId, attempt: u32, how: LeaseEnd<'_>) -> Option<u64> {
+    pub(super) fn end(&self, id: LeaseId, attempt: u32, how: LeaseEnd<'_>) -> Option<u64> {
         let now = self.now();
         let mut state = self.lock();
         let was_full = !state.has_room(self.log.as_ref());
         let ended = match how {
-            LeaseEnd::Ack => state.leases.ack(grant, now),
-            LeaseEnd::Nack(delay, reason) => state.leases.nack(grant, now, delay, reason).map(|_| ()),
+            LeaseEnd::Ack => state.leases.ack(id, now),
+            LeaseEnd::Nack(delay, reason) => state.leases.nack(id, now, delay, reason).map(|_| ()),
             LeaseEnd::Retry(reason) => {
-                let delay = self.terms.backoff.delay(attempt);
-                state.leases.nack(grant, now, delay, reason).map(|_| ())
+                let delay = self.settings.backoff.delay(attempt);
+                state.leases.nack(id, now, delay, reason).map(|_| ())
             }
         };
         ended.ok()?;
@@ -375,11 +379,11 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     }
 
     /// Returns the lease with this number on the message at this partition and offset; `None` if it has ended.
-    pub(super) fn resume(&self, partition: u32, offset: u64, number: u64) -> Option<Granted<E>> {
+    pub(super) fn resume(&self, partition: u32, offset: u64, number: u64) -> Option<ClaimedLease<E>> {
         let now = self.now();
         let mut state = self.lock();
-        let grant = state.leases.resume(partition, offset, number, now)?;
-        Some((grant, state.change()))
+        let leased = state.leases.resume(partition, offset, number, now)?;
+        Some((leased, state.change()))
     }
 
     /// Waits until the change with this number has reached the queue's acknowledgement level. The error says why it
@@ -440,14 +444,14 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
 
 /// The state of a worker's thread between its wake-up and its poll of the queue, when it reads the clock. If the clock,
 /// which is user code, panics, the drop of this value wakes the next worker.
-struct PassOn<'q, E: Job, K: Producers> {
+struct WokenWorker<'q, E: Job, K: Producers> {
     core: &'q QueueCore<E, K>,
     watched: bool,
     /// The partitions that have woken the watching worker.
     rang: Vec<usize>,
 }
 
-impl<'q, E: Job, K: Producers> PassOn<'q, E, K> {
+impl<'q, E: Job, K: Producers> WokenWorker<'q, E, K> {
     /// Ends the worker's watch, if it watched. Returns the lock under which the caller polls the queue.
     fn look(&mut self) -> Locked<'q, QueueState<E, K>> {
         let mut state = self.core.lock();
@@ -459,7 +463,7 @@ impl<'q, E: Job, K: Producers> PassOn<'q, E, K> {
     }
 }
 
-impl<E: Job, K: Producers> Drop for PassOn<'_, E, K> {
+impl<E: Job, K: Producers> Drop for WokenWorker<'_, E, K> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let mut state = self.look();
@@ -490,6 +494,6 @@ impl<E: Job, K: Producers> TopicReader<E, K> for QueueCore<E, K> {
 }
 
 /// The leases of a new queue, which has no messages.
-pub(super) fn leases<E: Job>(terms: Terms) -> Leases<Body<E>> {
-    Leases::new(terms, |body: &Body<E>| body.as_ref().map_or(0, |body| body.weight() + BESIDE))
+pub(super) fn leases<E: Job>(settings: LeaseSettings) -> Leases<Body<E>> {
+    Leases::new(settings, |body: &Body<E>| body.as_ref().map_or(0, |body| body.weight() + BESIDE))
 }

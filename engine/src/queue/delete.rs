@@ -118,7 +118,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let input = std::mem::replace(&mut state.input, Input::Rings(Vec::new()));
         (state.partitions, state.ready) = (Vec::new(), Vec::new());
         self.note_numbers(&state);
-        let leases = std::mem::replace(&mut state.leases, super::core::leases(self.terms));
+        let leases = std::mem::replace(&mut state.leases, super::core::leases(self.settings));
         state.pending_dead_letters.clear();
         state.deleted.clear();
         if let Some((_, due)) = state.alarm.take() {

@@ -3,7 +3,7 @@
 //! The first waiting worker *watches*: new events wake its waker, as they would wake a sleeping thread. The other
 //! workers add their wakers to the queue's state, and are woken one by one: see the module of [`QueueCore`].
 
-use super::core::{Granted, QueueCore};
+use super::core::{ClaimedLease, QueueCore};
 use super::idle_tasks::TaskWait;
 use super::job::Job;
 use super::state::QueueState;
@@ -18,7 +18,7 @@ use std::task::{Poll, Wake, Waker};
 impl<E: Job, K: Producers> QueueCore<E, K> {
     /// Returns the next message. If there is none, `waker` is woken when the queue may have one. `waits` has how the
     /// calling worker waits, and is updated.
-    pub(super) fn poll(&self, waits: &mut TaskWait, waker: &Waker) -> Poll<Result<Granted<E>, ReadError>> {
+    pub(super) fn poll(&self, waits: &mut TaskWait, waker: &Waker) -> Poll<Result<ClaimedLease<E>, ReadError>> {
         // Cloning and dropping a waker and reading the clock run user code, so no lock is held here.
         let mut own = Some(waker.clone());
         let mut before = None;
@@ -95,7 +95,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
 
     /// Gives back a leased message that was not returned to the user, so that it may be leased at once and the attempt
     /// does not count.
-    pub(super) fn put_back(&self, given: Granted<E>) {
+    pub(super) fn put_back(&self, given: ClaimedLease<E>) {
         let now = self.now();
         let mut state = self.lock();
         if state.leases.put_back(given.0.id, now) {

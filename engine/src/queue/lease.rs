@@ -6,7 +6,7 @@
 //!            admit                 ack, delete
 //!   ring ------------> leased ------------------> gone
 //!     |                ^    |
-//!     |grant, when due |    | nack, or the lease runs out
+//!     |      lease_due |    | nack, or the lease runs out
 //!     |                |    v
 //!     +-------------> waiting ----> dying ----> dead letters     after the last attempt
 //!    admit_later       ^ |
@@ -22,10 +22,12 @@
 //! - No call searches all messages: the next due one, and a message by its offset, are found through an index.
 
 mod entries;
-mod terms;
+mod types;
 
 use entries::{EntryState, MessageEntry};
-pub use terms::{DeadMessage, DeathCause, Grant, KnownMessage, LeaseCounts, LeaseId, Lost, Order, Phase, Terms};
+pub use types::{
+    DeadMessage, DeathCause, KnownMessage, LeaseCounts, LeaseEnded, LeaseId, LeaseSettings, LeasedMessage, Order, Phase,
+};
 
 use super::changes::Changes;
 use super::deadlines::{Deadlines, SlotLinks, moment_after, moment_before, time_of};
@@ -35,7 +37,7 @@ use std::time::Duration;
 
 /// The messages that a queue has read and that are not finished: leased, waiting or dying.
 pub struct Leases<M> {
-    terms: Terms,
+    settings: LeaseSettings,
     weigh: fn(&M) -> usize,
     entries: Vec<Option<MessageEntry<M>>>,
     free: Vec<u32>,
@@ -69,9 +71,9 @@ pub struct Leases<M> {
 
 impl<M: Clone> Leases<M> {
     /// Creates leases without messages. `weigh` returns the size of a message's body in bytes.
-    pub fn new(terms: Terms, weigh: fn(&M) -> usize) -> Self {
+    pub fn new(settings: LeaseSettings, weigh: fn(&M) -> usize) -> Self {
         Self {
-            terms,
+            settings,
             weigh,
             entries: Vec::new(),
             free: Vec::new(),
@@ -119,9 +121,9 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// The terms of the leases.
-    pub fn terms(&self) -> &Terms {
-        &self.terms
+    /// The settings of the leases.
+    pub fn settings(&self) -> &LeaseSettings {
+        &self.settings
     }
 
     /// The number of messages, in whatever state.
@@ -144,19 +146,20 @@ impl<M: Clone> Leases<M> {
     /// True if one more message may be admitted: neither the limit on messages nor that on bytes is reached. The
     /// admitted message may exceed the limit on bytes.
     pub fn has_room(&self) -> bool {
-        self.bytes < self.terms.max_bytes && self.len() < self.terms.max_messages.min(u32::MAX as usize)
+        self.bytes < self.settings.max_bytes && self.len() < self.settings.max_messages.min(u32::MAX as usize)
     }
 
     /// True if the next message of this partition may be admitted now. In strict order only if the partition has no
     /// unfinished message; in relaxed order always.
     pub fn may_follow(&self, partition: u32) -> bool {
         let partition = line(partition);
-        self.terms.order == Order::Relaxed || self.lines.range((partition, 0)..=(partition, u64::MAX)).next().is_none()
+        self.settings.order == Order::Relaxed
+            || self.lines.range((partition, 0)..=(partition, u64::MAX)).next().is_none()
     }
 
     /// Adds a message from the input, and leases it at once. The caller has checked [`has_room`](Self::has_room) and
     /// [`may_follow`](Self::may_follow).
-    pub fn admit(&mut self, partition: u32, offset: u64, message: M, now: Duration) -> Grant<M> {
+    pub fn admit(&mut self, partition: u32, offset: u64, message: M, now: Duration) -> LeasedMessage<M> {
         let slot = self.add(line(partition), offset, message);
         self.lease(slot, now)
     }
@@ -182,7 +185,7 @@ impl<M: Clone> Leases<M> {
                 let at = moment_after(until);
                 (entry.at, entry.state) = (at, EntryState::Leased);
                 self.leased.insert(&mut self.links, at, slot);
-                if self.terms.order == Order::Strict {
+                if self.settings.order == Order::Strict {
                     self.out.insert(line(partition), slot);
                 }
             }
@@ -194,7 +197,7 @@ impl<M: Clone> Leases<M> {
                 entry.state = EntryState::Dying;
                 self.dying.push_back(slot);
                 self.causes.insert(slot, cause);
-                if self.terms.order == Order::Strict {
+                if self.settings.order == Order::Strict {
                     self.out.insert(line(partition), slot);
                 }
             }
@@ -219,11 +222,17 @@ impl<M: Clone> Leases<M> {
     }
 
     /// The lease with this number on a message; `None` if it has ended.
-    pub(super) fn resume(&mut self, partition: u32, offset: u64, number: u64, now: Duration) -> Option<Grant<M>> {
+    pub(super) fn resume(
+        &mut self,
+        partition: u32,
+        offset: u64,
+        number: u64,
+        now: Duration,
+    ) -> Option<LeasedMessage<M>> {
         let id = LeaseId { slot: self.find(partition, offset)?, number };
         let entry = self.held(id, now).ok()?;
         let (attempt, deadline) = (entry.attempts, time_of(entry.at));
-        Some(Grant { id, partition, offset, attempt, deadline, message: entry.message.clone() })
+        Some(LeasedMessage { id, partition, offset, attempt, deadline, message: entry.message.clone() })
     }
 
     /// The partition and offset of each message, in no particular order.
@@ -244,7 +253,7 @@ impl<M: Clone> Leases<M> {
     }
 
     /// Leases the message that has been due for the longest time; `None` if no message is due at `now`.
-    pub fn grant(&mut self, now: Duration) -> Option<Grant<M>> {
+    pub fn lease_due(&mut self, now: Duration) -> Option<LeasedMessage<M>> {
         // The message of a lease that expired earlier than the first waiting message became due is leased first.
         let is_later = |leases: &Self| {
             leases.leased.first().is_some_and(|ended| leases.waiting.first().is_none_or(|first| ended.0 < first.0))
@@ -256,7 +265,7 @@ impl<M: Clone> Leases<M> {
     }
 
     /// Extends a lease until `now + visibility`. Returns the new deadline.
-    pub fn renew(&mut self, id: LeaseId, now: Duration, visibility: Duration) -> Result<Duration, Lost> {
+    pub fn renew(&mut self, id: LeaseId, now: Duration, visibility: Duration) -> Result<Duration, LeaseEnded> {
         let before = self.held(id, now)?.at;
         let deadline = moment_after(now.saturating_add(visibility));
         self.leased.remove(&mut self.links, before, id.slot);
@@ -269,7 +278,7 @@ impl<M: Clone> Leases<M> {
     }
 
     /// Acknowledges and removes a leased message. An error if its lease has ended.
-    pub fn ack(&mut self, id: LeaseId, now: Duration) -> Result<(), Lost> {
+    pub fn ack(&mut self, id: LeaseId, now: Duration) -> Result<(), LeaseEnded> {
         #[cfg(test)]
         if self.accept_late_acks
             && matches!(self.entries.get(id.slot as usize), Some(Some(it)) if it.number == id.number)
@@ -285,7 +294,7 @@ impl<M: Clone> Leases<M> {
 
     /// Ends a lease after failed work. The message may be leased again after `delay`; if this was its last attempt, it
     /// is dying with this reason, and this returns true.
-    pub fn nack(&mut self, id: LeaseId, now: Duration, delay: Duration, reason: &str) -> Result<bool, Lost> {
+    pub fn nack(&mut self, id: LeaseId, now: Duration, delay: Duration, reason: &str) -> Result<bool, LeaseEnded> {
         let at = self.held(id, now)?.at;
         self.leased.remove(&mut self.links, at, id.slot);
         Ok(self.requeue(id.slot, due(now, delay), || DeathCause::Refused(reason.into())))
@@ -392,7 +401,7 @@ impl<M: Clone> Leases<M> {
         std::mem::take(&mut self.gone)
     }
 
-    fn held(&mut self, id: LeaseId, now: Duration) -> Result<&MessageEntry<M>, Lost> {
+    fn held(&mut self, id: LeaseId, now: Duration) -> Result<&MessageEntry<M>, LeaseEnded> {
         let entry = self.entries.get(id.slot as usize).and_then(Option::as_ref);
         #[cfg(test)]
         let sabotaged = self.accept_late_acks;
@@ -402,19 +411,19 @@ impl<M: Clone> Leases<M> {
             let lasts = entry.at > moment_before(now) || sabotaged;
             entry.number == id.number && entry.state == EntryState::Leased && lasts
         };
-        entry.filter(is_held).ok_or(Lost)
+        entry.filter(is_held).ok_or(LeaseEnded)
     }
 
-    fn lease(&mut self, slot: u32, now: Duration) -> Grant<M> {
+    fn lease(&mut self, slot: u32, now: Duration) -> LeasedMessage<M> {
         self.last_number += 1;
         let number = self.last_number;
-        let deadline = moment_after(now.saturating_add(self.terms.visibility));
+        let deadline = moment_after(now.saturating_add(self.settings.visibility));
         let entry = self.entry(slot);
         entry.state = EntryState::Leased;
         entry.number = number;
         entry.attempts = entry.attempts.saturating_add(1);
         entry.at = deadline;
-        let grant = Grant {
+        let leased = LeasedMessage {
             id: LeaseId { slot, number },
             partition: u32::from(entry.partition),
             offset: entry.offset,
@@ -423,11 +432,11 @@ impl<M: Clone> Leases<M> {
             message: entry.message.clone(),
         };
         self.leased.insert(&mut self.links, deadline, slot);
-        if self.terms.order == Order::Strict {
-            self.out.insert(line(grant.partition), slot);
+        if self.settings.order == Order::Strict {
+            self.out.insert(line(leased.partition), slot);
         }
-        self.note(line(grant.partition), grant.offset);
-        grant
+        self.note(line(leased.partition), leased.offset);
+        leased
     }
 
     fn expire_one(&mut self, now: Duration) -> bool {
@@ -436,7 +445,7 @@ impl<M: Clone> Leases<M> {
                 self.leased.remove(&mut self.links, at, slot);
                 self.expired += 1;
                 let attempts = self.entry(slot).attempts;
-                let due = match self.terms.backoff.delay(attempts) {
+                let due = match self.settings.backoff.delay(attempts) {
                     Duration::ZERO => at,
                     delay => moment_after(time_of(at).saturating_add(delay)),
                 };
@@ -450,7 +459,7 @@ impl<M: Clone> Leases<M> {
     /// Makes a message whose lease has ended wait until `due` or, if this was its last attempt, makes it dying. Returns
     /// true if it is dying.
     fn requeue(&mut self, slot: u32, due: u64, cause: impl FnOnce() -> DeathCause) -> bool {
-        let max = self.terms.max_attempts;
+        let max = self.settings.max_attempts;
         let entry = self.entry(slot);
         let (partition, offset) = (entry.partition, entry.offset);
         self.note(partition, offset);

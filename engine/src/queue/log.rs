@@ -38,7 +38,7 @@ pub(super) struct QueueLog<E> {
     /// must all fit into that frame.
     pub(super) max_pending: usize,
     pending: AtomicUsize,
-    bodies: Bodies<E>,
+    bodies: BodyLoader<E>,
 }
 
 impl<E: Job> QueueLog<E> {
@@ -54,7 +54,7 @@ impl<E: Job> QueueLog<E> {
             wanted: AtomicU64::new(0),
             max_pending,
             pending: AtomicUsize::new(0),
-            bodies: Bodies { journal, topic: durable.id(0).topic, readers: Mutex::default(), event: PhantomData },
+            bodies: BodyLoader { journal, topic: durable.id(0).topic, readers: Mutex::default(), event: PhantomData },
         }
     }
 
@@ -150,7 +150,7 @@ impl<E: Job> QueueLog<E> {
 }
 
 /// Loads single messages from the journal. Messages at consecutive offsets need no search.
-struct Bodies<E> {
+struct BodyLoader<E> {
     journal: Journal,
     topic: u32,
     readers: Mutex<HashMap<u32, Reader>>,
@@ -160,7 +160,7 @@ struct Bodies<E> {
 /// The distance in offsets up to which a reader reads forward instead of searching.
 const AHEAD: u64 = 4096;
 
-impl<E: Job> Bodies<E> {
+impl<E: Job> BodyLoader<E> {
     fn load(&self, partition: u32, offset: u64) -> Result<Option<E>, String> {
         // The reader is taken out of the map, since no lock may be held while user code decodes the bytes. Two threads
         // that read one partition at the same time use a reader each.

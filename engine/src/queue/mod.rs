@@ -85,7 +85,7 @@ pub use futures::NextLease;
 pub use job::Job;
 pub use lease::Order;
 pub use state::Waiting;
-pub use worker::{Lease, LeaseError, NoTicket, Ticket, Worker};
+pub use worker::{Lease, LeaseError, Ticket, TicketError, Worker};
 
 use crate::base::kind::Producers;
 use crate::base::level::Unsupported;

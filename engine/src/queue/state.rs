@@ -5,7 +5,7 @@ use super::codec::ClockShift;
 use super::idle_tasks::IdleTasks;
 use super::input::{Input, InputOutcome};
 use super::job::Job;
-use super::lease::{DeathCause, Grant, Leases, Order};
+use super::lease::{DeathCause, LeasedMessage, Leases, Order};
 use super::log::QueueLog;
 use crate::base::clock::Clock;
 use crate::base::clock::Timestamp;
@@ -163,19 +163,19 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         self.leases.has_room() && log.is_none_or(|log| log.has_room(unwritten))
     }
 
-    pub(super) fn next(&mut self, times: ClockTimes, log: Option<&QueueLog<E>>) -> Option<Grant<Body<E>>> {
-        let grant = match self.leases.grant(times.now) {
-            Some(grant) => {
-                self.counters.redelivered += u64::from(grant.attempt > 1);
-                grant
+    pub(super) fn next(&mut self, times: ClockTimes, log: Option<&QueueLog<E>>) -> Option<LeasedMessage<Body<E>>> {
+        let leased = match self.leases.lease_due(times.now) {
+            Some(leased) => {
+                self.counters.redelivered += u64::from(leased.attempt > 1);
+                leased
             }
             None => self.next_from_the_input(times, log)?,
         };
         self.counters.delivered += 1;
-        Some(grant)
+        Some(leased)
     }
 
-    fn next_from_the_input(&mut self, times: ClockTimes, log: Option<&QueueLog<E>>) -> Option<Grant<Body<E>>> {
+    fn next_from_the_input(&mut self, times: ClockTimes, log: Option<&QueueLog<E>>) -> Option<LeasedMessage<Body<E>>> {
         let mut fruitless = 0;
         while fruitless < self.ready.len() && self.refused.is_none() && self.has_room(log) {
             if self.turn >= self.ready.len() {
@@ -190,7 +190,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
             }
             // The space in bytes that is left in the side store of a durable queue. A body beyond it is not kept, but
             // read from the journal when its message is leased again.
-            let spare = log.map(|_| self.leases.terms().max_bytes.saturating_sub(self.leases.counts().bytes));
+            let spare = log.map(|_| self.leases.settings().max_bytes.saturating_sub(self.leases.counts().bytes));
             let deleted = &mut self.deleted;
             let copy = |offset: u64, event: &E| {
                 if !deleted.is_empty() && deleted.remove(&(partition, offset)) {
@@ -250,9 +250,9 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 self.leases.admit_later(partition, offset, body, now.saturating_add(wait));
                 continue;
             }
-            let mut grant = self.leases.admit(partition, offset, is_kept.then(|| Arc::clone(&event)), now);
-            grant.message = Some(event);
-            return Some(grant);
+            let mut leased = self.leases.admit(partition, offset, is_kept.then(|| Arc::clone(&event)), now);
+            leased.message = Some(event);
+            return Some(leased);
         }
         None
     }
@@ -469,7 +469,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
     /// True if an idle worker must poll the queue after a lease has ended: a message may be leased, a partition in
     /// strict order may continue, or no message will ever be leased again.
     pub(super) fn has_news(&self, now: Duration) -> bool {
-        self.leases.is_due(now) || self.leases.terms().order == Order::Strict || self.ended().is_some()
+        self.leases.is_due(now) || self.leases.settings().order == Order::Strict || self.ended().is_some()
     }
 
     /// The conversion of times between the engine's clock and the system's clock, as of now.

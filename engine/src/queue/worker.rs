@@ -1,9 +1,9 @@
 //! Workers of a queue, and the leases that they receive.
 
-use super::core::{Granted, LeaseEnd, QueueCore};
+use super::core::{ClaimedLease, LeaseEnd, QueueCore};
 use super::idle_tasks::TaskWait;
 use super::job::Job;
-use super::lease::Grant;
+use super::lease::LeasedMessage;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
 use crate::event::message::Message;
@@ -23,7 +23,7 @@ pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) core: Arc<QueueCore<E, K>>,
     /// The message that is leased for this worker, or the error, while it was not returned to the user yet; `None`
     /// otherwise.
-    pub(super) found: Option<Result<Granted<E>, ReadError>>,
+    pub(super) found: Option<Result<ClaimedLease<E>, ReadError>>,
     /// How this worker waits in a task or for a selector.
     pub(super) waits: TaskWait,
     /// The waker of the selector that waits for this worker; `None` if none does.
@@ -54,7 +54,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
     /// True if `found` has an error, or a lease that has not expired. Removes an expired lease.
     pub(super) fn has_found(&mut self) -> bool {
         let now = self.core.now();
-        if matches!(&self.found, Some(Ok((grant, _))) if grant.deadline <= now) {
+        if matches!(&self.found, Some(Ok((leased, _))) if leased.deadline <= now) {
             self.found = None;
         }
         self.found.is_some()
@@ -64,9 +64,8 @@ impl<E: Job, K: Producers> Worker<E, K> {
     /// is empty, or if the journal no longer has the message.
     pub(super) fn take_found(&mut self) -> Result<Option<Lease<E, K>>, ReadError> {
         let Some(found) = self.found.take() else { return Ok(None) };
-        let (grant, change) = found?;
-        let grant = self.core.complete(grant, change)?;
-        Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))
+        let leased = self.core.complete(found?)?;
+        Ok(leased.map(|leased| Lease { core: Arc::clone(&self.core), leased, over: false }))
     }
 
     /// Ends the worker's waiting, when the user has stopped waiting. A message that was leased for this worker goes to
@@ -97,8 +96,8 @@ impl<E: Job, K: Producers> Worker<E, K> {
         }
         self.core.leave_wait(&mut self.waits);
         let deadline = Instant::now().checked_add(limit);
-        let grant = self.core.receive(!limit.is_zero(), deadline)?;
-        Ok(grant.map(|grant| Lease { core: Arc::clone(&self.core), grant, over: false }))
+        let leased = self.core.receive(!limit.is_zero(), deadline)?;
+        Ok(leased.map(|leased| Lease { core: Arc::clone(&self.core), leased, over: false }))
     }
 
     /// A handle of the worker's queue.
@@ -114,7 +113,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
 /// hangs loses the message when the lease expires.
 pub struct Lease<E: Job = Message, K: Producers = Multi> {
     core: Arc<QueueCore<E, K>>,
-    grant: Grant<Arc<E>>,
+    leased: LeasedMessage<Arc<E>>,
     /// True once this handle must not give the message back: it was acked, nacked, retried or left, or the lease was
     /// lost.
     over: bool,
@@ -122,7 +121,7 @@ pub struct Lease<E: Job = Message, K: Producers = Multi> {
 
 impl<E: Job, K: Producers> fmt::Debug for Lease<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Grant { partition, offset, attempt, .. } = self.grant;
+        let LeasedMessage { partition, offset, attempt, .. } = self.leased;
         write!(f, "Lease of {}/{partition}@{offset}, attempt {attempt}", self.core.topic)
     }
 }
@@ -130,27 +129,27 @@ impl<E: Job, K: Producers> fmt::Debug for Lease<E, K> {
 impl<E: Job, K: Producers> Lease<E, K> {
     /// The message.
     pub fn message(&self) -> &E {
-        &self.grant.message
+        &self.leased.message
     }
 
     /// The number of this attempt at the message. The first attempt has the number 1.
     pub fn attempt(&self) -> u32 {
-        self.grant.attempt
+        self.leased.attempt
     }
 
     /// The partition of the message.
     pub fn partition(&self) -> u32 {
-        self.grant.partition
+        self.leased.partition
     }
 
     /// The offset of the message in its partition.
     pub fn offset(&self) -> u64 {
-        self.grant.offset
+        self.leased.offset
     }
 
     /// The time until the lease expires, by the engine's clock; zero if it has expired.
     pub fn left(&self) -> Duration {
-        self.grant.deadline.saturating_sub(self.core.now())
+        self.leased.deadline.saturating_sub(self.core.now())
     }
 
     /// Acknowledges the message: it is never leased again.
@@ -181,7 +180,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
 
     /// Returns the ticket of this lease. [`Queue::resume`](crate::queue::Queue::resume) returns the lease of a ticket.
     pub fn ticket(&self) -> Ticket {
-        let Grant { partition, offset, id, .. } = self.grant;
+        let LeasedMessage { partition, offset, id, .. } = self.leased;
         Ticket { partition, offset, number: id.number }
     }
 
@@ -198,9 +197,9 @@ impl<E: Job, K: Producers> Lease<E, K> {
     /// # Errors
     /// As for [`ack`](Self::ack).
     pub fn renew(&mut self, visibility: Duration) -> Result<(), LeaseError> {
-        match self.core.renew(self.grant.id, visibility) {
+        match self.core.renew(self.leased.id, visibility) {
             Some((deadline, change)) => {
-                self.grant.deadline = deadline;
+                self.leased.deadline = deadline;
                 self.safe(change)
             }
             None => {
@@ -214,18 +213,18 @@ impl<E: Job, K: Producers> Lease<E, K> {
         if std::mem::replace(&mut self.over, true) {
             return Err(self.lost());
         }
-        let change = self.core.end(self.grant.id, self.grant.attempt, how).ok_or_else(|| self.lost())?;
+        let change = self.core.end(self.leased.id, self.leased.attempt, how).ok_or_else(|| self.lost())?;
         self.safe(change)
     }
 
     fn safe(&self, change: u64) -> Result<(), LeaseError> {
-        let Grant { partition, offset, .. } = self.grant;
+        let LeasedMessage { partition, offset, .. } = self.leased;
         let queue = || self.core.name.clone();
         self.core.safe(change).map_err(|cause| LeaseError::Unknown { queue: queue(), partition, offset, cause })
     }
 
     fn lost(&self) -> LeaseError {
-        let Grant { partition, offset, attempt, deadline, .. } = self.grant;
+        let LeasedMessage { partition, offset, attempt, deadline, .. } = self.leased;
         let queue = self.core.name.clone();
         let late = self.core.now().saturating_sub(deadline);
         match self.core.now() >= deadline {
@@ -239,7 +238,7 @@ impl<E: Job, K: Producers> Drop for Lease<E, K> {
     fn drop(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             // A drop must not wait for the journal, so the acknowledgement level is not waited for.
-            let _ = self.core.end(self.grant.id, self.grant.attempt, LeaseEnd::Retry("dropped"));
+            let _ = self.core.end(self.leased.id, self.leased.attempt, LeaseEnd::Retry("dropped"));
         }
     }
 }
@@ -263,22 +262,22 @@ impl fmt::Display for Ticket {
 /// The error for a text that is not a ticket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no ticket of a lease: it looks like 0@17#4294967297")]
-pub struct NoTicket {
+pub struct TicketError {
     /// The refused text.
     pub text: String,
 }
 
 impl FromStr for Ticket {
-    type Err = NoTicket;
+    type Err = TicketError;
 
-    fn from_str(text: &str) -> Result<Self, NoTicket> {
+    fn from_str(text: &str) -> Result<Self, TicketError> {
         let read = || {
             let (partition, rest) = text.split_once('@')?;
             let (offset, number) = rest.split_once('#')?;
             let (partition, offset) = (partition.parse().ok()?, offset.parse().ok()?);
             Some(Self { partition, offset, number: number.parse().ok()? })
         };
-        read().ok_or_else(|| NoTicket { text: text.to_owned() })
+        read().ok_or_else(|| TicketError { text: text.to_owned() })
     }
 }
 
@@ -289,10 +288,10 @@ pub(super) fn resume<E: Job, K: Producers>(
 ) -> Result<Lease<E, K>, LeaseError> {
     let Ticket { partition, offset, number } = *ticket;
     let over = || LeaseError::Over { queue: core.name.clone(), partition, offset };
-    let (grant, change) = core.resume(partition, offset, number).ok_or_else(over)?;
+    let claimed = core.resume(partition, offset, number).ok_or_else(over)?;
     let unknown = |cause: String| LeaseError::Unknown { queue: core.name.clone(), partition, offset, cause };
-    let grant = core.complete(grant, change).map_err(|refused| unknown(refused.to_string()))?.ok_or_else(over)?;
-    Ok(Lease { core: Arc::clone(core), grant, over: false })
+    let leased = core.complete(claimed).map_err(|refused| unknown(refused.to_string()))?.ok_or_else(over)?;
+    Ok(Lease { core: Arc::clone(core), leased, over: false })
 }
 
 /// Why a call on a lease failed: the lease had ended before it, or the journal failed before the change had reached the

@@ -119,8 +119,8 @@ fn who_is_late_loses_its_partitions_and_who_waits_does_not() {
     world.expire();
     assert_eq!(world.fenced, [late]);
     let epoch = world.coordinator.epoch();
-    assert_eq!(world.coordinator.sync(late), Err(Stale { group_epoch: epoch }));
-    assert_eq!(world.coordinator.release(late, &[]), Err(Stale { group_epoch: epoch }));
+    assert_eq!(world.coordinator.sync(late), Err(UnknownMember { group_epoch: epoch }));
+    assert_eq!(world.coordinator.release(late, &[]), Err(UnknownMember { group_epoch: epoch }));
     world.settle();
     assert_eq!(world.held_by[&waiting], parts(0, 0..2));
     assert_eq!(world.coordinator.next_deadline(), None);
@@ -244,9 +244,9 @@ proptest! {
                 }
                 Step::Late(member) => if !world.fenced.is_empty() {
                     let late = world.fenced[member.index(world.fenced.len())];
-                    let stale = Err(Stale { group_epoch: epoch });
+                    let unknown = Err(UnknownMember { group_epoch: epoch });
                     let all = partitions.iter().zip(0..).flat_map(|(&count, topic)| parts(topic, 0..count));
-                    prop_assert_eq!(world.coordinator.release(late, &all.collect::<Vec<_>>()), stale);
+                    prop_assert_eq!(world.coordinator.release(late, &all.collect::<Vec<_>>()), unknown);
                     prop_assert!(world.coordinator.sync(late).is_err());
                 },
             }

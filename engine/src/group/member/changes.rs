@@ -5,7 +5,7 @@ use crate::base::kind::Producers;
 use crate::base::threads::blaming;
 use crate::base::trace::lifecycle;
 use crate::group::assigned_partition::Feed;
-use crate::group::coordinator::Stale;
+use crate::group::coordinator::UnknownMember;
 use crate::group::error::GroupError;
 use crate::group::listener::Rebalance;
 use crate::log::offsets::commit_right::Fenced;
@@ -107,7 +107,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     }
 
     /// Drops all partitions of this member, which was fenced, and calls its listener. Returns the error for the caller.
-    fn lose(&mut self, _: Stale) -> Fenced {
+    fn lose(&mut self, _: UnknownMember) -> Fenced {
         let names = self.assignment();
         // The group has given these partitions to other members already. A dropped consumer leaves its ring.
         drop(self.partitions.take_all());

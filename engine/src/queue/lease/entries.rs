@@ -61,7 +61,7 @@ impl<M: Clone> Leases<M> {
         self.index.insert_unique(hash(partition, offset), slot, |&slot| {
             entries[slot as usize].as_ref().map_or(0, |entry| hash(entry.partition, entry.offset))
         });
-        if self.terms.order == Order::Strict {
+        if self.settings.order == Order::Strict {
             self.lines.insert((partition, offset), slot);
         }
         self.note(partition, offset);
@@ -113,7 +113,7 @@ impl<M: Clone> Leases<M> {
     /// Makes a parked message wait. In strict order, makes the first message of its partition wait instead, if none of
     /// the partition is leased or dying.
     pub(super) fn line_up(&mut self, slot: u32) {
-        let order = self.terms.order;
+        let order = self.settings.order;
         let entry = self.entry(slot);
         if order == Order::Strict {
             let partition = entry.partition;

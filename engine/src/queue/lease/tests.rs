@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 /// A model of the leases that makes the same guarantees with a plain list, which is searched from end to end.
 struct Naive {
-    terms: Terms,
+    settings: LeaseSettings,
     all: Vec<KnownMessage>,
     given: u64,
 }
@@ -27,7 +27,7 @@ impl Naive {
         for known in &mut self.all {
             if known.holder.is_some() && known.at <= now {
                 known.holder = None;
-                if self.terms.max_attempts.is_some_and(|max| known.attempts >= max) {
+                if self.settings.max_attempts.is_some_and(|max| known.attempts >= max) {
                     known.dead = Some(DeathCause::Expired);
                 }
             }
@@ -38,7 +38,7 @@ impl Naive {
         let others = self.all.iter().filter(|other| other.partition == it.partition && other.offset != it.offset);
         let in_the_way =
             |other: &KnownMessage| other.holder.is_some() || other.dead.is_some() || other.offset < it.offset;
-        self.terms.order == Order::Strict && others.into_iter().any(in_the_way)
+        self.settings.order == Order::Strict && others.into_iter().any(in_the_way)
     }
 
     /// The earliest time `at` of the messages that may be leased at `now`; `None` if none may be.
@@ -56,7 +56,7 @@ impl Naive {
 #[derive(Clone, Debug)]
 enum Step {
     Admit(u32),
-    Grant,
+    Lease,
     Ack(prop::sample::Index),
     Nack(prop::sample::Index, u64),
     Renew(prop::sample::Index, u64),
@@ -72,7 +72,7 @@ fn step() -> impl Strategy<Value = Step> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
         6 => (0..3u32).prop_map(Step::Admit),
-        6 => Just(Step::Grant),
+        6 => Just(Step::Lease),
         4 => index().prop_map(Step::Ack),
         4 => (index(), 0..15u64).prop_map(|(at, delay)| Step::Nack(at, delay)),
         2 => (index(), 0..15u64).prop_map(|(at, long)| Step::Renew(at, long)),
@@ -81,7 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4usize).prop_map(Step::Expire),
         2 => Just(Step::ToDeadLetter),
         1 => (index(), 0..5u64).prop_map(|(at, due)| Step::Restore(at, due)),
-        1 => (0..20u8).prop_map(|rare| if rare == 0 { Step::Purge } else { Step::Grant }),
+        1 => (0..20u8).prop_map(|rare| if rare == 0 { Step::Purge } else { Step::Lease }),
     ]
 }
 
@@ -93,10 +93,11 @@ fn run(order: Order, steps: Vec<Step>) {
 
 fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
     let backoff = Backoff::NONE;
-    let terms = Terms { visibility: MS(10), max_attempts: Some(3), order, max_messages: 8, max_bytes: 65, backoff };
-    let mut leases = Leases::new(terms, |_: &u64| 10);
+    let settings =
+        LeaseSettings { visibility: MS(10), max_attempts: Some(3), order, max_messages: 8, max_bytes: 65, backoff };
+    let mut leases = Leases::new(settings, |_: &u64| 10);
     leases.accept_late_acks = accept_late_acks;
-    let mut naive = Naive { terms, all: Vec::new(), given: 0 };
+    let mut naive = Naive { settings, all: Vec::new(), given: 0 };
     let mut now = MS(0);
     let mut next = [0u64; 3];
     // All leases that were given, each with its number in the model.
@@ -114,10 +115,10 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
                 if room && free {
                     let offset = next[partition as usize];
                     next[partition as usize] += 2;
-                    let grant = leases.admit(partition, offset, offset, now);
+                    let leased = leases.admit(partition, offset, offset, now);
                     naive.given += 1;
-                    assert_eq!((grant.attempt, grant.deadline, grant.message), (1, now + MS(10), offset));
-                    tokens.push((grant.id, naive.given));
+                    assert_eq!((leased.attempt, leased.deadline, leased.message), (1, now + MS(10), offset));
+                    tokens.push((leased.id, naive.given));
                     let holder = Some(naive.given);
                     naive.all.push(KnownMessage {
                         partition,
@@ -129,13 +130,13 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
                     });
                 }
             }
-            Step::Grant => {
+            Step::Lease => {
                 let due = naive.due(now);
-                let grant = leases.grant(now);
-                assert_eq!(grant.is_some(), due.is_some(), "{grant:?} {:?}", naive.all);
-                if let Some(grant) = grant {
+                let leased = leases.lease_due(now);
+                assert_eq!(leased.is_some(), due.is_some(), "{leased:?} {:?}", naive.all);
+                if let Some(leased) = leased {
                     naive.given += 1;
-                    let known = |it: &KnownMessage| (it.partition, it.offset) == (grant.partition, grant.offset);
+                    let known = |it: &KnownMessage| (it.partition, it.offset) == (leased.partition, leased.offset);
                     let at = naive.all.iter().position(known).expect("what was granted is known");
                     assert!(!naive.is_blocked(&naive.all[at]));
                     let it = &mut naive.all[at];
@@ -146,9 +147,9 @@ fn run_with(order: Order, steps: Vec<Step>, accept_late_acks: bool) {
                     it.attempts += 1;
                     it.holder = Some(naive.given);
                     it.at = now + MS(10);
-                    assert_eq!((grant.attempt, grant.deadline), (it.attempts, it.at));
+                    assert_eq!((leased.attempt, leased.deadline), (it.attempts, it.at));
                     assert!(it.attempts <= 3);
-                    tokens.push((grant.id, naive.given));
+                    tokens.push((leased.id, naive.given));
                 }
             }
             Step::Ack(at) if !tokens.is_empty() => {
@@ -260,7 +261,14 @@ fn an_ack_after_the_end_that_is_accepted_does_not_go_unnoticed() {
 fn leases(order: Order) -> Leases<u64> {
     let (max_messages, max_bytes) = (usize::MAX, usize::MAX);
     Leases::new(
-        Terms { visibility: MS(10), max_attempts: Some(2), order, max_messages, max_bytes, backoff: Backoff::NONE },
+        LeaseSettings {
+            visibility: MS(10),
+            max_attempts: Some(2),
+            order,
+            max_messages,
+            max_bytes,
+            backoff: Backoff::NONE,
+        },
         |_| 8,
     )
 }
@@ -274,8 +282,8 @@ fn deleting_behind_the_first_of_a_partition_leaves_the_first_where_it_is() {
         assert!(leases.restore(0, offset, offset, MS(0), MS(0)));
     }
     assert!(leases.delete(0, 2));
-    assert_eq!(leases.grant(MS(0)).map(|grant| grant.offset), Some(0));
-    assert_eq!(leases.grant(MS(0)), None, "its partition has one out");
+    assert_eq!(leases.lease_due(MS(0)).map(|leased| leased.offset), Some(0));
+    assert_eq!(leases.lease_due(MS(0)), None, "its partition has one out");
     assert_eq!(leases.purge(), 1);
     assert_eq!(leases.counts().waiting, 0);
 }
@@ -286,10 +294,10 @@ fn a_lease_is_over_at_its_deadline_and_not_a_nanosecond_before() {
     let early = leases.admit(0, 0, 0, MS(0));
     assert_eq!(leases.ack(early.id, MS(10) - Duration::from_nanos(1)), Ok(()));
     let late = leases.admit(0, 1, 1, MS(0));
-    assert_eq!(leases.ack(late.id, MS(10)), Err(Lost));
-    assert_eq!(leases.renew(late.id, MS(10), MS(10)), Err(Lost));
-    assert_eq!(leases.nack(late.id, MS(10), MS(0), ""), Err(Lost));
-    assert_eq!(leases.grant(MS(10)).map(|grant| grant.attempt), Some(2));
+    assert_eq!(leases.ack(late.id, MS(10)), Err(LeaseEnded));
+    assert_eq!(leases.renew(late.id, MS(10), MS(10)), Err(LeaseEnded));
+    assert_eq!(leases.nack(late.id, MS(10), MS(0), ""), Err(LeaseEnded));
+    assert_eq!(leases.lease_due(MS(10)).map(|leased| leased.attempt), Some(2));
 }
 
 #[test]
@@ -298,27 +306,27 @@ fn the_holder_of_a_slot_used_again_has_no_say_over_its_new_message() {
     let first = leases.admit(0, 0, 0, MS(0));
     assert_eq!(leases.ack(first.id, MS(1)), Ok(()));
     let second = leases.admit(0, 1, 1, MS(1));
-    assert_eq!(leases.ack(first.id, MS(2)), Err(Lost));
+    assert_eq!(leases.ack(first.id, MS(2)), Err(LeaseEnded));
     assert_eq!(leases.ack(second.id, MS(2)), Ok(()));
 }
 
 #[test]
 fn the_last_message_may_go_beyond_the_limit_of_bytes_and_none_after_it() {
-    let terms = Terms { max_messages: 9, max_bytes: 10, ..*leases(Order::Relaxed).terms() };
-    let mut leases = Leases::new(terms, |body: &Vec<u8>| body.len());
-    let grant = leases.admit(0, 0, vec![0; 100], MS(0));
+    let settings = LeaseSettings { max_messages: 9, max_bytes: 10, ..*leases(Order::Relaxed).settings() };
+    let mut leases = Leases::new(settings, |body: &Vec<u8>| body.len());
+    let leased = leases.admit(0, 0, vec![0; 100], MS(0));
     assert!(!leases.has_room());
-    leases.ack(grant.id, MS(1)).unwrap();
+    leases.ack(leased.id, MS(1)).unwrap();
     assert!(leases.has_room());
 }
 
 #[test]
 fn times_beyond_what_the_clock_can_count_are_for_ever() {
     let mut leases = leases(Order::Relaxed);
-    let grant = leases.admit(0, 0, 0, MS(0));
-    leases.renew(grant.id, MS(1), Duration::MAX).unwrap();
+    let leased = leases.admit(0, 0, 0, MS(0));
+    leases.renew(leased.id, MS(1), Duration::MAX).unwrap();
     assert!(!leases.expire(Duration::from_secs(1 << 30), 9));
-    assert_eq!(leases.ack(grant.id, Duration::from_secs(1 << 30)), Ok(()));
+    assert_eq!(leases.ack(leased.id, Duration::from_secs(1 << 30)), Ok(()));
 }
 
 /// A dead letter that is being written counts as written: if its message were deleted here, there would be a letter of
@@ -330,10 +338,10 @@ fn what_is_a_letter_by_now_is_not_deleted_or_purged() {
         assert!(leases.restore(0, offset, offset, MS(0), MS(0)));
     }
     for _ in 0..2 {
-        let grant = leases.grant(MS(0)).unwrap();
-        assert_eq!(leases.nack(grant.id, MS(0), MS(0), "no"), Ok(grant.attempt == 2));
-        let grant = leases.grant(MS(0)).unwrap();
-        assert_eq!(leases.nack(grant.id, MS(0), MS(0), "no"), Ok(grant.attempt == 2));
+        let leased = leases.lease_due(MS(0)).unwrap();
+        assert_eq!(leases.nack(leased.id, MS(0), MS(0), "no"), Ok(leased.attempt == 2));
+        let leased = leases.lease_due(MS(0)).unwrap();
+        assert_eq!(leases.nack(leased.id, MS(0), MS(0), "no"), Ok(leased.attempt == 2));
     }
     assert_eq!(leases.counts().dying, 2);
     leases.dead_letter_written();

@@ -1,4 +1,4 @@
-//! The terms of a queue's leases, and the states of its messages.
+//! The settings of a queue's leases, and the states of its messages.
 
 use crate::queue::backoff::Backoff;
 use std::time::Duration;
@@ -16,9 +16,9 @@ pub enum Order {
     Strict,
 }
 
-/// The terms of a queue's leases.
+/// The settings of a queue's leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct LeaseSettings {
     /// How long a lease lasts unless it is renewed.
     pub visibility: Duration,
     /// How many times a message is leased before it becomes a dead letter. `None`: no limit.
@@ -62,9 +62,9 @@ pub enum Phase {
     Dying(DeathCause),
 }
 
-/// A lease, as it is given to a worker.
+/// A leased message, as a worker gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant<M> {
+pub struct LeasedMessage<M> {
     /// The identity of the lease, for the worker's ack, nack or renew.
     pub id: LeaseId,
     /// The message's partition.
@@ -81,7 +81,7 @@ pub struct Grant<M> {
 
 /// The error for a lease that has ended: it has expired, was ended before, or its message was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost;
+pub struct LeaseEnded;
 
 /// Why a message has become, or is to become, a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
