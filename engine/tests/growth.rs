@@ -4,7 +4,7 @@
 //! One test, so that nobody else's allocations are counted.
 
 use slipring::journal::{Options, simulated::SimulatedDisk};
-use slipring::{Engine, group::Member};
+use slipring::{Engine, Message, group::Member};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::time::Duration;
@@ -57,6 +57,11 @@ fn nothing_costs_more_than_its_data_structure_must() {
     is_constant("a producer", less, more);
     let [less, more] = [64, 256].map(lookups);
     is_constant("Engine::get", less, more);
+    for (kind, disk) in [("in memory", None), ("durable", Some(SimulatedDisk::new()))] {
+        let bytes = a_queue(disk);
+        println!("bytes of a queue without dead letters, {kind}: {bytes}");
+        assert!(bytes < 16 << 10, "{bytes} bytes, {kind}");
+    }
     let [less, more] = [64, 256].map(syncs_of_topics_that_are_opened_again);
     println!("syncs of topics that are opened again: {less} -> {more} at four times the number");
     // The journal's own, when it opens, and one that the first producer waits for; more where the machine stands still meanwhile.
@@ -83,6 +88,28 @@ fn syncs_of_topics_that_are_opened_again(topics: usize) -> u64 {
     let syncs = disk.syncs() - before;
     producers.iter_mut().for_each(|producer| assert_eq!(producer.publish(|_| ()).unwrap().partition, 0));
     syncs
+}
+
+/// The bytes that one more queue of a topic takes, and its topic for dead letters, which has had none.
+fn a_queue(disk: Option<SimulatedDisk>) -> usize {
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
+    let engine = match &disk {
+        Some(disk) => Engine::builder().journal_in(disk.clone()).journal_options(options),
+        None => Engine::builder(),
+    };
+    let engine = engine.build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").max_message(32).capacity(64);
+    let jobs = if disk.is_some() { jobs.durable().create() } else { jobs.create() }.unwrap();
+    let open = |number: usize| jobs.queue(format!("queue-{number}")).open().unwrap();
+    // What grows by doubling has done so.
+    let first: Vec<_> = (0..17).map(open).collect();
+    let region = Region::new(ALLOCATOR);
+    let more: Vec<_> = (17..25).map(open).collect();
+    // The journal's thread writes the last queue's entry, and frees the frame.
+    let bytes = region.change();
+    let bytes = bytes.bytes_allocated.saturating_sub(bytes.bytes_deallocated) / more.len();
+    drop((first, more));
+    bytes
 }
 
 /// A snapshot of so many groups, and the metrics of their topic.

@@ -146,7 +146,9 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// No topic has that name, or its types differ from `E` and `K`; the error shows both.
+    /// No topic has that name, or its types differ from `E` and `K`; the error shows both. Or it is a topic that a queue
+    /// has [created](crate::queue::QueueBuilder::dead_letter) and that has had no dead letter, and there is no memory for
+    /// its slots, or the engine was shut down.
     pub fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
         self.shared.get(name)
     }

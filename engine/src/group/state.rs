@@ -219,6 +219,10 @@ pub(super) struct NewPartitions<E, K: Producers> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for NewPartitions<E, K> {
+    fn name(&self) -> &str {
+        &self.stage
+    }
+
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         partition.join(&self.topic_name, Stage::new(self.stage.clone()))
     }

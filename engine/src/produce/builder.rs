@@ -72,20 +72,9 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
     /// The topic has a single producer which is in use, the topic does not support the level, or it is closed; or the
     /// journal cannot reserve offsets.
     pub fn create(self) -> Result<Producer<E, K>, ProducerError> {
+        self.check()?;
         let Self { topic, partitioner, wait, level, rate_limit } = self;
         let name = || topic.name.clone();
-        // Only a topic that has ended is asked in each partition why.
-        let has_ended = topic.has_ended() || topic.partitions()[0].ring.closed().is_some();
-        if let Some(reason) = has_ended.then(|| topic.closed()).flatten() {
-            return Err(ProducerError::Closed { topic: name(), reason });
-        }
-        if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| durable.committer.syncs)) {
-            return Err(ProducerError::Unsupported { topic: name(), level, reason });
-        }
-        if let Some(durable) = &topic.durable {
-            let refused = |cause| ProducerError::NotReserved { topic: name(), cause };
-            durable.wait_reserved().map_err(refused)?;
-        }
         if rate_limit.is_some() {
             topic.start_timer()?;
         }
@@ -99,5 +88,22 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         let (first, more) = (Some(first), Vec::new());
         let fast_path = usize::from(is_bare);
         Ok(Producer { topic, fast_path, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp: None })
+    }
+
+    /// Refuses a producer that the topic cannot have, and waits until the topic's next offsets are reserved durably.
+    /// [`create`](Self::create) does this first; after it, `create` does not wait for the journal.
+    pub(crate) fn check(&self) -> Result<(), ProducerError> {
+        let Self { topic, level, .. } = self;
+        let name = || topic.name.clone();
+        // Only a topic that has ended is asked in each partition why.
+        let is_closed = || topic.partitions().first().is_some_and(|first| first.ring.closed().is_some());
+        if let Some(reason) = (topic.has_ended() || is_closed()).then(|| topic.closed()).flatten() {
+            return Err(ProducerError::Closed { topic: name(), reason });
+        }
+        if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| durable.committer.syncs)) {
+            return Err(ProducerError::Unsupported { topic: name(), level: *level, reason });
+        }
+        let Some(durable) = &topic.durable else { return Ok(()) };
+        durable.wait_reserved().map_err(|cause| ProducerError::NotReserved { topic: name(), cause })
     }
 }

@@ -129,6 +129,10 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// Sets the name of the topic for dead letters. Default: `topic.queue.dead`. If the topic does not exist, it is
     /// created, in memory with 1,024 slots of which it retains the last 512, or durable if the queue's topic is. While
     /// it is full, messages that are to become dead letters stay in the side store.
+    ///
+    /// The slots of a topic that the queue has created are allocated with its first dead letter, or when
+    /// [`Engine::get`](crate::Engine::get) returns the topic. Until then the topic takes a few KiB. If there is no memory
+    /// for the slots, messages that are to become dead letters stay in the side store too.
     pub fn dead_letter(mut self, topic: impl Into<String>) -> Self {
         self.dead = Some(topic.into());
         self
@@ -416,16 +420,16 @@ fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: 
     Ok(offset)
 }
 
-/// Opens the topic `name` for dead letters, or creates it. `size` is the size in bytes of the largest message that it
-/// must accept.
+/// Opens the topic `name` for dead letters, or creates it without its partitions, which the first dead letter makes.
+/// `size` is the size in bytes of the largest message that it must accept.
 fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<Topic<Message>, TopicError> {
     let engine = host.engine()?;
     // The topic may have been created earlier, for dead letters with a larger size.
     let recorded = host.recorded(name).filter(|_| durable).map_or(0, |there| there.max_message as usize);
     let topic = TopicBuilder::<Message>::new(Arc::clone(&engine), name.to_owned()).max_message(size.max(recorded));
     let topic = if durable { topic.durable() } else { topic.retain(512) };
-    match topic.create() {
-        Err(TopicError::Exists { .. }) => engine.get(name),
+    match topic.deferred().create() {
+        Err(TopicError::Exists { .. }) => engine.get_deferred(name),
         created => created,
     }
 }

@@ -16,6 +16,7 @@
 mod dead_letters;
 mod show;
 mod state_source;
+mod topic_reader;
 
 use super::dead_letter_reader::DeadLetterReader;
 use super::job::Job;
@@ -30,11 +31,9 @@ use crate::base::timer::TimerId;
 #[cfg(feature = "async")]
 use crate::log::offset_waits::OffsetWait;
 use crate::read::error::ReadError;
-use crate::topic::error::SubscribeError;
-use crate::topic::partition::Partition;
+use crate::topic::TopicCore;
 use crate::topic::registry::Host;
-use crate::topic::{Preparation, TopicCore, TopicReader};
-use slipring_ring::{Consumer, Stage, Waiter};
+use slipring_ring::{Stage, Waiter};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -469,27 +468,6 @@ impl<E: Job, K: Producers> Drop for WokenWorker<'_, E, K> {
             let mut state = self.look();
             self.core.leave(&mut state);
         }
-    }
-}
-
-impl<E: Job, K: Producers> TopicReader<E, K> for QueueCore<E, K> {
-    fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
-        partition.join(&self.topic, self.stage.clone())
-    }
-
-    fn take(
-        self: Arc<Self>,
-        partition: &Arc<Partition<E, K>>,
-        consumer: Consumer<E, K>,
-        _: Preparation,
-    ) -> Box<dyn FnOnce()> {
-        let mut state = self.lock();
-        let source = state.input.len();
-        state.input.add(partition, consumer);
-        state.ready.push(source);
-        state.partitions.push(super::state::PartitionState::Ready);
-        drop(state);
-        Box::new(move || self.wake(&mut self.lock()))
     }
 }
 

@@ -10,7 +10,6 @@ use slipring_journal::{Journal, PartitionId, Start, Visible};
 use slipring_ring::Multi;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The dead letters of one queue, in a topic in which other queues may have letters too.
 pub(super) struct DeadLetterReader {
@@ -111,8 +110,8 @@ impl DeadLetterReader {
 }
 
 fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&Message) -> Option<Verdict>) {
-    // The poll joins partitions that were added; its batch is put back.
-    let _ = letters.poll(Duration::ZERO).map(drop);
+    // A search takes over the partitions that were made or added, and consumes nothing.
+    let _ = letters.find(true, None);
     for part in &mut letters.parts {
         let end = part.consumer.consumed().plus(part.consumer.lag());
         loop {

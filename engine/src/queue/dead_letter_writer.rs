@@ -6,20 +6,28 @@ use crate::log::receipt::Receipt;
 use crate::produce::Producer;
 use crate::queue::Job;
 use crate::read::dead_letters::DeadLetterOrigin;
-use crate::topic::Topic;
-use crate::topic::error::{DeadLetterError, PublishError};
+use crate::topic::error::DeadLetterError;
+use crate::topic::{ProducerCount, Topic};
 use slipring_ring::Multi;
 
-/// The producer of a consumer's dead letters. It never waits for room.
+/// The producer of a queue's dead letters. It never waits for room, nor for the journal.
 pub(crate) struct DeadLetterWriter {
-    producer: Producer<Message, Multi>,
+    topic: Topic<Message, Multi>,
+    producer: LetterProducer,
     origin: String,
     consumer: String,
 }
 
+enum LetterProducer {
+    /// There was no dead letter yet. The first one makes the topic's [partitions](crate::topic::deferred). The count
+    /// stands for the producer, so that a shutdown closes the topic after the queue's.
+    Deferred(#[expect(dead_code, reason = "held for its drop")] ProducerCount<Message, Multi>),
+    Open(Box<Producer<Message, Multi>>),
+}
+
 impl DeadLetterWriter {
     /// Opens the topic `dead` for the dead letters of `consumer`, which reads the topic `origin`. `largest` is the size
-    /// of the largest message in bytes, as a dead letter.
+    /// of the largest message in bytes, as a dead letter. Waits for the journal if it still reserves offsets of `dead`.
     ///
     /// # Errors
     /// Both topics are the same, the largest message of `dead` is too small, or `dead` is closed.
@@ -37,9 +45,9 @@ impl DeadLetterWriter {
         if needed > largest {
             return Err(DeadLetterError::TooSmall { topic, needed, largest });
         }
-        let producer = dead.producer().create();
-        let producer = producer.map_err(|cause| DeadLetterError::Producer { topic, cause })?;
-        Ok(Self { producer, origin, consumer })
+        dead.producer().check().map_err(|cause| DeadLetterError::Producer { topic, cause })?;
+        let producer = LetterProducer::Deferred(ProducerCount::new(&dead.inner));
+        Ok(Self { topic: dead.clone(), producer, origin, consumer })
     }
 
     /// The name of the consumer whose dead letters this publishes.
@@ -48,7 +56,8 @@ impl DeadLetterWriter {
     }
 
     /// Publishes a message as a dead letter without waiting. `partition` and `offset` are the message's place,
-    /// `attempts` counts its attempts, `reason` says why it failed. On an error nothing was published.
+    /// `attempts` counts its attempts, `reason` says why it failed. `None` if nothing was published: the topic is full
+    /// or has ended, or there is no memory for its first partitions.
     pub(crate) fn take<E: Job>(
         &mut self,
         partition: u32,
@@ -56,9 +65,14 @@ impl DeadLetterWriter {
         attempts: u32,
         reason: &str,
         event: &E,
-    ) -> Result<Receipt, PublishError> {
-        let Self { producer, origin, consumer } = self;
+    ) -> Option<Receipt> {
+        let Self { topic, producer, origin, consumer, .. } = self;
+        if let LetterProducer::Deferred(_) = producer {
+            topic.inner.make_deferred().ok()?;
+            *producer = LetterProducer::Open(Box::new(topic.producer().create().ok()?));
+        }
+        let LetterProducer::Open(producer) = producer else { return None };
         let origin = Origin { topic: origin, partition, offset, consumer, attempts, reason };
-        event.to_dead_letter(&DeadLetterOrigin(origin), |record| producer.try_send(record))
+        event.to_dead_letter(&DeadLetterOrigin(origin), |record| producer.try_send(record)).ok()
     }
 }

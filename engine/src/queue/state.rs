@@ -359,7 +359,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                     return self.fail(&panic);
                 }
             };
-            let Ok(letter) = letter else { return };
+            let Some(letter) = letter else { return };
             #[cfg(test)]
             super::tests::dead_letter_is_out();
             if let Some(log) = log {

@@ -1,3 +1,5 @@
+mod deferred;
+
 use super::*;
 use crate::base::clock::{Clock, ManualClock, Tick, Timestamp};
 use crate::event::message::Message;

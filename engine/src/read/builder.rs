@@ -183,6 +183,9 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         let membership = Membership::new(&self, self.stats());
         let mut readers = topic.readers();
         let parts = self.join_all()?;
+        if parts.is_empty() && readers.has(&self.name) {
+            return Err(SubscribeError::NameTaken { topic: topic.name.clone(), consumer: self.name });
+        }
         topic.register(&membership.stats);
         readers.add(Arc::downgrade(&membership) as Weak<dyn TopicReader<E, K>>);
         drop(readers);

@@ -77,6 +77,10 @@ impl<E: Send + Sync + 'static, K: Producers> crate::topic::consumers::SetWait fo
 }
 
 impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Membership<E, K> {
+    fn name(&self) -> &str {
+        &self.stats.name
+    }
+
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         partition.join(&self.topic, self.stage.clone())
     }

@@ -120,15 +120,17 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
 
     fn metrics(&self) -> TopicMetrics {
         let stats = |name: &str| self.stats(name);
-        let partitions = self.partitions();
         let wall = self.host.clock.wall();
-        let partitions = partitions.iter().map(|partition| {
+        // Before the list of partitions is read, so that a topic always has partitions here.
+        let deferred = self.deferred_metrics();
+        let partitions = self.partitions();
+        let partitions = partitions.iter().skip(deferred.len()).map(|partition| {
             let times = partition.times.as_ref();
             let lag_time =
                 |next: Option<u64>| times.map(|times| next.map_or(Duration::ZERO, |at| wall.since(times.get(at))));
             PartitionMetrics::new(partition.index, partition.ring.positions(), lag_time)
         });
-        let partitions = partitions.collect();
+        let partitions = deferred.into_iter().chain(partitions).collect();
         let age = self.host.clock.now().saturating_sub(self.since);
         let queues = self.queues().clone();
         let queues = queues.iter().map(|queue| queue.metrics()).collect();
@@ -165,6 +167,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         let transforms = self.durable.iter().flat_map(|durable| durable.transforms());
         let queues = self.queues().iter().map(|queue| queue.name().to_owned()).collect::<Vec<_>>();
         // A reader that catches up reads the journal, and has no stage in a ring.
+        let readers_of_deferred = if partitions.is_empty() { readers.all() } else { Vec::new() };
+        let stages = stages.chain(readers_of_deferred.iter().map(|reader| reader.name().to_owned()));
         let all = stages.chain(queues).chain(self.journal_readers()).chain(transforms);
         let mut known = HashSet::new();
         let names: Vec<String> = all.filter(|name| known.insert(name.clone())).collect();
@@ -210,6 +214,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport {
         self.close();
         let deadline = slipring_ring::internal::deadline(limit);
+        let deferred = self.deferred_partitions();
         let partitions = self.partitions();
         let readers = self.readers().all();
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
@@ -235,7 +240,11 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         }
         let queues = self.queues().clone();
         let queues = queues.iter().map(|queue| queue.report()).collect();
-        TopicReport::new(&self.name, &partitions, &self.runs(), queues)
+        let mut report = TopicReport::new(&self.name, &partitions, &self.runs(), queues);
+        if partitions.is_empty() {
+            report.note_deferred(deferred);
+        }
+        report
     }
 
     fn forget(&self) -> Result<(), TopicError> {

@@ -33,20 +33,23 @@ pub struct TopicBuilder<E, K = Multi> {
     settings: TopicSettings,
     persistence: Option<Persistence<E>>,
     deduplication: Option<(Deduplication, IdOf<E>)>,
+    /// True if the topic is created without its partitions: see [`deferred`](super::deferred).
+    is_deferred: bool,
     kind: PhantomData<(fn() -> E, K)>,
 }
 
 impl<E: Send + Sync + 'static> TopicBuilder<E> {
     pub(crate) fn new(engine: Arc<Registry>, name: String) -> Self {
         let settings = TopicSettings::default();
-        Self { engine, name, partitions: 1, settings, persistence: None, deduplication: None, kind: PhantomData }
+        let (persistence, deduplication, is_deferred) = (None, None, false);
+        Self { engine, name, partitions: 1, settings, persistence, deduplication, is_deferred, kind: PhantomData }
     }
 
     /// Makes the topic one with a single producer: only one producer can exist at a time, and it publishes without an
     /// atomic read-modify-write. Default: any number of producers.
     pub fn single_producer(self) -> TopicBuilder<E, Single> {
-        let Self { engine, name, partitions, settings, persistence, deduplication, .. } = self;
-        TopicBuilder { engine, name, partitions, settings, persistence, deduplication, kind: PhantomData }
+        let Self { engine, name, partitions, settings, persistence, deduplication, is_deferred, .. } = self;
+        TopicBuilder { engine, name, partitions, settings, persistence, deduplication, is_deferred, kind: PhantomData }
     }
 }
 
@@ -192,6 +195,13 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
+    /// Creates the topic without its partitions, which are made when they are needed: see
+    /// [`deferred`](super::deferred).
+    pub(crate) fn deferred(mut self) -> Self {
+        self.is_deferred = true;
+        self
+    }
+
     /// Creates the topic. Its slots hold `E::default()`, or empty messages.
     ///
     /// # Errors
@@ -224,7 +234,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     }
 
     fn create_from(self, slots: SlotFactory<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
-        let Self { engine, name, partitions, settings, persistence, deduplication, .. } = self;
+        let Self { engine, name, partitions, settings, persistence, deduplication, is_deferred, .. } = self;
         check_name(&name)?;
         if (settings.time_to_live.is_some() || settings.retain_for.is_some()) && !settings.timestamps {
             return Err(TopicError::NoTimestamps { name });
@@ -281,6 +291,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 cell: cell.unwrap_or(0),
                 slots,
                 partitions: RwLock::new(Arc::new([])),
+                deferred: Mutex::default(),
                 count: AtomicUsize::new(0),
                 growing: Turn::new(()),
                 queues_turn: Turn::new(()),
@@ -297,7 +308,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 identities: ProducerIdentities::default(),
                 ids: deduplication.map(|(window, _)| Arc::new(DedupIndex::new(window))),
             };
-            if let Err(refused) = inner.grow(|_| partitions) {
+            let made = if is_deferred { inner.defer(partitions) } else { inner.grow(|_| partitions) };
+            if let Err(refused) = made {
                 inner.durable.iter().for_each(|durable| durable.undo_open());
                 return Err(refused);
             }

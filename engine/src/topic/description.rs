@@ -36,7 +36,8 @@ pub struct Description {
     pub timestamps: bool,
     /// The size of one slot in bytes: the event, its message's bytes, the ring's stamp and the publishing time.
     pub slot_bytes: u64,
-    /// The size of all slots in bytes. A partition's slots are allocated when it is created, and freed with the topic.
+    /// The size of all slots in bytes. A partition's slots are allocated when it is created, and freed with the topic. 0
+    /// for a topic that a [queue](crate::queue::QueueBuilder::dead_letter) has created and that has had no dead letter.
     pub memory: u64,
     /// The limit for [`memory`](Self::memory), in bytes.
     pub memory_limit: u64,

@@ -9,6 +9,7 @@ use crate::topic::error::TopicError;
 use crate::topic::partition::Partition;
 use crate::topic::settings::TopicSettings;
 use slipring_ring::BuildError;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -21,22 +22,36 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         // the factories of events and handlers are user code, which may call this function.
         self.may_wait().map_err(|cause| TopicError::Journal { name: name(), cause })?;
         let _growing = self.growing.take().ok_or_else(|| TopicError::Growing { name: name() })?;
-        let mut partitions = self.partitions().to_vec();
-        let begun = partitions.len();
+        let begun = self.partitions().len();
         let total = total(begun);
-        if !(1..=MAX_PARTITIONS).contains(&total) {
-            return Err(TopicError::Partitions { name: name(), asked: total });
-        }
         if let Some(reason) = self.closed() {
             return Err(TopicError::Closed { name: name(), reason });
         }
-        self.check_memory(total)?;
+        let starts = self.starts(begun..total)?;
+        self.make(begun, &starts)
+    }
+
+    /// Checks the number and the size of new partitions with these numbers, and reserves their first offsets in the
+    /// journal, if the topic is durable. Returns the first offset of each.
+    pub(super) fn starts(&self, partitions: Range<usize>) -> Result<Vec<u64>, TopicError> {
+        if !(1..=MAX_PARTITIONS).contains(&partitions.end) {
+            return Err(TopicError::Partitions { name: self.name.clone(), asked: partitions.end });
+        }
+        self.check_memory(partitions.end)?;
+        match &self.durable {
+            Some(durable) => durable.begin(partitions.start as u32..partitions.end as u32),
+            None => Ok(vec![0; partitions.len()]),
+        }
+    }
+
+    /// Makes the partitions from number `begun` on, which begin at the offsets `starts`. Never waits for the journal. On
+    /// an error the topic is as before.
+    pub(super) fn make(&self, begun: usize, starts: &[u64]) -> Result<(), TopicError> {
+        let name = || self.name.clone();
+        let mut partitions = self.partitions().to_vec();
+        let total = begun + starts.len();
         let mut sources = Vec::new();
-        let starts = match &self.durable {
-            Some(durable) => durable.begin(begun as u32..total as u32)?,
-            None => Vec::new(),
-        };
-        for index in begun..total {
+        for (index, &first) in (begun..total).zip(starts) {
             let TopicSettings { capacity, retain, timestamps, .. } = self.settings;
             let slots = (self.slots)(capacity).map_err(|refused| match refused {
                 SlotFactoryError::Memory => {
@@ -45,7 +60,6 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
                 }
                 SlotFactoryError::Busy => TopicError::Growing { name: name() },
             })?;
-            let first = starts.get(index - begun).copied().unwrap_or(0);
             let partition = Partition::new(index as u32, capacity, retain, timestamps, first, slots);
             let partition = Arc::new(partition.map_err(|cause| TopicError::Ring { name: name(), cause })?);
             if let Some(durable) = &self.durable {

@@ -255,6 +255,26 @@ impl PartitionMetrics {
             consumers: consumers.collect(),
         }
     }
+
+    /// The metrics of a partition that is not made yet, with these consumers: see [`deferred`](crate::topic::deferred).
+    pub(crate) fn deferred(partition: u32, capacity: u64, first: u64, consumers: Vec<String>) -> Self {
+        let consumers = consumers.into_iter().map(|name| ConsumerMetrics {
+            name,
+            after: Vec::new(),
+            consumed: first,
+            lag: 0,
+            lag_time: None,
+            batches: 0,
+            largest_batch: 0,
+            stalls: 0,
+            skipped: 0,
+            expired: 0,
+            lost: 0,
+            gaps: 0,
+        });
+        let (consumers, oldest_unpublished) = (consumers.collect(), None);
+        Self { partition, capacity, earliest: first, published: first, fill: 0, oldest_unpublished, consumers }
+    }
 }
 
 /// The metrics of one consumer, in one partition or summed over all.

@@ -40,6 +40,7 @@ pub(crate) mod attached;
 mod builder;
 pub(crate) mod consumers;
 pub(crate) mod dedup;
+pub(crate) mod deferred;
 pub(crate) mod description;
 pub(crate) mod durable;
 pub(crate) mod error;
@@ -136,6 +137,8 @@ pub(crate) struct TopicCore<E, K: Producers> {
     /// readers join. Set under the lock of `readers`.
     ended: AtomicBool,
     partitions: RwLock<Partitions<E, K>>,
+    /// The first offset of each [deferred](deferred) partition; `None` once the topic has its partitions.
+    deferred: Mutex<Option<Vec<u64>>>,
     /// The number of partitions. Each publish compares it with the number that the producer knows, to find new
     /// partitions.
     pub(crate) count: AtomicUsize,
@@ -163,6 +166,22 @@ pub(crate) struct TopicCore<E, K: Producers> {
     pub(crate) ids: Option<Arc<DedupIndex>>,
 }
 
+/// Counts as one of a topic's producers, from its creation until its drop.
+pub(crate) struct ProducerCount<E, K: Producers>(Arc<TopicCore<E, K>>);
+
+impl<E, K: Producers> ProducerCount<E, K> {
+    pub(crate) fn new(topic: &Arc<TopicCore<E, K>>) -> Self {
+        topic.lent.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(topic))
+    }
+}
+
+impl<E, K: Producers> Drop for ProducerCount<E, K> {
+    fn drop(&mut self) {
+        self.0.lent.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// The locked readers of a topic. While this value exists, no partition is added and no other reader joins.
 pub(crate) struct TopicReaders<'t, E, K: Producers> {
     pub(super) topic: &'t TopicCore<E, K>,
@@ -177,6 +196,11 @@ impl<E, K: Producers> TopicReaders<'_, E, K> {
 
     pub(super) fn all(&self) -> Vec<Arc<dyn TopicReader<E, K>>> {
         self.list.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// True if a reader of the topic has this name. Once the topic has partitions, their rings refuse the name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.all().iter().any(|reader| reader.name() == name)
     }
 
     /// Marks the topic as ended: no more partitions are added, and no readers join.
@@ -231,7 +255,12 @@ impl<E, K: Producers> TopicCore<E, K> {
     }
 
     pub(crate) fn closed(&self) -> Option<Closed> {
-        self.partitions().iter().find_map(|partition| partition.ring.closed()).map(Closed::from)
+        let partitions = self.partitions();
+        if partitions.is_empty() {
+            // A topic whose partitions are deferred.
+            return self.has_ended().then_some(Closed::Closed);
+        }
+        partitions.iter().find_map(|partition| partition.ring.closed()).map(Closed::from)
     }
 
     /// Closes the topic: it accepts no more events, and consumers can read the published ones.

@@ -22,6 +22,16 @@ pub(crate) struct Partition<E, K: Producers> {
     stamps: OnceLock<ProducerStamps>,
 }
 
+/// A partition that is not made yet: see [`deferred`](crate::topic::deferred).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeferredPartition {
+    pub(crate) partition: u32,
+    /// The offset of its first event.
+    pub(crate) first: u64,
+    /// The names of the topic's readers, which join it when it is made.
+    pub(crate) consumers: Vec<String>,
+}
+
 impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
     pub(crate) fn new(
         index: u32,

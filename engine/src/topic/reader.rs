@@ -16,6 +16,9 @@ pub(super) type Prepared<E, K> = (Arc<dyn TopicReader<E, K>>, Vec<Preparation>);
 
 /// A consumer that reads all partitions of a topic, including partitions that are added later.
 pub(crate) trait TopicReader<E, K: Producers>: Send + Sync {
+    /// The name of the reader's stage in each partition's ring.
+    fn name(&self) -> &str;
+
     /// Joins a new partition, into which no producer publishes yet. If the returned consumer is dropped, it leaves the
     /// partition again.
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError>;

@@ -195,9 +195,20 @@ impl Registry {
         }
     }
 
-    /// The topic `name`. An error if there is no such topic, its events are not of type `E`, or its producers not of
-    /// kind `K`.
+    /// The topic `name`, with its partitions. An error if there is no such topic, its events are not of type `E`, its
+    /// producers not of kind `K`, or its partitions cannot be made.
     pub(crate) fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
+        let topic = self.get_deferred(name)?;
+        topic.inner.make_deferred()?;
+        Ok(topic)
+    }
+
+    /// As [`get`](Self::get), but does not make the partitions of a topic that has none yet: see
+    /// [`deferred`](super::deferred).
+    pub(crate) fn get_deferred<E: Send + Sync + 'static, K: Producers>(
+        &self,
+        name: &str,
+    ) -> Result<Topic<E, K>, TopicError> {
         let found = self.find(name)?;
         Topic::of(Arc::clone(&found)).ok_or_else(|| {
             let asked =

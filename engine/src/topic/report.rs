@@ -7,7 +7,7 @@ use crate::log::gap::ReportedGap;
 use crate::log::offsets::transform::{TransformDescription, TransformPartition, TransformState, reader_name};
 use crate::text;
 use crate::topic::consumers::ConsumerRun;
-use crate::topic::partition::Partition;
+use crate::topic::partition::{DeferredPartition, Partition};
 use slipring_ring::fence::Refused;
 use slipring_ring::{Ending, Sequence};
 use std::fmt;
@@ -163,6 +163,24 @@ impl TopicReport {
         }
         let read = self.consumers.iter().all(|consumer| consumer.left == 0 && !consumer.running);
         read && self.queues.iter().all(QueueReport::is_complete)
+    }
+
+    /// Adds the partitions of a topic that has none yet: see [`deferred`](crate::topic::deferred). They never had an
+    /// event.
+    pub(super) fn note_deferred(&mut self, partitions: Vec<DeferredPartition>) {
+        self.closed = Some(Closed::Closed);
+        for DeferredPartition { partition, first, consumers } in partitions {
+            self.published.push(first);
+            self.consumers.extend(consumers.into_iter().map(|name| ConsumerReport {
+                name,
+                partition,
+                consumed: first,
+                left: 0,
+                skipped: 0,
+                ending: None,
+                running: false,
+            }));
+        }
     }
 
     /// Adds the journal as a consumer: its position in each partition. Returns how many published events the journal

@@ -70,6 +70,10 @@ where
     H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
     M: FnMut(u32) -> H + Send + 'static,
 {
+    fn name(&self) -> &str {
+        &self.builder.name
+    }
+
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         partition.join(&self.builder.topic.name, self.builder.stage())
     }
