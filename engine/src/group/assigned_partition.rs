@@ -15,6 +15,7 @@ use crate::read::error::PositionError;
 use crate::read::replay::ReplayError;
 use crate::read::{StartAt, expire};
 use crate::topic::TopicCore;
+use crate::topic::error::OutOfRange;
 use crate::topic::partition::Partition;
 use slipring_journal::{FrameBuilder, SharedScan, Visible};
 use slipring_ring::{Closed, Consumer, SeekError, Sequence, Start, Wait};
@@ -307,8 +308,8 @@ pub(super) fn locate<E, K: Producers>(
     let extent = durable.journal().extent(durable.id(index)).unwrap_or_default();
     let earliest = extent.start.min(latest);
     let out_of_range = |asked, earliest| {
-        let (group, topic) = (group.to_owned(), topic.name.clone());
-        GroupError::OutOfRange { group, topic, partition: index, asked, earliest, latest }
+        let refused = OutOfRange::new(&topic.name, index, asked, earliest, latest);
+        GroupError::OutOfRange { group: group.to_owned(), refused }
     };
     let asked = match start {
         StartAt::Latest => return Ok(latest),

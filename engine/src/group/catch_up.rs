@@ -11,6 +11,7 @@ use crate::read::catch_up::{CatchUp, ReadTurn, Step};
 use crate::read::replay::ReplayError;
 use crate::topic::TopicCore;
 use crate::topic::durable::DurableTopic;
+use crate::topic::error::OutOfRange;
 use crate::topic::partition::Partition;
 use crate::topic::stage_name::join_stage;
 use slipring_journal::{self as journal, SharedScan, Start as From, Visible};
@@ -252,7 +253,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         match cause {
             journal::ReplayError::OutOfRange { asked, earliest, .. } => {
                 let latest = self.partition.ring.published().0;
-                GroupError::OutOfRange { group, topic, partition, asked, earliest, latest }
+                GroupError::OutOfRange { group, refused: OutOfRange { topic, partition, asked, earliest, latest } }
             }
             cause => GroupError::Replay { group, cause: Box::new(ReplayError::Journal { topic, partition, cause }) },
         }

@@ -7,7 +7,7 @@ use crate::log::offsets::commit_right::Fenced;
 use crate::read::error::PositionError;
 use crate::read::replay::ReplayError;
 use crate::text;
-use crate::topic::error::{Contradiction, TopicError};
+use crate::topic::error::{Contradiction, OutOfRange, TopicError};
 use slipring_ring::pin::PinError;
 
 /// Why a group has refused a member, or a member cannot continue.
@@ -53,22 +53,12 @@ pub enum GroupError {
     },
     /// The event at the group's committed offset is no longer kept, or the start offset is not kept or not published
     /// yet.
-    #[error(
-        "group {group:?} cannot read on at {asked} in partition {partition} of topic {topic:?}: it keeps {earliest} up to, not including, {latest}; set the next offset with `reset`"
-    )]
+    #[error("group {group:?} cannot read on: {refused}; set the next offset with `reset`")]
     OutOfRange {
         /// The group's name.
         group: String,
-        /// The topic's name.
-        topic: String,
-        /// The partition's number, from 0.
-        partition: u32,
-        /// The committed offset, or the start offset of the builder.
-        asked: u64,
-        /// The earliest offset that the partition keeps.
-        earliest: u64,
-        /// The next offset to be published.
-        latest: u64,
+        /// The refused offset: the committed one, or the start offset of the builder.
+        refused: OutOfRange,
     },
     /// The member was to start at the committed offset, but the group has committed nothing in this partition.
     #[error(
@@ -243,7 +233,8 @@ impl GroupError {
         let (group, topic) = (group.to_owned(), topic.to_owned());
         match cause {
             slipring_ring::BuildError::OutOfRange { asked, earliest, latest, .. } => {
-                Self::OutOfRange { group, topic, partition, asked: asked.0, earliest: earliest.0, latest: latest.0 }
+                let refused = OutOfRange { topic, partition, asked: asked.0, earliest: earliest.0, latest: latest.0 };
+                Self::OutOfRange { group, refused }
             }
             slipring_ring::BuildError::Closed(reason) => Self::Closed { group, topic, reason: reason.into() },
             cause => Self::Refused { group, topic, cause: cause.to_string() },

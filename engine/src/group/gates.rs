@@ -7,7 +7,7 @@ use super::{Group, GroupError, NumberedTopics};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::read::error::PositionError;
-use crate::read::{PartitionConsumer, StartAt, TooOld};
+use crate::read::{PartitionConsumer, StartAt};
 use crate::topic::TopicCore;
 use crate::topic::stage_name::{join_stage, stage_name, without_generation};
 use slipring_ring::{BuildError, Closed, Consumer, Sequence, Start};
@@ -110,10 +110,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let joined = join_stage(&self.name, start.in_ring(index), |stage| entry.partition.ring.join(stage));
         let consumer = joined.map_err(|cause| GroupError::join(&self.name, &topic.name, index, cause))?;
         let mut part = PartitionConsumer { partition: Arc::clone(&entry.partition), consumer };
-        part.move_to_start(start, topic).map_err(|TooOld { asked, earliest, latest }| {
-            let (group, topic) = (self.name.clone(), topic.name.clone());
-            GroupError::OutOfRange { group, topic, partition: index, asked, earliest, latest }
-        })?;
+        part.move_to_start(start, topic)
+            .map_err(|refused| GroupError::OutOfRange { group: self.name.clone(), refused })?;
         Ok(part.consumer)
     }
 

@@ -1,6 +1,6 @@
 //! A subscriber's settings, and the ways to start it.
 
-use super::{Membership, PartitionConsumer, StartAt, Subscriber, TooOld};
+use super::{Membership, PartitionConsumer, StartAt, Subscriber};
 use crate::base::kind::Producers;
 use crate::base::overload::{ConsumerStats, Slow};
 use crate::base::turn::Turn;
@@ -216,10 +216,8 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
             let start = self.start.in_ring(partition.index);
             let consumer = partition.join(&self.topic.name, self.stage().start(start))?;
             let mut part = PartitionConsumer { partition: Arc::clone(partition), consumer };
-            part.move_to_start(&self.start, &self.topic).map_err(|TooOld { asked, earliest, latest }| {
-                let (topic, consumer) = (self.topic.name.clone(), self.name.clone());
-                SubscribeError::OutOfRange { topic, consumer, partition: partition.index, asked, earliest, latest }
-            })?;
+            part.move_to_start(&self.start, &self.topic)
+                .map_err(|refused| SubscribeError::OutOfRange { consumer: self.name.clone(), refused })?;
             Ok(part)
         });
         joined.collect()

@@ -1,6 +1,7 @@
 //! Errors of readers.
 
 use crate::base::closed::Closed;
+use crate::topic::error::OutOfRange;
 use slipring_ring::{SeekError, StageError};
 
 /// The error of a consumer that cannot continue to read.
@@ -57,22 +58,12 @@ impl CancelError {
 #[non_exhaustive]
 pub enum PositionError {
     /// The offset is no longer kept, or is not published yet.
-    #[error(
-        "consumer {consumer:?} cannot move to {asked} in partition {partition} of topic {topic:?}: it may be anywhere from {earliest} to {latest}"
-    )]
+    #[error("consumer {consumer:?} cannot move: {refused}")]
     OutOfRange {
-        /// The topic's name.
-        topic: String,
         /// The consumer's name.
         consumer: String,
-        /// The partition's number, from 0.
-        partition: u32,
-        /// The offset that was asked for.
-        asked: u64,
-        /// The earliest offset that it may move to.
-        earliest: u64,
-        /// The latest offset that it may move to.
-        latest: u64,
+        /// The refused offset.
+        refused: OutOfRange,
     },
     /// Other consumers are ordered after this one, so it cannot move back.
     #[error("consumer {consumer:?} of topic {topic:?} cannot go back while {behind:?} stands behind it")]
@@ -125,7 +116,8 @@ impl PositionError {
         let (topic, consumer) = (topic.to_owned(), consumer.to_owned());
         match cause {
             SeekError::OutOfRange { asked, earliest, latest, .. } => {
-                Self::OutOfRange { topic, consumer, partition, asked: asked.0, earliest: earliest.0, latest: latest.0 }
+                let refused = OutOfRange { topic, partition, asked: asked.0, earliest: earliest.0, latest: latest.0 };
+                Self::OutOfRange { consumer, refused }
             }
             SeekError::StoodBehind { behind, .. } => Self::StoodBehind { topic, consumer, behind },
             SeekError::Fence { cause, .. } => Self::Fence { topic, consumer, cause },

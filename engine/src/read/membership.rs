@@ -7,7 +7,7 @@ use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::base::multi_wait::MultiWait;
 use crate::base::overload::ConsumerStats;
-use crate::topic::error::SubscribeError;
+use crate::topic::error::{OutOfRange, SubscribeError};
 use crate::topic::partition::Partition;
 use crate::topic::{Preparation, TopicCore, TopicReader};
 use slipring_ring::{Consumer, Sequence, Stage, Wait, Waiter};
@@ -107,23 +107,17 @@ pub(crate) struct PartitionConsumer<E, K: Producers> {
     pub(crate) consumer: Consumer<E, K>,
 }
 
-/// The error for an offset that is still in the ring, but older than the topic's retention by age.
-pub(crate) struct TooOld {
-    pub(crate) asked: u64,
-    pub(crate) earliest: u64,
-    pub(crate) latest: u64,
-}
-
 impl<E, K: Producers> PartitionConsumer<E, K> {
     /// Moves the consumer to `start` where joining the ring could not: to a time, or past the events that are older
-    /// than the retention by age. The consumer has joined at or before that offset.
-    pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &TopicCore<E, K>) -> Result<(), TooOld> {
+    /// than the retention by age. The consumer has joined at or before that offset. An error if the offset `start` is
+    /// still in the ring, but older than the topic's retention by age.
+    pub(crate) fn move_to_start(&mut self, start: &StartAt, topic: &TopicCore<E, K>) -> Result<(), OutOfRange> {
         let from = self.consumer.consumed().0;
         let oldest = self.oldest_kept(topic);
         let to = match (start.offset(self.partition.index), start) {
             (Some(asked), _) if asked < oldest => {
                 let latest = self.partition.ring.positions().published.0;
-                return Err(TooOld { asked, earliest: oldest, latest });
+                return Err(OutOfRange::new(&topic.name, self.partition.index, asked, oldest, latest));
             }
             (None, StartAt::Timestamp(at)) => self.first_since(*at, from).max(oldest),
             (None, StartAt::Earliest | StartAt::Offsets(_)) => oldest,

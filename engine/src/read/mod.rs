@@ -17,7 +17,7 @@ pub(crate) use batch::expire;
 pub use batch::{At, Batch, Messages};
 pub(crate) use builder::SharedForwarder;
 pub use builder::SubscriberBuilder;
-pub(crate) use membership::{Membership, PartitionConsumer, TooOld};
+pub(crate) use membership::{Membership, PartitionConsumer};
 pub use start_at::StartAt;
 
 use crate::base::closed::Closed;

@@ -5,6 +5,7 @@ use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::read::error::PositionError;
 use crate::topic::TopicCore;
+use crate::topic::error::OutOfRange;
 use crate::topic::partition::PublishTimes;
 use slipring_ring::{SeekError, Sequence};
 use std::time::Duration;
@@ -74,7 +75,8 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// tape.poll(Duration::ZERO)?.unwrap().into_iter().for_each(drop);
     /// tape.seek(0, 3)?;
     /// assert_eq!((tape.position(0), tape.lag()), (Some(3), 3));
-    /// assert!(matches!(tape.seek(0, 1), Err(PositionError::OutOfRange { earliest: 2, latest: 6, .. })));
+    /// let Err(PositionError::OutOfRange { refused, .. }) = tape.seek(0, 1) else { panic!() };
+    /// assert_eq!((refused.earliest, refused.latest), (2, 6));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -90,8 +92,8 @@ impl<E, K: Producers> Subscriber<E, K> {
         let latest = part.consumer.consumed().plus(part.consumer.lag()).0;
         let before = part.consumer.consumed();
         let out_of_range = |earliest| {
-            let (topic, consumer) = (topic.name.clone(), membership.stats.name.clone());
-            PositionError::OutOfRange { topic, consumer, partition, asked: offset, earliest, latest }
+            let refused = OutOfRange::new(&topic.name, partition, offset, earliest, latest);
+            PositionError::OutOfRange { consumer: membership.stats.name.clone(), refused }
         };
         part.consumer.seek(Sequence(offset)).map_err(|cause| match cause {
             // The ring's range leaves out the events that are kept only because of this consumer's own position.
@@ -135,7 +137,7 @@ impl<E, K: Producers> Subscriber<E, K> {
                 // Moves back to the earliest allowed offset, which the refused seek returns. From there its own gate
                 // keeps the events whose times are compared.
                 let earliest = match self.seek(index as u32, 0) {
-                    Err(PositionError::OutOfRange { earliest, .. }) => earliest,
+                    Err(PositionError::OutOfRange { refused, .. }) => refused.earliest,
                     Err(refused) => return Err(refused),
                     Ok(()) => 0,
                 };

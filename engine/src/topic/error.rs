@@ -1,8 +1,10 @@
 //! The errors of topics and producers. Each says what was refused, the values that were asked for, and what to do.
 
+mod out_of_range;
 mod publish;
 mod subscribe;
 
+pub use out_of_range::OutOfRange;
 pub use publish::{PublishError, Rejected};
 pub use subscribe::{DeadLetterError, SubscribeError};
 

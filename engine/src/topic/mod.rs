@@ -74,7 +74,7 @@ pub use crate::event::codec::Unreadable;
 pub use crate::event::message::Headers;
 pub use crate::topic::dedup::Deduplication;
 pub use crate::topic::description::Description;
-pub use crate::topic::error::{Contradiction, MAX_MESSAGE, TopicError};
+pub use crate::topic::error::{Contradiction, MAX_MESSAGE, OutOfRange, TopicError};
 
 use crate::base::kind::Producers;
 use crate::base::overload::TopicCounters;

@@ -1,7 +1,6 @@
 //! The errors of creating a consumer, and of refusing a topic for dead letters.
 
-use super::ProducerError;
-use super::TopicError;
+use super::{OutOfRange, ProducerError, TopicError};
 use crate::base::closed::Closed;
 use crate::text;
 use slipring_ring::BuildError;
@@ -37,22 +36,12 @@ pub enum SubscribeError {
         known: Vec<String>,
     },
     /// The start offset is below the earliest kept offset, or above the next offset to be published.
-    #[error(
-        "consumer {consumer:?} cannot start at {asked}: partition {partition} of topic {topic:?} keeps {earliest} up to, not including, {latest}"
-    )]
+    #[error("consumer {consumer:?} cannot start: {refused}")]
     OutOfRange {
-        /// The topic's name.
-        topic: String,
         /// The consumer's name.
         consumer: String,
-        /// The partition's number, from 0.
-        partition: u32,
-        /// The offset at which the consumer was to start.
-        asked: u64,
-        /// The earliest offset that the partition keeps.
-        earliest: u64,
-        /// The next offset to be published, which is the last possible start.
-        latest: u64,
+        /// The refused start.
+        refused: OutOfRange,
     },
     /// The consumer was to start at a time, but the topic was created without
     /// [`timestamps`](crate::TopicBuilder::timestamps).
@@ -153,14 +142,10 @@ impl SubscribeError {
         match cause {
             BuildError::NameTaken { name } => Self::NameTaken { topic, consumer: name },
             BuildError::UnknownStage { stage, after, known } => Self::Unknown { topic, consumer: stage, after, known },
-            BuildError::OutOfRange { stage, asked, earliest, latest } => Self::OutOfRange {
-                topic,
-                consumer: stage,
-                partition,
-                asked: asked.0,
-                earliest: earliest.0,
-                latest: latest.0,
-            },
+            BuildError::OutOfRange { stage, asked, earliest, latest } => {
+                let refused = OutOfRange { topic, partition, asked: asked.0, earliest: earliest.0, latest: latest.0 };
+                Self::OutOfRange { consumer: stage, refused }
+            }
             BuildError::Pin { stage, cause } => Self::Pin { topic, consumer: stage, cause },
             BuildError::Thread { stage, cause } => Self::Thread { topic, consumer: stage, cause },
             BuildError::Handler { stage, cause } => Self::Handler { topic, consumer: stage, cause },
