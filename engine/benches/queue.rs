@@ -131,10 +131,9 @@ fn on_a_durable_topic() {
     let outstanding = leases.len();
     println!("{outstanding} leased on a durable topic: {} ns a lease", median(leased));
     let mut acked = Vec::new();
-    let mut random = 1_u64;
+    let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..outstanding / 100 {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let lease = leases.swap_remove((random >> 33) as usize % leases.len());
+        let lease = leases.swap_remove(random.usize(..leases.len()));
         let begun = Instant::now();
         lease.ack().unwrap();
         acked.push(nanos(begun));

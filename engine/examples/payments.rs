@@ -19,7 +19,6 @@ use slipring::{
 };
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -180,8 +179,9 @@ fn book_all(bank: &Bank, booking: &mut Transform<Transfer>) -> Done {
 fn supervise(arguments: &Arguments) -> Done {
     let folder = tempfile::tempdir()?;
     let journal = folder.path().join("journal");
-    let mut dice = arguments.seed.unwrap_or_else(|| RandomState::new().hash_one("seed")).max(1);
-    println!("seed {dice}");
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
     let (mut kills, mut told) = (0, 0);
     loop {
         let mut child = Command::new(std::env::current_exe()?)
@@ -190,9 +190,8 @@ fn supervise(arguments: &Arguments) -> Done {
             .stdout(Stdio::piped())
             .spawn()?;
         let kill = kills < arguments.kills;
-        dice = dice.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         // After so many lines, and a little later; or before the first.
-        let (lines, later) = (dice >> 60, Duration::from_micros(dice >> 40 & 0x7ff));
+        let (lines, later) = (random.u64(..16), Duration::from_micros(random.u64(..2048)));
         let mut killed = kill && lines == 0;
         if killed {
             std::thread::sleep(later);

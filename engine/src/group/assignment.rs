@@ -258,13 +258,9 @@ mod tests {
                 member(id, name.as_deref(), (0..3).filter(|topic| bits >> topic & 1 == 1))
             });
             let members: Vec<_> = members.collect();
-            let mut state = seed;
-            let mut random = move |below: u64| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 33) % below
-            };
+            let mut random = fastrand::Rng::with_seed(seed);
             let before = partitions(&topics).filter_map(|partition| {
-                let owner = random(members.len() as u64 + 3);
+                let owner = random.u64(..members.len() as u64 + 3);
                 (owner > 0).then_some((partition, owner))
             });
             let before = before.collect();

@@ -275,16 +275,12 @@ mod tests {
     /// Generates `members` members, each of which reads a random choice of topics. In the previous assignment, each
     /// partition is with the first member that may have it.
     fn crowd(members: u64, topics: u32, seed: u64) -> (Vec<Candidate>, BTreeMap<u32, u32>, Assignment) {
-        let mut state = seed;
-        let mut roll = |sides: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % sides
-        };
-        let choice = |id| {
-            let topics = (0..topics).filter(|_| roll(4) == 0).collect();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut choice = |id| {
+            let topics = (0..topics).filter(|_| random.u8(..4) == 0).collect();
             Candidate { id, name: None, topics: Arc::new(topics) }
         };
-        let members: Vec<_> = (1..=members).map(choice).collect();
+        let members: Vec<_> = (1..=members).map(&mut choice).collect();
         let topics: BTreeMap<_, _> = (0..topics).map(|topic| (topic, 1 + topic % 5)).collect();
         let before = partitions(&topics).filter_map(|partition| {
             let first = members.iter().find(|member| member.topics.contains(&partition.topic))?;

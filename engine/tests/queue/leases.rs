@@ -637,17 +637,16 @@ fn many_workers(leases_run_out: bool) {
             let mut worker: Worker = builder().join().unwrap();
             let (held, done, clock) = (Arc::clone(&held), Arc::clone(&done), clock.clone());
             std::thread::spawn(move || {
-                let mut random = index + 1;
+                let mut random = fastrand::Rng::with_seed(index);
                 while let Ok(lease) = worker.receive(LONG) {
                     let lease = lease.expect("not so long");
                     let number = u64::from_be_bytes(lease.message().value().try_into().unwrap()) as usize;
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     // One whose lease ran out may still be at it when the next one begins.
                     let alone = !held[number].swap(true, Ordering::SeqCst);
                     assert!(alone || leases_run_out, "two holders of {number}");
                     std::thread::yield_now();
                     held[number].store(false, Ordering::SeqCst);
-                    match (random >> 33) % 100 {
+                    match random.u64(..100) {
                         0..8 if leases_run_out => {
                             std::mem::forget(lease);
                             clock.advance(MS(50));

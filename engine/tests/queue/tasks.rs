@@ -385,11 +385,10 @@ fn many_tasks_that_are_given_up_at_any_moment_do_every_message_once() {
                 let mut worker = jobs.queue("q").join().unwrap();
                 let done = Arc::clone(&done);
                 tasks.push(tokio::spawn(async move {
-                    let mut random = task + 1;
+                    let mut random = fastrand::Rng::with_seed(task);
                     loop {
-                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                         // At once, or when it was woken so often without getting one.
-                        let impatient = Impatient { future: worker.next_lease(), polls: random >> 62 };
+                        let impatient = Impatient { future: worker.next_lease(), polls: random.u64(..4) };
                         let lease = match impatient.await {
                             None => {
                                 tokio::task::yield_now().await;

@@ -32,7 +32,8 @@ pub(super) enum FileChange {
     Size(usize),
 }
 
-/// A random number generator, so that one seed always gives one crash.
+/// A random number generator of its own (SplitMix64), so that one seed gives one crash whatever crates a program has. The
+/// seeds of past failures stand in tests.
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
