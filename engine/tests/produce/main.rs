@@ -1,5 +1,7 @@
 //! What producers promise: order, keys, names, ids, transactions.
 
+#[path = "../common/accounts.rs"]
+mod accounts;
 #[path = "../common/crash.rs"]
 mod crash;
 mod deduplication;
@@ -7,4 +9,3 @@ mod idempotence;
 mod messages;
 mod producers;
 mod transactions;
-mod transforms;

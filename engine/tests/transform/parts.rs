@@ -12,6 +12,7 @@ use slipring::{
 };
 use std::time::Duration;
 
+use crate::accounts::read_all;
 use crate::crash::at_each_call;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -37,18 +38,11 @@ fn publish(topic: &Topic<u64>, numbers: std::ops::Range<u64>) {
 /// 1,024 bytes.
 type Page = [[u64; 32]; 4];
 
-/// All that is there.
+/// All events of a topic; `None` if it cannot be read.
 fn all(topic: &Topic<u64>) -> Option<Vec<u64>> {
-    let (mut replay, mut seen) = (topic.replay("auditor").open().ok()?, Vec::new());
-    loop {
-        // The change from journal to ring reads nothing.
-        let live = replay.is_live();
-        match replay.read(Duration::ZERO, |event, _| seen.push(*event)).ok()? {
-            None => return Some(seen),
-            Some(0) if live => return Some(seen),
-            Some(_) => {}
-        }
-    }
+    let mut seen = Vec::new();
+    read_all(topic, |event, _| seen.push(*event))?;
+    Some(seen)
 }
 
 /// So many numbers for each that is read.
