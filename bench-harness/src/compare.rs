@@ -319,7 +319,7 @@ fn take_turns(base: &Path, new: &Path, arguments: &CompareArgs) -> Result<Vec<Fi
     if arguments.work.is_empty() {
         return Err(Failure::usage("say after -- what both are to run, such as -- spsc --rate 1M/s"));
     }
-    let scratch = std::env::temp_dir().join(format!("bench-compare-{}", std::process::id()));
+    let scratch = tempfile::tempdir().map_err(|error| Failure::file(&std::env::temp_dir(), error))?;
     let mut documents: [Vec<RunDocument>; 2] = [Vec::new(), Vec::new()];
     let rounds = arguments.rounds.max(1);
     for round in 0..rounds {
@@ -327,10 +327,9 @@ fn take_turns(base: &Path, new: &Path, arguments: &CompareArgs) -> Result<Vec<Fi
             let which = (round + turn) % 2;
             let binary = [base, new][which];
             eprintln!("round {} of {rounds}: {}", round + 1, binary.display());
-            documents[which].push(one_run(binary, &arguments.work, &scratch)?);
+            documents[which].push(one_run(binary, &arguments.work, scratch.path())?);
         }
     }
-    let _ = std::fs::remove_dir_all(&scratch);
     let [base, new] = documents;
     let invalid = base.iter().chain(&new).filter(|document| !document.valid).count();
     if invalid > 0 {

@@ -35,7 +35,7 @@ impl Failure {
         Self::Usage(format!("the engine refused: {cause}"))
     }
 
-    /// A failure of this file, with exit code 74.
+    /// A failure of this file or folder, with exit code 74.
     pub fn file(path: &std::path::Path, source: std::io::Error) -> Self {
         Self::File { path: path.display().to_string(), source }
     }

@@ -65,12 +65,12 @@ pub fn bootstrap(values: &[f64], statistic: impl Fn(&[f64]) -> f64) -> Option<In
     if values.is_empty() {
         return None;
     }
-    let mut random = Random::new(0x5EED);
+    let mut random = fastrand::Rng::with_seed(0x5EED);
     let mut sample = vec![0.0; values.len()];
     let mut results: Vec<f64> = (0..SAMPLES)
         .map(|_| {
             for slot in &mut sample {
-                *slot = values[random.below(values.len() as u64) as usize];
+                *slot = values[random.usize(..values.len())];
             }
             statistic(&sample)
         })
@@ -86,9 +86,9 @@ pub fn bootstrap(values: &[f64], statistic: impl Fn(&[f64]) -> f64) -> Option<In
 /// The interval of `median(new) / median(base)`, where rounds are not paired; `None` if either has no values.
 pub fn unpaired_ratio(base: &[f64], new: &[f64]) -> Option<Interval> {
     let whole = median(new)? / median(base)?;
-    let mut random = Random::new(0x5EED);
+    let mut random = fastrand::Rng::with_seed(0x5EED);
     let mut draw = |values: &[f64]| {
-        let sample: Vec<f64> = values.iter().map(|_| values[random.below(values.len() as u64) as usize]).collect();
+        let sample: Vec<f64> = values.iter().map(|_| values[random.usize(..values.len())]).collect();
         median(&sample).unwrap_or(f64::NAN)
     };
     let mut results: Vec<f64> = (0..SAMPLES).map(|_| draw(new) / draw(base)).collect();
@@ -98,36 +98,6 @@ pub fn unpaired_ratio(base: &[f64], new: &[f64]) -> Option<Interval> {
         low: results[SAMPLES * 25 / 1000],
         high: results[SAMPLES - 1 - SAMPLES * 25 / 1000],
     })
-}
-
-/// A random generator (SplitMix64): with one seed it gives the same numbers on every run.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// A generator with this seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    /// A number in (0, 1].
-    pub fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
-    }
 }
 
 #[cfg(test)]

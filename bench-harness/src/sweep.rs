@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::latency::Percentiles;
 use crate::output::page::Page;
 use crate::output::plot::{self, Axis, Chart, Mark, Scale, Series};
-use crate::output::{Output, Results};
+use crate::output::{self, Output, Results};
 use crate::pin::PinPlan;
 use crate::progress::Progress;
 use crate::quantity::{self, Rate, Steps, grouped, nanos, per_second};
@@ -259,15 +259,8 @@ fn text(document: &SweepDocument) -> String {
 }
 
 fn csv(document: &SweepDocument) -> String {
-    let mut text = format!("{},rate_achieved,count,p50,p90,p99,p999,p9999,max,valid\n", document.over);
-    for point in &document.points {
-        let _ = write!(text, "{},{},{}", point.at, point.rate_achieved, point.latency.count);
-        for value in point.latency.values() {
-            let _ = write!(text, ",{}", value.map_or_else(String::new, |value| value.to_string()));
-        }
-        let _ = writeln!(text, ",{}", point.valid);
-    }
-    text
+    let titles = [&document.over, "rate_achieved", "count", "p50", "p90", "p99", "p999", "p9999", "max", "valid"];
+    output::csv(&titles, document.points.iter().map(|it| (it.at, it.rate_achieved, it.latency, it.valid)))
 }
 
 fn chart(document: &SweepDocument) -> String {

@@ -11,7 +11,7 @@ use slipring::{Engine, Level, Message, Receipt, Record, Topic, producer::Multi, 
 use crate::cli::{Format, OutputArgs};
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, scratch};
 use crate::{quantity, statistics};
 
 /// Options of `transform`.
@@ -66,10 +66,9 @@ fn median(values: &[f64]) -> f64 {
 ///
 /// [`Failure`]: the engine or the disk refused a call, or a message was lost or came twice.
 pub fn command(arguments: &TransformArgs) -> Result<(), Failure> {
-    let folder = arguments.dir.join(format!("slipring-bench-{}", std::process::id()));
-    let measured = measure(arguments, &folder);
-    // An error here must not hide the figures.
-    let _ = std::fs::remove_dir_all(&folder);
+    let folder = scratch(&arguments.dir)?;
+    let measured = measure(arguments, folder.path());
+    drop(folder);
     let document = measured?;
     let mut output = Output::new(&arguments.output, "transform");
     if output.wants(Format::Text) {

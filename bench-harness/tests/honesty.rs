@@ -236,7 +236,7 @@ fn a_page_needs_nothing_but_itself_and_can_be_drawn_again() {
     assert_eq!(page.matches("<svg").count(), 4);
     assert!(scratch.read("run-percentiles.svg").contains("<style>"));
     assert!(scratch.read("run.csv").lines().count() >= 4);
-    std::fs::remove_file(scratch.0.join("run.html")).unwrap();
+    std::fs::remove_file(scratch.path().join("run.html")).unwrap();
     assert_eq!(code(&["report", scratch.text(), "--format", "html"]), 0);
     assert_eq!(scratch.read("run.html"), page);
 }
@@ -247,7 +247,7 @@ fn no_command_panics_whatever_its_output_is() {
     use std::fs::OpenOptions;
     use std::process::{Command, Stdio};
     let scratch = Scratch::new("outputs");
-    let out = scratch.0.join("run");
+    let out = scratch.path().join("run");
     let out = out.to_str().unwrap();
     let run = ["run", "spsc", "--quick", "--duration", "20ms", "--format", "text,json,html", "--out", out];
     let calls: [&[&str]; 9] = [
@@ -275,7 +275,7 @@ fn no_command_panics_whatever_its_output_is() {
                     )
                 };
                 let mut command = Command::new(env!("CARGO_BIN_EXE_bench-harness"));
-                command.args(words).current_dir(&scratch.0).stdin(Stdio::null()).stdout(output());
+                command.args(words).current_dir(scratch.path()).stdin(Stdio::null()).stdout(output());
                 command.stderr(if stderr_too { output() } else { Stdio::piped() });
                 let ended = command.spawn().unwrap().wait_with_output().unwrap();
                 let told = String::from_utf8_lossy(&ended.stderr).into_owned();
@@ -289,7 +289,7 @@ fn no_command_panics_whatever_its_output_is() {
             }
         }
     }
-    assert!(scratch.0.join("run/run.json").is_file(), "results are kept although nobody could be told of them");
+    assert!(scratch.path().join("run/run.json").is_file(), "results are kept although nobody could be told of them");
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn what_cannot_be_is_refused_before_anything_is_measured() {
         let words = ["run", "spsc", "--quick", &format!("--rate={rate}"), "--out", scratch.text()];
         assert_eq!(code(&words), 64, "{rate}");
     }
-    let file = scratch.0.join("file");
+    let file = scratch.path().join("file");
     std::fs::write(&file, "mine").unwrap();
     let inside = file.join("results");
     // Before the mend it measured for the time of a whole run first.
@@ -323,7 +323,7 @@ fn a_page_of_a_debug_build_has_no_green_verdict() {
             document["hiccup_plot"] = serde_json::json!([[0.0, 1], [0.5, 1], [0.99, 400]]);
             document["plot"] = serde_json::json!([[0.0, 2000], [0.5, 3000], [0.99, 90000]]);
         }
-        std::fs::write(scratch.0.join(format!("{name}.json")), document.to_string()).unwrap();
+        std::fs::write(scratch.path().join(format!("{name}.json")), document.to_string()).unwrap();
     }
     assert_eq!(code(&["report", scratch.text(), "--format", "html,svg"]), 0);
     for name in ["peers", "run"] {

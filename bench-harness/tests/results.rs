@@ -114,7 +114,7 @@ fn peers_refuses_what_it_can_not_do() {
 }
 
 fn stored(scratch: &Scratch, name: &str, document: &Value) -> String {
-    let directory = scratch.0.join(name);
+    let directory = scratch.path().join(name);
     std::fs::create_dir_all(&directory).unwrap();
     std::fs::write(directory.join("run.json"), document.to_string()).unwrap();
     directory.to_str().unwrap().to_owned()
@@ -168,7 +168,7 @@ fn a_comparison_finds_what_was_put_in() {
     let line = table.lines().find(|line| line.starts_with("p99 ")).unwrap();
     assert!(line.contains("+50.0 %") && line.ends_with("regressed"), "{line}");
 
-    let store = scratch.0.join("store");
+    let store = scratch.path().join("store");
     let store = store.to_str().unwrap();
     assert_eq!(code(&["baseline", "save", "good", &base, "--store", store]), 0);
     let listed = bench(&["baseline", "ls", "--store", store]);
@@ -277,7 +277,7 @@ fn a_foreign_result_is_shown_as_text_whatever_it_holds() {
         let file = format!("{name}.json");
         let mut document = scratch.json(&file);
         poison(&mut document);
-        std::fs::write(scratch.0.join(&file), document.to_string()).unwrap();
+        std::fs::write(scratch.path().join(&file), document.to_string()).unwrap();
         let calls = [
             vec!["report", scratch.text(), "--format", "text,csv,svg,html"],
             vec!["compare", scratch.text(), scratch.text()],
@@ -289,7 +289,7 @@ fn a_foreign_result_is_shown_as_text_whatever_it_holds() {
                 assert!(!shown.lines().any(|line| line.starts_with("FORGED")), "{call:?}: {shown}");
             }
         }
-        for entry in std::fs::read_dir(&scratch.0).unwrap() {
+        for entry in std::fs::read_dir(scratch.path()).unwrap() {
             let path = entry.unwrap().path();
             let written = std::fs::read_to_string(&path).unwrap();
             let is_page = path.extension().is_some_and(|kind| kind == "html" || kind == "svg");
@@ -313,7 +313,7 @@ fn growth_counts_and_judges() {
     // A slow machine may leave out the largest size.
     assert!((1 + 2 + 2..=1 + 3 + 3).contains(&scratch.read("growth.csv").lines().count()));
     assert!(scratch.read("growth.svg").contains("layers-build") && scratch.read("growth.html").contains("<svg"));
-    std::fs::remove_file(scratch.0.join("growth.csv")).unwrap();
+    std::fs::remove_file(scratch.path().join("growth.csv")).unwrap();
     assert_eq!(code(&["report", scratch.text(), "--format", "csv"]), 0);
     assert!(scratch.read("growth.csv").contains("restarts,count,"));
     assert_eq!(code(&["growth", "everything"]), 64);

@@ -7,8 +7,9 @@ use super::row::Verdict;
 use crate::failure::Failure;
 use crate::output::page::Page;
 use crate::output::plot::{self, Bar, Panel, escape};
-use crate::output::{Output, Results};
+use crate::output::{self, Output, Results};
 use crate::quantity::grouped;
+use unicode_width::UnicodeWidthStr;
 
 /// Writes a document in every format asked for, and prints its table.
 ///
@@ -38,43 +39,41 @@ pub fn cells(line: &Line) -> [String; 7] {
     ]
 }
 
+/// The width of each column on a terminal, in columns of one digit.
+fn widths(rows: &[[String; 7]]) -> [usize; 7] {
+    std::array::from_fn(|column| rows.iter().map(|row| row[column].width()).max().unwrap_or(0))
+}
+
+/// The cell with spaces behind it, so that it fills `width` columns of a terminal.
+fn padded(cell: &str, width: usize) -> String {
+    format!("{cell}{}", " ".repeat(width - cell.width()))
+}
+
 fn text(document: &GrowthDocument) -> String {
     let mut text = format!("{}\n\n", document.environment.headline());
-    let rows: Vec<[String; 7]> =
-        std::iter::once(HEAD.map(str::to_owned)).chain(document.rows.iter().map(cells)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let rows: Vec<_> = std::iter::once(HEAD.map(str::to_owned)).chain(document.rows.iter().map(cells)).collect();
+    let widths = widths(&rows);
     for row in &rows {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        let _ = writeln!(text, "{}", line.join("  ").trim_end());
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| padded(cell, width)).collect();
+        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     text.push_str("\nwhat the costs are of\n");
     for line in &document.rows {
-        let _ = writeln!(text, "{:<width$}  {}, by {}", line.row, line.cost, line.of, width = widths[0]);
+        let _ = writeln!(text, "{}  {}, by {}", padded(&line.row, widths[0]), line.cost, line.of);
     }
     let _ = writeln!(text, "\n{}\n{}", document.verdict_line(), document.command);
     text
 }
 
 fn csv(document: &GrowthDocument) -> String {
-    let mut text = String::from("row,unit,n,cost,exponent,bound,today,verdict\n");
-    for line in &document.rows {
-        let exponent = line.exponent.map_or_else(String::new, |exponent| format!("{exponent:.3}"));
-        let today = line.today.as_deref().unwrap_or_default();
-        for point in &line.points {
-            let _ = writeln!(
-                text,
-                "{},{},{},{},{exponent},\"{}\",\"{today}\",{}",
-                line.row,
-                line.unit,
-                point.n,
-                point.cost,
-                line.target,
-                line.verdict.word()
-            );
-        }
-    }
-    text
+    let titles = ["row", "unit", "n", "cost", "exponent", "bound", "today", "verdict"];
+    let records = document.rows.iter().flat_map(|it| {
+        let exponent = it.exponent.map(|exponent| format!("{exponent:.3}"));
+        it.points.iter().map(move |point| {
+            (&it.row, &it.unit, point.n, point.cost, exponent.clone(), &it.target, &it.today, it.verdict.word())
+        })
+    });
+    output::csv(&titles, records)
 }
 
 /// A bar for each exponent.
@@ -116,4 +115,18 @@ fn page(document: &GrowthDocument) -> String {
     page.table(&HEAD.map(str::to_owned), &rows);
     page.origin(&document.environment, &document.command);
     page.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stay_aligned_beside_the_longest_names() {
+        let row = |name: String| [&name, "1,024", "3", "0.00", "1", "met", "-"].map(str::to_owned);
+        let rows = ["t".repeat(249), "\u{6f22}".repeat(83), "e\u{301}".repeat(83), "s".to_owned()].map(row);
+        let widths = widths(&rows);
+        assert_eq!(widths, [249, 5, 1, 4, 1, 3, 1]);
+        assert!(rows.iter().all(|row| padded(&row[0], widths[0]).width() == 249), "{rows:?}");
+    }
 }

@@ -8,6 +8,7 @@ use slipring::Level;
 
 use super::{MESSAGE, TICKS, median, topic};
 use crate::failure::Failure;
+use crate::output::scratch;
 
 /// Messages of a group.
 const GROUP: u64 = 4096;
@@ -41,12 +42,10 @@ pub fn measure(dir: &Path, messages: u64, rounds: u64) -> Result<Vec<Log>, Failu
     for round in 0..rounds {
         for turn in 0..logs.len() {
             let which = (turn + round as usize) % logs.len();
-            let folder = dir.join(logs[which].0.replace(' ', "-"));
-            let _ = std::fs::remove_dir_all(&folder);
+            let folder = scratch(dir)?;
             let begun = Instant::now();
-            logs[which].1(&folder, messages)?;
+            logs[which].1(folder.path(), messages)?;
             rows[which].messages.push(messages as f64 / begun.elapsed().as_secs_f64());
-            let _ = std::fs::remove_dir_all(&folder);
         }
     }
     Ok(rows.into())

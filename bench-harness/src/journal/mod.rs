@@ -21,7 +21,7 @@ use slipring::journal::{FrameBuilder, Options, PartitionId, Start, Visible, insp
 use crate::cli::{Format, OutputArgs};
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, scratch};
 
 /// Options of `journal`.
 #[derive(Debug, Args)]
@@ -147,11 +147,9 @@ fn rate(bytes: u64, since: Instant) -> f64 {
 ///
 /// [`Failure`]: the journal or the disk refused a call.
 pub fn command(arguments: &JournalArgs) -> Result<(), Failure> {
-    let folder = arguments.dir.join(format!("slipring-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(|error| Failure::file(&folder, error))?;
-    let measured = measure(arguments, &folder);
-    // An error here must not hide the figures.
-    let _ = std::fs::remove_dir_all(&folder);
+    let folder = scratch(&arguments.dir)?;
+    let measured = measure(arguments, folder.path());
+    drop(folder);
     let document = measured?;
     let mut output = Output::new(&arguments.output, "journal");
     if output.wants(Format::Text) {

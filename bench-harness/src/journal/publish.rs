@@ -16,6 +16,7 @@ use super::topic::{CAPACITY, Tick, engine, in_memory, ticks};
 use super::{MESSAGE, bare};
 use crate::clock::Clock;
 use crate::failure::Failure;
+use crate::output::scratch;
 
 /// Bytes of a segment: small, so that many begin.
 const SEGMENT: u64 = 16 << 20;
@@ -126,9 +127,8 @@ fn joined<T>(handle: std::thread::ScopedJoinHandle<'_, Result<T, Failure>>) -> R
 }
 
 fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, usize, Times), Failure> {
-    let folder = dir.join("publish");
-    let _ = std::fs::remove_dir_all(&folder);
-    let engine = engine(&folder, true, SEGMENT)?;
+    let folder = scratch(dir)?;
+    let engine = engine(folder.path(), true, SEGMENT)?;
     let topic = ticks(&engine)?;
     let journal = engine.journal().ok_or_else(|| Failure::refused("there is no journal"))?;
     let producer = topic.producer().create().map_err(Failure::refused)?;
@@ -153,7 +153,7 @@ fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, u
         Ok::<_, Failure>((run?, joined(watching)?))
     })?;
     engine.shutdown(Duration::from_secs(60));
-    let _ = std::fs::remove_dir_all(&folder);
+    drop(folder);
     let (clock, Run { begun, late }) = run;
     let step = clock.ticks(1e9 / rate as f64);
     let around = clock.span(AROUND);

@@ -52,6 +52,27 @@ pub struct Results<'r, D> {
     pub page: fn(&D) -> String,
 }
 
+/// A new folder in `dir` for what a command measures. It is removed when the value is dropped.
+///
+/// # Errors
+///
+/// [`Failure::File`]: the folder could not be created.
+pub fn scratch(dir: &Path) -> Result<tempfile::TempDir, Failure> {
+    let made =
+        fs::create_dir_all(dir).and_then(|()| tempfile::Builder::new().prefix("slipring-bench-").tempdir_in(dir));
+    made.map_err(|error| Failure::file(dir, error))
+}
+
+/// The records as comma-separated values below a line of titles. A record is a tuple or struct of the values.
+pub fn csv<R: serde::Serialize>(titles: &[&str], records: impl IntoIterator<Item = R>) -> String {
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    // Writing to memory fails only if a record has another number of values than there are titles.
+    let written =
+        writer.write_record(titles).and_then(|()| records.into_iter().try_for_each(|it| writer.serialize(it)));
+    assert!(written.is_ok(), "{written:?}");
+    String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
+}
+
 impl Output {
     /// The output of a command; `label` names the default directory.
     pub fn new(arguments: &OutputArgs, label: &str) -> Self {

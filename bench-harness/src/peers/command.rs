@@ -117,12 +117,10 @@ fn peers_scenario(name: &str) -> Result<Scenario, String> {
 pub fn command(arguments: PeersArgs) -> Result<(), Failure> {
     let plan = plan(&arguments)?;
     let label = plan.scenarios.iter().map(|it| it.name()).collect::<Vec<_>>().join("-");
-    if let Some(jar) = &arguments.jar {
-        java::prepare(jar)?;
-    }
+    let compiled = arguments.jar.as_deref().map(java::prepare).transpose()?;
     let mut output = Output::new(&arguments.output, &format!("peers-{label}"));
     let document = plan.run(Environment::capture(), &Progress::new());
-    java::clean_up();
+    drop(compiled);
     render::write(&document, &mut output)?;
     output.announce();
     if document.valid() { Ok(()) } else { Err(Failure::Invalid(format!("INVALID: {}", document.faults.join("; ")))) }

@@ -9,27 +9,28 @@ use super::link::{NoFigure, Round, Work};
 use super::waiting::WaitClass;
 use crate::failure::Failure;
 use crate::scenario::Scenario;
+use tempfile::TempDir;
 
 static PROGRAM: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
 
 const SOURCE: &str = include_str!("../../java/LmaxRound.java");
 
-/// Compiles the program with `jar`. Call it once, before the rounds.
+/// Compiles the program with `jar`. Call it once, before the rounds, which need the returned folder: its drop removes the
+/// compiled program.
 ///
 /// # Errors
 ///
 /// [`Failure::Usage`]: there is no such jar or no JDK, or the jar is not the Disruptor's.
-pub fn prepare(jar: &Path) -> Result<(), Failure> {
+pub fn prepare(jar: &Path) -> Result<TempDir, Failure> {
     let jar = jar.canonicalize().map_err(|error| Failure::usage(format!("--jar {}: {error}", jar.display())))?;
-    let directory = std::env::temp_dir().join(format!("bench-lmax-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).map_err(|error| Failure::file(&directory, error))?;
-    let source = directory.join("LmaxRound.java");
+    let directory = tempfile::tempdir().map_err(|error| Failure::file(&std::env::temp_dir(), error))?;
+    let source = directory.path().join("LmaxRound.java");
     std::fs::write(&source, SOURCE).map_err(|error| Failure::file(&source, error))?;
     let compiled = Command::new("javac")
         .arg("-cp")
         .arg(&jar)
         .arg("-d")
-        .arg(&directory)
+        .arg(directory.path())
         .arg(&source)
         .output()
         .map_err(|error| Failure::usage(format!("--jar needs a JDK, and javac did not start: {error}")))?;
@@ -40,15 +41,8 @@ pub fn prepare(jar: &Path) -> Result<(), Failure> {
             String::from_utf8_lossy(&compiled.stderr).trim()
         )));
     }
-    let _ = PROGRAM.set((directory, jar));
-    Ok(())
-}
-
-/// Removes the compiled program.
-pub fn clean_up() {
-    if let Some((directory, _)) = PROGRAM.get() {
-        let _ = std::fs::remove_dir_all(directory);
-    }
+    let _ = PROGRAM.set((directory.path().to_owned(), jar));
+    Ok(directory)
 }
 
 /// True if a jar was given.

@@ -1,14 +1,12 @@
 //! The page, the charts and the lines of `peers`.
 
-use std::fmt::Write as _;
-
 use super::results::{PeersDocument, Row, is_floor};
 use super::text::{self, Table};
 use crate::cli::Format;
 use crate::failure::Failure;
 use crate::output::page::Page;
 use crate::output::plot::{self, Bar, Panel, escape};
-use crate::output::{Output, Results};
+use crate::output::{self, Output, Results};
 use crate::quantity::{grouped, three};
 
 /// Writes a document in every format asked for, and prints its tables.
@@ -39,31 +37,24 @@ fn pictures(document: &PeersDocument) -> Vec<(String, String)> {
 }
 
 fn csv(document: &PeersDocument) -> String {
-    let mut text = String::from(
-        "scenario,contender,ours,mode,batch,capacity,payload,producers,consumers,unit,median,min,max,rounds,valid\n",
-    );
-    for row in &document.rows {
-        let _ = writeln!(
-            text,
-            "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
-            row.scenario,
-            row.contender,
-            row.ours,
-            row.mode,
-            row.batch,
-            row.capacity,
-            row.payload,
-            row.producers,
-            row.consumers,
-            row.unit,
-            row.median,
-            row.min,
-            row.max,
-            row.rounds,
-            row.valid
-        );
-    }
-    text
+    let titles = [
+        "scenario",
+        "contender",
+        "ours",
+        "mode",
+        "batch",
+        "capacity",
+        "payload",
+        "producers",
+        "consumers",
+        "unit",
+        "median",
+        "min",
+        "max",
+        "rounds",
+        "valid",
+    ];
+    output::csv(&titles, &document.rows)
 }
 
 fn class(row: &Row) -> &'static str {

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::latency::Percentiles;
 use crate::output::page::Page;
 use crate::output::plot::{self, Axis, Chart, Mark, Scale, Series};
-use crate::output::{Output, Results, histogram_files};
+use crate::output::{self, Output, Results, histogram_files};
 use crate::quantity::{grouped, nanos, per_second};
 use crate::statistics;
 
@@ -156,24 +156,14 @@ pub fn text(document: &RunDocument) -> String {
 }
 
 fn csv(document: &RunDocument) -> String {
-    let mut text = String::from("run,loop,count,p50,p90,p99,p999,p9999,max,rate_achieved,valid\n");
-    let mut line = |name: &str, pace: &str, row: &Percentiles, rate: f64, valid: bool| {
-        let _ = write!(text, "{name},{pace},{}", row.count);
-        for value in row.values() {
-            let _ = write!(text, ",{}", value.map_or_else(String::new, |value| value.to_string()));
-        }
-        let _ = writeln!(text, ",{rate},{valid}");
-    };
-    let pace = &document.setup.pace;
-    for (index, run) in document.runs.iter().enumerate() {
-        line(&(index + 1).to_string(), pace, &run.latency, run.rate_achieved, run.valid);
-    }
-    line("all", pace, &document.latency, document.rate_achieved, document.valid);
-    if let Some(closed) = &document.closed {
-        line("all", "closed", &closed.latency, closed.rate_achieved, closed.valid);
-    }
-    line("hiccup", "-", &document.hiccup, 0.0, true);
-    text
+    let titles = ["run", "loop", "count", "p50", "p90", "p99", "p999", "p9999", "max", "rate_achieved", "valid"];
+    let pace = document.setup.pace.as_str();
+    let runs = document.runs.iter().zip(1..);
+    let runs = runs.map(|(run, number)| (number.to_string(), pace, run.latency, run.rate_achieved, run.valid));
+    let all = |it: &RunDocument, pace| ("all".to_owned(), pace, it.latency, it.rate_achieved, it.valid);
+    let closed = document.closed.as_deref().map(|closed| all(closed, "closed"));
+    let hiccup = ("hiccup".to_owned(), "-", document.hiccup, 0.0, true);
+    output::csv(&titles, runs.chain([all(document, pace)]).chain(closed).chain([hiccup]))
 }
 
 /// Nanoseconds as an axis shows them: without zeros at the end.

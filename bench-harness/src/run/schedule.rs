@@ -6,7 +6,6 @@ use std::str::FromStr;
 
 use crate::clock::Clock;
 use crate::quantity::{self, Rate, nanos};
-use crate::statistics::Random;
 
 /// The pattern of arrivals.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +95,7 @@ pub struct Schedule {
 enum Kind {
     Max,
     Fixed { period: f64 },
-    Poisson { mean: f64, random: Random, at: f64 },
+    Poisson { mean: f64, random: fastrand::Rng, at: f64 },
     Burst { count: u64, every: f64 },
     Trace { times: std::sync::Arc<[u64]>, round: u64, span: u64 },
 }
@@ -138,9 +137,11 @@ impl Schedule {
                     }
                     (_, Rate::Max) => Kind::Max,
                     (Arrival::Fixed, Rate::PerSecond(rate)) => Kind::Fixed { period: period(rate) },
-                    (Arrival::Poisson, Rate::PerSecond(rate)) => {
-                        Kind::Poisson { mean: period(rate), random: Random::new(7 + producer as u64), at: 0.0 }
-                    }
+                    (Arrival::Poisson, Rate::PerSecond(rate)) => Kind::Poisson {
+                        mean: period(rate),
+                        random: fastrand::Rng::with_seed(7 + producer as u64),
+                        at: 0.0,
+                    },
                 };
                 Self { kind }
             })
@@ -155,7 +156,7 @@ impl Schedule {
             Kind::Max => None,
             Kind::Fixed { period } => Some((number as f64 * *period) as u64),
             Kind::Poisson { mean, random, at } => {
-                *at += -random.unit().ln() * *mean;
+                *at += -(1.0 - random.f64()).ln() * *mean;
                 Some(*at as u64)
             }
             Kind::Burst { count, every } => Some(((number / *count) as f64 * *every) as u64),
@@ -226,7 +227,8 @@ mod tests {
 
     #[test]
     fn traces_repeat_and_refuse_to_go_back() {
-        let path = std::env::temp_dir().join(format!("bench-trace-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace");
         std::fs::write(&path, "# ns\n0\n1000\n5000\n").unwrap();
         let mut trace = one(&format!("trace:{}", path.display()), 1.0);
         let times: Vec<u64> = (0..6).map(|number| trace.intended(number).unwrap()).collect();
@@ -235,6 +237,5 @@ mod tests {
         let wrong = format!("trace:{}", path.display()).parse().unwrap();
         let refused = Schedule::for_producers(&wrong, Rate::Max, 1, &Clock::new());
         assert!(matches!(refused, Err(TraceError::Line { line: 2, .. })));
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -1,10 +1,11 @@
 //! Runs the program and reads its files.
 #![allow(dead_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Runs the program with these words.
 pub fn bench(words: &[&str]) -> Output {
@@ -17,32 +18,27 @@ pub fn code(words: &[&str]) -> i32 {
 }
 
 /// A directory for one test, removed when this is dropped.
-pub struct Scratch(pub PathBuf);
+pub struct Scratch(TempDir);
 
 impl Scratch {
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("bench-test-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(tempfile::Builder::new().prefix(&format!("bench-test-{name}-")).tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 
     pub fn text(&self) -> &str {
-        self.0.to_str().unwrap()
+        self.path().to_str().unwrap()
     }
 
     pub fn read(&self, file: &str) -> String {
-        std::fs::read_to_string(self.0.join(file)).unwrap()
+        std::fs::read_to_string(self.path().join(file)).unwrap()
     }
 
     pub fn json(&self, file: &str) -> Value {
         serde_json::from_str(&self.read(file)).unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -8,6 +8,7 @@ use slipring::text;
 use std::fmt::{self, Display};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, UNIX_EPOCH};
+use unicode_width::UnicodeWidthStr;
 
 /// Prints a JSON document.
 pub(crate) fn print_json(out: &mut impl Write, document: &impl Display) -> Done {
@@ -55,7 +56,7 @@ pub(crate) fn progress_bar(bytes: u64) -> ProgressBar {
     bar
 }
 
-/// A table of text. Each column is as wide as its widest cell.
+/// A table of text. Each column is as wide on a terminal as its widest cell, also where characters take two columns or none.
 pub(crate) struct Table {
     /// Indexes of the text columns, which are aligned to the left. All other columns hold numbers, aligned to the
     /// right.
@@ -76,11 +77,12 @@ impl Table {
 impl Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns = self.rows[0].len();
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| self.rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &self.rows {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-                if self.texts.contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                let space = " ".repeat(width - cell.width());
+                if self.texts.contains(&column) { format!("{cell}{space}") } else { format!("{space}{cell}") }
             });
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
@@ -93,3 +95,25 @@ macro_rules! cells {
     ($($cell:expr),+ $(,)?) => { vec![$($cell.to_string()),+] };
 }
 pub(crate) use cells;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stay_aligned_beside_the_longest_names() {
+        // Two bytes are one column, three bytes two, and a combining accent none.
+        let names =
+            ["t".repeat(249), "\u{e9}".repeat(124), "\u{6f22}".repeat(83), "e\u{301}".repeat(83), "s".to_owned()];
+        let mut table = Table::new(&["topic", "lag", "state"], &[0, 2]);
+        for name in &names {
+            table.row(cells![name, 17, "stable"]);
+        }
+        let text = table.to_string();
+        assert_eq!(text.lines().count(), 1 + names.len());
+        for line in text.lines().skip(1) {
+            let before = line.strip_suffix(" 17  stable").expect(line);
+            assert_eq!(before.width(), 249 + 2, "{line}");
+        }
+    }
+}
