@@ -107,7 +107,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
 
     /// As [`poll`](Self::poll), for a loop that waits by itself, for instance on several consumers. `looks` is the
     /// count of consecutive polls that found no event; at 0, the poll first pauses as the waiting methods do (see
-    /// [`Wait::pause`]).
+    /// [`Wait::pause`](crate::Wait::pause)).
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
