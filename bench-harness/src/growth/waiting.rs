@@ -69,7 +69,7 @@ pub const ROWS: &[Row] = &[
         quick: &[4, 16, 64, 256],
         full: &[4, 16, 64, 256, 1024],
         target: Bound::Constant,
-        today: Some(Bound::Linear),
+        today: None,
         before: "linear",
         measure: select_one_busy,
     },

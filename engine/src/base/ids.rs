@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Greatest length of the name of a topic, group, queue or idempotent producer, in bytes.
 pub const MAX_NAME: usize = 249;
@@ -20,6 +20,12 @@ impl TopicId {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// Returns a number that no other reader of this process has or had.
+pub(crate) fn next_reader() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl fmt::Display for TopicId {

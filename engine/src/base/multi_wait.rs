@@ -34,6 +34,9 @@ pub(crate) trait WaitSources {
     /// if the source has one already: then it must be checked, and is not armed.
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool;
 
+    /// Called before the thread arms the ready sources in order to sleep, also if one then has an event. Default: nothing.
+    fn begin_sleep(&mut self) {}
+
     /// True if the wait must return [`Wakeup::Interrupted`] to its caller now, for example because partitions were
     /// added. Default: false.
     fn is_interrupted(&self) -> bool {
@@ -254,6 +257,7 @@ impl MultiWait {
             if let Some(pace) = &mut self.pace {
                 pace.is_close = false;
             }
+            watched.begin_sleep();
             if !self.arm_all(watched) {
                 continue;
             }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod partitions;
+mod selectable;
 mod sources;
 
 use partitions::MemberPartitions;
@@ -21,7 +22,6 @@ use crate::base::kind::Producers;
 use crate::base::multi_wait::{MultiWait, Wakeup};
 use crate::base::overload::{ConsumerStats, Slow};
 use crate::log::gap::Gap;
-use crate::read::selector::Selectable;
 use crate::topic::TopicCore;
 use crate::topic::consumers::ConsumerRun;
 use slipring_journal::SharedScan;
@@ -462,32 +462,6 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     fn go(&mut self, for_good: bool) {
         self.group.leave(self.id, self.partitions.take_all(), for_good);
-    }
-}
-
-impl<E: Send + Sync + 'static, K: Producers> Selectable for Member<E, K> {
-    fn is_ready(&mut self) -> bool {
-        Member::is_ready(self)
-    }
-
-    fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
-        self.signal.watch(waiter, token);
-        self.begin_to_wait();
-        self.arm_paused(waiter, token);
-        let mut read = self.partitions.iter_mut().flatten().filter(|assigned| !assigned.paused && !assigned.ended);
-        let armed = read.all(|assigned| match &mut assigned.feed {
-            Feed::Ring(consumer) => consumer.arm(waiter, token),
-            Feed::Journal(_) => false,
-        });
-        armed && !self.unsettled && !self.signal.has_news() && !self.has_ended_meanwhile()
-    }
-
-    fn awake(&mut self) {
-        self.end_to_wait();
-    }
-
-    fn identity(&self) -> usize {
-        Arc::as_ptr(&self.signal).addr()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The atomic flags and times through which a member and its group communicate without a lock.
 
 use super::coordinator::Activity;
+use crate::base::ids::next_reader;
 use crate::base::multi_wait::MultiWait;
 use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +13,8 @@ pub(super) const NEVER: u64 = u64::MAX;
 
 /// The state that a member and its group share.
 pub(super) struct MemberSignal {
+    /// The member's [number](crate::base::ids::next_reader).
+    pub(super) number: usize,
     /// True if the member must ask the group for changes at its next poll.
     pub(super) news: AtomicBool,
     /// True if the member must end. Set by [`GroupRun::stop`](crate::group::GroupRun::stop).
@@ -29,6 +32,7 @@ pub(super) struct MemberSignal {
 impl MemberSignal {
     pub(super) fn new(now: Duration) -> Self {
         Self {
+            number: next_reader(),
             news: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
             managed: AtomicBool::new(false),

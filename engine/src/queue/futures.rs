@@ -155,7 +155,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
     }
 
     fn identity(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+        self.number
     }
 }
 

@@ -4,6 +4,7 @@ use super::core::{ClaimedLease, LeaseEnd, QueueCore};
 use super::idle_tasks::TaskWait;
 use super::job::Job;
 use super::lease::LeasedMessage;
+use crate::base::ids::next_reader;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
 use crate::event::message::Message;
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 /// messages: each message is leased to one of them. Dropping a worker leaves its [`Lease`]s as they are.
 pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) core: Arc<QueueCore<E, K>>,
+    /// The worker's [number](crate::base::ids::next_reader).
+    pub(super) number: usize,
     /// The message that is leased for this worker, or the error, while it was not returned to the user yet; `None`
     /// otherwise.
     pub(super) found: Option<Result<ClaimedLease<E>, ReadError>>,
@@ -48,7 +51,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
     pub(super) fn new(core: Arc<QueueCore<E, K>>) -> Self {
         core.workers.fetch_add(1, Ordering::AcqRel);
         lifecycle!(info, "worker joined", topic = core.topic, queue = core.name);
-        Self { core, found: None, waits: TaskWait::Nothing, selector: None }
+        Self { core, number: next_reader(), found: None, waits: TaskWait::Nothing, selector: None }
     }
 
     /// True if `found` has an error, or a lease that has not expired. Removes an expired lease.

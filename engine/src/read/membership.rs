@@ -4,6 +4,7 @@
 use super::StartAt;
 use super::SubscriberBuilder;
 use crate::base::clock::Timestamp;
+use crate::base::ids::next_reader;
 use crate::base::kind::Producers;
 use crate::base::multi_wait::MultiWait;
 use crate::base::overload::ConsumerStats;
@@ -18,6 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// has not applied yet.
 pub(crate) struct Membership<E, K: Producers> {
     topic: String,
+    /// The subscriber's [number](crate::base::ids::next_reader).
+    pub(super) number: usize,
     pub(crate) stats: Arc<ConsumerStats>,
     pub(super) stage: Stage,
     pub(super) waiter: Arc<Waiter>,
@@ -35,6 +38,7 @@ impl<E: Send + Sync + 'static, K: Producers> Membership<E, K> {
     pub(super) fn new(builder: &SubscriberBuilder<E, K>, stats: Arc<ConsumerStats>) -> Arc<Self> {
         Arc::new(Self {
             topic: builder.topic.name.clone(),
+            number: next_reader(),
             stats,
             stage: builder.stage(),
             waiter: Arc::new(Waiter::new()),

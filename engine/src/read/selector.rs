@@ -9,8 +9,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Waits for many readers, of topics of any types, and returns which one has something to read. An idle reader costs
-/// nothing.
+/// Waits for many readers, of topics of any types, and returns which one has something to read.
+///
+/// A call checks the readers that have had something lately, and at most 16 others, however many there are: a reader
+/// that was found empty 64 times in a row is checked again when something comes for it. So a quiet
+/// [`Subscriber`](crate::Subscriber) costs a call the comparison of one number. A group's member also costs the note that it
+/// makes progress, and a worker of a queue and a subscriber that is [`visible`](crate::subscriber::SubscriberBuilder::visible)
+/// are checked in each call.
 ///
 /// ```
 /// use slipring::{Engine, subscriber::Selector};
@@ -47,6 +52,8 @@ pub struct Selector {
     by_number: bool,
     /// The identities of the readers of the last call, by index. For other readers the selector begins anew.
     watched: Vec<usize>,
+    /// The indexes of the readers that are told of each call and sleep: see [`Selectable::is_minded`].
+    minded: Vec<usize>,
 }
 
 impl fmt::Debug for Selector {
@@ -59,7 +66,7 @@ impl Selector {
     fn new(by_number: bool) -> Self {
         let waiter = Arc::new(Waiter::new());
         let watch = MultiWait::new(Wait::default(), Arc::clone(&waiter)).by_number(by_number);
-        Self { watch, waiter, by_number, watched: Vec::new() }
+        Self { watch, waiter, by_number, watched: Vec::new(), minded: Vec::new() }
     }
 
     /// Returns a selector that selects ready readers in turn.
@@ -91,11 +98,14 @@ impl Selector {
         if !same {
             self.watch = MultiWait::new(self.watch.wait.clone(), Arc::clone(&self.waiter)).by_number(self.by_number);
             self.watched = readers.iter().map(|reader| reader.identity()).collect();
+            self.minded = (0..readers.len()).filter(|reader| readers[*reader].is_minded()).collect();
             (0..readers.len()).for_each(|reader| self.watch.add(reader));
         }
+        self.minded.iter().for_each(|reader| readers[*reader].see());
         let now = limit.is_zero();
         let deadline = Instant::now().checked_add(limit);
-        let mut looking = SelectedReaders { readers, waiter: &self.waiter, armed: false };
+        let (waiter, minded) = (&self.waiter, &self.minded[..]);
+        let mut looking = SelectedReaders { readers, waiter, minded, slept: false };
         let found = loop {
             match self.watch.next(&mut looking, now, deadline) {
                 Wakeup::Source(reader) => break Some(reader),
@@ -110,7 +120,7 @@ impl Selector {
 
 /// A reader that a [`Selector`] can wait for: a [`Subscriber`], a [`Member`](crate::group::Member) of a group, or a
 /// [`Worker`](crate::queue::Worker) of a queue, whose [`receive`](crate::queue::Worker::receive) then returns the
-/// message that was found. While a selector waits for a member, the member counts as making progress.
+/// message that was found. Each call of a selector is progress of its members, and so is its sleep.
 pub trait Selectable {
     /// True if a poll would return at once with events, an end or an error.
     #[doc(hidden)]
@@ -121,11 +131,33 @@ pub trait Selectable {
     #[doc(hidden)]
     fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool;
 
-    /// Called when the selector no longer waits for this reader.
+    /// True if the reader may stay registered from one call to the next. Then it is not checked until it wakes the waiter.
+    /// False if a call must check it to see what has come, or if it may be registered only while the selector sleeps.
+    #[doc(hidden)]
+    fn may_rest(&self) -> bool {
+        false
+    }
+
+    /// True if [`see`](Self::see), [`begin_sleep`](Self::begin_sleep) and [`awake`](Self::awake) do something, so that the
+    /// selector calls them.
+    #[doc(hidden)]
+    fn is_minded(&self) -> bool {
+        true
+    }
+
+    /// Called at the beginning of each call of the selector, also if the reader rests.
+    #[doc(hidden)]
+    fn see(&mut self) {}
+
+    /// Called before the selector sleeps, also if the reader rests.
+    #[doc(hidden)]
+    fn begin_sleep(&mut self) {}
+
+    /// Called at the end of a call in which the selector has called [`begin_sleep`](Self::begin_sleep).
     #[doc(hidden)]
     fn awake(&mut self) {}
 
-    /// A number that no other living reader has.
+    /// A number that no other reader has or had.
     #[doc(hidden)]
     fn identity(&self) -> usize;
 }
@@ -139,23 +171,34 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
         Subscriber::arm(self, waiter, token)
     }
 
+    /// False if the subscriber waits for the journal: see the subscriber's own
+    /// [`WaitSources::may_rest`](crate::base::multi_wait::WaitSources::may_rest).
+    fn may_rest(&self) -> bool {
+        self.visibility.is_none()
+    }
+
+    fn is_minded(&self) -> bool {
+        false
+    }
+
     fn identity(&self) -> usize {
-        Arc::as_ptr(&self.membership).addr()
+        self.membership.number
     }
 }
 
 struct SelectedReaders<'s, 'r> {
     readers: &'s mut [&'r mut dyn Selectable],
     waiter: &'s Arc<Waiter>,
-    /// True if the waiter was registered with at least one reader.
-    armed: bool,
+    minded: &'s [usize],
+    /// True once the selector was about to sleep.
+    slept: bool,
 }
 
 /// Notifies the readers that the wait is over, also if the wait strategy, which is user code, panics.
 impl Drop for SelectedReaders<'_, '_> {
     fn drop(&mut self) {
-        if self.armed {
-            self.readers.iter_mut().for_each(|reader| reader.awake());
+        if self.slept {
+            self.minded.iter().for_each(|reader| self.readers[*reader].awake());
         }
     }
 }
@@ -166,12 +209,15 @@ impl WaitSources for SelectedReaders<'_, '_> {
     }
 
     fn arm(&mut self, source: usize, _: &Waiter) -> bool {
-        self.armed = true;
         self.readers[source].arm(self.waiter, source)
     }
 
-    /// False: the readers are registered only for a sleep, and each of them is told when the sleep is over.
-    fn may_rest(&self, _: usize) -> bool {
-        false
+    fn may_rest(&self, source: usize) -> bool {
+        self.readers[source].may_rest()
+    }
+
+    fn begin_sleep(&mut self) {
+        self.slept = true;
+        self.minded.iter().for_each(|reader| self.readers[*reader].begin_sleep());
     }
 }

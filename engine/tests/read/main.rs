@@ -11,6 +11,7 @@ mod gaps;
 mod lost;
 mod many_partitions;
 mod positions;
+mod resting;
 mod selector;
 #[path = "../common/sleeps.rs"]
 mod sleeps;
