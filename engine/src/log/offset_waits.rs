@@ -4,6 +4,16 @@
 //! The waits are sorted by level and offset. So progress wakes only the waits that it has reached, in the order of
 //! their offsets. A frame costs time for its own waits and not for all outstanding ones; a wait costs the logarithm of
 //! their number.
+//!
+//! No wake-up is missed, because all steps that two threads must not do at once are under one lock per partition. A thread
+//! that moves the progress stores the position, then takes the reached waits under the lock. A waiting thread adds its wait
+//! under the lock, then reads the position. One of the two holds the lock first:
+//! - If the waiting thread does, the other one finds the wait in the list, with a position that has reached it.
+//! - If the moving thread does, its store comes before its release of the lock, and so before all that the waiting thread
+//!   does after it has taken the lock. So the waiting thread reads the new position.
+//!
+//! The same holds for the end of a partition, which is set before its waits are taken. Each wait is removed once, by the
+//! thread that wakes it or by its own drop, so it is woken at most once. The tests run these steps in every order.
 
 use crate::base::level::Level;
 use crate::base::threads::caught;
@@ -11,15 +21,12 @@ use crate::base::trace::lifecycle;
 use crate::log::progress::Progress;
 use slipring_ring::Waiter;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 /// The waits for one partition's offsets.
 #[derive(Default)]
 pub(crate) struct OffsetWaits {
-    /// The number of wakers in `list`, which can be read without the lock.
-    waiting: AtomicUsize,
     list: Mutex<WaitList>,
 }
 
@@ -49,12 +56,6 @@ impl OffsetWaits {
     /// next offset that is not written, `durable` the next one that is not durable; `lost` is the offset from which on
     /// no event will be written, `None` if that is not known.
     pub(super) fn wake(&self, written: u64, durable: u64, lost: Option<u64>) {
-        // Here the position moves first, and then `waiting` is read. A new wait is counted first, and then reads the
-        // position. With a full fence between the two steps on both sides, at least one side sees the other.
-        fence(Ordering::SeqCst);
-        if self.waiting.load(Ordering::Relaxed) == 0 {
-            return;
-        }
         let mut woken = Vec::new();
         {
             let mut list = self.list();
@@ -67,7 +68,6 @@ impl OffsetWaits {
                     woken.extend(waits.split_off(&(lost, 0)).into_values());
                 }
             }
-            self.waiting.fetch_sub(woken.len(), Ordering::Relaxed);
         }
         // The wakers are called after the lock is released, because a woken task may run at once and wait here again. A
         // waker that panics must neither stop the journal's thread nor keep other tasks asleep.
@@ -101,9 +101,7 @@ impl OffsetWait {
         list.last += 1;
         let key = (offset, list.last);
         list.of(level).insert(key, waker);
-        waits.waiting.fetch_add(1, Ordering::Relaxed);
         drop(list);
-        fence(Ordering::SeqCst);
         Self { progress: Arc::clone(progress), level, key }
     }
 
@@ -117,12 +115,9 @@ impl OffsetWait {
 
 impl Drop for OffsetWait {
     fn drop(&mut self) {
-        let waits = &self.progress.waits;
         // Dropping a waker runs user code, so the lock is released first.
-        let unused = waits.list().of(self.level).remove(&self.key);
-        if unused.is_some() {
-            waits.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
+        let unused = self.progress.waits.list().of(self.level).remove(&self.key);
+        drop(unused);
     }
 }
 
@@ -145,3 +140,6 @@ thread_local! {
 pub(super) fn thread_waker() -> Arc<ThreadWaker> {
     WAKER.try_with(Arc::clone).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

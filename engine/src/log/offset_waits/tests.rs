@@ -1,0 +1,159 @@
+//! Every order in which threads may take the steps of a wait. Each step is one store or load, or holds the lock, so no two steps
+//! overlap, and one thread can run them all.
+
+use super::*;
+
+/// A step of one thread.
+#[derive(Clone, Copy)]
+enum Step {
+    /// The committer has written the offset, or the sync thread has made it durable.
+    Move(Level),
+    /// The partition ends before the offset.
+    End,
+    /// A thread that has moved the progress reads it, and then wakes the reached waits.
+    Read(usize),
+    Wake(usize),
+    /// A waiter registers, checks the progress, and drops its wait.
+    Register(usize),
+    Check(usize),
+    Leave(usize),
+}
+use Step::{Check, End, Leave, Move, Read, Register, Wake as Take};
+
+/// The offset for which all wait.
+const OFFSET: u64 = 7;
+
+#[derive(Default)]
+struct Counted(std::sync::atomic::AtomicUsize);
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+struct Waiting {
+    level: Level,
+    waker: Arc<Counted>,
+    wait: Option<OffsetWait>,
+    has_seen: bool,
+    has_left: bool,
+}
+
+struct World {
+    progress: Arc<Progress>,
+    seen: [(u64, u64, Option<u64>); 2],
+    lost: Option<u64>,
+    waiting: Vec<Waiting>,
+}
+
+impl World {
+    fn new(levels: &[Level]) -> Self {
+        let waiting = |level: &Level| Waiting {
+            level: *level,
+            waker: Arc::default(),
+            wait: None,
+            has_seen: false,
+            has_left: false,
+        };
+        let waiting = levels.iter().map(waiting).collect();
+        Self { progress: Arc::new(Progress::at(OFFSET)), seen: Default::default(), lost: None, waiting }
+    }
+
+    fn is_over(&self, level: Level) -> bool {
+        let progress = &self.progress;
+        let next = if level == Level::Written { &progress.written } else { &progress.durable };
+        self.lost.is_some() || next.load(std::sync::atomic::Ordering::Acquire) > OFFSET
+    }
+
+    fn take(&mut self, step: Step) {
+        use std::sync::atomic::Ordering::{Acquire, Release};
+        let progress = Arc::clone(&self.progress);
+        match step {
+            Move(Level::Written) => progress.written.store(OFFSET + 1, Release),
+            Move(_) => progress.durable.store(OFFSET + 1, Release),
+            End => self.lost = Some(OFFSET),
+            Read(thread) => {
+                let durable = progress.durable.load(Acquire);
+                self.seen[thread] = (progress.written.load(Acquire).max(durable), durable, self.lost);
+            }
+            Take(thread) => {
+                let (written, durable, lost) = self.seen[thread];
+                progress.waits.wake(written, durable, lost);
+            }
+            Register(index) => {
+                let waiting = &mut self.waiting[index];
+                let waker = Waker::from(Arc::clone(&waiting.waker));
+                waiting.wait = Some(OffsetWait::new(&progress, OFFSET, waiting.level, waker));
+            }
+            Check(index) => self.waiting[index].has_seen = self.is_over(self.waiting[index].level),
+            Leave(index) => {
+                (self.waiting[index].wait, self.waiting[index].has_left) = (None, true);
+            }
+        }
+    }
+
+    /// True if each waiter that has not left has seen that its wait is over, or was woken; and nobody was woken twice or
+    /// for nothing.
+    fn holds(mut self) -> bool {
+        let holds = (0..self.waiting.len()).all(|index| {
+            let Waiting { level, ref waker, has_seen, has_left, .. } = self.waiting[index];
+            let woken = waker.0.load(std::sync::atomic::Ordering::Relaxed);
+            let is_told = has_seen || has_left || woken == 1;
+            woken <= 1 && if self.is_over(level) { is_told } else { woken == 0 }
+        });
+        self.waiting.clear();
+        let mut list = self.progress.waits.list();
+        holds && list.of(Level::Written).is_empty() && list.of(Level::Durable).is_empty()
+    }
+}
+
+/// Runs the threads' steps in every order. Returns the number of orders, and of those that do not hold.
+fn all(levels: &[Level], threads: &[&[Step]]) -> (usize, usize) {
+    fn go(done: &mut Vec<Step>, left: &mut [&[Step]], levels: &[Level], found: &mut (usize, usize)) {
+        if left.iter().all(|thread| thread.is_empty()) {
+            let mut world = World::new(levels);
+            done.iter().for_each(|step| world.take(*step));
+            found.0 += 1;
+            found.1 += usize::from(!world.holds());
+        }
+        for thread in 0..left.len() {
+            let Some((step, rest)) = left[thread].split_first() else { continue };
+            let before = std::mem::replace(&mut left[thread], rest);
+            done.push(*step);
+            go(done, left, levels, found);
+            done.pop();
+            left[thread] = before;
+        }
+    }
+    let mut found = (0, 0);
+    go(&mut Vec::new(), &mut threads.to_vec(), levels, &mut found);
+    found
+}
+
+const WRITES: &[Step] = &[Move(Level::Written), Read(0), Take(0)];
+const SYNCS: &[Step] = &[Move(Level::Durable), Read(1), Take(1)];
+const ENDS: &[Step] = &[End, Read(0), Take(0)];
+
+#[test]
+fn no_order_of_steps_leaves_a_wait_asleep() {
+    let waits: &[Step] = &[Register(0), Check(0)];
+    let leaves: &[Step] = &[Register(1), Check(1), Leave(1)];
+    for (first, second) in
+        [(Level::Written, Level::Durable), (Level::Durable, Level::Written), (Level::Durable, Level::Durable)]
+    {
+        for moves in [WRITES, ENDS] {
+            let (orders, lost) = all(&[first, second], &[moves, SYNCS, waits, leaves]);
+            assert_eq!((orders, lost), (92_400, 0));
+        }
+    }
+}
+
+/// The check before the registration, and the list before the position, are found.
+#[test]
+fn an_order_of_a_threads_own_steps_that_is_wrong_is_found() {
+    let (orders, lost) = all(&[Level::Written], &[WRITES, &[Check(0), Register(0)]]);
+    assert!(orders == 10 && lost > 0, "{lost} of {orders}");
+    let (orders, lost) = all(&[Level::Written], &[&[Read(0), Take(0), Move(Level::Written)], &[Register(0), Check(0)]]);
+    assert!(orders == 10 && lost > 0, "{lost} of {orders}");
+}
