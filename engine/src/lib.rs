@@ -50,11 +50,14 @@
 //!
 //! # Fork
 //! A forked child process has its parent's memory, files and locks, but none of its threads. In the child, a copy of an
-//! engine with a journal can only be dropped or left alone: each call that needs the journal returns an error that
-//! names the parent; no file is changed and no file lock is released. A topic in memory works only as far as the
-//! calling thread does all the work: no other thread reads, so nothing makes room, and a lock that another thread held
-//! at the fork stays locked. Fork first and open the engine afterwards, or start another program
-//! ([`std::process::Command`] is safe). A child may open a journal of its own.
+//! engine with a journal can only be dropped or left alone: its durable topics have failed, so each publish, read, join
+//! or wait returns an error that names the parent; no file is changed and no file lock is released. A replay may read
+//! what was recorded at the fork. Not refused is what waits for nothing and was in hand at the fork: a commit of a batch
+//! or an ack of a lease at [`Level::Published`]; the parent does that work again. A child that a program makes by the
+//! system call `clone` is refused only what waits for the journal. A topic in memory works only as far as the calling
+//! thread does all the work: no other thread reads, so nothing makes room, and a lock that another thread held at the
+//! fork stays locked. Fork first and open the engine afterwards, or start another program ([`std::process::Command`] is
+//! safe). A child may open a journal of its own.
 //!
 //! # Shutdown
 //! [`Engine::shutdown`] lets subscribers read the remaining events up to a deadline, and reports how far each one came

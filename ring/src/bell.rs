@@ -132,6 +132,14 @@ impl Bell {
         self.attention.fetch_or(CLOSED, ARM.get());
     }
 
+    /// As [`mark_closed`](Self::mark_closed), in a forked process that has one thread. The sleepers are threads of the
+    /// parent; one of them may have held their lock at the fork, so nobody is woken here.
+    #[cfg(all(unix, not(any(loom, shuttle, miri))))]
+    pub(crate) fn mark_closed_in_fork(&self) {
+        self.attention.fetch_and(!SLEEPERS, ARM.get());
+        self.mark_closed();
+    }
+
     /// Arms `waiter`: the next ring of this bell wakes it with this token, once. Arming it twice with one token has no
     /// further effect. Before the caller sleeps it must issue ARM_FENCE and check its condition again.
     pub(crate) fn arm(&self, waiter: &Waiter, token: usize) {

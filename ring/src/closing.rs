@@ -136,6 +136,10 @@ pub(crate) struct End {
     failure: Option<(String, String)>,
     /// The system's refusal of CLOSE_FENCE while producers could still claim; `None` if the end had its fence.
     unfenced: Option<Refused>,
+    /// The failure of the ring's copy in a forked process; `None` if that copy goes on. See [`crate::forks`].
+    in_forks: Option<(String, String)>,
+    /// True if this is such a copy. Then a claim that is out is never committed.
+    is_fork: bool,
 }
 
 impl End {
@@ -268,6 +272,11 @@ impl<E, K: Kind> Core<E, K> {
         members.iter().for_each(|member| member.bell.ring());
     }
 
+    /// Sets the failure of the ring's copies in processes that are forked from this one.
+    pub(crate) fn set_failure_in_forks(&self, stage: &str, cause: &str) {
+        lock(&self.closing.end).in_forks = Some((stage.to_owned(), cause.to_owned()));
+    }
+
     /// Fails the ring because a stage failed: all callers get the stage's name and the cause.
     pub(crate) fn fail(&self, stage: &str, cause: &str) {
         self.end(Phase::Failed, Some((stage.to_owned(), cause.to_owned())));
@@ -312,10 +321,10 @@ impl<E, K: Kind> Core<E, K> {
     }
 
     /// The result of committing the claim that begins at `first` and was published after the ring was closed: an error
-    /// if the claim was cut.
+    /// if the claim was cut, or made in the parent of this process.
     pub(crate) fn judge(&self, first: u64) -> Result<(), Closed> {
         let end = lock(&self.closing.end);
-        let is_cut = end.cuts().iter().any(|&(from, to)| is_in(first, from, to));
+        let is_cut = end.is_fork || end.cuts().iter().any(|&(from, to)| is_in(first, from, to));
         if !is_cut || fault(Fault::CutClaimIsCommitted) {
             return Ok(());
         }
@@ -334,8 +343,12 @@ impl<E, K: Kind> Core<E, K> {
         if ahead(at, first) > 0 && end.past_gaps(first) == first && !fault(Fault::WithdrawnClaimLeavesNoGap) {
             end.add_gap((first, at));
         }
+        let is_fork = end.is_fork;
         drop(end);
-        self.wake_all();
+        // The threads that could sleep are the parent's.
+        if !is_fork {
+            self.wake_all();
+        }
     }
 
     /// The next sequence to be published, at most the end. Gaps count as published.
@@ -381,4 +394,23 @@ impl<E, K: Kind> Core<E, K> {
 fn runs(gaps: &[(u64, u64)]) -> Vec<Sequences> {
     let run = |&(first, end): &(u64, u64)| Sequences { first: Sequence(first), len: ahead(end, first) as usize };
     gaps.iter().map(run).collect()
+}
+
+#[cfg(all(unix, not(any(loom, shuttle, miri))))]
+impl<E: Send + Sync, K: Kind> crate::forks::EndsInForks for Core<E, K> {
+    fn end_in_fork(&self) {
+        // If another thread of the parent held the lock at the fork, it was ending the ring.
+        let Ok(mut end) = self.closing.end.try_lock() else { return };
+        let before = self.closing.phase();
+        if before == Phase::Failed {
+            return;
+        }
+        end.failure = end.in_forks.take();
+        end.is_fork = true;
+        self.closing.phase.store(Phase::Failed as u32, CLOSE.get());
+        if before == Phase::Open {
+            self.bell.mark_closed_in_fork();
+            end.at = K::claimed(self);
+        }
+    }
 }

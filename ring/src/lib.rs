@@ -212,6 +212,7 @@ mod error;
 mod event_look;
 mod fault;
 pub mod fence;
+mod forks;
 mod gates;
 mod handler;
 mod held;

@@ -13,6 +13,8 @@ mod face {
     pub(crate) use std::hint::spin_loop;
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
     pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+    #[cfg(all(unix, not(miri)))]
+    pub(crate) use std::sync::{Once, Weak};
     pub(crate) use std::thread;
     pub(crate) use std::time::Instant;
 }

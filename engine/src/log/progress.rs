@@ -145,6 +145,16 @@ impl Notifier {
         checked.is_err()
     }
 
+    /// In a forked process, the error that names the parent; otherwise `None`.
+    pub(crate) fn forked_cause(&self) -> Option<String> {
+        self.is_forked().then(|| self.end_cause().unwrap_or_default().to_owned())
+    }
+
+    /// The cause of the end in processes that will be forked from this one.
+    pub(crate) fn cause_in_forks(&self) -> String {
+        self.process.cause_in_forks()
+    }
+
     pub(crate) fn end_cause(&self) -> Option<&str> {
         self.over.get().map(String::as_str)
     }

@@ -177,9 +177,14 @@ impl<E, K: Producers> Appender<E, K> {
             (WhenFull::Policy, Overflow::BlockFor(limit)) => begun.checked_add(limit),
             _ => None,
         };
-        if let Some(durable) = topic.durable.as_ref().filter(|durable| durable.committer.notifier.is_forked()) {
-            // A forked process has none of the threads that could make room.
-            topic.fail_all(STAGE, durable.committer.notifier.end_cause().unwrap_or_default());
+        if let Some(cause) = topic.durable.as_ref().and_then(|durable| durable.committer.notifier.forked_cause()) {
+            // A forked process has none of the threads that could make room. This one was made by `clone`: the rings
+            // of one that was made by `fork` have failed already.
+            topic.fail_all(STAGE, &cause);
+            refused = match self.attempt::<DRY>(Attempt::Now, len, meta, fill) {
+                Ok(first) => return Ok(Some(first)),
+                Err(why) => why,
+            };
         }
         while refused == ClaimError::Full && topic.evicts() {
             let waits = matches!(

@@ -11,6 +11,7 @@ use crate::base::kind::Producers;
 use crate::base::level::Level;
 use crate::base::overload::ConsumerStats;
 use crate::event::codec::Unreadable;
+use crate::log::committer::STAGE;
 use crate::log::gap::{Gap, OnGap};
 use crate::log::offset_waits::OffsetWait;
 use crate::read::At;
@@ -267,7 +268,13 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
             // Some ends cause no notification, so they are checked for every 50 ms.
             let nap = Instant::now() + Duration::from_millis(50);
             let until = deadline.map_or(nap, |deadline| deadline.min(nap));
-            if notifier.wait(Some(until), moved).is_none() && notifier.is_own_thread() {
+            let has_moved = notifier.wait(Some(until), moved).is_some();
+            if let Some(cause) = notifier.forked_cause() {
+                // A forked process has what was recorded at the fork, and nobody who would write more.
+                let reason = Closed::Failed { consumer: STAGE.to_owned(), cause };
+                return Err(ReplayError::Closed { topic: self.name.clone(), reason });
+            }
+            if !has_moved && notifier.is_own_thread() {
                 // This is the thread that writes the journal, which would wait for itself.
                 return Ok(Some(0));
             }

@@ -251,6 +251,7 @@ impl<E: Send + Sync + 'static> DurableTopic<E> {
     ) -> Result<RingSource<E, K>, BuildError> {
         let stage = Stage::new(STAGE).journaler().start(Start::Earliest);
         let consumer = Some(partition.ring.join(stage)?);
+        partition.ring.fail_in_forks(STAGE, &self.committer.notifier.cause_in_forks());
         let progress = Arc::new(Progress::at(next));
         let reserving = next.saturating_add(self.reserves_at_once());
         progress.reserved.store(reserving, Ordering::Release);

@@ -91,16 +91,20 @@ pub enum NotOurs {
         links: u64,
     },
     /// This process is a fork of the process that opened the directory.
-    #[error(
-        "this is process {now}, a fork of process {opened}, which opened the journal: only that one may write to it. Open \
-         it after forking, or start another program"
-    )]
+    #[error("this is process {now}, {}", a_fork_of(*.opened))]
     Forked {
         /// The id of the process that opened the directory.
         opened: u32,
         /// The id of this process.
         now: u32,
     },
+}
+
+fn a_fork_of(opened: u32) -> String {
+    format!(
+        "a fork of process {opened}, which opened the journal: only that one may write to it. Open it after forking, or \
+         start another program"
+    )
 }
 
 /// The process that opened a file or a lock. A forked child inherits files and locks but no threads, so it must not use
@@ -121,6 +125,13 @@ impl Process {
     pub fn check(self) -> Result<(), NotOurs> {
         let (opened, now) = (self.0, std::process::id());
         if now == opened { Ok(()) } else { Err(NotOurs::Forked { opened, now }) }
+    }
+
+    /// The error of [`check`](Self::check) in processes that will be forked from this one, whose numbers are not known
+    /// yet.
+    #[doc(hidden)]
+    pub fn cause_in_forks(self) -> String {
+        format!("this is {}", a_fork_of(self.0))
     }
 
     /// The value as a forked child sees it.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::files::names::{is_ours, segment_name};
+use crate::format::SegmentHeader;
 use crate::repair::{RepairError, rehearse, repair};
 use crate::simulated::SimulatedDisk;
 use crate::storage::{Disk, NotOurs, Storage};
@@ -256,4 +257,85 @@ fn a_file_with_other_names_is_not_opened_to_be_written() {
     let refused = Disk::new(&place.dir).open(&segment_name(2), true).err().unwrap();
     assert!(matches!(NotOurs::of(&refused), Some(NotOurs::Linked { links: 2, .. })), "{refused}");
     assert!(Disk::new(&place.dir).open(&segment_name(2), false).is_ok());
+}
+
+/// The content of a file that claims a segment's name.
+type Forge = fn(&SimulatedDisk, u64) -> Vec<u8>;
+
+/// The first segment of the journal, with a header that states `number` and the position `first`.
+fn renumbered(disk: &SimulatedDisk, number: u64, first: u64, lost: bool) -> Vec<u8> {
+    let mut bytes = disk.contents(&segment_name(1)).unwrap();
+    let header = SegmentHeader::decode(&bytes[..64]).unwrap();
+    bytes[..64].copy_from_slice(&SegmentHeader { number, first, lost, ..header }.encode());
+    bytes
+}
+
+const FORGES: [(&str, Forge); 7] = [
+    ("nothing", |_, _| Vec::new()),
+    ("zeros", |_, _| vec![0; 4096]),
+    ("another segment", |disk, _| disk.contents(&segment_name(1)).unwrap()),
+    ("its number", |disk, number| renumbered(disk, number, 4096 * 7, false)),
+    ("its number, at the highest position", |disk, number| {
+        renumbered(disk, number, crate::format::MAX_POSITION, false)
+    }),
+    ("its number, at the end of all numbers", |disk, number| renumbered(disk, number, u64::MAX - 4095, false)),
+    ("its number, lost", |disk, number| renumbered(disk, number, 4096 * number.min(1 << 40), true)),
+];
+
+#[test]
+fn a_file_whose_name_is_any_number_is_refused_cut_off_or_left_alone() {
+    let disk = SimulatedDisk::new();
+    let (mut writer, _) = open(Arc::new(disk.clone()), small()).unwrap();
+    append(&mut writer, 0..40);
+    drop(writer);
+    let read = |disk: &SimulatedDisk| {
+        let (writer, recovered) = open(Arc::new(disk.clone()), small())?;
+        Ok::<_, OpenError>(content(&writer.journal(), &recovered.state).unwrap().records[&TICKS].len())
+    };
+    let edge = crate::format::MAX_POSITION;
+    let numbers =
+        [0, 1 << 31, u32::MAX.into(), edge - 1, edge, edge + 1, i64::MAX as u64, 1 << 63, u64::MAX - 1, u64::MAX];
+    let names = numbers.iter().map(|number| (format!("{number:020}"), *number));
+    // Digits that no number has.
+    for (digits, number) in names.chain([("9".repeat(20), u64::MAX), ("9".repeat(21), u64::MAX), ("9".repeat(200), 7)])
+    {
+        for (what, forge) in FORGES {
+            let forms = ["", "torn-", "damaged-"].iter().flat_map(|before| {
+                let after = if before.is_empty() {
+                    [".segment", ".index", ".segment.new"]
+                } else {
+                    ["-1.bin", "-0.bin", "-18446744073709551616.bin"]
+                };
+                after.map(|after| format!("{before}{digits}{after}"))
+            });
+            for name in forms {
+                let what = format!("{what} in {name}");
+                let disk = disk.copy();
+                let forged = forge(&disk, number);
+                disk.create(&name).and_then(|file| file.write_at(&forged, 0)).unwrap();
+                disk.sync_dir().unwrap();
+                let disk = disk.copy();
+                let _ = inspect(Arc::new(disk.clone()), true);
+                let rehearsed = rehearse(Arc::new(disk.clone()), 1, &mut |_| {}).is_ok();
+                let repaired = disk.copy();
+                assert_eq!(repair(Arc::new(repaired.clone()), 1, &mut |_| {}).is_ok(), rehearsed, "{what}");
+                if !name.ends_with(".segment") || files::names::segment_number(&name).is_none() {
+                    assert!(rehearsed, "{what}");
+                    assert_eq!(read(&disk), Ok(40), "{what}");
+                    // Only a file that was never finished is removed.
+                    let is_kept = !(is_ours(&name) && name.ends_with(".new"));
+                    assert_eq!(disk.contents(&name), is_kept.then_some(forged), "{what}");
+                }
+                match read(&disk) {
+                    Ok(records) => assert_eq!(records, 40, "{what}"),
+                    Err(refused) => {
+                        assert!(matches!(refused, OpenError::Damaged { .. }), "{what}: {refused}");
+                        if rehearsed {
+                            assert_eq!(read(&repaired), Ok(40), "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

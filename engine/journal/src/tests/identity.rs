@@ -1,6 +1,7 @@
 //! The identity of a journal: its segments and its checkpoint state it, and override file names and derived files.
 
 use super::*;
+use crate::checkpoint::Checkpoint;
 use crate::files::names::segment_name;
 use crate::repair::{RepairAction, RepairError, repair};
 use crate::simulated::{Fault, SimulatedDisk};
@@ -38,6 +39,87 @@ fn a_checkpoint_of_another_journal_says_nothing() {
     assert_eq!(count(&disk), Ok(20));
     assert_ne!(disk.contents("checkpoint").unwrap(), foreign, "it is this journal's again");
     assert_eq!(count(&disk.copy()), Ok(20));
+}
+
+/// A checkpoint that is elder than its journal takes nothing back, and hides no damage.
+#[test]
+fn an_elder_checkpoint_of_the_same_journal_takes_nothing_back() {
+    let disk = journal(40);
+    let elder = {
+        let begun = journal(0);
+        let mut checkpoint = Checkpoint::decode(&begun.contents("checkpoint").unwrap()).unwrap();
+        checkpoint.id = Checkpoint::decode(&disk.contents("checkpoint").unwrap()).unwrap().id;
+        let written = SimulatedDisk::new();
+        checkpoint.write(&written).unwrap();
+        written.contents("checkpoint").unwrap()
+    };
+    disk.edit("checkpoint", |bytes| *bytes = elder.clone());
+    assert_eq!(count(&disk.copy()), Ok(40));
+    let before = contents(&disk);
+    let repaired = repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
+    assert!(repaired.places.is_empty() && repaired.lost.is_empty(), "{repaired:?}");
+    assert_eq!(contents(&disk), before, "nothing was changed");
+    // A record in the middle: the frames behind it say that it was durable.
+    let last = disk.list().unwrap().iter().filter_map(|name| files::names::segment_number(name)).max().unwrap();
+    for segment in [1, 2, last] {
+        let disk = disk.copy();
+        disk.edit(&segment_name(segment), |bytes| {
+            let at =
+                bytes.windows(8).position(|bytes| bytes.iter().all(|byte| *byte == bytes[0] && *byte != 0)).unwrap();
+            bytes[at] ^= 1;
+        });
+        let refused = inspect(Arc::new(disk.copy()), true).unwrap_err();
+        assert!(matches!(refused, OpenError::Damaged { segment: found, .. } if found == segment), "{refused}");
+        let repaired = repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
+        assert_eq!(repaired.lost.len(), 1, "{repaired:?}");
+        assert_eq!(disk.contents("checkpoint").unwrap().len(), elder.len());
+    }
+}
+
+/// A checkpoint that is younger than its journal, as after segments were restored from an elder copy: what it says was durable
+/// is lost, and what is there is not blamed for it.
+#[test]
+fn a_younger_checkpoint_of_the_same_journal_moves_no_sound_segment() {
+    for further in [1, 3, 9, 60] {
+        let elder = journal(20);
+        let younger = elder.copy();
+        let (mut writer, _) = open(Arc::new(younger.clone()), small()).unwrap();
+        let mut frame = FrameBuilder::new();
+        for offset in 20..20 + further {
+            frame.record(part(0), offset, None, &[offset as u8; 300]);
+            writer.append(&mut frame, offset).unwrap();
+            writer.sync().unwrap();
+        }
+        writer.close(1).unwrap();
+        let checkpoint = younger.contents("checkpoint").unwrap();
+        elder.edit("checkpoint", |bytes| *bytes = checkpoint.clone());
+        let before = contents(&elder);
+        let refused = count(&elder).unwrap_err();
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{further}: {refused}");
+        assert_eq!(contents(&elder), before, "nothing was changed");
+        let repaired = repair(Arc::new(elder.clone()), 1, &mut |_| {}).unwrap();
+        assert!(!repaired.places.is_empty(), "{further}: {repaired:?}");
+        assert!(repaired.places.iter().all(|place| place.copy.is_none()), "{further}: {repaired:?}");
+        // Each segment file still has all of its bytes, but for zeros.
+        for (name, content) in before.iter().filter(|(name, _)| name.ends_with(".segment")) {
+            let (before, now) = (content.as_ref().unwrap(), elder.contents(name).unwrap());
+            let used = before.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+            assert_eq!(now[..used], before[..used], "{further}: {name}");
+        }
+        let (writer, recovered) = open(Arc::new(elder.clone()), small()).unwrap();
+        let mut reader = writer.journal().reader(part(0), Start::Earliest, Visible::Written).unwrap();
+        let mut seen = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some(record)) => seen.push(record.offset),
+                Ok(None) => break,
+                Err(refused) => assert!(matches!(refused, ReplayError::Gap { .. }), "{further}: {refused}"),
+            }
+        }
+        assert!(seen.iter().copied().eq(0..20), "{further}: {seen:?}");
+        let next = recovered.state.extent(part(0)).map_or(0, |extent| extent.end.max(extent.reserved));
+        assert!(next >= 20 + further, "{further}: offset {next} would be issued again");
+    }
 }
 
 #[test]
