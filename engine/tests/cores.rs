@@ -221,3 +221,25 @@ fn a_thread_without_a_pin_has_that_of_the_thread_which_starts_it() {
     };
     std::thread::spawn(started).join().unwrap();
 }
+
+/// What a thread's own state does to its mask counts: the thread was shown, and admitted, with the mask of its starter.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_thread_that_pins_itself_is_shown_and_counted_where_it_runs() {
+    let allowed = pin::allowed_cores();
+    let [_, core, ..] = allowed[..] else { return };
+    let (engine, topic) = with(CorePlan::new());
+    let (told, runs) = mpsc::channel();
+    let own = topic.subscribe("own").wait(Wait::spin());
+    own.run_with(move || pin::pin_current(core).unwrap(), move |(), _, _| told.send(())).unwrap();
+    topic.producer().create().unwrap().publish(|_| ()).unwrap();
+    runs.recv_timeout(LONG).unwrap();
+    let report = engine.cores();
+    assert_eq!((report.threads[0].core, &*report.threads[0].cores), (Some(core), &[core][..]), "{report}");
+    let refused = topic.subscribe("beside").pin(core).run(fine).map(drop).unwrap_err();
+    assert!(
+        matches!(&refused, SubscribeError::Cores { cause: CoresError::CoreTaken { other, .. }, .. } if other == "own"),
+        "{refused}"
+    );
+    assert!(engine.shutdown(LONG).is_complete());
+}

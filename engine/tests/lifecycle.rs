@@ -1,6 +1,8 @@
 //! What `tracing` is told: beginnings and ends, never an event of a topic.
 
-use slipring::{Engine, Message, clock::ManualClock, topic::Slow};
+use slipring::journal::Options;
+use slipring::journal::simulated::SimulatedDisk;
+use slipring::{Engine, Message, clock::ManualClock, text, topic::Slow};
 use std::fmt::Debug;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -92,4 +94,45 @@ fn tracing_is_told_of_beginnings_and_ends_and_not_of_events() {
         assert!(told.contains(line), "no {line:?} in\n{told}");
     }
     assert!(told.lines().count() < 35, "{told}");
+    hostile();
+}
+
+/// Clears the screen, by C0 and by C1; forges a line; writes from right to left; forges a line for who reads Unicode.
+const HOSTILE: &str = "\u{1b}[2J\u{9b}2J\nFORGED\u{202e}gpj\u{2028}FORGED";
+
+/// Causes that are somebody else's words. Such names are refused, and nobody is told of them.
+fn hostile() {
+    TOLD.lock().unwrap().clear();
+    let options = Options { segment_size: 1 << 20, ..Options::default() };
+    let engine = Engine::builder().journal_in(SimulatedDisk::new()).journal_options(options).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let copies = engine.topic::<u64>("copies").durable().create().unwrap();
+    let jobs = engine.topic::<Message>("jobs").create().unwrap();
+    assert!(engine.topic::<u64>(HOSTILE).create().is_err());
+    assert!(jobs.queue(HOSTILE).join().is_err());
+    assert!(ticks.group(HOSTILE).join().is_err() && ticks.group("g").member_name(HOSTILE).join().is_err());
+    assert!(ticks.subscribe(HOSTILE).poll().is_err() && ticks.transform(HOSTILE).open().is_err());
+    assert!(ticks.producer().idempotent(HOSTILE).is_err());
+    fn cause(of: &str) -> String {
+        format!("{of}{HOSTILE}")
+    }
+    let member = ticks.group("sums").run(|_, _| Err::<(), _>(cause("the member's"))).unwrap();
+    let transform = ticks.transform("copy").open().unwrap();
+    let transform = transform.run(copies, |_, _, _| Err::<(), _>(cause("the transform's"))).unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    producer.publish(|_| ()).unwrap();
+    (member.wait(), transform.wait());
+    ticks.subscribe("book").run(|_, _| Err::<(), _>(cause("the subscriber's"))).unwrap();
+    while producer.publish(|_| ()).is_ok() {
+        std::thread::yield_now();
+    }
+    engine.shutdown(Duration::from_secs(60));
+    let told = TOLD.lock().unwrap();
+    for line in told.iter() {
+        assert!(!line.chars().any(text::is_hidden), "{line:?}");
+    }
+    for of in ["the member's", "the transform's", "the subscriber's"] {
+        let shown = format!("{of}{}", text::line(HOSTILE));
+        assert!(told.iter().any(|line| line.contains(&shown)), "no {shown:?} in\n{told:#?}");
+    }
 }

@@ -1,7 +1,8 @@
 //! What an engine promises its users, topic by topic.
 
 use slipring::{
-    Engine, Wait,
+    Engine, Message, Record, Wait,
+    journal::simulated::SimulatedDisk,
     producer::{Multi, PublishError, Single},
     subscriber::{OnError, StartAt, SubscribeError},
     topic::{Closed, TopicError},
@@ -444,4 +445,39 @@ fn a_shutdown_waits_for_polled_subscribers_that_still_read_and_tells_of_those_th
     assert_eq!(left, [("slow", 0, None), ("idle", 64, Some(slipring::metrics::Ending::Unread))], "{report}");
     assert!(report.to_string().contains("idle: consumed up to 0, 64 left, polled, not read to the end"), "{report}");
     drop(idle);
+}
+
+/// The worker works on each message for longer than a shutdown waits for a queue that has no worker.
+#[test]
+fn a_shutdown_waits_for_workers_of_queues_until_nothing_is_unread_and_tells_of_what_is_left() {
+    for is_durable in [false, true] {
+        let engine = Engine::builder();
+        let engine = if is_durable { engine.journal_in(SimulatedDisk::new()) } else { engine }.build().unwrap();
+        let jobs = engine.topic::<Message>("jobs").capacity(64).max_message(64);
+        let jobs = if is_durable { jobs.durable() } else { jobs }.create().unwrap();
+        let mut worker = jobs.queue("work").join().unwrap();
+        drop(jobs.queue("nobodys").join().unwrap());
+        let mut producer = jobs.producer().create().unwrap();
+        (0..3).for_each(|_| _ = producer.send(Record::new("job")).unwrap());
+        let (ready, begins) = std::sync::mpsc::channel();
+        let working = std::thread::spawn(move || {
+            let mut done = 0;
+            while let Ok(lease) = worker.receive(LONG) {
+                let _ = ready.send(());
+                std::thread::sleep(Duration::from_millis(700));
+                lease.unwrap().ack().unwrap();
+                done += 1;
+            }
+            done
+        });
+        begins.recv().unwrap();
+        let report = engine.shutdown(LONG);
+        assert_eq!(working.join().unwrap(), 3, "{report}");
+        let jobs = report.topics.iter().find(|topic| topic.name == "jobs").unwrap();
+        let [work, nobodys] = &jobs.queues[..] else { panic!("{report}") };
+        assert_eq!((nobodys.unread, nobodys.leased), (3, 0), "{report}");
+        // The last one is in hand still. What a durable queue has not done with is kept, so nobody waits for it.
+        assert!(work.durable == is_durable && (is_durable || work.unread == 0) && work.leased <= 1, "{report}");
+        assert!(!is_durable || report.is_complete(), "{report}");
+    }
 }

@@ -4,7 +4,7 @@
 use crate::soon::{LONG, soon};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Engine, Idle, Persist, Topic, Wait, WaitStrategy,
+    Engine, Idle, Level, Persist, Topic, Wait, WaitStrategy,
     clock::{Clock, ManualClock, Timestamp},
     group::Rebalance,
     producer::{Multi, Partitioner, PublishError},
@@ -101,6 +101,40 @@ fn a_clock_that_panics_fails_the_topic_and_is_named() {
 }
 
 #[test]
+fn a_clock_that_panics_on_the_journals_thread_ends_the_journal_and_is_named() {
+    let (disk, harm) = (SimulatedDisk::new(), Arc::new(AtomicBool::new(false)));
+    let clock = HarmfulClock(Arc::clone(&harm), ManualClock::new());
+    let engine = Engine::builder().clock(clock).journal_in(disk.clone()).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let other = engine.topic::<u64>("other").durable().create().unwrap();
+    let mut producer = ticks.producer().acknowledge(Level::Durable).create().unwrap();
+    producer.publish(|tick| *tick = 1).unwrap();
+    harm.store(true, SeqCst);
+    let harmed = |said: String| assert!(said.contains("the clock panicked: harm"), "{said}");
+    let refused = producer.publish(|tick| *tick = 2).unwrap_err();
+    assert!(matches!(refused, PublishError::Unknown { offset: 1, .. }), "{refused}");
+    harmed(refused.to_string());
+    for topic in [&ticks, &other] {
+        let Some(Closed::Failed { consumer, cause }) = end_of(topic) else { panic!("{:?}", topic.closed()) };
+        assert_eq!(consumer, "journal");
+        harmed(cause);
+        harmed(topic.producer().create().map(drop).unwrap_err().to_string());
+    }
+    harmed(producer.publish(|_| ()).unwrap_err().to_string());
+    let report = engine.shutdown(LONG);
+    assert!(!report.is_complete(), "{report}");
+    harmed(report.journal.unwrap().unwrap_err());
+    drop((producer, ticks, other, engine));
+
+    let engine = Engine::builder().journal_in(disk).build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+    let (mut seen, mut replay) = (Vec::new(), ticks.replay("tape").open().unwrap());
+    ticks.close();
+    while replay.read(LONG, |tick, _| seen.push(*tick)).unwrap().is_some() {}
+    assert_eq!(seen, [1], "what was acknowledged");
+}
+
+#[test]
 fn a_listener_or_strategy_of_a_managed_member_that_panics_is_named_in_its_end_and_in_the_report() {
     let engine = Engine::builder().build().unwrap();
     let ticks = engine.topic::<u64>("ticks").create().unwrap();
@@ -170,7 +204,7 @@ fn an_event_that_panics_when_it_is_written_fails_its_topic_alone_and_is_named() 
     assert_eq!((&*consumer, &*cause), ("journal", "the event at 3 of partition 1: the event's Persist panicked: harm"));
     assert!(matches!(producer.publish_to(0, |_| ()), Err(PublishError::Closed { .. })));
     let receipt = ticks.producer().create().unwrap().publish(|tick| *tick = 7).unwrap();
-    receipt.wait(slipring::Level::Durable).unwrap();
+    receipt.wait(Level::Durable).unwrap();
     let report = engine.shutdown(LONG);
     assert!(!report.is_complete(), "{report}");
     // It was closed with all but these.
