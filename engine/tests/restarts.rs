@@ -88,6 +88,40 @@ fn a_restart_adds_no_file_and_no_descriptor() {
     assert!(segments(dir.path()) <= 20, "{}", segments(dir.path()));
 }
 
+/// What an opening reads, writes and syncs, by the journal's own counts of its calls.
+#[test]
+fn an_opening_costs_as_much_after_many_as_after_one() {
+    const SEGMENT: u64 = 1 << 15;
+    let disk = SimulatedDisk::new();
+    let options = Options { segment_size: SEGMENT, ..Options::default() };
+    let mut costs = Vec::new();
+    for round in 0..250_u64 {
+        disk.take_traffic();
+        let engine = Engine::builder().journal_in(disk.clone()).journal_options(options.clone()).build().unwrap();
+        let done = disk.take_traffic();
+        costs.push(done.values().fold((0, 0, 0, 0), |(read, reads, written, syncs), of| {
+            (read + of.read, reads + of.reads, written + of.written, syncs + of.syncs)
+        }));
+        let topic = numbers(&engine);
+        let mut producer = topic.producer().acknowledge(Level::Durable).create().unwrap();
+        producer.publish_to((round % 2) as u32, |event| *event = round).unwrap();
+        drop((producer, topic));
+        assert!(matches!(engine.shutdown(LONG).journal, Some(Ok(()))));
+    }
+    let segments = disk.list().unwrap().iter().filter(|name| name.ends_with(".segment")).count() as u64;
+    println!("{segments} segments; {:?} at first, {:?} at last", costs[1], costs[249]);
+    assert!(segments > 5, "all that was ever written is more than an opening may read: {segments} segments");
+    for (round, (read, reads, written, syncs)) in costs.into_iter().enumerate() {
+        // The last segment to its end and the one before, and of each other one its head, its index and its last frame.
+        let heads = segments * 4096;
+        assert!(
+            read <= 2 * SEGMENT + heads && reads <= 40 + 4 * segments,
+            "opening {round}: {read} bytes in {reads} calls"
+        );
+        assert!(written <= SEGMENT && syncs <= 20, "opening {round}: {written} bytes, {syncs} syncs");
+    }
+}
+
 const PART: PartitionId = PartitionId { topic: 1, partition: 0 };
 const RECORDS: u64 = 9_000;
 

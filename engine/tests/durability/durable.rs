@@ -616,11 +616,12 @@ fn an_end_at_once_loses_no_place_of_a_group_or_a_queue() {
     producer.publish_batch(9, |index, tick| *tick = index as u64).unwrap();
     let mut batch = member.poll(LONG).unwrap().unwrap();
     assert_eq!(batch.len(), 4);
-    batch.commit_to(3).unwrap();
     // One is done with, one is with somebody, one is to come again.
     let mut leases: Vec<_> = (0..3).map(|_| worker.receive(LONG).unwrap().unwrap()).collect();
     leases.remove(0).ack().unwrap();
     leases.remove(0).nack(LONG / 2, "later").unwrap();
+    // Last, since whatever is written takes the offset along: only the end is left to write it.
+    batch.commit_to(3).unwrap();
     assert!(!first.shutdown(Duration::ZERO).is_complete());
     // On a busy machine the journal may not end in the time that it always has.
     let report = first.shutdown(LONG);
@@ -652,6 +653,26 @@ fn an_end_at_once_loses_no_place_of_a_group_or_a_queue() {
     let fresh = (3..9).map(|offset| (offset, 1));
     assert!(given.iter().copied().eq(fresh.chain([(1, 2), (2, 2)])), "{given:?}");
     assert!(second.shutdown(LONG).is_complete());
+}
+
+/// Nothing but the end itself is left to write where it stands.
+#[test]
+fn an_end_at_once_loses_no_place_of_a_group_that_is_alone() {
+    let disk = SimulatedDisk::new();
+    for round in 0..3 {
+        let engine = engine(&disk);
+        let ticks = engine.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
+        let mut member = ticks.group("sums").start(StartAt::Earliest).join().unwrap();
+        let mut producer = ticks.producer().acknowledge(Level::Durable).create().unwrap();
+        producer.publish(|tick| *tick = round).unwrap();
+        let batch = member.poll(LONG).unwrap().unwrap();
+        let read: Vec<_> = batch.iter().map(|(tick, _)| *tick).collect();
+        assert_eq!(read, [round], "each event is read once");
+        batch.commit().unwrap();
+        engine.shutdown(Duration::ZERO);
+        let report = engine.shutdown(LONG);
+        assert_eq!(report.journal, Some(Ok(())), "{report}");
+    }
 }
 
 #[test]

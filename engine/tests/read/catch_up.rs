@@ -8,6 +8,7 @@ use slipring::{
     topic::Deduplication,
 };
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -70,6 +71,37 @@ fn grouped(orders: &Topic<Message>, group: &str, total: usize) {
     assert_eq!(seen, total);
 }
 
+/// The same as a queue, whose messages are received and acked one by one.
+fn queued(orders: &Topic<Message>, total: usize) {
+    let mut worker = orders.queue("late").start(StartAt::Earliest).join().unwrap();
+    let mut seen = BTreeMap::<u32, u64>::new();
+    for _ in 0..total {
+        let lease = worker.receive(LONG).unwrap().expect("there are more");
+        let next = seen.entry(lease.partition()).or_insert(lease.offset());
+        assert_eq!(lease.offset(), *next);
+        *next += 1;
+        lease.ack().unwrap();
+    }
+    assert!(worker.receive(Duration::ZERO).unwrap().is_none());
+}
+
+/// The same as a transform, which makes nothing of it.
+fn transformed(orders: &Topic<Message>, total: usize) {
+    let mut copy = orders.transform("late").open().unwrap();
+    let (mut seen, mut next) = (0, BTreeMap::<u32, u64>::new());
+    let until = Instant::now() + LONG;
+    while seen < total && Instant::now() < until {
+        let each = |_: &Message, at: slipring::subscriber::At, _: &mut slipring::transaction::Transaction| {
+            let expected = next.entry(at.partition).or_insert(at.offset);
+            assert_eq!(at.offset, *expected);
+            *expected = at.offset + 1;
+            Ok::<_, Infallible>(())
+        };
+        seen += copy.step(LONG, each).unwrap().unwrap();
+    }
+    assert_eq!(seen, total);
+}
+
 fn assert_at_most(read: u64, times: f64, bytes: u64, what: &str) {
     assert!(read as f64 <= times * bytes as f64, "{what}: {read} bytes read of {bytes}");
 }
@@ -86,6 +118,22 @@ fn the_journal_is_read_once_whatever_the_number_of_partitions() {
         assert_at_most(take_sum(&disk).read, 1.2, bytes, &format!("a replay of {partitions} partitions"));
         grouped(&orders, "late", EVENTS);
         assert_at_most(take_sum(&disk).read, 1.2, bytes, &format!("a group of {partitions} partitions"));
+    }
+}
+
+/// Both write how far they are beside, into segments of their own age, which they don't read.
+#[test]
+fn a_late_queue_and_a_late_transform_read_the_journal_once_whatever_the_number_of_partitions() {
+    for partitions in [1, 16, 256] {
+        let disk = SimulatedDisk::new();
+        let bytes = written(&disk, partitions);
+        let engine = engine(&disk);
+        let orders = topic(&engine, partitions);
+        take(&disk);
+        transformed(&orders, EVENTS);
+        assert_at_most(take_sum(&disk).read, 1.2, bytes, &format!("a transform of {partitions} partitions"));
+        queued(&orders, EVENTS);
+        assert_at_most(take_sum(&disk).read, 1.2, bytes, &format!("a queue of {partitions} partitions"));
     }
 }
 

@@ -1,14 +1,23 @@
 //! Ends under load: what was accepted is in the journal or named in the report, every reader ends, and none spins.
 //! `SLIPRING_ENDS` says how many rounds: 100 unless told, 2,000 as a soak.
 
+use crate::sleeps::sleeps;
 use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::{Engine, Topic, metrics::Report, subscriber::At};
+use slipring::{
+    Engine, Subscriber, Topic,
+    journal::Visible,
+    metrics::Report,
+    replay::ReplayError,
+    subscriber::{At, ReadError},
+};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, mpsc};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -49,33 +58,99 @@ fn publish(engine: &Engine, ticks: &Topic<u64>, transactions: bool) -> BTreeSet<
     accepted
 }
 
+/// A thread that reads to the end: the offsets that it has read, in order, and how it ended.
+struct Reading {
+    what: &'static str,
+    thread: JoinHandle<(Vec<u64>, String)>,
+}
+
+impl Reading {
+    /// `read` gives the offsets of one call to a callback: none where the topic has ended, with an error where it was refused.
+    fn start<R, X: Display>(
+        what: &'static str,
+        mut reader: R,
+        read: impl FnMut(&mut R, &mut Vec<u64>) -> Result<bool, X> + Send + 'static,
+    ) -> Self
+    where
+        R: Send + 'static,
+    {
+        let mut read = read;
+        let thread = std::thread::spawn(move || {
+            let mut offsets = Vec::new();
+            let ended = loop {
+                let (before, begun) = (offsets.len(), Instant::now());
+                match read(&mut reader, &mut offsets) {
+                    // A member may come back at once, to be told what it is given.
+                    Ok(true) if offsets.len() == before && begun.elapsed() >= LONG => break NOTHING.to_owned(),
+                    Ok(true) => {}
+                    Ok(false) => break ALL.to_owned(),
+                    Err(refused) => break refused.to_string(),
+                }
+            };
+            (offsets, ended)
+        });
+        Self { what, thread }
+    }
+}
+
+const ALL: &str = "all was read";
+const NOTHING: &str = "nothing came for long";
+
+/// Everybody who can read a durable topic: a replay, a member, and subscribers of what is published and of what is durable.
+fn readers(ticks: &Topic<u64>) -> [Reading; 4] {
+    let replay = ticks.replay("tape").open().unwrap();
+    let member = ticks.group("sums").join().unwrap();
+    let published = ticks.subscribe("published").poll().unwrap();
+    let durable = ticks.subscribe("durable").visible(Visible::Durable).poll().unwrap();
+    let poll = |reader: &mut Subscriber<u64>, offsets: &mut Vec<u64>| {
+        let Some(mut batch) = reader.poll(LONG)? else { return Ok::<_, ReadError>(false) };
+        offsets.extend((&mut batch).into_iter().map(|(_, at)| at.offset));
+        Ok(true)
+    };
+    [
+        Reading::start("replay", replay, |replay, offsets| {
+            let read = replay.read(LONG, |_, at: At| offsets.push(at.offset))?;
+            Ok::<_, ReplayError>(read.is_some())
+        }),
+        Reading::start("member", member, |member, offsets| {
+            let Some(batch) = member.poll(LONG).map_err(|refused| refused.to_string())? else { return Ok(false) };
+            let read: Vec<_> = batch.iter().map(|(_, at)| at.offset).collect();
+            batch.commit().map_err(|refused| refused.to_string())?;
+            offsets.extend(read);
+            Ok::<_, String>(true)
+        }),
+        Reading::start("subscriber", published, poll),
+        Reading::start("subscriber of durable events", durable, poll),
+    ]
+}
+
+/// All that is recorded of a topic, in order.
+fn recorded(topic: &Topic<u64>) -> Vec<(u64, u64)> {
+    let (mut all, mut replay) = (Vec::new(), topic.replay("again").open().unwrap());
+    topic.close();
+    while replay.read(LONG, |event, at| all.push((at.offset, *event))).unwrap().is_some() {}
+    all
+}
+
 fn round(number: usize, end: End, transactions: bool) {
     let what = format!("round {number}, {end:?}, transactions {transactions}");
     let disk = SimulatedDisk::new();
     let engine = open(&disk);
-    let ticks = engine.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
+    let topics = |engine: &Engine| {
+        ["ticks", "copies"].map(|name| engine.topic::<u64>(name).capacity(64).durable().create().unwrap())
+    };
+    let [ticks, copies] = topics(&engine);
+    let copying = ticks.transform("copying").open().unwrap();
+    let copying = copying.run(copies.clone(), |_, at, out| out.publish(|copy| *copy = at.offset)).unwrap();
+    let readings = readers(&ticks);
+    let mut last = ticks.replay("first").open().unwrap();
     let mut writers = Vec::new();
     for transactions in [false].into_iter().chain(transactions.then_some(true)) {
         let (engine, ticks) = (engine.clone(), ticks.clone());
         writers.push(std::thread::spawn(move || publish(&engine, &ticks, transactions)));
     }
-    let mut replay = ticks.replay("tape").open().unwrap();
-    let (tell, told) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        let mut last = None;
-        let ended = loop {
-            match replay.read(LONG, |_, at: At| last = Some(at.offset)) {
-                Ok(Some(0)) => break format!("nothing came for {LONG:?} after {last:?}, {replay:?}"),
-                Ok(Some(_)) => {
-                    let _ = tell.send(());
-                }
-                Ok(None) => break "all was read".to_owned(),
-                Err(refused) => break refused.to_string(),
-            }
-        };
-        (last, ended)
-    });
-    told.recv_timeout(LONG).expect("something is read");
+    assert!(last.read(LONG, |_, _| ()).unwrap() > Some(0), "{what}: something is read");
+    drop(last);
     let report: Report = match end {
         End::CloseFirst => {
             ticks.close();
@@ -89,25 +164,52 @@ fn round(number: usize, end: End, transactions: bool) {
         }
     };
     let accepted: BTreeSet<u64> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
-    let (last, ended) = reader.join().unwrap();
-    assert!(!ended.contains("nothing came"), "{what}: {ended}\n{report}");
+    let readings = readings.map(|Reading { what: reader, thread }| {
+        let (offsets, ended) = thread.join().unwrap();
+        assert_ne!(ended, NOTHING, "{what}: the {reader} after {:?}\n{report}", offsets.last());
+        (reader, offsets, ended)
+    });
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(copying.wait()));
+    let copying = told.recv_timeout(LONG).unwrap_or_else(|_| panic!("{what}: the transform has no end\n{report}"));
+    drop((ticks, copies));
     if matches!(end, End::Deleted) {
         return;
     }
-    drop((ticks, engine));
+    drop(engine);
     let engine = open(&disk);
-    let ticks = engine.topic::<u64>("ticks").capacity(64).durable().create().unwrap();
-    let mut again = BTreeSet::new();
-    let mut replay = ticks.replay("again").open().unwrap();
-    ticks.close();
-    while replay.read(LONG, |_, at| _ = again.insert(at.offset)).unwrap().is_some() {}
-    let lost: Vec<u64> = accepted.difference(&again).copied().collect();
-    let named: u64 = report.topics[0].consumer("journal").map(|journal| journal.left).sum();
-    assert!(lost.len() as u64 <= named, "{what}: lost {lost:?}\n{report}");
-    assert!(named == 0 || report.journal.as_ref().is_some_and(Result::is_err), "{what}\n{report}");
+    let [ticks, copies] = topics(&engine);
+    let again: Vec<u64> = recorded(&ticks).into_iter().map(|(offset, _)| offset).collect();
+    let there: BTreeSet<u64> = again.iter().copied().collect();
+    let lost: Vec<u64> = accepted.difference(&there).copied().collect();
+    let journal =
+        report.topics.iter().filter(|topic| topic.name == "ticks").flat_map(|topic| topic.consumer("journal"));
+    let named: Vec<_> =
+        journal.filter(|journal| journal.left > 0).map(|journal| (journal.consumed, journal.left)).collect();
+    let is_named = |offset: &u64| named.iter().any(|(consumed, _)| offset >= consumed);
+    let left: u64 = named.iter().map(|(_, left)| left).sum();
+    assert!(lost.iter().all(is_named) && lost.len() as u64 <= left, "{what}: lost {lost:?}\n{report}");
+    assert!(left == 0 || report.journal.as_ref().is_some_and(Result::is_err), "{what}\n{report}");
+    // Each event once, in order, to whoever reads and to what the transform has made of them.
+    let copied: Vec<u64> = recorded(&copies).into_iter().map(|(_, copy)| copy).collect();
+    assert!(again.starts_with(&copied), "{what}: {copying:?} {copied:?} of {again:?}\n{report}");
+    for (reader, offsets, ended) in &readings {
+        assert!(
+            again.starts_with(offsets) || left > 0 && offsets.starts_with(&again),
+            "{what}: the {reader} {offsets:?} of {again:?}\n{report}"
+        );
+        if *reader == "replay" && !matches!(end, End::AtOnce) {
+            assert_eq!((ended.as_str(), offsets), (ALL, &again), "{what}\n{report}");
+        }
+        // An end at once halts readers, and does not name those that have left by the time of the report.
+        assert!(
+            matches!(end, End::AtOnce) || !report.is_complete() || (*offsets == again && ended == ALL),
+            "{what}: the {reader} {ended} {offsets:?} of {again:?}\n{report}"
+        );
+    }
+    assert!(!report.is_complete() || copied == again, "{what}: {copying:?} {copied:?} of {again:?}\n{report}");
     if matches!(end, End::CloseFirst | End::Shutdown) {
         assert!(lost.is_empty(), "{what}: lost {lost:?}\n{report}");
-        assert_eq!((ended.as_str(), last), ("all was read", again.last().copied()), "{what}\n{report}");
     }
 }
 
@@ -140,10 +242,12 @@ fn a_replay_of_an_idle_or_an_ending_topic_sleeps() {
     let mut replay = ticks.replay("tape").open().unwrap();
     assert_eq!(replay.read(LONG, |_, _| ()).unwrap(), Some(1));
     let mut nap = |what: &str| {
-        let before = worked();
+        let before = (worked(), sleeps());
         let read = replay.read(Duration::from_secs(2), |_, _| ()).unwrap();
-        let spent = worked() - before;
+        let (spent, looks) = (worked() - before.0, sleeps() - before.1);
         assert!(spent < Duration::from_millis(400), "{what}: {spent:?} of two seconds");
+        // Between two sleeps there is a look.
+        assert!(looks <= 200, "{what}: {looks} looks in two seconds");
         read
     };
     assert_eq!(nap("idle"), Some(0));
