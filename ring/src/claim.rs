@@ -57,7 +57,7 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         Self { producer, first, len }
     }
 
-    /// Count of slots, at least 1.
+    /// Count of slots: at least 1, until [`commit_first`](Self::commit_first) has published all of them.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.len
@@ -105,6 +105,9 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
     #[inline(always)]
     pub fn commit(self) -> Result<Sequences, Closed> {
         let sequences = self.sequences();
+        if sequences.len == 0 {
+            return Ok(sequences);
+        }
         let claim = std::mem::ManuallyDrop::new(self);
         // SAFETY: the claim is not dropped, so no other code uses the borrow that is copied out of it.
         let producer: &mut Producer<E, K> = unsafe { std::ptr::read(&claim.producer) };
@@ -113,6 +116,67 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
             producer.judge(claim.first)?;
         }
         Ok(sequences)
+    }
+
+    /// Publishes the first `count` slots of the claim, or all if it has fewer, and returns their sequences. The rest
+    /// stays claimed: publish it with [`commit`](Self::commit) or by further calls, or drop the claim to give it back.
+    /// To stages these are claims of their own, so the events of one call are read whole or not at all.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Sequence};
+    /// let (mut producer, ring) = Builder::single(8, u64::default).build()?;
+    /// let mut claim = producer.claim(4)?;
+    /// (claim[0], claim[1]) = (7, 8);
+    /// assert_eq!(claim.commit_first(2)?.len, 2);
+    /// assert_eq!((claim.len(), ring.published()), (2, Sequence(2)));
+    /// drop(claim);                    // a single producer takes the rest back: the next publish is at 2
+    /// assert_eq!(producer.publish(|event| *event = 9)?, Sequence(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit), for these slots.
+    #[inline]
+    pub fn commit_first(&mut self, count: usize) -> Result<Sequences, Closed> {
+        let first = self.first;
+        let sequences = Sequences { first: Sequence(first), len: count.min(self.len) };
+        if sequences.len == 0 {
+            return Ok(sequences);
+        }
+        K::publish(self.producer, first, sequences.len as u64);
+        self.first = first.wrapping_add(sequences.len as u64);
+        self.len -= sequences.len;
+        if self.producer.bell.ring_and_look() && !fault(Fault::NoLookForTheEndBehindAPublish) {
+            self.producer.judge(first)?;
+        }
+        Ok(sequences)
+    }
+
+    /// Moves `events` into the slots one by one, until there are no more of either, and publishes the filled slots
+    /// together. Slots for which there was no event are given back; events for which there was no slot stay in the
+    /// iterator. If the iterator panics, nothing is published.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let (mut producer, _ring) = Builder::multi(8, u64::default).build()?;
+    /// let mut events = 10..16;
+    /// assert_eq!(producer.claim(4)?.fill_from(&mut events)?.len, 4);
+    /// assert_eq!(producer.claim(4)?.fill_from(&mut events)?.len, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit). The values that were moved into the slots stay there.
+    pub fn fill_from(mut self, events: impl IntoIterator<Item = E>) -> Result<Sequences, Closed> {
+        let mut events = events.into_iter();
+        let mut filled = 0;
+        // The slots come first, so that no event is taken for which there is none.
+        for (_, slot) in self.iter_mut() {
+            let Some(event) = events.next() else { break };
+            *slot = event;
+            filled += 1;
+        }
+        self.commit_first(filled)
     }
 
     #[inline(always)]
@@ -153,7 +217,9 @@ impl<E> Claim<'_, E, crate::kind::Single> {
 impl<E, K: Kind> Drop for Claim<'_, E, K> {
     #[cold]
     fn drop(&mut self) {
-        self.producer.give_up(self.first, self.len as u64);
+        if self.len > 0 {
+            self.producer.give_up(self.first, self.len as u64);
+        }
     }
 }
 

@@ -406,3 +406,98 @@ fn a_ring_full_of_skipped_slots_is_given_back_by_one_look() {
     }
     assert_eq!(producer.try_publish(|_| ()), Ok(Sequence(12)));
 }
+
+both_kinds!(
+    /// Parts of a claim are published in order, and what is not published is given back: to a single producer nothing
+    /// has happened, of a multi producer the slots are skipped.
+    parts_of_a_claim_are_published_and_the_rest_is_given_back,
+    publish_in_parts
+);
+fn publish_in_parts<K: Kind>(build: fn(usize) -> Builder<u64, K>, first: u64) {
+    for (parts, given_back) in [(&[][..], 4), (&[1, 1], 2), (&[3], 1), (&[0, 2, 2], 0), (&[9], 0), (&[4, 1], 0)] {
+        let (mut producer, ring, mut tape) = ring(build(4), first);
+        let mut claim = producer.claim(4).unwrap();
+        claim.iter_mut().for_each(|(sequence, event)| *event = sequence.0);
+        let mut published = Vec::new();
+        for part in parts {
+            let sequences = claim.commit_first(*part).unwrap();
+            published.extend(run(sequences.first.0, sequences.len as u64));
+            assert_eq!(ring.published(), claim.sequences().first, "at once");
+        }
+        assert_eq!(claim.len(), given_back);
+        match given_back {
+            // Of an empty claim nothing is left to commit or to give back.
+            0 if parts.len() == 1 => assert_eq!(claim.commit().unwrap().len, 0),
+            _ => drop(claim),
+        }
+        assert_eq!(published, run(first, 4 - given_back as u64));
+        let seen = read(&mut tape);
+        assert!(seen.iter().all(|(sequence, event)| sequence.0 == *event), "{seen:?}");
+        assert!(seen.iter().map(|(sequence, _)| sequence).eq(&published), "{seen:?}");
+        let skipped = if std::any::type_name::<K>() == std::any::type_name::<Single>() { 0 } else { given_back };
+        let next = producer.publish(|event| *event = 7).unwrap();
+        assert_eq!(next, Sequence(first).plus((4 - given_back + skipped) as u64));
+        assert_eq!(read(&mut tape), [(next, 7)]);
+    }
+}
+
+both_kinds!(
+    /// Events are taken from an iterator as long as there are slots, and none is lost.
+    a_claim_is_filled_from_an_iterator,
+    fill_from_an_iterator
+);
+fn fill_from_an_iterator<K: Kind>(build: fn(usize) -> Builder<u64, K>, first: u64) {
+    let (mut producer, _ring, mut tape) = ring(build(16), first);
+    let mut events = 0..7;
+    let mut filled =
+        |producer: &mut Producer<u64, K>, len| producer.claim(len).unwrap().fill_from(&mut events).unwrap().len;
+    assert_eq!(filled(&mut producer, 3), 3);
+    assert_eq!(read(&mut tape).len(), 3);
+    assert_eq!(filled(&mut producer, 4), 4);
+    assert_eq!(read(&mut tape).iter().map(|(_, event)| *event).collect::<Vec<_>>(), [3, 4, 5, 6]);
+    assert_eq!(filled(&mut producer, 2), 0);
+    let panicking = (0..3).map(|event| if event == 1 { quiet_panic("no more") } else { event });
+    let caught = catch_unwind(AssertUnwindSafe(|| producer.claim(4).unwrap().fill_from(panicking)));
+    assert!(caught.is_err() && read(&mut tape).is_empty());
+    producer.publish(|event| *event = 9).unwrap();
+    assert_eq!(read(&mut tape).len(), 1);
+}
+
+/// The end, before which there is no event.
+fn end<K: Kind>(tape: &mut Consumer<u64, K>) -> Closed {
+    loop {
+        match tape.poll(9) {
+            Ok(batch) => assert!(batch.is_empty(), "an event before the end"),
+            Err(end) => return end,
+        }
+    }
+}
+
+both_kinds!(
+    /// What was published of a claim before the ring was halted is read, and what was not is refused.
+    a_claim_in_parts_at_the_end_is_read_or_refused,
+    end_between_parts
+);
+fn end_between_parts<K: Kind>(build: fn(usize) -> Builder<u64, K>, first: u64) {
+    let (mut producer, ring, mut tape) = ring(build(8), first);
+    let mut claim = producer.claim(4).unwrap();
+    claim.commit_first(1).unwrap();
+    ring.close();
+    claim.commit_first(1).unwrap();
+    assert_eq!(read(&mut tape).len(), 2);
+    ring.cut();
+    assert_eq!(claim.commit_first(1), Err(Closed::Cut));
+    assert_eq!(claim.commit(), Err(Closed::Cut));
+    assert_eq!(end(&mut tape), Closed::Closed);
+
+    // And what is given back in a ring that ends keeps nobody.
+    let (mut producer, ring, mut tape) = self::ring(build(8), first);
+    let mut claim = producer.claim(4).unwrap();
+    ring.close();
+    claim.commit_first(1).unwrap();
+    drop(claim);
+    assert_eq!(read(&mut tape).len(), 1);
+    assert_eq!(end(&mut tape), Closed::Closed);
+    drop(producer);
+    assert!(ring.report().is_complete(), "{}", ring.report());
+}

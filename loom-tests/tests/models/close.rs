@@ -397,6 +397,38 @@ fn a_claim_dropped_by_one_of_several_keeps_nobody() {
     });
 }
 
+/// The first slot of a claim of two is published and the other one given back, while the ring is being closed.
+/// Allowed: `Ok` and one event, or an error and none, then the end. Forbidden: another count, or no end.
+fn gives_back_while_closed<K: Kind>(mut producer: Producer<u64, K>, ring: Ring<u64, K>) {
+    let reader = ring.consumer("reader").unwrap();
+    let writing = thread::spawn(move || match producer.try_claim(2) {
+        Ok(mut claim) => {
+            claim.iter_mut().for_each(|(sequence, event)| *event = value_of(sequence));
+            u64::from(claim.commit_first(1).is_ok())
+        }
+        Err(_) => 0,
+    });
+    ring.close();
+    let read = read_out(reader);
+    assert_eq!(read, writing.join().unwrap(), "acknowledged and read");
+}
+
+#[test]
+fn a_claim_in_parts_by_the_only_producer_is_read_or_given_back() {
+    model_of_sleep(Mixed(2, Some(3)), "a part of a single producer's claim is read, and the rest keeps nobody", || {
+        let (producer, ring) = single(2, &[("reader", &[])]);
+        gives_back_while_closed(producer, ring);
+    });
+}
+
+#[test]
+fn a_claim_in_parts_by_one_of_several_is_read_or_given_back() {
+    model_of_sleep(Mixed(1, Some(2)), "a part of a multi producer's claim is read, and the rest keeps nobody", || {
+        let (producer, ring) = multi(2, &[("reader", &[])]);
+        gives_back_while_closed(producer, ring);
+    });
+}
+
 /// A claim is not committed, and a reader sleeps before it when it is cut.
 /// Allowed: the reader gets the event after the claim, then the end. Forbidden: it sleeps on.
 #[test]
