@@ -197,9 +197,9 @@ fn an_event_that_panics_when_it_is_written_fails_its_topic_alone_and_is_named() 
     let numbers = engine.topic::<Unlucky>("numbers").partitions(2).durable().create_with(Unlucky::default).unwrap();
     let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
     let mut producer = numbers.producer().create().unwrap();
-    for number in 10..16 {
-        let _ = producer.publish_to(1, |event| event.0 = number);
-    }
+    // On a busy machine the topic may have failed before the last of them.
+    let accepted = (10..16).filter(|number| producer.publish_to(1, |event| event.0 = *number).is_ok()).count();
+    assert!(accepted >= 4, "{accepted}");
     let Some(Closed::Failed { consumer, cause }) = end_of(&numbers) else { panic!("{:?}", numbers.closed()) };
     assert_eq!((&*consumer, &*cause), ("journal", "the event at 3 of partition 1: the event's Persist panicked: harm"));
     assert!(matches!(producer.publish_to(0, |_| ()), Err(PublishError::Closed { .. })));
@@ -208,8 +208,8 @@ fn an_event_that_panics_when_it_is_written_fails_its_topic_alone_and_is_named() 
     let report = engine.shutdown(LONG);
     assert!(!report.is_complete(), "{report}");
     // It was closed with all but these.
-    let unwritten = "3 events of topic \"numbers\" were published and not written";
-    assert_eq!(report.journal, Some(Err(unwritten.to_owned())), "{report}");
+    let unwritten = format!("{} events of topic \"numbers\" were published and not written", accepted - 3);
+    assert_eq!(report.journal, Some(Err(unwritten)), "{report}");
 
     let engine = Engine::builder().journal_in(disk).build().unwrap();
     let numbers = engine.topic::<Unlucky>("numbers").partitions(2).durable().create_with(Unlucky::default).unwrap();
