@@ -274,7 +274,11 @@ fn a_commit_of_a_fenced_managed_member_is_found() {
 
 #[test]
 fn an_ack_that_is_accepted_after_its_lease_ran_out_is_found() {
-    is_found(workers, Sabotage { accept_late_acks: true, ..Sabotage::default() }, "was accepted after its lease ran out");
+    is_found(
+        workers,
+        Sabotage { accept_late_acks: true, ..Sabotage::default() },
+        "was accepted after its lease ran out",
+    );
 }
 
 #[test]
