@@ -93,8 +93,7 @@ fn chart(document: &GrowthDocument) -> String {
         })
     });
     let panel = Panel { title: "exponent: 0 is constant, 1 linear, 2 quadratic".to_owned(), bars: bars.collect() };
-    let note =
-        "The slope of log cost over log n; the whisker goes to the exponent of the bound. Pale: known to be worse.";
+    let note = "The slope of log cost over log n. The thin line goes to the bound; a bar beyond it is within the slack. Pale: known to be worse.";
     plot::bars("How cost grows", note, &[panel])
 }
 
