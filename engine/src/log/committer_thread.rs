@@ -345,7 +345,7 @@ impl CommitterThread {
             self.free_first(self.frame.len())?;
             let writer = self.writer.as_mut().expect("taken when the journal is closed only");
             writer.append(&mut self.frame, now.as_nanos())?;
-            self.shared.state_room.store(writer.state_room(), Ordering::Release);
+            self.note_state_room();
             let since = if has_events || urgent { &mut self.dirty_since } else { &mut self.lazy_since };
             since.get_or_insert_with(Instant::now);
         } else if urgent && self.lazy_since.is_some() {

@@ -285,9 +285,10 @@ impl<E: Job, K: Producers> QueueState<E, K> {
     /// whose progress may make room, and returns true. `log` is `None` for a topic in memory.
     pub(super) fn arm(&mut self, waiter: &Waiter, log: Option<&QueueLog<E>>) -> bool {
         if !self.has_room(log) {
-            // Writing the queue's changes may make room in the journal's state.
             self.input.arm_journal();
-            if let Some(log) = log {
+            // Writing the queue's changes may make room in the journal's state. Without changes the committer is not
+            // signalled: it would wake the worker, which would signal it again, without end.
+            if let Some(log) = log.filter(|_| self.leases.changes().is_some_and(|changes| !changes.is_empty())) {
                 log.notify_urgent();
             }
             return true;

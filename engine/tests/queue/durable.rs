@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sleeps::asleep;
+use crate::sleeps::{asleep, sleeps};
 
 use crate::crash::at_each_call;
 
@@ -279,6 +279,37 @@ fn a_delayed_message_waits_through_a_restart_and_is_counted_from_its_sending() {
     let sleeper = asleep(move || text(&take(&mut worker)));
     clock.advance(MS(300));
     assert_eq!(sleeper.join(), 8);
+}
+
+/// The worker and the journal's thread once woke each other without end, when the names of topics and queues left a queue no
+/// room in the journal's state.
+#[test]
+fn a_queue_without_room_in_the_journals_state_keeps_no_thread_busy_and_goes_on_when_there_is_room() {
+    let options = Options { segment_size: 1 << 17, ..Options::default() };
+    let engine = Engine::builder().journal_in(SimulatedDisk::new()).journal_options(options).build().unwrap();
+    let jobs = topic(&engine).unwrap();
+    let mut worker = jobs.queue("q").join().unwrap();
+    let mut names = Vec::new();
+    loop {
+        let name = format!("{:0200}", names.len());
+        if engine.topic::<u64>(&name).capacity(2).durable().create().is_err() {
+            break;
+        }
+        names.push(name);
+    }
+    assert!(names.len() > 9, "{}", names.len());
+    jobs.producer().create().unwrap().send(Record::new("7")).unwrap().wait(Level::Durable).unwrap();
+    let waiting = std::thread::spawn(move || {
+        let before = sleeps();
+        let received = worker.receive(Duration::from_secs(2)).unwrap().is_some();
+        (received, sleeps() - before, worker)
+    });
+    let (received, woken, mut worker) = waiting.join().unwrap();
+    assert!(!received && woken < 200, "received: {received}; it has slept {woken} times in two seconds");
+    names.iter().for_each(|name| _ = engine.delete(name).unwrap());
+    let lease = take(&mut worker);
+    assert_eq!(text(&lease), 7);
+    lease.ack().unwrap();
 }
 
 #[test]

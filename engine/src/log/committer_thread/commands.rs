@@ -103,9 +103,16 @@ impl CommitterThread {
         for mut frame in frames {
             self.free_first(frame.len())?;
             self.writer().append(&mut frame, now)?;
+            self.note_state_room();
             written(self);
         }
         Ok(())
+    }
+
+    /// Shows other threads by how much the journal's state may still grow.
+    pub(super) fn note_state_room(&mut self) {
+        let room = self.writer().state_room();
+        self.shared.state_room.store(room, Ordering::Release);
     }
 
     /// Writes frames, and replies when they are durable. With no frames: when all that was written before is durable.
