@@ -250,8 +250,23 @@ fn no_command_panics_whatever_its_output_is() {
     let out = scratch.path().join("run");
     let out = out.to_str().unwrap();
     let run = ["run", "spsc", "--quick", "--duration", "20ms", "--format", "text,json,html", "--out", out];
-    let calls: [&[&str]; 9] = [
+    let (short, dir) = (["--duration", "5ms", "--out", out], ["--dir", scratch.text(), "--rounds", "1", "--out", out]);
+    let peers = [&["peers", "spsc", "--with", "std", "--rounds", "1", "--capacity", "256"][..], &short].concat();
+    let waits = [&["waits", "latency,park,idle,heavy", "--rates", "10k", "--rounds", "1"][..], &short].concat();
+    let sweep = [&["sweep", "spsc", "--rate", "10k..20k:log"][..], &short].concat();
+    let idle = [&["idle", "--topics", "2", "--capacity", "2"][..], &short].concat();
+    let journal = [&["journal", "--megabytes", "1", "--no-throughput", "--rate", "1000"][..], &dir].concat();
+    let transform = [&["transform", "--messages", "200"][..], &dir].concat();
+    let growth = ["growth", "get", "--quick", "--out", out];
+    let calls: [&[&str]; 16] = [
         &run,
+        &peers,
+        &waits,
+        &sweep,
+        &idle,
+        &journal,
+        &transform,
+        &growth,
         &["explain"],
         &["explain", "nothing"],
         &["doctor"],

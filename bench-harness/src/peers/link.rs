@@ -12,6 +12,7 @@ use super::waiting::{Native, Spin, WaitClass, Waiting, Yield};
 use crate::clock::Clock;
 use crate::payload::{Check, InOrder, Payload, PerProducer, first_of};
 use crate::pin::PinPlan;
+use crate::quantity::nanos;
 
 /// The work of a round, equal for all contenders.
 #[derive(Clone, Debug)]
@@ -227,14 +228,14 @@ pub fn round_trips<T: Send + 'static>(
         let (line, core, each) = (Arc::clone(&line), work.pins.producer(0), work.each);
         let clock = Clock::new();
         std::thread::spawn(move || {
-            let mut latencies = new_histogram();
+            let mut latencies = Latencies::new();
             line.take_place(core).then(|| {
                 let mut astray = 0;
                 for number in 0..each {
                     let begun = clock.now();
                     astray |= trip(number) ^ number;
                     let ended = clock.now();
-                    latencies.saturating_record(clock.nanos(ended.saturating_sub(begun)));
+                    latencies.record(clock.nanos(ended.saturating_sub(begun)));
                 }
                 (latencies, astray, trip)
             })
@@ -247,7 +248,7 @@ pub fn round_trips<T: Send + 'static>(
         Some((_, astray, _)) if astray != 0 => {
             Err(NoFigure::Wrong("an answer did not belong to its request".to_owned()))
         }
-        Some((latencies, ..)) => Ok(Round::Latency(Box::new(latencies))),
+        Some((latencies, ..)) => latencies.figure(),
     }
 }
 
@@ -258,6 +259,40 @@ pub const LARGEST: u64 = 60_000_000_000;
 pub fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LARGEST, 3)
         .unwrap_or_else(|error| unreachable!("one nanosecond to a minute with three digits is a legal range: {error}"))
+}
+
+/// The warning of a largest latency `worst`, in nanoseconds, that a histogram cannot hold; `None` if it can.
+pub fn beyond(what: &str, worst: u64) -> Option<String> {
+    let (worst_text, largest) = (nanos(worst), nanos(LARGEST));
+    (worst > LARGEST)
+        .then(|| format!("a {what} of {worst_text} counts as {largest}, where the histogram ends: so may others"))
+}
+
+/// The latencies of one thread.
+struct Latencies {
+    histogram: Histogram<u64>,
+    /// The largest, in nanoseconds.
+    worst: u64,
+}
+
+impl Latencies {
+    fn new() -> Self {
+        Self { histogram: new_histogram(), worst: 0 }
+    }
+
+    #[inline(always)]
+    fn record(&mut self, latency: u64) {
+        self.histogram.saturating_record(latency);
+        self.worst = self.worst.max(latency);
+    }
+
+    /// The round's figure, unless a latency was larger than the histogram can hold.
+    fn figure(self) -> Result<Round, NoFigure> {
+        match beyond("latency", self.worst) {
+            Some(clipped) => Err(NoFigure::Wrong(clipped)),
+            None => Ok(Round::Latency(Box::new(self.histogram))),
+        }
+    }
 }
 
 /// Measures how long it takes to wake a sleeping consumer.
@@ -289,11 +324,11 @@ fn idle_wake<L: Link<N>, const N: usize>(work: &Work) -> Result<Round, NoFigure>
         let (line, core, each) = (Arc::clone(&line), work.pins.consumer(0), work.each);
         std::thread::spawn(move || {
             line.take_place(core).then(|| {
-                let (mut latencies, mut check) = (new_histogram(), InOrder::default());
+                let (mut latencies, mut check) = (Latencies::new(), InOrder::default());
                 for number in 0..each {
                     receiver.receive::<Native, false>(1, |message| check.see(message));
                     let begun = moments[number as usize].load(Ordering::Relaxed);
-                    latencies.saturating_record(clock.nanos(clock.now().saturating_sub(begun)));
+                    latencies.record(clock.nanos(clock.now().saturating_sub(begun)));
                 }
                 (latencies, check)
             })
@@ -302,7 +337,7 @@ fn idle_wake<L: Link<N>, const N: usize>(work: &Work) -> Result<Round, NoFigure>
     join(producer)?;
     let Some((latencies, check)) = join(consumer)? else { return Err(NoFigure::Wrong(line.reason())) };
     check.verdict::<N>(1, work.each).map_err(NoFigure::Wrong)?;
-    Ok(Round::Latency(Box::new(latencies)))
+    latencies.figure()
 }
 
 /// The traffic pattern of a round.
@@ -419,6 +454,19 @@ mod tests {
             Err(NoFigure::Wrong(_)) => false,
             Err(other) => panic!("{other:?}"),
         }
+    }
+
+    /// A minute counts as what it is; what is longer is not counted as a minute.
+    #[test]
+    fn a_latency_beyond_the_histogram_gives_no_figure() {
+        let of = |largest| {
+            let mut latencies = Latencies::new();
+            [90, largest, 7].into_iter().for_each(|nanos| latencies.record(nanos));
+            latencies.figure()
+        };
+        assert!(of(LARGEST).is_ok());
+        let Err(NoFigure::Wrong(told)) = of(90_000_000_000) else { panic!() };
+        assert!(told.contains("a latency of 90") && told.contains("where the histogram ends"), "{told}");
     }
 
     /// A contender that carries wrong messages would be the fastest of all.

@@ -18,7 +18,6 @@ use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::latency::Percentiles;
 use crate::peers::WaitClass;
-use crate::peers::link::LARGEST;
 use crate::pin::PinPlan;
 use crate::progress::Progress;
 use crate::quantity::{Rate, nanos, per_second};
@@ -204,7 +203,7 @@ pub fn measure(
     };
     let hiccup_seconds = duration.min(Duration::from_secs(2)).as_secs_f64();
     document.hiccup_timeline = timeline(&still.slices, hiccup_seconds);
-    judge(&mut document, rate, closed, &outcomes);
+    judge(&mut document, rate, closed, &outcomes, &still);
     let records: Vec<Record> = outcomes.into_iter().map(|outcome| outcome.record).collect();
     let measured = Measured { document, records, began };
     let total = measured.total();
@@ -243,16 +242,16 @@ pub fn open_loop(
     let schedules = Schedule::for_producers(arrival, Rate::PerSecond(rate), 1, &clock)
         .map_err(|error| Failure::usage(error.to_string()))?;
     let outcome = by_payload(32, &shape, &load, &clock, schedules).map_err(Failure::Invalid)?;
-    if let Some(fault) = outcome.faults.first() {
-        return Err(Failure::Invalid(fault.clone()));
+    if let Some(fault) = outcome.faults.first().cloned().or_else(|| outcome.record.clipped("latency")) {
+        return Err(Failure::Invalid(fault));
     }
     Ok((Percentiles::of(&outcome.record.total()), outcome.seconds <= duration.as_secs_f64() * MISSED))
 }
 
-/// Sets the runs, the rate and the verdict of a document.
-fn judge(document: &mut RunDocument, rate: Rate, closed: bool, outcomes: &[Outcome]) {
+/// Sets the runs, the rate and the verdict of a document. `still` has the hiccups.
+fn judge(document: &mut RunDocument, rate: Rate, closed: bool, outcomes: &[Outcome], still: &Record) {
     let asked = document.setup.seconds;
-    let mut reasons: Vec<String> = Vec::new();
+    let mut reasons: Vec<String> = still.clipped("hiccup").into_iter().collect();
     for outcome in outcomes {
         let missed = outcome.seconds > asked * MISSED && !closed && rate != Rate::Max;
         let achieved = outcome.sent as f64 / outcome.seconds;
@@ -268,11 +267,8 @@ fn judge(document: &mut RunDocument, rate: Rate, closed: bool, outcomes: &[Outco
             reasons.push("no message was sent in measured time".to_owned());
         }
         reasons.extend(outcome.faults.iter().cloned());
-        let clipped = outcome.record.clipped();
-        reasons.extend(clipped.map(|worst| {
-            let (worst, largest) = (nanos(worst), nanos(LARGEST));
-            format!("a latency of {worst} counts as {largest}, where the histogram ends: so may others")
-        }));
+        let clipped = outcome.record.clipped("latency");
+        reasons.extend(clipped.clone());
         document.runs.push(OneRun {
             latency: Percentiles::of(&outcome.record.total()),
             rate_achieved: achieved,
@@ -334,5 +330,29 @@ fn by_scenario<const W: usize>(
     match shape.scenario {
         Scenario::PingPong => round_trip::run::<W>(shape, load, clock, schedules.remove(0)),
         _ => topology::run::<W>(shape, load, clock, schedules),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hiccups are the floor that latencies are compared with: one that was cut down to a minute would be a wrong floor.
+    #[test]
+    fn a_hiccup_beyond_the_histogram_makes_a_run_invalid() {
+        let outcome = || Outcome { record: Record::new(4), sent: 10, dropped: 0, seconds: 1.0, faults: Vec::new() };
+        for (hiccup, valid) in [(60_000_000_000, true), (90_000_000_000, false)] {
+            let mut document =
+                RunDocument { setup: Setup { seconds: 1.0, ..Setup::default() }, ..RunDocument::default() };
+            let mut still = Record::new(4);
+            still.slices[1] = hiccup;
+            judge(&mut document, Rate::Max, false, &[outcome()], &still);
+            assert_eq!(
+                (document.valid, document.reason.contains("a hiccup of 90")),
+                (valid, !valid),
+                "{}",
+                document.reason
+            );
+        }
     }
 }

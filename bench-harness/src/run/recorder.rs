@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::clock::Clock;
-use crate::peers::link::{LARGEST, new_histogram};
+use crate::peers::link::{beyond, new_histogram};
 
 /// Count of the timeline's slices.
 pub const SLICES: usize = 180;
@@ -53,9 +53,9 @@ impl Record {
         }
     }
 
-    /// The largest latency in nanoseconds, if it is larger than a histogram can hold.
-    pub fn clipped(&self) -> Option<u64> {
-        self.slices.iter().copied().max().filter(|worst| *worst > LARGEST)
+    /// The warning of a latency that is larger than a histogram can hold; `None` if there is none.
+    pub fn clipped(&self, what: &str) -> Option<String> {
+        beyond(what, self.slices.iter().copied().max().unwrap_or(0))
     }
 
     /// All intervals together.
@@ -209,9 +209,10 @@ mod tests {
         recorder.record(1_000, 2_000);
         let mut longer = Recorder::new(&clock, 1_000, Duration::from_millis(100), None);
         longer.record(1_000, 1_000 + hour);
-        assert_eq!(recorder.finish().clipped(), None);
+        assert_eq!(recorder.finish().clipped("latency"), None);
         let record = longer.finish();
-        assert!(record.clipped().unwrap() > 3_500_000_000_000 && record.total().max() < 61_000_000_000);
+        let told = record.clipped("latency").unwrap();
+        assert!(told.contains("a latency of 36") && record.total().max() < 61_000_000_000, "{told}");
     }
 
     #[test]

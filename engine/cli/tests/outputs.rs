@@ -26,7 +26,7 @@ fn no_command_panics_whatever_its_output_is() {
     let options = Options { segment_size: 1 << 18, ..Options::default() };
     let engine = Engine::builder().journal(&dir).journal_options(options).observe(&socket).build().unwrap();
     let jobs = engine.topic::<Message>("jobs").durable().create().unwrap();
-    let worker = jobs.queue("resize").join().unwrap();
+    let mut worker = jobs.queue("resize").max_attempts(1).join().unwrap();
     let mut member = jobs.group("sums").join().unwrap();
     let receipt = jobs.producer().create().unwrap().send(Record::new("cat.png")).unwrap();
     receipt.wait(slipring::Level::Durable).unwrap();
@@ -54,20 +54,51 @@ fn no_command_panics_whatever_its_output_is() {
         &["queue", "peek", dir, "jobs", "resize"],
         &["--help"],
     ];
-    for words in calls {
-        let fails = words.iter().any(|word| word.starts_with("/no/such"));
-        for (full, stderr_too) in [(true, false), (true, true), (false, false), (false, true)] {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_slipring"));
-            command.args(words).stdin(Stdio::null()).stdout(output(full));
-            command.stderr(if stderr_too { output(full) } else { Stdio::piped() });
-            let ended = command.spawn().unwrap().wait_with_output().unwrap();
-            let told = format!("{words:?}, full {full}: {:?} {}", ended.status, String::from_utf8_lossy(&ended.stderr));
-            assert!(!told.contains("panicked"), "{told}");
-            // A reader that has closed the pipe has what it wanted; a full device is an error.
-            let wanted = if fails || (full && words[0] != "--help") { 1 } else { 0 };
-            assert_eq!(ended.status.code(), Some(wanted), "{told}");
-        }
-    }
-    drop((worker, member));
+    calls.iter().for_each(|words| never_panics(words, || ()));
+    // One that is dead, and one that is left.
+    worker.receive(LONG).unwrap().unwrap().nack(Duration::ZERO, "no such file").unwrap();
+    jobs.producer().create().unwrap().send(Record::new("dog.png")).unwrap();
+    drop((worker, member, jobs));
     engine.shutdown(LONG);
+    drop(engine);
+    // What changes a journal, each time from the beginning.
+    let fresh = folder.path().join("fresh");
+    let begin = || {
+        let _ = std::fs::remove_dir_all(&fresh);
+        std::fs::create_dir(&fresh).unwrap();
+        for file in std::fs::read_dir(dir).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), fresh.join(file.file_name())).unwrap();
+        }
+    };
+    let dir = fresh.to_str().unwrap();
+    let calls: [&[&str]; 9] = [
+        &["queue", "purge", dir, "jobs", "resize"],
+        &["queue", "purge", dir, "jobs", "resize", "--dead", "--json"],
+        &["queue", "redrive", dir, "jobs", "resize"],
+        &["queue", "redrive", dir, "jobs", "resize", "--json"],
+        &["group", "reset", dir, "sums", "--to", "earliest"],
+        &["group", "acknowledge", dir, "sums"],
+        &["group", "forget", dir, "sums"],
+        &["journal", "repair", dir],
+        &["journal", "verify", dir],
+    ];
+    calls.iter().for_each(|words| never_panics(words, begin));
+}
+
+/// Runs a command with each output that accepts nothing, each time after `begin`.
+fn never_panics(words: &[&str], begin: impl Fn()) {
+    let fails = words.iter().any(|word| word.starts_with("/no/such"));
+    for (full, stderr_too) in [(true, false), (true, true), (false, false), (false, true)] {
+        begin();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_slipring"));
+        command.args(words).stdin(Stdio::null()).stdout(output(full));
+        command.stderr(if stderr_too { output(full) } else { Stdio::piped() });
+        let ended = command.spawn().unwrap().wait_with_output().unwrap();
+        let told = format!("{words:?}, full {full}: {:?} {}", ended.status, String::from_utf8_lossy(&ended.stderr));
+        assert!(!told.contains("panicked"), "{told}");
+        // A reader that has closed the pipe has what it wanted; a full device is an error.
+        let wanted = if fails || (full && words[0] != "--help") { 1 } else { 0 };
+        assert_eq!(ended.status.code(), Some(wanted), "{told}");
+    }
 }
