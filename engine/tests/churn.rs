@@ -6,18 +6,22 @@
 mod footprint;
 
 use footprint::stays_flat;
-use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
+use slipring::journal::storage::Disk;
+use slipring::journal::{Options, Retention, open};
 use slipring::{
-    Engine, Message, Record,
+    Engine, Level, Message, Record, Topic,
     clock::ManualClock,
     producer::{MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY, ProducerError},
     subscriber::Selector,
     topic::Deduplication,
 };
 use std::convert::Infallible;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -172,6 +176,165 @@ fn durable_topics_replays_and_producers_leave_nothing() {
     });
     stays_flat("transactions", |_| drop(engine.transaction().unwrap()));
     stays_flat("transforms", |_| drop(ticks.transform("copy").open().unwrap()));
+}
+
+/// What is left of things that come and go: of the journal's state its bytes, and what the engine lists.
+#[derive(Debug, PartialEq)]
+struct Left {
+    state: usize,
+    topics: Vec<String>,
+    groups: usize,
+    transforms: usize,
+    queues: usize,
+}
+
+/// Something that comes and goes in a durable engine, beside two topics that stay. It may advance the clock.
+type Comes = fn(&Engine, &ManualClock, &Topic<u64>, &Topic<Message>, usize);
+
+fn once<F: Future>(future: F) {
+    let mut future = std::pin::pin!(future);
+    let _ = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+}
+
+fn durable_topics(engine: &Engine, _: &ManualClock, ticks: &Topic<u64>, _: &Topic<Message>, round: usize) {
+    let name = format!("topic-{round}");
+    let topic = engine.topic::<Message>(&name).partitions(2).capacity(4).max_message(64).durable().create().unwrap();
+    let mut sender = topic.producer().idempotent("gateway").unwrap();
+    sender.send(0, Record::new("a")).unwrap();
+    let mut member = topic.group("billing").join().unwrap();
+    member.poll(LONG).unwrap().unwrap().commit().unwrap();
+    let mut worker = topic.queue("work").join().unwrap();
+    let lease = worker.receive(LONG).unwrap().unwrap();
+    let mut copy = topic.transform("copy").open().unwrap();
+    copy.step(LONG, |_, _, out| out.publish(ticks, |_| ())).unwrap();
+    drop((sender, member, lease, worker, copy, topic));
+    engine.delete_forced(&name).unwrap();
+    // The dead letters are a topic of their own, and stay.
+    engine.delete(&format!("{name}.work.dead")).unwrap();
+}
+
+fn durable_names(_: &Engine, clock: &ManualClock, ticks: &Topic<u64>, jobs: &Topic<Message>, round: usize) {
+    drop(ticks.producer().idempotent(format!("gateway-{round:06}")).unwrap());
+    drop(jobs.producer().idempotent(format!("gateway-{round:06}")).unwrap());
+    clock.advance(PRODUCER_NAME_EXPIRY);
+}
+
+fn managed_transforms(engine: &Engine, _: &ManualClock, ticks: &Topic<u64>, _: &Topic<Message>, round: usize) {
+    // Each takes as long as a transform sleeps that has nothing to read.
+    if !round.is_multiple_of(20) {
+        return;
+    }
+    let name = format!("copies-{}", round % 3);
+    let copies = engine.topic::<u64>(&name).capacity(4).durable().create().unwrap();
+    let copy = ticks.transform("copy").latest().open().unwrap();
+    let run = copy.run(copies.clone(), |_, _, out| out.publish(|_| ())).unwrap();
+    run.stop();
+    run.wait();
+    drop(copies);
+    engine.delete_forced(&name).unwrap();
+}
+
+fn leases(_: &Engine, _: &ManualClock, _: &Topic<u64>, jobs: &Topic<Message>, round: usize) {
+    let mut worker = jobs.queue("work").max_attempts(2).join().unwrap();
+    jobs.producer().create().unwrap().send(Record::new("a")).unwrap();
+    // Given back, left and taken up again, renewed, and done with; each third one is a dead letter.
+    let take = |worker: &mut slipring::queue::Worker| worker.receive(LONG).unwrap().unwrap();
+    drop(take(&mut worker));
+    let ticket = take(&mut worker).leave();
+    let mut lease = worker.queue().resume(&ticket).unwrap();
+    lease.renew(LONG).unwrap();
+    if round % 3 == 0 {
+        lease.nack(Duration::ZERO, "it is of no use").unwrap()
+    } else {
+        lease.ack().unwrap()
+    }
+    worker.queue().purge_dead_letters();
+}
+
+fn receipts_and_futures(_: &Engine, _: &ManualClock, ticks: &Topic<u64>, jobs: &Topic<Message>, _: usize) {
+    let mut producer = ticks.producer().create().unwrap();
+    let mut tape = ticks.subscribe("tape").poll().unwrap();
+    let mut member = ticks.group("sums").join().unwrap();
+    let mut worker = jobs.queue("work").join().unwrap();
+    once(tape.next_batch());
+    once(member.next_batch());
+    once(worker.next_lease());
+    once(producer.publish(|_| ()).unwrap().reach(Level::Durable));
+    once(producer.publish_async(|_| ()));
+    let _ = producer.publish(|_| ()).unwrap().wait_until(Level::Durable, Some(Instant::now()));
+    once(jobs.producer().create().unwrap().send_async(&Record::new("a")));
+    worker.receive(LONG).unwrap().unwrap().ack().unwrap();
+    // The group's offset is what the journal has of it.
+    member.poll(LONG).unwrap().unwrap().commit().unwrap();
+}
+
+/// Each of these comes and goes in an engine, and again in the next one: the journal's state is as large then, and as much is
+/// listed.
+#[test]
+fn what_comes_and_goes_in_a_journal_leaves_nothing_there_and_in_the_process() {
+    let _alone = alone();
+    let kinds: [(&str, Comes); 5] = [
+        ("leases", leases),
+        ("receipts and futures", receipts_and_futures),
+        ("managed transforms", managed_transforms),
+        ("durable topics", durable_topics),
+        ("durable names", durable_names),
+    ];
+    for (what, comes) in kinds {
+        // In memory, where there is such a folder: the journal syncs some thousand times.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let clock = ManualClock::new();
+        let options = Options { segment_size: 1 << 18, ..Options::default() };
+        let opening = |rounds: Option<usize>| {
+            let engine = Engine::builder().clock(clock.clone()).journal(dir.path()).journal_options(options.clone());
+            let engine = engine.build().unwrap();
+            let keep = Retention { bytes: Some(4096), ..Retention::default() };
+            let ticks = engine.topic::<u64>("ticks").capacity(64).durable().keep(keep).create().unwrap();
+            let jobs =
+                engine.topic::<Message>("jobs").capacity(64).max_message(64).durable().keep(keep).create().unwrap();
+            let one = |round| comes(&engine, &clock, &ticks, &jobs, round);
+            match rounds {
+                None => stays_flat(what, one),
+                Some(rounds) => (0..rounds).for_each(one),
+            }
+            let queues = [ticks.metrics(), jobs.metrics()].iter().map(|of| of.queues.len()).sum();
+            let (mut topics, groups, transforms) = (engine.topics(), engine.groups().len(), engine.transforms().len());
+            topics.sort_unstable();
+            drop((ticks, jobs));
+            engine.retain().unwrap();
+            assert!(matches!(engine.shutdown(LONG).journal, Some(Ok(()))), "{what}");
+            drop(engine);
+            let (writer, recovered) = open(Arc::new(Disk::new(dir.path())), options.clone()).unwrap();
+            assert!(recovered.segments <= 8, "{what}: {} segments", recovered.segments);
+            Left { state: writer.state().size(), topics, groups, transforms, queues }
+        };
+        let few = opening(Some(6));
+        let many = opening(None);
+        // A number that has grown takes some bytes more.
+        let (least, most) = (few.state, few.state + 64);
+        assert!((least..=most).contains(&many.state), "{what}: {few:?} {many:?}");
+        assert_eq!(Left { state: few.state, ..many }, few, "{what}");
+    }
+}
+
+#[test]
+fn connections_to_the_socket_leave_nothing() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("engine.sock");
+    let engine = Engine::builder().observe(&path).build().unwrap();
+    engine.topic::<u64>("ticks").create().unwrap();
+    stays_flat("connections", |round| {
+        let mut connection = UnixStream::connect(&path).unwrap();
+        connection.set_read_timeout(Some(LONG)).unwrap();
+        connection.write_all(if round % 2 == 0 { b"json\n" } else { b"prometheus\n" }).unwrap();
+        // One in three leaves without its answer.
+        if round % 3 > 0 {
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).unwrap();
+            assert!(answer.contains("ticks"), "{answer}");
+        }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@
 #[path = "common/footprint.rs"]
 mod footprint;
 
-use slipring_ring::{Builder, OnError, Stage};
+use slipring_ring::{Builder, LossyRing, OnError, Stage, Start};
 use std::convert::Infallible;
 use std::sync::Mutex;
 
@@ -46,5 +46,24 @@ fn consumers_producers_and_rings_leave_nothing() {
         let (mut producer, ring) = builder.build().unwrap();
         producer.publish(|event| *event = 7).unwrap();
         assert!(ring.shutdown(std::time::Duration::from_secs(60)).is_complete());
+    });
+}
+
+#[test]
+fn workers_and_lossy_readers_leave_nothing() {
+    let _alone = ALONE.lock().unwrap();
+    footprint::stays_flat("workers", |_| {
+        let mut builder = Builder::multi(8, u64::default);
+        builder.run_workers("pool", 2, |_| |_: &u64, _, _| Ok::<_, Infallible>(()));
+        let (mut producer, ring) = builder.build().unwrap();
+        producer.publish(|event| *event = 7).unwrap();
+        assert!(ring.shutdown(std::time::Duration::from_secs(60)).is_complete());
+    });
+    let (mut writer, lossy) = LossyRing::<u64>::multi(8).unwrap();
+    footprint::stays_flat("lossy readers and writers", |round| {
+        let (mut reader, mut other) = (lossy.reader(Start::Latest), writer.clone());
+        other.write(&(round as u64));
+        writer.write(&7);
+        assert_eq!(reader.read().unwrap().map(|(_, event)| event), Some(round as u64));
     });
 }

@@ -48,7 +48,8 @@ pub fn stays_flat(what: &str, mut one: impl FnMut(usize)) {
     assert!(after.resident <= before.resident + limit, "{what}: memory\n{before:?}\n{after:?}");
     assert!(after.space <= before.space + (80 << 20), "{what}: address space\n{before:?}\n{after:?}");
     assert!(after.threads <= before.threads, "{what}: threads\n{before:?}\n{after:?}");
-    assert!(after.descriptors <= before.descriptors, "{what}: descriptors\n{before:?}\n{after:?}");
+    // A journal has a few of its segments open, now one more and now one less.
+    assert!(after.descriptors <= before.descriptors + 8, "{what}: descriptors\n{before:?}\n{after:?}");
     assert!(after.mappings <= before.mappings + 16, "{what}: mappings\n{before:?}\n{after:?}");
     eprintln!("{what}: {rounds} rounds\n  {before:?}\n  {after:?}");
 }
