@@ -21,6 +21,10 @@ pub enum Level {
 }
 
 pub(crate) const NO_JOURNAL: &str = "the topic has no journal: it lives in memory";
+/// The error for user code that wants to wait for the journal on one of the journal's own threads, such as the clock or
+/// a task's waker.
+pub(crate) const OWN_THREAD: &str = "code that runs on the journal's own thread, such as the clock, a task's waker or `Persist`, cannot wait for the journal: do this on another thread";
+
 const NO_SYNC: &str = "the engine's journal does not sync before it is closed: it would be waited for until then";
 
 impl Level {
@@ -80,6 +84,10 @@ pub enum WaitError {
         /// The level that the caller has waited for.
         level: Level,
     },
+    /// The calling thread is one of the journal's own, on which the clock, tasks' wakers and `Persist` run. It would wait
+    /// for itself.
+    #[error("{OWN_THREAD}")]
+    OwnThread,
     /// The topic was deleted or its engine was dropped, so the event's level is no longer known.
     #[error("the topic of this receipt was deleted, or its engine is gone")]
     Gone,

@@ -126,6 +126,9 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             GapReportOutcome::Yes => {}
             GapReportOutcome::Denied => return Ok(false),
             GapReportOutcome::Not(cause) => return Err(refused(cause)),
+            GapReportOutcome::Unknown(cause) => {
+                return Err(GroupError::CommitUnknown { group: group.to_owned(), cause });
+            }
         }
         if let Feed::Journal(reader) = &mut self.feed {
             reader.pass_gap();

@@ -7,6 +7,7 @@ use super::settings::Commit;
 use super::signal::MemberSignal;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
+use crate::base::level::OWN_THREAD;
 use crate::base::overload::ConsumerStats;
 use crate::log::catalog::state_kind;
 use crate::log::offsets::commit_right::{CommitRight, Fenced};
@@ -152,7 +153,8 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
             let is_there = || written.as_ref().is_none_or(|written| written.end(Visible::Written) >= to);
             notifier.wait(deadline, || (is_there() || notifier.end_cause().is_some()).then_some(()));
             if !is_there() {
-                let cause = notifier.end_cause().unwrap_or("its input is not in the journal yet").to_owned();
+                let own = notifier.is_own_thread().then_some(OWN_THREAD);
+                let cause = own.or(notifier.end_cause()).unwrap_or("its input is not in the journal yet").to_owned();
                 return Err(TransactionError::Refused { cause });
             }
             let value = committed_offset.value_at(to);

@@ -89,12 +89,22 @@ pub enum GroupError {
         /// The lost events.
         gap: Gap,
     },
-    /// The group's committed offset could not be written to the journal.
+    /// The group's committed offset could not be written to the journal. If the disk has failed, the journal may have that
+    /// offset all the same when it is opened again.
     #[error("group {group:?}: its committed offset could not be written to the journal: {}", text::line(.cause))]
     NotWritten {
         /// The group's name.
         group: String,
         /// The journal's error, as text.
+        cause: String,
+    },
+    /// The disk failed while the group's committed offset was written. After the journal is opened again, it may or may
+    /// not have that offset.
+    #[error("group {group:?}: it is unknown whether its committed offset is in the journal: {}", text::line(.cause))]
+    CommitUnknown {
+        /// The group's name.
+        group: String,
+        /// The disk's error, as text.
         cause: String,
     },
     /// The topic is closed.

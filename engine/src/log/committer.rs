@@ -33,6 +33,7 @@
 use super::committer_thread::CommitterThread;
 use super::source::{Source, StateSource};
 use crate::base::clock::Clock;
+use crate::base::level::OWN_THREAD;
 use crate::base::multi_wait::MultiWait;
 use crate::base::turn::{Turn, TurnGuard};
 use crate::log::forget::{forget, orphans};
@@ -40,7 +41,6 @@ use crate::log::offsets::group::CommittedOffsets;
 use crate::log::offsets::transform::TransformOffsets;
 use crate::log::producers::ProducerStates;
 use crate::log::progress::Notifier;
-use crate::log::progress::OWN_THREAD;
 use slipring_journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
 use slipring_ring::Waiter;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};

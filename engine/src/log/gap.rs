@@ -256,7 +256,8 @@ impl GapReport {
             }
             TransactionOutcome::Denied => GapReportOutcome::Denied,
             TransactionOutcome::Refused(cause) => GapReportOutcome::Not(cause.to_string()),
-            TransactionOutcome::Ended(cause) | TransactionOutcome::Unknown(cause) => GapReportOutcome::Not(cause),
+            TransactionOutcome::Ended(cause) => GapReportOutcome::Not(cause),
+            TransactionOutcome::Unknown(cause) => GapReportOutcome::Unknown(cause),
         }
     }
 
@@ -276,6 +277,8 @@ pub(crate) enum GapReportOutcome {
     Denied,
     /// The journal refused the record, for this reason. Nothing was written.
     Not(String),
+    /// The disk failed with this error while the record was written. The journal may or may not have it after a restart.
+    Unknown(String),
 }
 
 /// The gaps in a journal's state that were reported to named readers and are not acknowledged yet.

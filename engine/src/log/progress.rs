@@ -83,10 +83,6 @@ thread_local! {
     static OWN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The error for user code that wants to wait for the journal on one of the journal's own threads, such as the clock or
-/// a task's waker.
-pub(crate) const OWN_THREAD: &str = "code that runs on the journal's own thread, such as the clock, a task's waker or `Persist`, cannot wait for the journal: do this on another thread";
-
 /// The point at which threads and tasks wait for the progress of an engine's journal.
 #[derive(Default)]
 pub(crate) struct Notifier {
@@ -360,7 +356,9 @@ impl Acks {
         let Some(progress) = self.progress(partition) else { return Err(WaitError::Gone) };
         let of = (&progress, offset, level);
         let reached = self.notifier.wait_for_offset(of, deadline, || self.reached(&progress, offset, level));
-        reached.unwrap_or(Err(WaitError::TimedOut { level }))
+        reached.unwrap_or_else(|| {
+            Err(if self.notifier.is_own_thread() { WaitError::OwnThread } else { WaitError::TimedOut { level } })
+        })
     }
 
     pub(crate) fn poll(

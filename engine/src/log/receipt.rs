@@ -72,7 +72,7 @@ impl Receipt {
     ///
     /// # Errors
     /// The topic cannot reach this level, the event was dropped, or the journal failed before the event reached the
-    /// level.
+    /// level. [`WaitError::OwnThread`] on one of the journal's own threads, if the event has not reached the level yet.
     pub fn wait(&self, level: Level) -> Result<Level, WaitError> {
         self.wait_until(level, None)
     }

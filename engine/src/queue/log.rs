@@ -3,12 +3,11 @@
 
 use super::job::Job;
 use crate::base::clock::Timestamp;
-use crate::base::level::Level;
+use crate::base::level::{Level, OWN_THREAD};
 use crate::log::committer::Committer;
 use crate::log::gap::{GapReport, ReaderKind};
 #[cfg(feature = "async")]
 use crate::log::offset_waits::OffsetWait;
-use crate::log::progress::OWN_THREAD;
 use crate::log::progress::Progress;
 use crate::topic::durable::DurableTopic;
 use slipring_journal::{self as journal, Journal, PartitionId, Reader, Start, Visible};

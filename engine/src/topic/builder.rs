@@ -80,6 +80,10 @@ impl<K: Producers> TopicBuilder<Message, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// While one producer publishes a message, another one with the same id waits as it would for room: as long as the
+    /// topic's [`overflow`](Self::overflow) or the call allows, and then again as long for room. Then, and at once where
+    /// they allow no wait, the error is [`IdClaimed`](crate::producer::PublishError::IdClaimed).
+    ///
     /// [`send`](crate::Producer::send) and its variants check ids. Producers that gather, idempotent producers and
     /// transactions refuse a message with an id on such a topic. Ids are compared by a keyed hash of 128 bits.
     pub fn deduplicate(mut self, window: Deduplication) -> Self {

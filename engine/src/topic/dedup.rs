@@ -1,6 +1,7 @@
 //! Deduplication: a topic publishes each message id only once within a window, which is limited by time or by count.
 
 use crate::base::kind::Producers;
+use crate::base::overload::{Overflow, TopicCounters};
 use crate::base::when_full::WhenFull;
 use crate::topic::TopicCore;
 use crate::topic::durable::DurableTopic;
@@ -10,6 +11,7 @@ use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 /// How many message [ids](crate::Record::id) a topic remembers, and for how long: see
@@ -60,8 +62,8 @@ struct KnownIds {
 }
 
 enum IdState {
-    /// A producer is about to publish a message with this id.
-    Claimed,
+    /// A producer is about to publish a message with this id, on this thread.
+    Claimed(ThreadId),
     At(u32, u64),
 }
 
@@ -139,7 +141,8 @@ impl DedupIndex {
     }
 
     /// Claims an id, or returns the partition and offset of its message. While another producer holds a claim of the
-    /// id, waits or returns an error, as `full` says.
+    /// id, waits or returns an error, as `full` and the topic's policy for full partitions say. Never waits for a claim
+    /// of the calling thread, nor on the journal's own threads, for which the claim's publish may wait.
     pub(crate) fn begin<E, K: Producers>(
         self: &Arc<Self>,
         topic: &TopicCore<E, K>,
@@ -147,42 +150,52 @@ impl DedupIndex {
         full: WhenFull<'_>,
     ) -> Result<IdOutcome, PublishError> {
         let id = self.hash(id);
+        let own = std::thread::current().id();
+        let claimed = || PublishError::IdClaimed { topic: topic.name.clone() };
+        let mut begun = None;
         loop {
             // The clock is user code, so it is read before the lock is taken.
             let now = topic.host.clock.now();
             let mut known = self.known();
             known.expire(self.window, now);
-            match known.ids.entry(id) {
+            let by = match known.ids.entry(id) {
                 Entry::Vacant(free) => {
-                    free.insert(IdState::Claimed);
+                    free.insert(IdState::Claimed(own));
                     return Ok(IdOutcome::First(ClaimedId { ids: Arc::clone(self), id, settled: false }));
                 }
-                Entry::Occupied(there) => {
-                    if let IdState::At(partition, offset) = *there.get() {
-                        return Ok(IdOutcome::Duplicate(partition, offset));
-                    }
-                }
-            }
-            let names = || (topic.name.clone(), 0, None);
-            match full {
-                WhenFull::Policy => drop(self.settled.wait(known).unwrap_or_else(PoisonError::into_inner)),
-                WhenFull::Until(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        let (topic, partition, by) = names();
-                        return Err(PublishError::TimedOut { topic, partition, by });
-                    }
-                    drop(self.settled.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner));
-                }
-                WhenFull::Refuse | WhenFull::Later | WhenFull::Arm(_) => {
-                    drop(known);
-                    if let WhenFull::Arm(task) = full {
-                        task.wake_after(&topic.host.timer, Duration::from_millis(1));
-                    }
-                    let (topic, partition, by) = names();
-                    return Err(PublishError::Full { topic, partition, by });
-                }
+                Entry::Occupied(there) => match *there.get() {
+                    IdState::At(partition, offset) => return Ok(IdOutcome::Duplicate(partition, offset)),
+                    IdState::Claimed(by) => by,
+                },
             };
+            let never = matches!(full, WhenFull::Refuse | WhenFull::Later) || by == own || topic.may_wait().is_err();
+            let by_policy = matches!(topic.settings.overflow, Overflow::Block | Overflow::BlockFor(_));
+            if never || !(by_policy || matches!(full, WhenFull::Until(_))) {
+                if !matches!(full, WhenFull::Later) {
+                    TopicCounters::add(&topic.counts.refused, 1);
+                }
+                return Err(claimed());
+            }
+            let deadline = match (full, topic.settings.overflow) {
+                (WhenFull::Arm(task), _) => {
+                    drop(known);
+                    task.wake_after(&topic.host.timer, Duration::from_millis(1));
+                    return Err(claimed());
+                }
+                (WhenFull::Until(deadline), _) => Some(deadline),
+                (_, Overflow::BlockFor(limit)) => begun.get_or_insert_with(Instant::now).checked_add(limit),
+                _ => None,
+            };
+            let Some(deadline) = deadline else {
+                drop(self.settled.wait(known).unwrap_or_else(PoisonError::into_inner));
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                TopicCounters::add(&topic.counts.timed_out, 1);
+                return Err(claimed());
+            }
+            drop(self.settled.wait_timeout(known, left).unwrap_or_else(PoisonError::into_inner));
         }
     }
 }
@@ -389,7 +402,8 @@ mod tests {
     fn who_has_settled_takes_no_other_claim_away() {
         let ids = Arc::new(DedupIndex::new(Deduplication::last(1)));
         let claim = |id: u128| {
-            let free = ids.known().ids.insert(id, IdState::Claimed).is_none();
+            let own = std::thread::current().id();
+            let free = ids.known().ids.insert(id, IdState::Claimed(own)).is_none();
             assert!(free, "{id} is claimed or known");
             ClaimedId { ids: Arc::clone(&ids), id, settled: false }
         };
@@ -399,7 +413,7 @@ mod tests {
         other.settle(0, 1, Duration::ZERO);
         let again = claim(7);
         drop(first);
-        assert!(matches!(ids.known().ids.get(&7), Some(IdState::Claimed)));
+        assert!(matches!(ids.known().ids.get(&7), Some(IdState::Claimed(_))));
         drop(again);
         assert!(!ids.known().ids.contains_key(&7));
         assert!(matches!(ids.known().ids.get(&8), Some(IdState::At(0, 1))));

@@ -248,7 +248,7 @@ impl Registry {
                 // for itself.
                 Some(busy) if busy.by == own => return Err(exists(busy.shape.clone())),
                 Some(_) if self.host.committer.as_ref().is_some_and(|committer| committer.may_wait().is_err()) => {
-                    let cause = crate::log::progress::OWN_THREAD.to_owned();
+                    let cause = crate::base::level::OWN_THREAD.to_owned();
                     return Err(TopicError::Journal { name: name.to_owned(), cause });
                 }
                 Some(_) => topics = self.settled.wait(topics).unwrap_or_else(PoisonError::into_inner),

@@ -1,6 +1,6 @@
 //! A transform's settings, and its opening.
 
-use super::{OpenTransform, Transform, TransformError, TransformHolder, TransformInput};
+use super::{NextOffsets, OpenTransform, Transform, TransformError, TransformHolder, TransformInput};
 use crate::base::kind::Producers;
 use crate::log::gap::OnGap;
 use crate::log::offsets::recorded::transform_offsets;
@@ -80,19 +80,19 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
             let known = transform_offsets(&state).into_iter().filter(|it| it.group == name && it.of.topic == at.1);
             known.map(|it| (it.of.partition, it.offset)).collect()
         };
-        let (epoch, mut offsets) = committer.transform_offsets.take_over(at.clone(), recorded);
+        let (epoch, offsets) = committer.transform_offsets.take_over(at.clone(), recorded);
+        let mut starts = NextOffsets::new();
         if latest {
-            for partition in topic.partitions().iter() {
-                let next = partition.ring.positions().published.0;
-                offsets.entry(partition.index).or_insert(next);
-            }
-            committer.transform_offsets.note_starts(&at, epoch, offsets.clone());
+            let partitions = topic.partitions();
+            let fresh = partitions.iter().filter(|partition| !offsets.contains_key(&partition.index));
+            starts.extend(fresh.map(|partition| (partition.index, partition.ring.positions().published.0)));
+            committer.transform_offsets.note_starts(&at, epoch, starts.clone());
         }
         let mut transaction = Transaction::new(Arc::clone(committer));
         transaction.patience(patience);
         let holder = TransformHolder { committer: Arc::clone(committer), topic: topic.name.clone(), at, epoch };
         let opened = OpenTransform(holder.clone());
-        let input = TransformInput { topic, name, offsets, batch, on_gap, replay: None };
+        let input = TransformInput { topic, name, offsets, starts, batch, on_gap, replay: None };
         Ok(Transform { input, holder, transaction, _opened: opened })
     }
 }

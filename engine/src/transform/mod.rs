@@ -228,7 +228,8 @@ impl TransformHolder {
                 Ok(())
             }
             GapReportOutcome::Denied => Err(self.fenced().into()),
-            GapReportOutcome::Not(cause) => Err(TransformError::Refused { name: self.at.0.clone(), cause }),
+            GapReportOutcome::Not(cause) => Err(TransactionError::Refused { cause }.into()),
+            GapReportOutcome::Unknown(cause) => Err(TransactionError::Unknown { cause }.into()),
         }
     }
 
@@ -259,6 +260,9 @@ struct TransformInput<E: Send + Sync + 'static, K: Producers> {
     name: String,
     /// The committed offset of each partition: the next one to read.
     offsets: NextOffsets,
+    /// The offset at which reading begins in each partition that had no committed offset when the transform was opened
+    /// at the latest events. Empty if it begins at the earliest records.
+    starts: NextOffsets,
     batch: usize,
     on_gap: OnGap,
     /// The reader of the input, with the count of partitions for which it was opened. `None` before the first read, and
@@ -282,7 +286,7 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
         let partitions = self.topic.partitions().len();
         let from = (0..partitions as u32).map(|index| {
             let start = || Some(journal?.1.extent(journal?.0.id(index))?.start);
-            self.offsets.get(&index).copied().or_else(start).unwrap_or(0)
+            self.offsets.get(&index).or(self.starts.get(&index)).copied().or_else(start).unwrap_or(0)
         });
         // Written events may be read before they are durable: in the journal they come before the frame of their
         // output, so they survive a crash if that frame does.

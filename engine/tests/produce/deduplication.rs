@@ -11,8 +11,9 @@ use slipring::{
     transaction::TransactionError,
 };
 use std::collections::BTreeMap;
-use std::sync::Barrier;
-use std::time::Duration;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::crash::at_each_call;
 
@@ -126,6 +127,82 @@ fn of_two_at_the_same_time_one_is_published_and_what_is_refused_may_be_sent_agai
         assert_eq!(receipts[0], receipts[1]);
         assert_eq!(orders.metrics().published, 2 * (round + 1));
     }
+}
+
+/// A publish of an id that another producer had claimed waited for it without limit under each policy, and who was refused
+/// was told that partition 0 was full.
+#[test]
+fn a_claimed_id_is_waited_for_as_the_policy_allows() {
+    const SOON: Duration = Duration::from_millis(10);
+    for (overflow, waits) in [
+        (Overflow::Fail, Some(Duration::ZERO)),
+        (Overflow::DropNewest, Some(Duration::ZERO)),
+        (Overflow::BlockFor(SOON), Some(SOON)),
+        (Overflow::BlockFor(LONG), None),
+        (Overflow::Block, None),
+    ] {
+        let engine = Engine::builder().build().unwrap();
+        let orders = engine.topic::<Message>("orders").deduplicate(Deduplication::last(10)).overflow(overflow);
+        let orders = orders.create().unwrap();
+        let (claim, claimed) = sync_channel(0);
+        let (go, going) = sync_channel(0);
+        let going = Mutex::new(going);
+        let slow = Partitioner::custom(move |_: Option<&[u8]>, _: u32| {
+            claim.send(()).unwrap();
+            going.lock().unwrap().recv().unwrap();
+            0
+        });
+        let mut first = orders.producer().partitioner(slow).create().unwrap();
+        let mut second = orders.producer().create().unwrap();
+        let order = &Record::new("a").id("1");
+        std::thread::scope(|scope| {
+            let publish = scope.spawn(move || first.send(order).unwrap());
+            claimed.recv().unwrap();
+            let is_told = |refused: PublishError| {
+                assert!(matches!(refused, PublishError::IdClaimed { .. }) && refused.is_full(), "{refused}");
+                assert!(refused.to_string().contains("message with this id"), "{refused}");
+            };
+            is_told(second.try_send(order).unwrap_err());
+            let asked = Instant::now();
+            is_told(second.send_until(asked + SOON, order).unwrap_err());
+            assert!(asked.elapsed() >= SOON);
+            let asked = Instant::now();
+            if let Some(waits) = waits {
+                is_told(second.send(order).unwrap_err());
+                assert!(asked.elapsed() >= waits);
+            }
+            let late = (waits == Some(SOON)) as u64;
+            assert_eq!(orders.metrics().timed_out, 1 + late, "{overflow:?}");
+            assert_eq!(orders.metrics().refused, 1 + u64::from(waits == Some(Duration::ZERO)), "{overflow:?}");
+            let waiter = scope
+                .spawn(move || if waits.is_none() { second.send(order) } else { second.try_send(Record::new("b")) });
+            if waits.is_some() {
+                waiter.join().unwrap().unwrap();
+                go.send(()).unwrap();
+                publish.join().unwrap();
+            } else {
+                go.send(()).unwrap();
+                assert_eq!(waiter.join().unwrap().unwrap(), publish.join().unwrap());
+            }
+        });
+    }
+}
+
+/// It waited for itself.
+#[test]
+fn what_a_partitioner_sends_with_the_id_of_its_message_is_refused() {
+    let engine = Engine::builder().build().unwrap();
+    let orders = engine.topic::<Message>("orders").deduplicate(Deduplication::last(10)).create().unwrap();
+    let other = Mutex::new(orders.producer().create().unwrap());
+    let told = Arc::new(Mutex::new(None));
+    let tell = Arc::clone(&told);
+    let nested = Partitioner::custom(move |_: Option<&[u8]>, _: u32| {
+        *tell.lock().unwrap() = other.lock().unwrap().send(Record::new("b").id("1")).err();
+        0
+    });
+    orders.producer().partitioner(nested).create().unwrap().send(Record::new("a").id("1")).unwrap();
+    assert!(matches!(told.lock().unwrap().take(), Some(PublishError::IdClaimed { .. })));
+    assert_eq!(orders.metrics().published, 1);
 }
 
 #[test]

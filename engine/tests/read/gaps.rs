@@ -7,10 +7,11 @@ use slipring::{
     journal::ReaderKind,
     replay::{Gap, OnGap, ReplayError},
     subscriber::{At, Selector},
-    transaction::Transaction,
+    transaction::{Transaction, TransactionError},
     transform::{TransformEnd, TransformError},
 };
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -416,6 +417,61 @@ fn what_was_told_is_known_after_a_crash_at_each_call_to_the_disk() {
 }
 
 /// Ten jobs, of which one was lost to damage.
+/// The disk fails while the report of a gap is written: it is unknown whether the journal has the report, and the error
+/// said that nothing was written.
+#[test]
+fn a_report_of_a_gap_that_meets_a_failing_disk_is_unknown_or_not_written() {
+    let damaged = damaged(&[(1, 0)]);
+    for of_group in [false, true] {
+        let (mut unknown, mut listed_and_unknown) = (0, 0);
+        for nth in 1..60 {
+            let disk = damaged.copy();
+            let engine = engine(&disk);
+            let ticks = ticks(&engine);
+            let outcome = if of_group {
+                let mut member = ticks.group("copy").join().unwrap();
+                disk.fail_after(nth, Fault::PowerCut);
+                let until = Instant::now() + LONG;
+                loop {
+                    assert!(Instant::now() < until, "no end");
+                    match member.poll(Duration::from_millis(1)) {
+                        Ok(batch) => _ = batch.map(|batch| batch.commit()),
+                        Err(GroupError::Gap { .. }) => break Some(true),
+                        Err(GroupError::CommitUnknown { .. }) => break None,
+                        Err(_) => break Some(false),
+                    }
+                }
+            } else {
+                let mut copy = ticks.transform("copy").open().unwrap();
+                disk.fail_after(nth, Fault::PowerCut);
+                let until = Instant::now() + LONG;
+                loop {
+                    assert!(Instant::now() < until, "no end");
+                    match copy.step(Duration::from_millis(1), |_, _, _| Ok::<_, Infallible>(())) {
+                        Ok(_) => {}
+                        Err(TransformError::Input(ReplayError::Gap(_))) => break Some(true),
+                        Err(TransformError::Transaction(TransactionError::Unknown { .. })) => break None,
+                        Err(_) => break Some(false),
+                    }
+                }
+            };
+            let after = disk.crash(nth);
+            let listed = !lost::engine(&after).gaps().is_empty();
+            match outcome {
+                Some(reported) => assert_eq!(reported, listed, "group: {of_group}, {nth}"),
+                None => {
+                    unknown += 1;
+                    listed_and_unknown += usize::from(listed);
+                }
+            }
+            if outcome == Some(true) {
+                break;
+            }
+        }
+        assert!(unknown > 0, "group: {of_group}: {listed_and_unknown}");
+    }
+}
+
 fn damaged_jobs() -> SimulatedDisk {
     use slipring::{Level, Message, Record};
     let disk = SimulatedDisk::new();

@@ -4,10 +4,10 @@
 use crate::soon::{LONG, soon};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Engine, Message, Persist, Record, Topic,
+    Engine, Level, Message, Persist, Record, Topic,
     clock::{Clock, ManualClock, Tick, Timestamp},
     group::Rebalance,
-    producer::{IdempotenceError, Multi, Partitioner, PublishError},
+    producer::{IdempotenceError, Multi, Partitioner, PublishError, WaitError},
     queue::{Queue, QueueError},
     subscriber::StartAt,
     topic::{Deduplication, Unreadable},
@@ -16,9 +16,9 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::task::{Context, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const NOW: Duration = Duration::ZERO;
 
@@ -401,5 +401,32 @@ fn a_subscriber_of_tracing_may_call_the_engine_that_tells_it() {
         drop(jobs.queue("work").join().unwrap());
         jobs.delete_queue("work").unwrap();
         assert!(call_back.calls() > 8, "{}", call_back.calls());
+    });
+}
+
+/// Without a deadline it was told that the deadline had passed, and to wait again.
+#[test]
+fn a_waker_that_waits_for_a_receipt_is_told_on_which_thread_it_runs() {
+    soon("a waker that waits for a receipt", || {
+        let disk = SimulatedDisk::new();
+        let engine = Engine::builder().journal_in(disk.clone()).build().unwrap();
+        let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+        let inside = Mutex::new(ticks.producer().create().unwrap());
+        let (tell, told) = mpsc::channel();
+        let call_back = CallBack::default();
+        call_back.set(move || {
+            let receipt = inside.lock().unwrap().publish(|tick| *tick = 2).unwrap();
+            let far = Some(Instant::now() + LONG);
+            let _ = tell.send([receipt.wait(Level::Durable), receipt.wait_until(Level::Durable, far)]);
+        });
+        disk.hold_syncs(true);
+        let receipt = ticks.producer().create().unwrap().publish(|tick| *tick = 1).unwrap();
+        let waker = Waker::from(Arc::clone(&call_back.0));
+        let mut wait = pin!(receipt.reach(Level::Durable));
+        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        disk.hold_syncs(false);
+        let own = told.recv_timeout(LONG).unwrap();
+        assert_eq!(own, [Err(WaitError::OwnThread), Err(WaitError::OwnThread)]);
+        assert!(WaitError::OwnThread.to_string().contains("another thread"));
     });
 }

@@ -192,3 +192,27 @@ fn an_older_holder_of_the_name_commits_nothing_more() {
     assert_eq!(again.step(Duration::ZERO, |_, _, _| Err("there is nothing left")).unwrap(), Some(0));
     assert_eq!(audit(&ledger(&accounts), "after a restart"), 2);
 }
+
+/// It said that the offset at which it begins was committed.
+#[test]
+fn who_begins_at_the_latest_events_has_committed_nothing_before_its_first_batch() {
+    let disk = SimulatedDisk::new();
+    let engine = engine(&disk);
+    let (transfers, accounts) = topics(&engine).unwrap();
+    let mut producer = transfers.producer().create().unwrap();
+    (0..3).for_each(|number| _ = producer.publish(|event| *event = transfer(number)).unwrap());
+    let mut bank = transfers.transform("bank").latest().open().unwrap();
+    assert_eq!(bank.committed(0), None);
+    assert_eq!(engine.transforms()[0].partitions[0].committed, 3, "it begins there");
+    producer.publish(|event| *event = transfer(3)).unwrap();
+    let mut read = Vec::new();
+    bank.step(LONG, |transfer, at, out| {
+        read.push(at.offset);
+        book(&accounts, at.offset, transfer, out)
+    })
+    .unwrap();
+    assert_eq!((read, bank.committed(0)), (vec![3], Some(4)));
+    drop(bank);
+    let again = transfers.transform("bank").latest().open().unwrap();
+    assert_eq!(again.committed(0), Some(4), "what is committed counts, not the latest event");
+}

@@ -66,6 +66,17 @@ pub enum PublishError {
         /// The topic's name.
         topic: String,
     },
+    /// Another publish of a message with the same id has begun and not ended: see
+    /// [`TopicBuilder::deduplicate`](crate::TopicBuilder::deduplicate). It was waited for as long as the call and the
+    /// topic's [`Overflow`](crate::topic::Overflow) allow. It is not waited for where it is further out on the calling
+    /// thread, for example if the partitioner has made this call, nor on the journal's own threads.
+    #[error(
+        "topic {topic:?}: another publish of a message with this id has begun and not ended: send the message again to get the receipt of the one that was published"
+    )]
+    IdClaimed {
+        /// The topic's name.
+        topic: String,
+    },
     /// User code that a producer calls, such as its partitioner, has itself used that producer.
     #[error(
         "topic {topic:?}: a producer was used by code that it was calling, such as its partitioner: use another producer there"
@@ -174,10 +185,10 @@ impl PublishError {
         }
     }
 
-    /// True if the partition was full or a rate limit was reached, so that the publish may succeed if it is tried
-    /// again.
+    /// True if the partition was full, a rate limit was reached or another publish of a message with the same id has not
+    /// ended, so that the publish may succeed if it is tried again.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::TimedOut { .. } | Self::RateLimited { .. })
+        matches!(self, Self::Full { .. } | Self::TimedOut { .. } | Self::RateLimited { .. } | Self::IdClaimed { .. })
     }
 }
 
