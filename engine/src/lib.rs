@@ -21,6 +21,7 @@
 //! | events of several topics, published all or none | [`Engine::transaction`] |
 //! | reading one topic and writing others, exactly once | [`Engine::transform`], [`Topic::transform`] |
 //! | one thread that waits for many readers; async tasks | [`Selector`](subscriber::Selector); feature `async` |
+//! | ending the wait of a reader from another thread | the method `wakeup` of the reader: [`Wakeup`](subscriber::Wakeup) |
 //! | inspecting and repairing a journal's directory | the command `slipring`: `journal`, `group`, `queue` (package `slipring-cli`) |
 //!
 //! The guarantees, and the state that a crash leaves between any two steps, are in `docs/GUARANTEES.md`, with the test

@@ -18,6 +18,7 @@ use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
 use crate::waiter::Waiter;
 use crate::waiting::{Look, Waiting, arm};
+use crate::wakeup::Wakeup;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -114,6 +115,11 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     /// Sets the wait strategy of this consumer.
     pub fn set_wait(&mut self, wait: Wait) {
         self.waiting.wait = wait;
+    }
+
+    /// A handle by which another thread ends this consumer's present or next wait.
+    pub fn wakeup(&mut self) -> Wakeup {
+        self.waiting.wakeup()
     }
 
     /// Moves to `to` without reading the events in between. A seek forward skips published events; stages after this
@@ -231,7 +237,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         self.waiting.learn(run.end.wrapping_sub(self.next), few, capacity / 2);
     }
 
-    /// Waits without a time limit for at least one event, and returns at most `limit` events (0 counts as 1).
+    /// Waits without a time limit for at least one event, and returns at most `limit` events (0 counts as 1). The batch
+    /// is empty only if a [`Wakeup`] ends the wait.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).
@@ -241,7 +248,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     }
 
     /// Waits until `deadline` for at least one event, and returns at most `limit` events (0 counts as 1). The batch is
-    /// empty if the deadline passes.
+    /// empty if the deadline passes, or a [`Wakeup`] ends the wait.
     ///
     /// # Errors
     /// As [`poll`](Self::poll).

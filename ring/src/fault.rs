@@ -178,6 +178,9 @@ faults! {
     WorkerTakesAGapForEvents;
     /// A worker never moves past a gap in a closed ring. The correct code passes it.
     WorkerStopsAtAGap;
+    /// A wake-up from outside wakes the waiter before it sets the flag, so the reader may check the flag too early and
+    /// sleep again. The correct code sets the flag first.
+    WakeupBeforeItsFlag;
     /// A slot's initial stamp equals the stamp of its first event, so the slot counts as published before it is
     /// written. The correct initial stamp is one lap lower.
     FirstLapCountsAsPublished;

@@ -113,6 +113,7 @@
 //! | join and leave a running ring | [`Ring::join`], [`Ring::run`]; drop the consumer, or [`Ring::evict`] |
 //! | read events again, or skip them | [`Consumer::seek`] |
 //! | sleep on many rings with one thread | [`Waiter`], [`Consumer::arm`] |
+//! | end the wait of a reader from another thread | [`Consumer::wakeup`], [`Worker::wakeup`]: [`Wakeup`] |
 //! | read without ever holding up a writer | [`LossyRing`] |
 //!
 //! # Waiting
@@ -246,6 +247,7 @@ pub mod thorough;
 mod wait;
 mod waiter;
 mod waiting;
+mod wakeup;
 mod worker;
 mod workers;
 
@@ -269,4 +271,5 @@ pub use stage::{OnError, Stage, StageRef, Start};
 pub use sync::Instant;
 pub use wait::{Idle, UnknownWait, Wait, WaitStrategy};
 pub use waiter::Waiter;
+pub use wakeup::Wakeup;
 pub use worker::{Taken, Worker};

@@ -220,6 +220,11 @@ sites! {
     LOSSY_CHECK: Relaxed => [], "LOSSY_BEGIN";
     /// A lossy reader that found no event reads that every writer was dropped, and so acquires all that they wrote.
     LOSSY_GONE: Acquire => [Relaxed], "DROP_PRODUCER";
+    /// A thread sets the flag that ends a reader's present or next wait; the lock of the reader's waiter orders the
+    /// store.
+    SET_WOKEN: Relaxed => [], "TAKE_WOKEN";
+    /// A waiting reader reads and clears the flag that ends its wait; the lock of its waiter orders the accesses.
+    TAKE_WOKEN: Relaxed => [], "SET_WOKEN";
     /// A thread accesses a counter or flag that orders nothing.
     COUNT: Relaxed => [], "COUNT";
 }

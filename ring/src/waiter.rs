@@ -2,7 +2,7 @@
 
 use crate::held;
 use crate::panics::{blaming, is_answered};
-use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, lock, thread, wait_at_most};
+use crate::sync::{Arc, AtomicU32, Condvar, Instant, Mutex, MutexGuard, lock, thread, wait_at_most};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 use std::time::Duration;
@@ -69,6 +69,8 @@ pub struct Waiter {
 pub(crate) struct WaiterState {
     state: Mutex<Woken>,
     woken: Condvar,
+    /// 1 if a [`Wakeup`](crate::Wakeup) must end the present or the next wait; otherwise 0.
+    pub(crate) is_woken: AtomicU32,
 }
 
 #[derive(Default)]
@@ -228,7 +230,8 @@ impl Waiter {
     /// Creates a waiter that is armed at no ring.
     pub fn new() -> Self {
         let state = Woken { tokens: Vec::with_capacity(4), ..Woken::default() };
-        Self { shared: Arc::new(WaiterState { state: Mutex::new(state), woken: Condvar::new() }) }
+        let (state, is_woken) = (Mutex::new(state), AtomicU32::new(0));
+        Self { shared: Arc::new(WaiterState { state, woken: Condvar::new(), is_woken }) }
     }
 
     /// Sleeps until a ring at which this waiter is armed wakes it, or `deadline` passes. Returns at once if a wake-up

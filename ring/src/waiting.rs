@@ -5,6 +5,7 @@ use crate::fault::{Fault, fault};
 use crate::sync::{self, Arc, Instant};
 use crate::wait::{Idle, Wait};
 use crate::waiter::Waiter;
+use crate::wakeup::Wakeup;
 
 /// The condition for which a producer, consumer or worker waits. A *look* is one check of the condition.
 pub(crate) trait Look {
@@ -67,8 +68,13 @@ impl Waiting {
         Self { wait, waiter: None, armed: [None, None], looks: 0, pause: 0, rest: 0 }
     }
 
-    /// Waits until a look succeeds, and returns what it found. `None` if `deadline` passes first; without one, waits
-    /// without a time limit.
+    /// A handle by which another thread ends the present or the next wait.
+    pub(crate) fn wakeup(&mut self) -> Wakeup {
+        Wakeup::new(&self.waiter.get_or_insert_default().shared)
+    }
+
+    /// Waits until a look succeeds, and returns what it found. `None` if `deadline` passes first, or a [`Wakeup`] ends
+    /// the wait. Without a deadline, waits without a time limit.
     #[inline]
     pub(crate) fn until<L: Look>(&mut self, deadline: Option<Instant>, target: &mut L) -> Option<L::Found> {
         self.looks = 0;
@@ -87,6 +93,9 @@ impl Waiting {
             }
             if let Some(found) = target.look() {
                 return Some(found);
+            }
+            if self.waiter.as_ref().is_some_and(|waiter| waiter.shared.take_woken()) {
+                return None;
             }
             if idle == Idle::Sleep {
                 let Some(bells) = target.bells() else { continue };

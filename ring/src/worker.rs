@@ -13,6 +13,7 @@ use crate::sync::{Arc, Instant};
 use crate::wait::Wait;
 use crate::waiter::Waiter;
 use crate::waiting::{Bells, Look, Waiting, arm};
+use crate::wakeup::Wakeup;
 use crate::workers::Workers;
 use std::fmt;
 
@@ -74,6 +75,11 @@ impl<E, K: Kind> Worker<E, K> {
         self.waiting.wait = wait;
     }
 
+    /// A handle by which another thread ends this worker's present or next wait.
+    pub fn wakeup(&mut self) -> Wakeup {
+        self.waiting.wakeup()
+    }
+
     /// Arms `waiter`, that is, registers it for one wake-up with `token` when there may be events to take, as
     /// [`Consumer::arm`](crate::Consumer::arm) does. Returns true if the thread may sleep now. Returns false if there
     /// are events, or the end: then call a method that takes, with a limit that can be handled now.
@@ -96,7 +102,8 @@ impl<E, K: Kind> Worker<E, K> {
         self.begin(found)
     }
 
-    /// As [`take`](Self::take), but waits without a time limit for at least one event.
+    /// As [`take`](Self::take), but waits without a time limit for at least one event. Takes none only if a [`Wakeup`]
+    /// ends the wait.
     ///
     /// # Errors
     /// As [`take`](Self::take).
@@ -104,7 +111,8 @@ impl<E, K: Kind> Worker<E, K> {
         self.take_by(limit, None)
     }
 
-    /// As [`take_wait`](Self::take_wait), but waits until `deadline` at the latest, and then takes no event.
+    /// As [`take_wait`](Self::take_wait), but waits until `deadline` at the latest. Takes no event if the deadline
+    /// passes, or a [`Wakeup`] ends the wait.
     ///
     /// # Errors
     /// As [`take`](Self::take).

@@ -3,9 +3,11 @@
 
 mod common;
 
-use common::{at_once, soon, waits};
+use common::{LONG, at_once, soon, waits};
 use slipring_ring::fence::{self, Fences};
-use slipring_ring::{Builder, Closed, Idle, Kind, Producer, Ring, SingleProducer, Stage, Wait, WaitStrategy, Waiter};
+use slipring_ring::{
+    Builder, Closed, Idle, Kind, Producer, Ring, SingleProducer, Stage, Wait, WaitStrategy, Waiter, Wakeup,
+};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, compiler_fence};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
@@ -440,4 +442,89 @@ fn a_strategy_is_told_each_empty_look() {
         assert_eq!((&mut reader.poll_wait(1).unwrap()).into_iter().count(), 1);
     }
     assert_eq!(*looks.lock().unwrap(), [1, 2, 3, 4, 1, 2, 3, 4]);
+}
+
+/// A reader's wake-up handle and a call that waits without limit; the call returns the count of events, which it handles.
+type Woken = (Wakeup, Box<dyn FnMut() -> Result<usize, Closed> + Send>);
+
+fn woken_readers(wait: &Wait) -> [(SingleProducer<u64>, Woken); 2] {
+    let mut builder = Builder::single(8, || 0u64);
+    builder.poll(Stage::new("tape").wait(wait.clone()));
+    let (producer, ring) = builder.build().unwrap();
+    let mut tape = ring.consumer("tape").unwrap();
+    let wakeup = tape.wakeup();
+    let poll = move || Ok((&mut tape.poll_wait(8)?).into_iter().count());
+    let first = (producer, (wakeup, Box::new(poll) as Box<_>));
+
+    let mut builder = Builder::single(8, || 0u64);
+    builder.workers(Stage::new("pool").wait(wait.clone()), 1);
+    let (producer, ring) = builder.build().unwrap();
+    let mut worker = ring.worker("pool").unwrap();
+    let wakeup = worker.wakeup();
+    let take = move || {
+        let taken = worker.take_wait(8)?;
+        let count = taken.len();
+        taken.for_each(|_, _| ());
+        Ok(count)
+    };
+    [first, (producer, (wakeup, Box::new(take) as Box<_>))]
+}
+
+/// The reader may wait already, or not yet: another thread's wake-up ends the wait, whatever the strategy.
+#[test]
+fn another_thread_ends_a_wait() {
+    for wait in waits() {
+        for (_producer, (wakeup, mut call)) in woken_readers(&wait) {
+            let (turn, turns) = std::sync::mpsc::channel();
+            let reader = std::thread::spawn(move || {
+                for _ in 0..50 {
+                    assert_eq!(call(), Ok(0));
+                    turn.send(()).unwrap();
+                }
+            });
+            soon(&format!("a reader with {wait:?}"), move || {
+                for _ in 0..50 {
+                    wakeup.wake();
+                    turns.recv().unwrap();
+                }
+                reader.join().unwrap();
+            });
+        }
+    }
+}
+
+#[test]
+fn a_wake_up_ends_one_wait_and_is_harmless_when_it_comes_late() {
+    for (mut producer, (wakeup, mut call)) in woken_readers(&Wait::default()) {
+        soon("a reader that is woken before and after", move || {
+            wakeup.wake();
+            wakeup.clone().wake();
+            assert_eq!(call(), Ok(0));
+            producer.publish(|_| ()).unwrap();
+            assert_eq!(call(), Ok(1), "both came before one wait");
+            producer.publish(|_| ()).unwrap();
+            wakeup.wake();
+            assert_eq!(call(), Ok(1), "a wait that finds an event returns it");
+            assert_eq!(call(), Ok(0), "and leaves the wake-up to the next");
+            drop(producer);
+            wakeup.wake();
+            assert_eq!(call(), Err(Closed::Finished), "the end comes before a wake-up");
+            drop(call);
+            wakeup.wake();
+        });
+    }
+}
+
+/// Calls that do not wait leave a wake-up alone, and a wait with a deadline takes it.
+#[test]
+fn a_wake_up_waits_for_a_call_that_waits() {
+    let mut builder = Builder::single(8, || 0u64);
+    builder.poll("tape");
+    let (_producer, ring) = builder.build().unwrap();
+    let mut tape = ring.consumer("tape").unwrap();
+    tape.wakeup().wake();
+    assert!(tape.poll(1).unwrap().is_empty());
+    let began = Instant::now();
+    assert!(tape.poll_until(1, began + LONG).unwrap().is_empty());
+    assert!(began.elapsed() < LONG, "the wake-up ended the wait, not the deadline");
 }

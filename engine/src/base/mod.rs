@@ -17,4 +17,5 @@ pub(crate) mod timer;
 pub(crate) mod trace;
 pub(crate) mod turn;
 pub(crate) mod varint;
+pub(crate) mod wakeup;
 pub(crate) mod when_full;

@@ -14,8 +14,9 @@
 //! in [`ask_the_armed`](MultiWait::ask_the_armed) or when it wakes up. Then the source is ready again. This holds
 //! whether the thread sleeps in between or not.
 
+use crate::base::wakeup::{WakeFlag, WakeTarget, Wakeup};
 use slipring_ring::{Idle, Wait, Waiter};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The sources of events that a thread waits for, such as partitions. Each has a number.
@@ -37,7 +38,7 @@ pub(crate) trait WaitSources {
     /// Called before the thread arms the ready sources in order to sleep, also if one then has an event. Default: nothing.
     fn begin_sleep(&mut self) {}
 
-    /// True if the wait must return [`Wakeup::Interrupted`] to its caller now, for example because partitions were
+    /// True if the wait must return [`WaitEnd::Interrupted`] to its caller now, for example because partitions were
     /// added. Default: false.
     fn is_interrupted(&self) -> bool {
         false
@@ -46,12 +47,12 @@ pub(crate) trait WaitSources {
 
 /// Why a [`MultiWait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wakeup {
+pub(crate) enum WaitEnd {
     /// The source with this number has events, an end or an error.
     Source(usize),
     /// Another thread has woken the waiter with [`MultiWait::WAKE`], or [`WaitSources::is_interrupted`] is true.
     Interrupted,
-    /// The deadline has passed, or a call that does not wait has found no events.
+    /// The deadline has passed, a [`Wakeup`] has ended the wait, or a call that does not wait has found no events.
     Nothing,
 }
 
@@ -75,6 +76,26 @@ pub(crate) struct MultiWait {
     by_number: bool,
     /// Decides if the thread spins before it sleeps. `None` if the thread always spins as long as its [`Wait`] allows.
     pace: Option<FindPace>,
+    outside: Arc<Outside>,
+}
+
+/// The part of a [`MultiWait`] that the handles of other threads reach.
+struct Outside {
+    flag: WakeFlag,
+    /// The waiter of the `MultiWait`, which [`MultiWait::renew`] may replace.
+    waiter: Mutex<Arc<Waiter>>,
+}
+
+impl WakeTarget for Outside {
+    fn flag(&self) -> &WakeFlag {
+        &self.flag
+    }
+
+    fn rouse(&self) {
+        // Waking may run a task, which is user code, so the lock is released first.
+        let waiter = Arc::clone(&self.waiter.lock().unwrap_or_else(PoisonError::into_inner));
+        waiter.wake(MultiWait::WAKE);
+    }
 }
 
 /// Count of calls, or of checks that have found nothing, after which the wake-ups of the armed sources are taken, so
@@ -106,8 +127,28 @@ impl MultiWait {
     pub(crate) const WAKE: usize = usize::MAX;
 
     pub(crate) fn new(wait: Wait, waiter: Arc<Waiter>) -> Self {
+        let outside = Arc::new(Outside { flag: WakeFlag::default(), waiter: Mutex::new(Arc::clone(&waiter)) });
         let (ready, armed, quiet) = (Vec::new(), Vec::new(), Vec::new());
-        Self { waiter, wait, ready, armed, quiet, turn: 0, finds: 0, by_number: false, pace: None }
+        Self { waiter, wait, ready, armed, quiet, turn: 0, finds: 0, by_number: false, pace: None, outside }
+    }
+
+    /// Removes all sources, and waits with `waiter` from now on. Handles from [`wakeup`](Self::wakeup) stay valid.
+    pub(crate) fn renew(&mut self, waiter: Arc<Waiter>) {
+        let before = {
+            let mut known = self.outside.waiter.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *known, Arc::clone(&waiter))
+        };
+        drop(before);
+        self.waiter = waiter;
+        (self.turn, self.finds) = (0, 0);
+        self.ready.clear();
+        self.armed.clear();
+        self.quiet.clear();
+    }
+
+    /// A handle by which another thread ends the present or the next wait.
+    pub(crate) fn wakeup(&self) -> Wakeup {
+        Wakeup::new(&self.outside)
     }
 
     /// Makes the thread spin only while events follow one another closely. Once it has spun and had to sleep, each
@@ -147,11 +188,11 @@ impl MultiWait {
     }
 
     /// Returns the next source with events, an end or an error. If there is none: waits until `deadline` (`None`:
-    /// without limit), or, if `now` is true, returns [`Wakeup::Nothing`] without waiting.
+    /// without limit), or, if `now` is true, returns [`WaitEnd::Nothing`] without waiting.
     #[inline]
-    pub(crate) fn next(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> Wakeup {
+    pub(crate) fn next(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> WaitEnd {
         match self.find(watched, !now) {
-            Wakeup::Nothing => self.wait(watched, now, deadline),
+            WaitEnd::Nothing => self.wait(watched, now, deadline),
             found => found,
         }
     }
@@ -159,13 +200,13 @@ impl MultiWait {
     /// Checks each ready source once, without waiting. If `pauses` is true, the first check may pause to gather a
     /// larger batch: for callers that would wait next anyway.
     #[inline]
-    pub(crate) fn find(&mut self, watched: &mut impl WaitSources, pauses: bool) -> Wakeup {
+    pub(crate) fn find(&mut self, watched: &mut impl WaitSources, pauses: bool) -> WaitEnd {
         self.finds += 1;
         let asks = (self.finds >= PATIENCE || self.by_number) && self.ready.len() < self.armed.len();
         if asks && self.ask_the_armed() {
-            return Wakeup::Interrupted;
+            return WaitEnd::Interrupted;
         }
-        self.sweep(watched, u32::from(!pauses)).map_or(Wakeup::Nothing, Wakeup::Source)
+        self.sweep(watched, u32::from(!pauses)).map_or(WaitEnd::Nothing, WaitEnd::Source)
     }
 
     #[inline]
@@ -216,7 +257,7 @@ impl MultiWait {
         woken
     }
 
-    fn wait(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> Wakeup {
+    fn wait(&mut self, watched: &mut impl WaitSources, now: bool, deadline: Option<Instant>) -> WaitEnd {
         // `looks` counts the checks of all sources together. `asked` and `timed` are its values when the wake-ups were
         // last taken and when the clock was last read.
         let (mut looks, mut asked, mut timed): (u64, u64, u64) = (0, 0, 0);
@@ -226,7 +267,7 @@ impl MultiWait {
             if asks && self.ready.len() < self.armed.len() {
                 asked = looks;
                 if self.ask_the_armed() {
-                    return Wakeup::Interrupted;
+                    return WaitEnd::Interrupted;
                 }
             }
             // The check before this loop has made the pause between two batches, so the count starts at 1 here.
@@ -235,10 +276,12 @@ impl MultiWait {
                 return self.found(source);
             }
             if watched.is_interrupted() {
-                return Wakeup::Interrupted;
+                return WaitEnd::Interrupted;
             }
-            if now {
-                return Wakeup::Nothing;
+            // A handle sets the flag before it wakes the waiter. So the flag is seen here, or the wake-up ends the park
+            // below, and the caller waits again. A wake-up that was taken earlier has shown the flag to this thread.
+            if now || self.outside.flag.take() {
+                return WaitEnd::Nothing;
             }
             looks += self.ready.len().max(1) as u64;
             let in_a_row = u32::try_from(looks).unwrap_or(u32::MAX).min(u32::MAX - 1);
@@ -248,7 +291,7 @@ impl MultiWait {
                 if looks - timed >= 16 {
                     timed = looks;
                     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        return self.sweep(watched, sweeps).map_or(Wakeup::Nothing, Wakeup::Source);
+                        return self.sweep(watched, sweeps).map_or(WaitEnd::Nothing, WaitEnd::Source);
                     }
                 }
                 continue;
@@ -264,27 +307,27 @@ impl MultiWait {
             // Another thread sets the interruption before it wakes the waiter. So the interruption is seen here, or the
             // wake-up ends the park below.
             if watched.is_interrupted() {
-                return Wakeup::Interrupted;
+                return WaitEnd::Interrupted;
             }
             let mut woken = false;
             let Self { waiter, ready, armed, .. } = &mut *self;
             if !waiter.park(deadline, |source| woken |= rung(source, ready, armed)) {
-                return Wakeup::Nothing;
+                return WaitEnd::Nothing;
             }
             if woken {
-                return Wakeup::Interrupted;
+                return WaitEnd::Interrupted;
             }
         }
     }
 
-    /// Returns [`Wakeup::Source`] for an event that ended a wait, and notes its time for [`sparing`](Self::sparing).
-    fn found(&mut self, source: usize) -> Wakeup {
+    /// Returns [`WaitEnd::Source`] for an event that ended a wait, and notes its time for [`sparing`](Self::sparing).
+    fn found(&mut self, source: usize) -> WaitEnd {
         if let Some(pace) = &mut self.pace {
             let now = Instant::now();
             let before = pace.found_at.replace(now);
             pace.is_close = before.is_some_and(|before| now.saturating_duration_since(before) < CLOSE);
         }
-        Wakeup::Source(source)
+        WaitEnd::Source(source)
     }
 
     /// For a task whose last check has found nothing: registers `task` to be woken by the next event. Returns false if

@@ -45,6 +45,7 @@
 //! [retains](crate::TopicBuilder::retain) them or is durable; a [`replay`](crate::replay) reads past events of a
 //! durable topic.
 
+pub use crate::base::wakeup::Wakeup;
 pub use crate::read::error::{CancelError, PositionError, ReadError};
 pub use crate::read::managed::Subscription;
 pub use crate::read::selector::{Selectable, Selector};

@@ -19,8 +19,9 @@ use super::signal::{MemberSignal, NEVER, nanos};
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
-use crate::base::multi_wait::{MultiWait, Wakeup};
+use crate::base::multi_wait::{MultiWait, WaitEnd};
 use crate::base::overload::{ConsumerStats, Slow};
+use crate::base::wakeup::Wakeup;
 use crate::log::gap::Gap;
 use crate::topic::TopicCore;
 use crate::topic::consumers::ConsumerRun;
@@ -144,7 +145,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let (id, signal) = self.group.join(&self.settings.joining)?;
         // Leaves as the old member too, in case that it was not fenced.
         self.group.leave(self.id, self.partitions.take_all(), true);
-        self.watch = MultiWait::new(self.settings.wait.clone(), Arc::clone(&signal.waiter));
+        self.watch.renew(Arc::clone(&signal.waiter));
         (self.id, self.signal, self.epoch, self.unsettled, self.over) = (id, signal, 0, true, false);
         Ok(())
     }
@@ -167,8 +168,15 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         names
     }
 
-    /// Waits up to `limit` for events of one partition, and returns them; an empty batch if none came. `None` once all topics
-    /// are closed and the group has read and committed all events that this member could get. A limit of zero never waits.
+    /// A handle by which another thread ends the present or the next wait of a [`poll`](Self::poll). It remains valid
+    /// when this member [rejoins](Self::rejoin).
+    pub fn wakeup(&self) -> Wakeup {
+        self.watch.wakeup()
+    }
+
+    /// Waits up to `limit` for events of one partition, and returns them; an empty batch if none came, or a [`Wakeup`] ended
+    /// the wait. `None` once all topics are closed and the group has read and committed all events that this member could
+    /// get. A limit of zero never waits.
     /// While partitions are [paused](Self::pause), closed topics end only when these are resumed and read; until then, once all
     /// others are read, an empty batch is returned at once. For the cost see [`Subscriber::poll`](crate::Subscriber::poll).
     ///
@@ -195,7 +203,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             let Self { group, settings, partitions, watch, signal, scan, .. } = self;
             let by = settings.looking(group, scan);
             let mut look = AssignedSources { partitions, signal, by, no_event: None };
-            if let (Wakeup::Source(source), None) = (watch.find(&mut look, !limit.is_zero()), look.no_event) {
+            if let (WaitEnd::Source(source), None) = (watch.find(&mut look, !limit.is_zero()), look.no_event) {
                 self.signal.see(self.group.clock.coarse());
                 return Ok(PollOutcome::Source(source));
             }
@@ -250,16 +258,16 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             let mut look = AssignedSources { partitions, signal, by, no_event: None };
             let found = watch.next(&mut look, now, deadline);
             match (found, look.no_event) {
-                (Wakeup::Source(source), None) => return Ok(PollOutcome::Source(source)),
-                (Wakeup::Source(source), Some(NoEvent::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
+                (WaitEnd::Source(source), None) => return Ok(PollOutcome::Source(source)),
+                (WaitEnd::Source(source), Some(NoEvent::Closed(Closed::Finished | Closed::Closed))) => self.end(source),
                 // The member was fenced: the group evicts the consumer of a fenced member. The group's update reports
                 // it.
-                (Wakeup::Source(_), Some(NoEvent::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
-                (Wakeup::Source(source), Some(NoEvent::Closed(reason))) => return Err(self.end_error(source, reason)),
-                (Wakeup::Source(source), Some(NoEvent::Gap(offsets))) => self.meet_gap(source, offsets)?,
-                (Wakeup::Source(_), Some(NoEvent::Failed(refused))) => return Err(refused),
-                (Wakeup::Interrupted, _) => {}
-                (Wakeup::Nothing, _) => {
+                (WaitEnd::Source(_), Some(NoEvent::Closed(Closed::Evicted { .. }))) => self.unsettled = true,
+                (WaitEnd::Source(source), Some(NoEvent::Closed(reason))) => return Err(self.end_error(source, reason)),
+                (WaitEnd::Source(source), Some(NoEvent::Gap(offsets))) => self.meet_gap(source, offsets)?,
+                (WaitEnd::Source(_), Some(NoEvent::Failed(refused))) => return Err(refused),
+                (WaitEnd::Interrupted, _) => {}
+                (WaitEnd::Nothing, _) => {
                     self.partitions.iter().flatten().for_each(AssignedPartition::commit_skipped);
                     return Ok(PollOutcome::Nothing);
                 }

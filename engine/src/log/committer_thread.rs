@@ -11,7 +11,7 @@ use sync_thread::{PendingProgress, Replies, Reply, SyncDone, SyncRequest, start_
 use super::committer::{ClaimedRun, Command, Committer, Pace, TransactionFrame};
 use super::source::{FrameContext, Source, StateSource};
 use crate::base::clock::Clock;
-use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
+use crate::base::multi_wait::{MultiWait, WaitEnd, WaitSources};
 use crate::base::threads::caught;
 use crate::log::producers::TouchedProducers;
 use crate::log::progress::Progress;
@@ -228,16 +228,16 @@ impl CommitterThread {
             let state_due = self.state_since.map(|since| since + IDLE);
             let deadline = [deadline, soon, alone, state_due].into_iter().flatten().min();
             match self.watch.next(&mut self.sources, false, deadline) {
-                Wakeup::Source(source) => self.gather(Some(source))?,
-                Wakeup::Interrupted => {}
-                Wakeup::Nothing if state_due.is_some_and(|at| at <= Instant::now()) => {
+                WaitEnd::Source(source) => self.gather(Some(source))?,
+                WaitEnd::Interrupted => {}
+                WaitEnd::Nothing if state_due.is_some_and(|at| at <= Instant::now()) => {
                     self.drains_state = true;
                     self.gather(None)?;
                 }
-                Wakeup::Nothing if alone.is_some_and(|alone| alone <= Instant::now()) => {
+                WaitEnd::Nothing if alone.is_some_and(|alone| alone <= Instant::now()) => {
                     let _ = self.write_committed_offsets()?;
                 }
-                Wakeup::Nothing
+                WaitEnd::Nothing
                     if mark.is_some_and(|at| at <= Instant::now())
                         && self.dirty_since.is_none()
                         && self.lazy_since.is_none() =>
@@ -246,7 +246,7 @@ impl CommitterThread {
                     self.writer().mark(now)?;
                     self.dirty_since = Some(Instant::now());
                 }
-                Wakeup::Nothing => {}
+                WaitEnd::Nothing => {}
             }
             self.transact()?;
             self.sync(false)?;
@@ -314,7 +314,7 @@ impl CommitterThread {
             let source = match next.take() {
                 Some(source) => source,
                 None => match self.watch.next(&mut self.sources, true, None) {
-                    Wakeup::Source(source) => source,
+                    WaitEnd::Source(source) => source,
                     _ => break,
                 },
             };
@@ -434,7 +434,7 @@ impl CommitterThread {
                 self.transactions.is_empty() && self.sources.list.iter().flatten().all(|source| source.is_over());
             let Some(until) = until.filter(|until| !is_over && *until > Instant::now()) else { break };
             let soon = until.min(Instant::now() + CLAIMS_OUT);
-            if let Wakeup::Source(source) = self.watch.next(&mut self.sources, false, Some(soon)) {
+            if let WaitEnd::Source(source) = self.watch.next(&mut self.sources, false, Some(soon)) {
                 self.gather(Some(source))?;
             }
         }

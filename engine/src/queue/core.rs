@@ -28,6 +28,7 @@ use crate::base::held::{self, Locked};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::base::timer::TimerId;
+use crate::base::wakeup::WakeFlag;
 #[cfg(feature = "async")]
 use crate::log::offset_waits::OffsetWait;
 use crate::read::error::ReadError;
@@ -130,15 +131,15 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         ReadError { topic: self.topic.clone(), consumer: self.name.clone(), reason }
     }
 
-    /// Leases the next message to a worker. `None` if there is no message: without `wait`, now; with it, until
-    /// `deadline` (`None`: no limit).
+    /// Leases the next message to a worker. `None` if there is no message: without `waits`, now; with it, until
+    /// `deadline` (`None`: no limit), or until the flag `waits` is set.
     pub(super) fn receive(
         &self,
-        wait: bool,
+        waits: Option<&WakeFlag>,
         deadline: Option<Instant>,
     ) -> Result<Option<LeasedMessage<Arc<E>>>, ReadError> {
         loop {
-            let Some(claimed) = self.claim(wait, deadline)? else { return Ok(None) };
+            let Some(claimed) = self.claim(waits, deadline)? else { return Ok(None) };
             if let Some(leased) = self.complete(claimed)? {
                 return Ok(Some(leased));
             }
@@ -168,15 +169,19 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     }
 
     /// As [`receive`](Self::receive), without loading the body and without waiting for the journal.
-    pub(super) fn claim(&self, wait: bool, deadline: Option<Instant>) -> Result<Option<ClaimedLease<E>>, ReadError> {
+    pub(super) fn claim(
+        &self,
+        waits: Option<&WakeFlag>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<ClaimedLease<E>>, ReadError> {
         let mut times = self.times();
         let mut state = self.lock();
-        let mut last = !wait;
+        let mut last = waits.is_none();
         loop {
             if let Some(found) = self.look(&mut state, times) {
                 return found.map(Some);
             }
-            if last {
+            if last || waits.is_some_and(WakeFlag::take) {
                 self.leave(&mut state);
                 return Ok(None);
             }
@@ -283,6 +288,16 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         } else {
             self.call_in(state);
         }
+    }
+
+    /// Wakes the worker that watches and all threads that wait for it, so that the one whose [`WakeFlag`] is set sees
+    /// it. A thread checks its flag under the lock that this takes, and before it sleeps.
+    pub(super) fn rouse_threads(&self) {
+        let state = self.lock();
+        if state.watched {
+            self.waiter.wake(WAKE);
+        }
+        self.idle.notify_all();
     }
 
     pub(super) fn wake_all(&self, state: &mut QueueState<E, K>) {

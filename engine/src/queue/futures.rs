@@ -119,7 +119,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
     fn is_ready(&mut self) -> bool {
         if !self.has_found() {
             self.core.leave_wait(&mut self.waits);
-            match self.core.claim(false, None) {
+            match self.core.claim(None, None) {
                 Ok(found) => self.found = found.map(Ok),
                 Err(refused) => self.found = Some(Err(refused)),
             }

@@ -7,14 +7,15 @@ use super::lease::LeasedMessage;
 use crate::base::ids::next_reader;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
+use crate::base::wakeup::{WakeFlag, WakeTarget, Wakeup};
 use crate::event::message::Message;
 use crate::read::error::ReadError;
 use crate::text;
 use slipring_ring::Multi;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,25 @@ pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) waits: TaskWait,
     /// The waker of the selector that waits for this worker; `None` if none does.
     pub(super) selector: Option<Waker>,
+    outside: Arc<WorkerWake<E, K>>,
+}
+
+/// The part of a worker that the handles of other threads reach.
+struct WorkerWake<E: Job, K: Producers> {
+    flag: WakeFlag,
+    core: Weak<QueueCore<E, K>>,
+}
+
+impl<E: Job, K: Producers> WakeTarget for WorkerWake<E, K> {
+    fn flag(&self) -> &WakeFlag {
+        &self.flag
+    }
+
+    fn rouse(&self) {
+        if let Some(core) = self.core.upgrade() {
+            core.rouse_threads();
+        }
+    }
 }
 
 impl<E: Job, K: Producers> fmt::Debug for Worker<E, K> {
@@ -51,7 +71,8 @@ impl<E: Job, K: Producers> Worker<E, K> {
     pub(super) fn new(core: Arc<QueueCore<E, K>>) -> Self {
         core.workers.fetch_add(1, Ordering::AcqRel);
         lifecycle!(info, "worker joined", topic = core.topic, queue = core.name);
-        Self { core, number: next_reader(), found: None, waits: TaskWait::Nothing, selector: None }
+        let outside = Arc::new(WorkerWake { flag: WakeFlag::default(), core: Arc::downgrade(&core) });
+        Self { core, number: next_reader(), found: None, waits: TaskWait::Nothing, selector: None, outside }
     }
 
     /// True if `found` has an error, or a lease that has not expired. Removes an expired lease.
@@ -80,8 +101,14 @@ impl<E: Job, K: Producers> Worker<E, K> {
         }
     }
 
-    /// Leases the next message; `None` if none comes within `limit`. A limit of zero never waits, `Duration::MAX` waits
-    /// without end. Messages that are leased again come before new ones.
+    /// A handle by which another thread ends the present or the next wait of a [`receive`](Self::receive). It also wakes
+    /// the other threads that wait in this process for messages of the queue; these continue to wait.
+    pub fn wakeup(&self) -> Wakeup {
+        Wakeup::new(&self.outside)
+    }
+
+    /// Leases the next message; `None` if none comes within `limit`, or a [`Wakeup`] ended the wait. A limit of zero never
+    /// waits, `Duration::MAX` waits without end. Messages that are leased again come before new ones.
     ///
     /// `limit` is measured with the operating system's clock, leases and delays with the engine's clock.
     ///
@@ -99,7 +126,8 @@ impl<E: Job, K: Producers> Worker<E, K> {
         }
         self.core.leave_wait(&mut self.waits);
         let deadline = Instant::now().checked_add(limit);
-        let leased = self.core.receive(!limit.is_zero(), deadline)?;
+        let woken = Some(&self.outside.flag).filter(|_| !limit.is_zero());
+        let leased = self.core.receive(woken, deadline)?;
         Ok(leased.map(|leased| Lease { core: Arc::clone(&self.core), leased, over: false }))
     }
 

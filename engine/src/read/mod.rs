@@ -22,7 +22,8 @@ pub use start_at::StartAt;
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
-use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
+use crate::base::multi_wait::{MultiWait, WaitEnd, WaitSources};
+use crate::base::wakeup::Wakeup;
 use crate::read::error::ReadError;
 use crate::topic::TopicCore;
 use slipring_journal::Visible;
@@ -92,8 +93,14 @@ impl<E, K: Producers> Subscriber<E, K> {
         &self.membership.stats.name
     }
 
+    /// A handle by which another thread ends the present or the next wait of a [`poll`](Self::poll).
+    pub fn wakeup(&self) -> Wakeup {
+        self.watch.wakeup()
+    }
+
     /// Waits for events, for at most `limit`, and returns a batch of one partition. The batch is empty if no event
-    /// came. `None` if the topic was closed and all events were read. A limit of zero never waits.
+    /// came, or a [`Wakeup`] ended the wait. `None` if the topic was closed and all events were read. A limit of zero
+    /// never waits.
     ///
     /// A call costs the partitions that have events now and then, not all of them: a partition that was found empty 64 times
     /// in a row is polled again when it has an event, if more than 16 are polled at all (not so with
@@ -147,7 +154,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     #[inline]
     pub(crate) fn find(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         match self.paused.is_empty() {
-            true => self.find_unpaused(now, deadline),
+            true => Ok(self.find_unpaused(now, deadline)?.unwrap_or(FindOutcome::Nothing)),
             false => self.find_beside_pauses(now, deadline),
         }
     }
@@ -156,8 +163,8 @@ impl<E, K: Producers> Subscriber<E, K> {
     fn find_beside_pauses(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
         loop {
             match self.find_unpaused(true, None)? {
-                FindOutcome::Nothing => {}
-                found => return Ok(found),
+                None | Some(FindOutcome::Nothing) => {}
+                Some(found) => return Ok(found),
             }
             if !now {
                 let waiter = Arc::clone(&self.membership.waiter);
@@ -169,11 +176,8 @@ impl<E, K: Producers> Subscriber<E, K> {
             if now {
                 return Ok(FindOutcome::Nothing);
             }
-            match self.find_unpaused(false, deadline)? {
-                // The wait ended for another reason: new partitions, another wait strategy, or the end of a paused
-                // partition.
-                FindOutcome::Nothing if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
-                found => return Ok(found),
+            if let Some(found) = self.find_unpaused(false, deadline)? {
+                return Ok(found);
             }
         }
     }
@@ -206,12 +210,14 @@ impl<E, K: Producers> Subscriber<E, K> {
         Ok(is_over)
     }
 
-    fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<FindOutcome, ReadError> {
+    /// Finds a partition with events among those that are not paused. `None` if others are paused, and the wait has ended
+    /// because of new partitions, another wait strategy, or the end of a paused partition: then the caller checks again.
+    fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<Option<FindOutcome>, ReadError> {
         loop {
             if !self.over.is_empty() && self.over.len() == self.parts.len() {
                 // If a partition was added before the topic was closed, this change is visible by now.
                 if !self.membership.has_changes.load(Ordering::Acquire) {
-                    return Ok(FindOutcome::End);
+                    return Ok(Some(FindOutcome::End));
                 }
                 self.take_changes();
             }
@@ -220,19 +226,19 @@ impl<E, K: Producers> Subscriber<E, K> {
             let found = watch.next(&mut parts, now, deadline);
             let over = parts.over;
             match (found, over) {
-                (Wakeup::Source(source), None) => return Ok(FindOutcome::Source(source)),
-                (Wakeup::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
+                (WaitEnd::Source(source), None) => return Ok(Some(FindOutcome::Source(source))),
+                (WaitEnd::Source(source), Some(slipring_ring::Closed::Finished | slipring_ring::Closed::Closed)) => {
                     self.watch.remove(source);
                     self.over.push(source as u32);
                 }
                 (_, Some(reason)) => return Err(self.refused(reason.into())),
-                (Wakeup::Interrupted, None) => {
+                (WaitEnd::Interrupted, None) => {
                     self.take_changes();
                     if !now && !self.paused.is_empty() {
-                        return Ok(FindOutcome::Nothing);
+                        return Ok(None);
                     }
                 }
-                (Wakeup::Nothing, None) => return Ok(FindOutcome::Nothing),
+                (WaitEnd::Nothing, None) => return Ok(Some(FindOutcome::Nothing)),
             }
         }
     }

@@ -2,14 +2,17 @@
 
 mod builder;
 mod partition;
+mod wake;
 
 pub use builder::ReplayBuilder;
 use partition::{ReplayMode, ReplayPartition};
+pub(crate) use wake::ReplayWake;
 
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::level::Level;
 use crate::base::overload::ConsumerStats;
+use crate::base::wakeup::{WakeFlag, WakeTarget as _, Wakeup};
 use crate::event::codec::Unreadable;
 use crate::log::committer::STAGE;
 use crate::log::gap::{Gap, OnGap};
@@ -99,6 +102,7 @@ pub struct Replay<E, K: Producers = Multi> {
     /// The event into which each record is decoded.
     event: E,
     turn: usize,
+    outside: Arc<ReplayWake>,
 }
 
 /// Greatest count of events that are read from one partition before the next one.
@@ -114,6 +118,12 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
     /// Makes this a replay that the topic itself owns, and that does not keep the topic open.
     pub(crate) fn of_topic(mut self) -> Self {
         self.topic = None;
+        self
+    }
+
+    /// Replaces the part that handles reach, so that handles of an earlier replay end the waits of this one.
+    pub(crate) fn woken_by(mut self, outside: &Arc<ReplayWake>) -> Self {
+        self.outside = Arc::clone(outside);
         self
     }
 
@@ -207,8 +217,14 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         Some(self.parts.get(partition as usize)?.next)
     }
 
+    /// A handle by which another thread ends the present or the next wait of a [`read`](Self::read).
+    pub fn wakeup(&self) -> Wakeup {
+        Wakeup::new(&self.outside)
+    }
+
     /// Calls `each` with the visible events, up to 1024 of each partition. If there are none, waits for events for at
-    /// most `limit`. Returns their count, or `None` once the topic was closed and all events were read.
+    /// most `limit`. Returns their count, which is 0 if none came or a [`Wakeup`] ended the wait, or `None` once the
+    /// topic was closed and all events were read.
     ///
     /// # Errors
     /// Retention has deleted the next events, the journal is damaged, a record does not decode, or the topic failed.
@@ -258,10 +274,13 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 return Ok(None);
             }
             let (parts, visible, notifier) = (&self.parts, self.visible, &self.durable.acks.notifier);
+            // A call that does not wait uses up no wake-up.
+            let flag = Some(self.outside.flag()).filter(|_| !limit.is_zero());
             let count = self.topic.as_ref().map(|topic| &topic.count);
             let moved = || {
                 let any = count.is_some_and(|count| count.load(Ordering::Acquire) > parts.len());
                 let over = notifier.end_cause().is_some();
+                let any = any || flag.is_some_and(WakeFlag::is_set);
                 let any = any || parts.iter().any(|part| part.has_more(visible) || part.can_end(visible, over));
                 any.then_some(())
             };
@@ -278,7 +297,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 // This is the thread that writes the journal, which would wait for itself.
                 return Ok(Some(0));
             }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            if flag.is_some_and(WakeFlag::take) || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(Some(0));
             }
         }

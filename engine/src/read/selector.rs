@@ -1,7 +1,8 @@
 //! Selectors: one thread that waits for readers of many topics.
 
 use crate::base::kind::Producers;
-use crate::base::multi_wait::{MultiWait, WaitSources, Wakeup};
+use crate::base::multi_wait::{MultiWait, WaitEnd, WaitSources};
+use crate::base::wakeup::Wakeup;
 use crate::read::error::ReadError;
 use crate::read::{FindOutcome, Subscriber};
 use slipring_ring::{Wait, Waiter};
@@ -49,7 +50,6 @@ use std::time::{Duration, Instant};
 pub struct Selector {
     watch: MultiWait,
     waiter: Arc<Waiter>,
-    by_number: bool,
     /// The identities of the readers of the last call, by index. For other readers the selector begins anew.
     watched: Vec<usize>,
     /// The indexes of the readers that are told of each call and sleep: see [`Selectable::is_minded`].
@@ -66,7 +66,7 @@ impl Selector {
     fn new(by_number: bool) -> Self {
         let waiter = Arc::new(Waiter::new());
         let watch = MultiWait::new(Wait::default(), Arc::clone(&waiter)).by_number(by_number);
-        Self { watch, waiter, by_number, watched: Vec::new(), minded: Vec::new() }
+        Self { watch, waiter, watched: Vec::new(), minded: Vec::new() }
     }
 
     /// Returns a selector that selects ready readers in turn.
@@ -86,9 +86,15 @@ impl Selector {
         self
     }
 
+    /// A handle by which another thread ends the present or the next wait of a [`select`](Self::select). The handles of
+    /// the selected readers end the waits of their own calls only.
+    pub fn wakeup(&self) -> Wakeup {
+        self.watch.wakeup()
+    }
+
     /// Waits, for at most `limit`, until a reader has events, an end or an error, and returns the reader's index in the
-    /// slice. `None` if none has by then. Calls with the readers of the last call, in the same order, are fastest;
-    /// another slice costs one check of each reader.
+    /// slice. `None` if none has by then, or a [`Wakeup`] ended the wait. Calls with the readers of the last call, in the
+    /// same order, are fastest; another slice costs one check of each reader.
     ///
     /// # Errors
     /// None at present: a reader's own errors, such as a [gap](crate::replay::Gap), are returned by its poll.
@@ -96,7 +102,7 @@ impl Selector {
         let same = self.watched.len() == readers.len()
             && self.watched.iter().zip(&*readers).all(|(known, reader)| *known == reader.identity());
         if !same {
-            self.watch = MultiWait::new(self.watch.wait.clone(), Arc::clone(&self.waiter)).by_number(self.by_number);
+            self.watch.renew(Arc::clone(&self.waiter));
             self.watched = readers.iter().map(|reader| reader.identity()).collect();
             self.minded = (0..readers.len()).filter(|reader| readers[*reader].is_minded()).collect();
             (0..readers.len()).for_each(|reader| self.watch.add(reader));
@@ -108,9 +114,9 @@ impl Selector {
         let mut looking = SelectedReaders { readers, waiter, minded, slept: false };
         let found = loop {
             match self.watch.next(&mut looking, now, deadline) {
-                Wakeup::Source(reader) => break Some(reader),
-                Wakeup::Nothing => break None,
-                Wakeup::Interrupted => {}
+                WaitEnd::Source(reader) => break Some(reader),
+                WaitEnd::Nothing => break None,
+                WaitEnd::Interrupted => {}
             }
         };
         drop(looking);

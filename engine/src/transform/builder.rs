@@ -5,7 +5,7 @@ use crate::base::kind::Producers;
 use crate::log::gap::OnGap;
 use crate::log::offsets::recorded::transform_offsets;
 use crate::produce::transaction::Transaction;
-use crate::read::replay::ReplayError;
+use crate::read::replay::{ReplayError, ReplayWake};
 use crate::topic::error::{SubscribeError, check_name};
 use crate::topic::{Topic, TopicCore};
 use slipring_ring::Multi;
@@ -92,7 +92,8 @@ impl<E: Send + Sync + 'static, K: Producers> TransformBuilder<E, K> {
         transaction.patience(patience);
         let holder = TransformHolder { committer: Arc::clone(committer), topic: topic.name.clone(), at, epoch };
         let opened = OpenTransform(holder.clone());
-        let input = TransformInput { topic, name, offsets, starts, batch, on_gap, replay: None };
+        let outside = ReplayWake::new(durable);
+        let input = TransformInput { topic, name, offsets, starts, batch, on_gap, replay: None, outside };
         Ok(Transform { input, holder, transaction, _opened: opened })
     }
 }

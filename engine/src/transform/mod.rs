@@ -42,13 +42,14 @@ pub use run::{Outputs, TransformEnd, TransformRun};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
+use crate::base::wakeup::Wakeup;
 use crate::log::catalog::state_kind;
 use crate::log::committer::Committer;
 use crate::log::gap::{Gap, GapReport, GapReportOutcome, OnGap, ReaderKind};
 use crate::log::offsets::transform::reader_name;
 use crate::log::partition_key::key;
 use crate::produce::transaction::{FrameExtras, InputFailure, Transaction, TransactionError};
-use crate::read::replay::{Replay, ReplayBuilder, ReplayError};
+use crate::read::replay::{Replay, ReplayBuilder, ReplayError, ReplayWake};
 use crate::read::{At, StartAt};
 use crate::text;
 use crate::topic::TopicCore;
@@ -268,6 +269,8 @@ struct TransformInput<E: Send + Sync + 'static, K: Producers> {
     /// The reader of the input, with the count of partitions for which it was opened. `None` before the first read, and
     /// after a failure.
     replay: Option<(usize, Replay<E, K>)>,
+    /// The part of each such reader that the handles of other threads reach.
+    outside: Arc<ReplayWake>,
 }
 
 /// The outcome of reading one batch.
@@ -292,7 +295,7 @@ impl<E: Send + Sync + 'static, K: Producers> TransformInput<E, K> {
         // output, so they survive a crash if that frame does.
         let replay = ReplayBuilder::new(Arc::clone(&self.topic), reader_name(&self.name));
         let replay = replay.start(StartAt::Offsets(from.collect())).visible(Visible::Written).open_as_named()?;
-        Ok((partitions, replay))
+        Ok((partitions, replay.woken_by(&self.outside)))
     }
 
     /// True if the next read continues at the reader's position. False if the input must be opened again at the
@@ -359,9 +362,14 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         self.input.offsets.get(&partition).copied()
     }
 
+    /// A handle by which another thread ends the present or the next wait of a [`step`](Self::step).
+    pub fn wakeup(&self) -> Wakeup {
+        Wakeup::new(&self.input.outside)
+    }
+
     /// Reads one batch of one partition, calls `f` with its events, and commits their output together with the next
-    /// offset. Waits for events for at most `limit`. Returns the count of handled events, or `None` once the topic was
-    /// closed and all events were read.
+    /// offset. Waits for events for at most `limit`. Returns the count of handled events, which is 0 if none came or a
+    /// [`Wakeup`] ended the wait, or `None` once the topic was closed and all events were read.
     ///
     /// Returns when the batch is durable. [`run`](Self::run) reads on meanwhile, so that several batches share a
     /// sync.

@@ -41,6 +41,41 @@ fn a_parked_consumer_is_woken_by_either_of_two_producers() {
     });
 }
 
+/// Another thread ends a consumer's wait, once. Nothing is published.
+/// Allowed: the wake-up comes while the consumer checks, while it sleeps, or before it waits, and the poll returns no
+/// event. Forbidden: the consumer sleeps on.
+#[test]
+fn a_wake_up_from_outside_ends_the_present_or_the_next_wait() {
+    model_of_sleep(All, "a wake-up from outside ends the present or the next wait", || {
+        let (_producer, ring) = single(1, &[("reader", &[])]);
+        let mut reader = ring.consumer("reader").unwrap();
+        let wakeup = reader.wakeup();
+        let reading = thread::spawn(move || (get_wait(&mut reader, 1), reader));
+        wakeup.wake();
+        assert_eq!(reading.join().unwrap().0, Some(0));
+    });
+}
+
+/// Another thread ends a consumer's wait, beside a producer that publishes one event and is not dropped.
+/// Allowed: of two polls, one returns the event and the other one none, in either order. Forbidden: a poll sleeps on,
+/// because the wake-up or the event was lost.
+#[test]
+fn a_wake_up_from_outside_is_kept_beside_an_event() {
+    model_of_sleep(Mixed(1, Some(2)), "an event uses up no wake-up from outside", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        let mut reader = ring.consumer("reader").unwrap();
+        let wakeup = reader.wakeup();
+        let reading = thread::spawn(move || {
+            let counts = [(); 2].map(|()| get_wait(&mut reader, 1).unwrap());
+            (counts, reader)
+        });
+        let waking = thread::spawn(move || wakeup.wake());
+        put(&mut producer, 1).unwrap();
+        waking.join().unwrap();
+        assert_eq!(reading.join().unwrap().0.iter().sum::<u64>(), 1);
+    });
+}
+
 /// A producer parks on a full ring of one slot.
 /// Allowed: it finds room at a look, or the consumer's progress wakes it. Forbidden: it sleeps on.
 #[test]

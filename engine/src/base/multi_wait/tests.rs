@@ -60,14 +60,14 @@ fn the_polls_before_a_sleep_do_not_grow_with_the_number_of_sources() {
         let mut watch = waiting(sources);
         let mut counting = Counting { rings: Some((sources, sources - 1)), ..Counting::default() };
         let found = watch.next(&mut counting, false, Instant::now().checked_add(LATER));
-        assert_eq!(found, Wakeup::Source(sources - 1));
+        assert_eq!(found, WaitEnd::Source(sources - 1));
         let (looks, _, arms) = counting.take();
         assert!(looks <= 1_020 + 3 * sources, "{sources} sources: {looks} polls before the first sleep");
         assert_eq!(arms, sources, "it has slept");
         // All sources but this one are armed from now on, and are not checked.
         counting.rings = Some((1, sources - 1));
         counting.has.clear();
-        assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), Wakeup::Source(sources - 1));
+        assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), WaitEnd::Source(sources - 1));
         let (looks, _, arms) = counting.take();
         assert!(looks <= 1_020 + 3 * FEW && arms == 1, "{sources} sources: {looks} polls before the second sleep");
     }
@@ -80,7 +80,7 @@ fn a_call_that_does_not_wait_polls_the_busy_sources_and_a_few_others() {
         let mut watch = waiting(sources);
         let mut counting = Counting { has: [sources / 2].into(), ..Counting::default() };
         for _ in 0..QUIET + 1 {
-            assert_eq!(watch.next(&mut counting, true, None), Wakeup::Source(sources / 2));
+            assert_eq!(watch.next(&mut counting, true, None), WaitEnd::Source(sources / 2));
         }
         let (_, pauses, arms) = counting.take();
         assert_eq!(
@@ -89,7 +89,7 @@ fn a_call_that_does_not_wait_polls_the_busy_sources_and_a_few_others() {
             "{sources} sources: no pause in a call that does not wait"
         );
         for _ in 0..1_000 {
-            assert_eq!(watch.next(&mut counting, true, None), Wakeup::Source(sources / 2));
+            assert_eq!(watch.next(&mut counting, true, None), WaitEnd::Source(sources / 2));
         }
         let (looks, ..) = counting.take();
         assert!(looks <= 1_000 * FEW, "{sources} sources: {looks} polls in 1,000 calls");
@@ -98,12 +98,12 @@ fn a_call_that_does_not_wait_polls_the_busy_sources_and_a_few_others() {
         counting.has.insert(rung);
         watch.waiter.wake(rung);
         let found = (0..2 * PATIENCE).map(|_| watch.next(&mut counting, true, None));
-        assert!(found.into_iter().any(|found| found == Wakeup::Source(rung)), "{sources} sources");
+        assert!(found.into_iter().any(|found| found == WaitEnd::Source(rung)), "{sources} sources");
         // Without any event, only the few ready sources are checked, twice a call.
         counting.has.clear();
         (0..2 * QUIET).for_each(|_| _ = watch.next(&mut counting, true, None));
         counting.take();
-        assert_eq!(watch.next(&mut counting, true, None), Wakeup::Nothing);
+        assert_eq!(watch.next(&mut counting, true, None), WaitEnd::Nothing);
         assert!(counting.take().0 <= 2 * FEW.min(sources));
     }
 }
@@ -114,7 +114,7 @@ fn a_call_that_waits_pauses_at_one_source_at_most() {
     let mut watch = waiting(64);
     let mut counting = Counting { has: [63].into(), ..Counting::default() };
     for call in 1..100 {
-        assert_eq!(watch.next(&mut counting, false, None), Wakeup::Source(63));
+        assert_eq!(watch.next(&mut counting, false, None), WaitEnd::Source(63));
         assert!(counting.pauses <= call);
     }
 }
@@ -135,7 +135,7 @@ fn a_source_that_may_not_rest_is_armed_for_a_sleep_alone() {
     }
     let mut watch = waiting(64);
     let mut restless = Restless(Counting::default());
-    (0..1_000).for_each(|_| assert_eq!(watch.next(&mut restless, true, None), Wakeup::Nothing));
+    (0..1_000).for_each(|_| assert_eq!(watch.next(&mut restless, true, None), WaitEnd::Nothing));
     assert_eq!(restless.0.arms, 0);
 }
 
@@ -148,7 +148,7 @@ fn a_sparing_wait_spins_in_vain_once() {
     for event in 0..20 {
         let mut counting = Counting { slow, ..Counting::default() };
         counting.rings = Some((watch.ready.len(), event % 4));
-        assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), Wakeup::Source(event % 4));
+        assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), WaitEnd::Source(event % 4));
         spun += usize::from(counting.looks > 30);
     }
     assert_eq!(spun, 1, "waits that spun");
@@ -157,11 +157,11 @@ fn a_sparing_wait_spins_in_vain_once() {
     while !watch.pace.is_some_and(|pace| pace.is_close) {
         counting.has.clear();
         counting.rings = Some((1, 0));
-        assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), Wakeup::Source(0));
+        assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), WaitEnd::Source(0));
     }
     counting.take();
     counting.has.clear();
     counting.rings = Some((1, 0));
-    assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), Wakeup::Source(0));
+    assert_eq!(watch.next(&mut counting, false, Instant::now().checked_add(LATER)), WaitEnd::Source(0));
     assert!(counting.looks > 1_000);
 }

@@ -1,6 +1,6 @@
 //! A replay's settings, and its opening.
 
-use super::{Replay, ReplayError, ReplayPartition};
+use super::{Replay, ReplayError, ReplayPartition, ReplayWake};
 use crate::base::kind::Producers;
 use crate::base::overload::{ConsumerStats, Slow};
 use crate::log::gap::OnGap;
@@ -117,6 +117,8 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayBuilder<E, K> {
         topic.register(&stats);
         let (name, mut scan) = (topic.name.clone(), durable.journal().scan(visible));
         parts.iter_mut().for_each(|part| part.expect(&mut scan));
-        Ok(Replay { topic: Some(topic), name, durable, stats, parts, scan, visible, on_gap, event, turn: 0 })
+        let outside = ReplayWake::new(&durable);
+        let topic = Some(topic);
+        Ok(Replay { topic, name, durable, stats, parts, scan, visible, on_gap, event, turn: 0, outside })
     }
 }
