@@ -58,9 +58,10 @@ use crate::core::Core;
 use crate::fault::{Fault, fault};
 use crate::fence::{self, Refused};
 use crate::kind::Kind;
-use crate::ordering::{CLOSE, CLOSE_FENCE, OBSERVE_CLOSE};
+use crate::ordering::{CLOSE, CLOSE_FENCE, LOOK_AT_STAGE, OBSERVE_CLOSE};
 use crate::sequence::{Sequence, Sequences, ahead, earlier, later};
-use crate::sync::{AtomicU32, Mutex, MutexGuard, lock};
+use crate::stage::StageState;
+use crate::sync::{Arc, AtomicU32, Mutex, MutexGuard, lock};
 use crate::text;
 use crossbeam_utils::CachePadded;
 
@@ -136,6 +137,8 @@ pub(crate) struct End {
     failure: Option<(String, String)>,
     /// The system's refusal of CLOSE_FENCE while producers could still claim; `None` if the end had its fence.
     unfenced: Option<Refused>,
+    /// The stages whose consumers were dropped with unread events after the ring was halted or had failed.
+    stopped: Vec<Arc<StageState>>,
     /// The failure of the ring's copy in a forked process; `None` if that copy goes on. See [`crate::forks`].
     in_forks: Option<(String, String)>,
     /// True if this is such a copy. Then a claim that is out is never committed.
@@ -315,6 +318,19 @@ impl<E, K: Kind> Core<E, K> {
         self.closing.end().map(|end| runs(end.cuts())).unwrap_or_default()
     }
 
+    /// Notes for the report that the consumer of `stage` is dropped, if the ring was halted or has failed before the
+    /// stage had read all events. Call it while the ring still has the stage, so that a report misses it nowhere.
+    pub(crate) fn note_stopped(&self, stage: &Arc<StageState>) {
+        if self.closing.phase().at_once() && self.unread(stage.position(&LOOK_AT_STAGE)) > 0 {
+            lock(&self.closing.end).stopped.push(Arc::clone(stage));
+        }
+    }
+
+    /// The stages of [`note_stopped`](Self::note_stopped).
+    pub(crate) fn stopped(&self) -> Vec<Arc<StageState>> {
+        self.closing.end().map(|end| end.stopped.clone()).unwrap_or_default()
+    }
+
     /// The refusal of the fence that the end relies on; `None` while the ring is open.
     pub(crate) fn unfenced(&self) -> Option<Refused> {
         self.closing.end().and_then(|end| end.unfenced)
@@ -398,9 +414,11 @@ fn runs(gaps: &[(u64, u64)]) -> Vec<Sequences> {
 
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
 impl<E: Send + Sync, K: Kind> crate::forks::EndsInForks for Core<E, K> {
-    fn end_in_fork(&self) {
-        // If another thread of the parent held the lock at the fork, it was ending the ring.
-        let Ok(mut end) = self.closing.end.try_lock() else { return };
+    fn lock_end(&self) -> MutexGuard<'_, End> {
+        lock(&self.closing.end)
+    }
+
+    fn end_in_fork(&self, end: &mut End) {
         let before = self.closing.phase();
         if before == Phase::Failed {
             return;

@@ -5,22 +5,30 @@
 //! `fork`, which changes the words that producers and consumers read in any case: the phase of the ring, and the closed
 //! bit of the producers' bell. A child that was made by a bare `clone(2)` is not told.
 
+#[cfg(all(unix, not(any(loom, shuttle, miri))))]
+use crate::closing::End;
 use crate::kind::Kind;
 use crate::ring::Ring;
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
-use crate::sync::Arc;
+use crate::sync::{Arc, MutexGuard};
 
 /// A ring's core, of any event.
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
 pub(crate) trait EndsInForks: Send + Sync {
-    /// Fails the ring. Called in a child while it has one thread; neither allocates nor waits for a lock.
-    fn end_in_fork(&self);
+    /// Locks the record of the ring's end, so that no other thread holds this lock in the child's copy, where it would
+    /// never be released.
+    fn lock_end(&self) -> MutexGuard<'_, End>;
+
+    /// Fails the ring, whose record of the end is `end`. Called in a child while it has one thread; neither allocates
+    /// nor waits for a lock.
+    fn end_in_fork(&self, end: &mut End);
 }
 
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
 mod system {
     use super::EndsInForks;
-    use crate::sync::{Mutex, MutexGuard, Once, Weak, lock};
+    use crate::closing::End;
+    use crate::sync::{Arc, Mutex, MutexGuard, Once, Weak, lock};
     use std::cell::Cell;
     use std::ffi::c_int;
 
@@ -29,11 +37,24 @@ mod system {
     /// These rings. Dropped ones are removed when the list is full.
     static CORES: Mutex<Cores> = Mutex::new(Vec::new());
 
-    thread_local! {
-        /// The lock of the list, from before a `fork` of this thread until after it. So no other thread changes the list
-        /// at the moment of the copy.
-        static HELD: Cell<Option<MutexGuard<'static, Cores>>> = const { Cell::new(None) };
+    /// The locks that a thread holds from before its `fork` until after it, so that no other thread holds one of them at
+    /// the moment of the copy. No user code runs under them, so a thread that forks holds none of them already.
+    struct Locked {
+        cores: MutexGuard<'static, Cores>,
+        /// Each guard borrows from the core beside it, and is dropped before it.
+        ends: Vec<(MutexGuard<'static, End>, Arc<dyn EndsInForks>)>,
     }
+
+    impl Locked {
+        fn unlock(self) {
+            let cores: Vec<_> = self.ends.into_iter().map(|(_end, core)| core).collect();
+            drop(self.cores);
+            // Last, because the last owner of a ring drops the user's events.
+            drop(cores);
+        }
+    }
+
+    thread_local! { static LOCKED: Cell<Option<Locked>> = const { Cell::new(None) } }
 
     type Handler = Option<extern "C" fn()>;
 
@@ -42,16 +63,30 @@ mod system {
     }
 
     extern "C" fn before() {
-        let _ = HELD.try_with(|held| held.set(Some(lock(&CORES))));
+        let lock_all = || {
+            let cores = lock(&CORES);
+            let ends = cores.iter().filter_map(Weak::upgrade).map(|core| {
+                let end = core.lock_end();
+                // SAFETY: the guard borrows from the allocation of `core`, which stays where it is and lives as long as
+                // this handle. The two are kept together, and `Locked` drops the guard first.
+                let end = unsafe { std::mem::transmute::<MutexGuard<'_, End>, MutexGuard<'static, End>>(end) };
+                (end, core)
+            });
+            Locked { ends: ends.collect(), cores }
+        };
+        let _ = LOCKED.try_with(|locked| locked.set(Some(lock_all())));
     }
 
     extern "C" fn in_parent() {
-        let _ = HELD.try_with(Cell::take);
+        if let Ok(Some(locked)) = LOCKED.try_with(Cell::take) {
+            locked.unlock();
+        }
     }
 
     pub(super) extern "C" fn in_child() {
-        if let Ok(Some(cores)) = HELD.try_with(Cell::take) {
-            cores.iter().filter_map(Weak::upgrade).for_each(|core| core.end_in_fork());
+        if let Ok(Some(mut locked)) = LOCKED.try_with(Cell::take) {
+            locked.ends.iter_mut().for_each(|(end, core)| core.end_in_fork(end));
+            locked.unlock();
         }
     }
 

@@ -215,6 +215,9 @@ impl<E, K: Kind> Core<E, K> {
     /// is ending, and the consumer has got the end as an error (`at_end`) or has read everything.
     pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>, at_end: bool) {
         let mut members = lock(&self.members);
+        if members.iter().any(|member| Arc::ptr_eq(member, stage)) {
+            self.note_stopped(stage);
+        }
         let behind = members.iter().find(|member| member.is_behind(stage)).map(|member| member.name.clone());
         let was_here = self.leave_locked(&mut members, stage);
         drop(members);
@@ -263,6 +266,8 @@ impl<E, K: Kind> Core<E, K> {
         if let Err(cause) = fence::heavy_at(&EVICT_FENCE, self.fences) {
             drop(members);
             self.ring_where_it_sleeps(&stage);
+            // Also who waits for the stage's end alone, see `Consumer::arm_for_end`.
+            ring_for_others(&stage);
             return Err(StageError::Fence { name: name.to_owned(), cause });
         }
         if stage.is_held() && !fault(Fault::EvictedInABatch) {

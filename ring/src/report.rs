@@ -83,7 +83,8 @@ pub struct Report {
     /// [`Refused`]; `None` ordinarily. With it, an event whose publish overlapped the end may be unread and not counted,
     /// although its commit returned `Ok`.
     pub unfenced: Option<Refused>,
-    /// The stages that the ring had at its end, except evicted ones.
+    /// The stages that the ring had at its end, except evicted ones, and except polled ones whose consumers were dropped
+    /// before the ring was halted or failed.
     pub stages: Vec<StageReport>,
 }
 

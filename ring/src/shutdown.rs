@@ -131,6 +131,13 @@ impl<E, K: Kind> Ring<E, K> {
         });
         let stages = ended.iter().map(|stage| report(stage, ending(stage), false)).chain(polled);
         let stages = stages.chain(running.iter().map(|stage| report(stage, ending(stage), true)));
+        // Read after the members: a stage is noted before it leaves.
+        let known = |stage: &Arc<StageState>| [&members, &ended, &running].iter().any(|of| is_one(of, stage));
+        let stopped = core.stopped();
+        let reason =
+            || Some(Ending::Stopped(core.closing.reason().map_or_else(String::new, |closed| closed.to_string())));
+        let stopped = stopped.iter().filter(|stage| !known(stage)).map(|stage| report(stage, reason(), false));
+        let stages = stages.chain(stopped);
         Report {
             published: Sequence(core.published()),
             cut: core.cuts(),

@@ -400,3 +400,26 @@ fn a_report_counts_what_polled_stages_left() {
     assert_eq!((&mut tape.poll(9).unwrap()).into_iter().count(), 3, "a close lets it read on");
     assert!(ring.shutdown(Duration::ZERO).is_complete());
 }
+
+/// A report once said that all was read when the reader of the rest had been halted and had left before it was written.
+#[test]
+fn a_polled_stage_that_was_stopped_and_is_gone_is_in_the_report() {
+    let ends: [fn(&Ring<u64, Multi>); 2] = [|ring| drop(ring.halt()), |ring| ring.fail("other", "cause")];
+    for end in ends {
+        let mut builder = Builder::multi(8, || 0u64);
+        builder.poll("left").poll("read").poll("stopped");
+        let (mut producer, ring) = builder.build().unwrap();
+        let [left, mut read, mut stopped] = ["left", "read", "stopped"].map(|name| ring.consumer(name).unwrap());
+        producer.publish_batch(3, |_, event| *event = 7).unwrap();
+        assert_eq!((&mut read.poll(9).unwrap()).into_iter().count(), 3);
+        assert_eq!((&mut stopped.poll(1).unwrap()).into_iter().count(), 1);
+        drop(left);
+        end(&ring);
+        assert!(stopped.poll(9).is_err() && read.poll(9).is_err());
+        drop((read, stopped));
+        let report = ring.report();
+        let [stage] = &report.stages[..] else { panic!("one had left by itself, and one had read all: {report}") };
+        assert_eq!((&*stage.name, stage.consumed, stage.left), ("stopped", Sequence(1), 2), "{report}");
+        assert!(matches!(stage.ending, Some(Ending::Stopped(_))) && !report.is_complete(), "{report}");
+    }
+}

@@ -149,6 +149,20 @@ impl TopicReport {
                     stage_report(&stage.name).filter(|report| report.left > 0).and_then(|report| report.ending.clone()),
                 running: stage_report(&stage.name).is_some_and(|report| report.left > 0 && report.running),
             }));
+            // Polled consumers that were dropped with unread events after the topic was halted or had failed.
+            let is_known = |name: &String| {
+                at.stages.iter().any(|stage| stage.name == *name) || runs.iter().any(|run| run.stats.name == *name)
+            };
+            let stopped = ring_report.stages.iter().filter(|stage| matches!(stage.ending, Some(Ending::Stopped(_))));
+            consumers.extend(stopped.filter(|stage| !is_known(&stage.name)).map(|stage| ConsumerReport {
+                name: stage.name.clone(),
+                partition: partition.index,
+                consumed: stage.consumed.0,
+                left: stage.left,
+                skipped: 0,
+                ending: stage.ending.clone(),
+                running: false,
+            }));
             published.push(at.published.0);
         }
         let closed = partitions.iter().find_map(|partition| partition.ring.closed()).map(Closed::from);
@@ -287,8 +301,9 @@ impl QueueReport {
 
 impl Report {
     /// True if every consumer has read all published events, no consumer has failed, and the journal, if any, was
-    /// closed with all of them. Polled subscribers that were dropped before the shutdown are not in the report. Events
-    /// that [`OnError`](crate::subscriber::OnError) skipped count as read; [`ConsumerReport::skipped`] counts them.
+    /// closed with all of them. Polled subscribers that were dropped before the shutdown, or before it halted the topic,
+    /// are not in the report. Events that [`OnError`](crate::subscriber::OnError) skipped count as read;
+    /// [`ConsumerReport::skipped`] counts them.
     pub fn is_complete(&self) -> bool {
         let closed = !matches!(self.journal, Some(Err(_)));
         closed && self.topics.iter().all(TopicReport::is_complete) && self.failures().next().is_none()

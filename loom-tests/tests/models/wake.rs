@@ -19,6 +19,21 @@ fn a_parked_consumer_is_woken_by_a_publish() {
     });
 }
 
+/// A consumer parks, and a producer publishes the first slot of a claim and keeps the other one.
+/// Allowed: the consumer finds the event at its first or second look, or is woken. Forbidden: it sleeps on.
+#[test]
+fn a_parked_consumer_is_woken_by_a_part_of_a_claim() {
+    model_of_sleep(All, "a part of a claim wakes a parked consumer", || {
+        let (mut producer, ring) = single(2, &[("reader", &[])]);
+        let mut reader = ring.consumer("reader").unwrap();
+        let reading = thread::spawn(move || (get_wait(&mut reader, 1), reader));
+        let mut claim = producer.try_claim(2).unwrap();
+        claim.iter_mut().for_each(|(sequence, event)| *event = value_of(sequence));
+        assert!(claim.commit_first(1).is_ok());
+        assert_eq!(reading.join().unwrap().0, Some(1));
+    });
+}
+
 /// A consumer parks, and two producers publish an event each, of which either may come first.
 /// Allowed: the consumer gets both events, in one batch or two. Forbidden: it sleeps while one is published.
 #[test]
