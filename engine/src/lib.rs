@@ -2,9 +2,10 @@
 //!
 //! An [`Engine`] owns [`Topic`]s. A topic is one ring of pre-allocated slots for each partition, for events of one
 //! type. A [`Producer`] writes events in place. Subscribers read them by reference, each at its own position, by
-//! polling or on a thread of the engine. A subscriber can be ordered after other subscribers. Publishing and reading
-//! allocate nothing, take no lock and copy nothing, with two exceptions: a [`Message`] is copied once, into its slot,
-//! and topics with ids or rate limits and producers that gather records take a lock.
+//! polling or on a thread of the engine. A subscriber can be ordered after other subscribers. Publishing, and reading
+//! by subscribers, allocate nothing, take no lock and copy nothing, with these exceptions: a [`Message`] is copied
+//! once, into its slot; topics that deduplicate or have a rate limit, idempotent producers, and producers that gather
+//! records take a lock.
 //!
 //! ```
 #![doc = include_str!("../examples/quickstart.rs")]
@@ -32,7 +33,7 @@
 //!
 //! | feature | adds | brings |
 //! |---|---|---|
-//! | `async` | the module [`futures`]: futures and streams for every way to wait | `futures-core` |
+//! | `async` | the module [`futures`]: futures and streams of subscribers, group members, queue workers and producers | `futures-core` |
 //! | `observe` | [`Engine::builder`]`().observe(path)`: a Unix socket for `slipring top`; metrics as JSON | `serde`, `serde_json` |
 //! | `metrics` | exports [`Metrics`](metrics::Metrics) to the recorder of the `metrics` crate | `metrics` |
 //! | `tracing` | lifecycle events of topics and consumers, never one for each message | `tracing` |
@@ -50,15 +51,18 @@
 //! none of them hangs. The library prints nothing, but the program's own panic hook still shows a panic.
 //!
 //! # Fork
-//! A forked child process has its parent's memory, files and locks, but none of its threads. In the child, a copy of an
-//! engine with a journal can only be dropped or left alone: its durable topics have failed, so each publish, read, join
-//! or wait returns an error that names the parent; no file is changed and no file lock is released. A replay may read
-//! what was recorded at the fork. Not refused is what waits for nothing and was in hand at the fork: a commit of a batch
-//! or an ack of a lease at [`Level::Published`]; the parent does that work again. A child that a program makes by the
-//! system call `clone` is refused only what waits for the journal. A topic in memory works only as far as the calling
-//! thread does all the work: no other thread reads, so nothing makes room, and a lock that another thread held at the
-//! fork stays locked. Fork first and open the engine afterwards, or start another program ([`std::process::Command`] is
-//! safe). A child may open a journal of its own.
+//! A forked child process has a copy of its parent's memory, and its files and locks, but only the thread that forked.
+//! In the child, the copy of an engine with a journal can only be dropped or left alone: its durable topics have
+//! failed, so each publish, read, join or wait returns an error that names the parent; no file is changed and no file
+//! lock is released. There are two exceptions. A replay may read the events that the journal had at the fork. And a
+//! batch or a lease that the thread held at the fork can be committed or acked at [`Level::Published`], because that
+//! waits for nothing; but only the child's memory changes, and the parent handles the batch or lease as well. In a
+//! child that was made by the system call `clone` instead of `fork`, only calls that wait for the journal return that
+//! error.
+//!
+//! A topic in memory works in the child only as far as the calling thread does all the work: no other thread reads, so
+//! none makes room, and a lock that another thread held at the fork stays locked. So fork first and open the engine
+//! afterwards, or start another program ([`std::process::Command`] is safe). A child may open a journal of its own.
 //!
 //! # Shutdown
 //! [`Engine::shutdown`] lets subscribers read the remaining events up to a deadline, and reports how far each one came

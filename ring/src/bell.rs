@@ -25,15 +25,17 @@ use crossbeam_utils::CachePadded;
 
 /// Bit of `attention`: a waiter is armed at this bell, so a thread that moves the position must wake it.
 const SLEEPERS: u32 = 1;
-/// Bit of `attention`: this process has no `membarrier`, so the thread that rings the bell must issue the full fence.
+/// Bit of `attention`: this process has no `membarrier`, or the system has refused it since. So the thread that rings
+/// the bell must issue the full fence.
 const NO_MEMBARRIER: u32 = 2;
-/// Bit of `attention`: the ring is closed. Then a producer must withdraw a claim that it makes, and must check if a
-/// claim that it publishes was cut: see [`crate::closing`].
+/// Bit of `attention`: the ring is not open any more. Then a producer must withdraw a claim that it makes, and must
+/// check if a claim that it publishes was cut: see [`crate::closing`].
 const CLOSED: u32 = 4;
 
 /// The threads and tasks to wake when one position moves: see the top of this file.
 pub(crate) struct Bell {
-    /// The kind of fences when the bell was created. The threads that ring the bell rely on it.
+    /// The kind of fences when the bell was created. If it is `Membarrier`, a thread that rings the bell issues no
+    /// fence before it reads `attention`, so a thread that arms the bell must issue the heavy fence of that kind.
     made: Fences,
     attention: CachePadded<AtomicU32>,
     sleepers: Mutex<Vec<Sleeper>>,
@@ -133,7 +135,8 @@ impl Bell {
     }
 
     /// As [`mark_closed`](Self::mark_closed), in a forked process that has one thread. The sleepers are threads of the
-    /// parent; one of them may have held their lock at the fork, so nobody is woken here.
+    /// parent, so no thread is woken. The lock of the sleepers is not taken, because a thread of the parent may have
+    /// held it at the fork.
     #[cfg(all(unix, not(any(loom, shuttle, miri))))]
     pub(crate) fn mark_closed_in_fork(&self) {
         self.attention.fetch_and(!SLEEPERS, ARM.get());
@@ -144,7 +147,7 @@ impl Bell {
     /// further effect. Before the caller sleeps it must issue ARM_FENCE and check its condition again.
     pub(crate) fn arm(&self, waiter: &Waiter, token: usize) {
         let mut sleepers = lock(&self.sleepers);
-        // Otherwise a bell that never rings would keep the waiters of dropped callers.
+        // Removes dropped waiters, which a bell that never rings would keep.
         sleepers.retain(|other| !other.shared.is_gone());
         if !sleepers.iter().any(|other| Arc::ptr_eq(&other.shared, &waiter.shared) && other.token == token) {
             sleepers.push(Sleeper { shared: Arc::clone(&waiter.shared), token });

@@ -1,4 +1,4 @@
-//! The slots of a ring. This is the only file of the crate with an `UnsafeCell`.
+//! The slots of a ring. In production, this is the only file of the crate with an `UnsafeCell`.
 //!
 //! A slot is written by the producer that claimed its sequence, then read by the stages, and one capacity later written
 //! again. The positions decide which thread may read or write a slot. This file only owns the memory and returns
@@ -11,9 +11,9 @@ use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-/// The largest capacity in slots. Stamps are `sequence << 2`, and beyond this capacity their wrapping differences would
-/// lose their sign. With 32-bit addresses the limit is the largest power of two whose slots may fit into the address
-/// space.
+/// The largest capacity in slots. At this capacity, the wrapping differences of stamps (`sequence << 2`) are still far
+/// from the values at which they would lose their sign. With 32-bit addresses the limit is the largest power of two
+/// whose slots may fit into the address space.
 pub(crate) const MAX_CAPACITY: usize = if usize::BITS > 40 { 1 << 40 } else { 1 << (usize::BITS - 2) };
 
 #[repr(C)]
@@ -29,8 +29,9 @@ const LINE: usize = 64;
 ///
 /// Side by side, an event and its stamp share a cache line. That is fastest for small events, and for rings larger than
 /// the nearest cache, whose readers fetch the events by reading the stamps. A larger event would share its two lines
-/// with its neighbours' stamps, and in a small ring producers and readers meet on these lines: there the events are
-/// stored without stamps between them, and the stamps after the last event. Measurements: `docs/decisions/`, 12.
+/// with its neighbours' stamps, and in a small ring producers and readers access these lines at the same time. So the
+/// large events of a small ring are stored without stamps between them, and the stamps follow the last event.
+/// Measurements: `docs/decisions/`, 12.
 struct Places<E, S> {
     /// Distance from one event to the next, in bytes.
     event_step: usize,
@@ -120,7 +121,7 @@ unsafe impl<E: Send + Sync, S: Sync> Sync for Buffer<E, S> {}
 pub struct Slots<'b, E, S> {
     start: NonNull<u8>,
     places: Places<E, S>,
-    /// The capacity less one. The capacity is a power of two, so `sequence & mask` is a slot's index.
+    /// The capacity minus one. The capacity is a power of two, so `sequence & mask` is a slot's index.
     mask: usize,
     of: PhantomData<&'b Slot<E, S>>,
 }
@@ -274,7 +275,8 @@ impl<E, S> Buffer<E, S> {
             }
             made
         };
-        // An unoptimised build copies an event several times through the stack on its way to its slot.
+        // An unoptimised build copies an event several times through the stack on its way to its slot, so the stack has
+        // room for 16 events.
         let made = match size_of::<E>() {
             0..=ON_STACK => fill(),
             size => with_stack(size.saturating_mul(16).saturating_add(1 << 20), fill).ok_or_else(refused)?,
@@ -293,7 +295,8 @@ impl<E, S> Buffer<E, S> {
         Slots { start: self.start, places: self.places, mask: self.capacity - 1, of: PhantomData }
     }
 
-    /// Hints to the processor that the cache lines of the slot of `sequence` will be written soon. Has no other effect.
+    /// Hints to an x86-64 processor that the event of `sequence` will be written soon: prefetches its first cache
+    /// lines, at most 4. Has no other effect, and none on other processors.
     #[inline(always)]
     pub(crate) fn prefetch_write(&self, sequence: u64) {
         #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]

@@ -118,14 +118,14 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
         self
     }
 
-    /// Sets if huge pages are requested for the slots (`MADV_HUGEPAGE`, before the first touch), which reduce TLB
+    /// Sets whether huge pages are requested for the slots (`MADV_HUGEPAGE`, before the first touch), which reduce TLB
     /// misses in a large ring. Default: no. [`Ring::memory`] reports how many bytes are on huge pages.
     pub fn huge_pages(&mut self, yes: bool) -> &mut Self {
         self.request.huge_pages = yes;
         self
     }
 
-    /// Sets if the slots are locked in memory (`mlock`), so that they are never swapped out. Default: no.
+    /// Sets whether the slots are locked in memory (`mlock`), so that they are never swapped out. Default: no.
     /// [`Ring::memory`] reports the result.
     pub fn lock_memory(&mut self, yes: bool) -> &mut Self {
         self.request.lock = yes;

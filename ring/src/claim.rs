@@ -8,7 +8,8 @@ use crate::sequence::{Sequence, Sequences};
 use std::fmt;
 use std::ops::{Index, IndexMut};
 
-/// Claimed slots, from 1 to the ring's capacity, to fill in place. [`commit`](Self::commit) publishes them together.
+/// Claimed slots, to fill in place: at least 1, and at most the ring's capacity minus the count of retained events.
+/// [`commit`](Self::commit) publishes them together.
 ///
 /// A claim that is dropped without commit, also by a panic, publishes nothing: a single producer takes its claim back;
 /// a multi producer publishes the slots as skipped, and no stage receives them. No reference to an event outlives the
@@ -76,9 +77,9 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
             return None;
         }
         let event = self.producer.core.buffer.slots().event_mut(self.first.wrapping_add(index as u64));
-        // SAFETY: the sequence is claimed and not published. It lies below the limit, so every stage has passed the
-        // slot's last event, the floor has passed its last writer, and no other producer has claimed the slot. `self`
-        // is borrowed mutably, so this reference is the only one.
+        // SAFETY: the sequence is claimed and not published. It lies below the limit, so the slot's last event was
+        // published, every stage has passed that event, and no other producer has claimed the slot. `self` is borrowed
+        // mutably, so this reference is the only one.
         Some(unsafe { &mut *event })
     }
 
@@ -120,7 +121,8 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
 
     /// Publishes the first `count` slots of the claim, or all if it has fewer, and returns their sequences. The rest
     /// stays claimed: publish it with [`commit`](Self::commit) or by further calls, or drop the claim to give it back.
-    /// To stages these are claims of their own, so the events of one call are read whole or not at all.
+    /// Each call counts as the commit of a claim of its own: if the ring is cut, stages read all events of a call or
+    /// none.
     ///
     /// ```
     /// # use slipring_ring::{Builder, Sequence};
@@ -170,7 +172,7 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
     pub fn fill_from(mut self, events: impl IntoIterator<Item = E>) -> Result<Sequences, Closed> {
         let mut events = events.into_iter();
         let mut filled = 0;
-        // The slots come first, so that no event is taken for which there is none.
+        // Each step takes a slot first, so that no event is taken from the iterator when no slot is left.
         for (_, slot) in self.iter_mut() {
             let Some(event) = events.next() else { break };
             *slot = event;

@@ -47,9 +47,10 @@
 //!   slots of that claim, too. A stage that reads its stamps without that order may see a part of a claim, and finds
 //!   the rest at a later look.
 //!
-//! *Without the fence.* If the system refuses `membarrier` to the closer of a ring that was built with it, the producers'
-//! light fences order nothing, and no other call has a barrier's promise for every thread. The closer waits a moment,
-//! in which processors make their stores visible, and records the refusal: the report is then not complete.
+//! *Without the fence.* If the system refuses `membarrier` to the closer of a ring that was built with it, the
+//! producers' light fences order nothing, and no other system call makes every thread execute a barrier. The closer
+//! waits 10 ms, in which processors most likely make their stores visible, and records the refusal: the report is then
+//! not complete.
 //!
 //! A gap is recorded with the end, not in the stamps, because the holder may be about to stamp its slots. Models:
 //! `close` in loom-tests.
@@ -135,13 +136,15 @@ pub(crate) struct End {
     cut: Option<Vec<(u64, u64)>>,
     /// The failed stage's name and cause; `None` if no stage failed.
     failure: Option<(String, String)>,
-    /// The system's refusal of CLOSE_FENCE while producers could still claim; `None` if the end had its fence.
+    /// The system's refusal of CLOSE_FENCE; `None` if the fence was issued, or if no producer was left whose claims it
+    /// would order.
     unfenced: Option<Refused>,
     /// The stages whose consumers were dropped with unread events after the ring was halted or had failed.
     stopped: Vec<Arc<StageState>>,
     /// The failure of the ring's copy in a forked process; `None` if that copy goes on. See [`crate::forks`].
     in_forks: Option<(String, String)>,
-    /// True if this is such a copy. Then a claim that is out is never committed.
+    /// True if this is the record of a copy that has failed in a forked process. Then the commit of a claim that was
+    /// made before the fork returns an error.
     is_fork: bool,
 }
 
@@ -225,8 +228,8 @@ impl Closing {
         (self.phase() != Phase::Open).then(|| lock(&self.end))
     }
 
-    /// Waits until no thread holds the lock of the record. A producer that saw the closed bit afterwards also sees the
-    /// phase and the reason.
+    /// Waits until no thread holds the lock of the record. After this call, a producer that has seen the closed bit
+    /// also sees the phase and the reason.
     #[cold]
     pub(crate) fn await_phase(&self) {
         drop(lock(&self.end));
@@ -234,9 +237,9 @@ impl Closing {
 }
 
 impl<E, K: Kind> Core<E, K> {
-    /// Moves the ring to `phase` and wakes all waiting threads. Does nothing if the ring has reached this phase
-    /// already. `failure` is the stage's name and the cause, `None` unless `phase` is [`Phase::Failed`]. Does not wait
-    /// for claims.
+    /// Moves the ring to `phase` and wakes all waiting threads. Does nothing if the ring has reached this phase or a
+    /// later one already. `failure` is the stage's name and the cause, `None` unless `phase` is [`Phase::Failed`]. Does
+    /// not wait for claims.
     pub(crate) fn end(&self, phase: Phase, failure: Option<(String, String)>) {
         {
             let mut end = lock(&self.closing.end);
@@ -355,13 +358,13 @@ impl<E, K: Kind> Core<E, K> {
     pub(crate) fn withdrawn(&self, first: u64) {
         let mut end = lock(&self.closing.end);
         let at = end.at;
-        // Otherwise the claim was made after the end was recorded, or was cut before.
+        // A claim that was made after the end was recorded, or that was cut already, needs no gap.
         if ahead(at, first) > 0 && end.past_gaps(first) == first && !fault(Fault::WithdrawnClaimLeavesNoGap) {
             end.add_gap((first, at));
         }
         let is_fork = end.is_fork;
         drop(end);
-        // The threads that could sleep are the parent's.
+        // In a forked process, no thread sleeps on this ring: the sleeping threads are the parent's.
         if !is_fork {
             self.wake_all();
         }

@@ -52,7 +52,7 @@ pub type ConsumerMut<E, K> = Consumer<E, K, Exclusive>;
 /// # Dropping a consumer
 /// Dropping a consumer removes its stage's gate. If other stages are ordered after the stage and still have something
 /// to read, the ring fails with an error that names the stage, because the others could never continue. They have
-/// nothing left if the ring is ending and this consumer has read everything, or was told the end.
+/// nothing left to read if the ring is ending and this consumer has read everything, or has got the end as an error.
 pub struct Consumer<E, K: Kind, A: Access = Shared> {
     pub(crate) core: Arc<Core<E, K>>,
     pub(crate) stage: Arc<StageState>,
@@ -300,7 +300,8 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         };
         self.pass_over(run);
         if run.start == run.end {
-            // Otherwise the recorded end decides: claims that were made after the close leave skipped slots beyond it.
+            // In a ring that is not open the recorded end decides, because claims that were made after the close leave
+            // skipped slots beyond that end.
             let is_open = self.core.closing.phase() == Phase::Open;
             return if is_open { Ok(None) } else { self.begin_at_the_end(limit) };
         }

@@ -89,12 +89,13 @@ impl<E, K: Kind> Core<E, K> {
         self.capacity() + u64::from(fault(Fault::RoomForOneMoreThanTheCapacity))
     }
 
-    /// The floor, the gate that every ring has: the published position less the count of retained events.
+    /// The floor, the gate that every ring has: the published position minus the count of retained events.
     pub(crate) fn floor(&self) -> u64 {
         K::published(self).wrapping_sub(self.retain)
     }
 
-    /// The earliest kept sequence, given that the lowest gate is at `lowest`: that gate, or the ring's first sequence.
+    /// The earliest kept sequence, given that the lowest gate is at `lowest`: the later of that gate and the ring's
+    /// first sequence.
     pub(crate) fn earliest(&self, lowest: u64) -> u64 {
         later(lowest, self.first)
     }

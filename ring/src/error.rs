@@ -17,7 +17,7 @@ pub enum BuildError {
     Fence {
         /// The stage's name.
         stage: String,
-        /// The fence that the system refused, and why.
+        /// The system's refusal, with the reason.
         cause: Refused,
     },
     /// The capacity is not a power of two, or is above `largest`.
@@ -159,13 +159,13 @@ pub enum ClaimError {
     TooLarge {
         /// The requested count of slots.
         asked: usize,
-        /// The largest possible claim: the capacity less the count of retained events.
+        /// The largest possible claim: the capacity minus the count of retained events.
         largest: usize,
     },
-    /// The ring is full now. Only the `try_` methods return this.
+    /// The ring does not have enough room for the claim now. Only the `try_` methods return this.
     #[error("the ring is full")]
     Full,
-    /// The ring stayed full until the deadline.
+    /// The ring did not have enough room for the claim until the deadline.
     #[error("no room until the deadline: {}", held_by(.by))]
     TimedOut {
         /// The stage that held the lowest gate; `None` if the ring waited for another producer's uncommitted claim.
@@ -214,7 +214,7 @@ pub enum SeekError {
     Fence {
         /// The stage's name.
         stage: String,
-        /// The fence that the system refused, and why.
+        /// The system's refusal, with the reason.
         cause: Refused,
     },
     /// The ring was halted or has failed, or this stage was evicted.
@@ -232,7 +232,7 @@ pub struct SendError<E> {
     pub reason: ClaimError,
 }
 
-/// The reason why a consumer could not be taken, or a stage could not be evicted.
+/// The reason why a consumer or worker could not be taken, or a stage could not be evicted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StageError {
@@ -242,7 +242,9 @@ pub enum StageError {
         /// The requested name.
         name: String,
     },
-    /// The stage is not polled, its consumer was taken already, or it was declared with the other kind of access.
+    /// The stage's consumer was taken already, or the stage was declared in another way: managed, for workers, or with
+    /// the other kind of access. For a worker: all places are taken, the last worker was dropped, or the stage has no
+    /// workers.
     #[error("the consumer of {name:?} is not here to take: it was taken before, or is not polled in this way")]
     NotHere {
         /// The stage's name.
@@ -268,7 +270,7 @@ pub enum StageError {
     Fence {
         /// The stage's name.
         name: String,
-        /// The fence that the system refused, and why.
+        /// The system's refusal, with the reason.
         cause: Refused,
     },
     /// Workers share the stage. It leaves when the last worker is dropped.

@@ -12,8 +12,8 @@ use crate::stage::StageState;
 use crate::sync::Arc;
 use crate::waiting::{Bells, Look};
 
-/// A consumer's search for readable events. It finds a run of consecutive events. In a multi-producer ring the run has
-/// at most `limit` events, because each further event costs the read of a stamp.
+/// A consumer's search for readable events. It finds a run of consecutive events. In a multi-producer ring it reads the
+/// stamps of at most `limit` events, because each costs a load, but returns all events below `available`.
 pub(crate) struct EventLook<'c, E, K: Kind> {
     pub(crate) core: &'c Core<E, K>,
     pub(crate) stage: &'c StageState,

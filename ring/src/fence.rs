@@ -26,9 +26,9 @@ pub enum Fences {
 /// sandbox was applied to the process since.
 ///
 /// A ring that was built before accepts no new stages, backward seeks or evictions any more, since its producers issue
-/// no fence of their own. All else in it continues; threads that sleep on it look again every 10 milliseconds, and the
-/// report of its end names the refusal ([`Report::unfenced`](crate::Report::unfenced)), unless all producers had gone. Rings
-/// that are built from then on use full fences on both sides and have no such limits.
+/// no fence of their own. All else in it continues; threads that sleep on it check again every 10 milliseconds, and the
+/// report of its end names the refusal ([`Report::unfenced`](crate::Report::unfenced)), unless all producers had gone.
+/// Rings that are built from then on use full fences on both sides and have no such limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "membarrier(2) was refused after the start ({}): allow it in the sandbox, or start with SLIPRING_FENCES=seqcst",

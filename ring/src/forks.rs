@@ -1,9 +1,10 @@
-//! Rings whose copies in forked child processes have failed from the beginning: a child has none of the ring's other
-//! threads, so what it published would be read by nobody, and what it read would be read once more in the parent.
+//! Rings whose copies in forked child processes fail at the fork. A child has none of the ring's other threads: no
+//! thread would read the events that the child publishes, and the parent reads again the events that the child reads.
 //!
-//! A child has no time to look for that in each call. So the system calls [`in_child`](system::in_child) after each
-//! `fork`, which changes the words that producers and consumers read in any case: the phase of the ring, and the closed
-//! bit of the producers' bell. A child that was made by a bare `clone(2)` is not told.
+//! A check for a fork in each call would be too slow. So the system calls [`in_child`](system::in_child) in the child
+//! after each `fork`. That sets two variables that producers and consumers read in any case: the phase of the ring, and
+//! the closed bit of the producers' bell. After a direct `clone(2)` the system does not call it, and the copy does not
+//! fail.
 
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
 use crate::closing::End;
@@ -12,7 +13,7 @@ use crate::ring::Ring;
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
 use crate::sync::{Arc, MutexGuard};
 
-/// A ring's core, of any event.
+/// The core of a ring with events of any type.
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
 pub(crate) trait EndsInForks: Send + Sync {
     /// Locks the record of the ring's end, so that no other thread holds this lock in the child's copy, where it would
@@ -34,7 +35,8 @@ mod system {
 
     type Cores = Vec<Weak<dyn EndsInForks>>;
 
-    /// These rings. Dropped ones are removed when the list is full.
+    /// The cores of the rings on which [`Ring::fail_in_forks`](crate::Ring::fail_in_forks) was called. Dropped ones are
+    /// removed when the list is full.
     static CORES: Mutex<Cores> = Mutex::new(Vec::new());
 
     /// The locks that a thread holds from before its `fork` until after it, so that no other thread holds one of them at
@@ -93,8 +95,9 @@ mod system {
     pub(super) fn add(core: Weak<dyn EndsInForks>) {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
-            // SAFETY: the functions have the signature that the system calls, and never unwind. They stay loaded as long
-            // as this library does, whose unloading removes them. An error (no memory) leaves the children untold.
+            // SAFETY: the functions have the signature that the system calls, and never unwind. They stay loaded as
+            // long as this library does, whose unloading removes them. If the call fails for want of memory, rings do
+            // not fail in children.
             let _ = unsafe { pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
         });
         let mut cores = lock(&CORES);
@@ -106,10 +109,10 @@ mod system {
 }
 
 impl<E: Send + Sync + 'static, K: Kind> Ring<E, K> {
-    /// From now on, the copy of this ring in a process that is forked from this one has failed, as if a stage of the name
-    /// `stage` had. Nothing changes in this process.
+    /// Makes the copy of this ring in each process that is forked from now on fail, as if its stage `stage` had failed
+    /// with `cause`. Nothing changes in this process.
     ///
-    /// This holds on Unix for `fork`. A bare `clone` system call is not noticed.
+    /// Works on Unix and for `fork` only: after a direct `clone` system call the copy does not fail.
     #[doc(hidden)]
     pub fn fail_in_forks(&self, stage: &str, cause: &str) {
         self.core.set_failure_in_forks(stage, cause);

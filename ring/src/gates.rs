@@ -16,7 +16,7 @@
 //! ```
 //!
 //! If the producer's second read of the version misses the newcomer, then the producer's fence came first. So the
-//! newcomer reads every gate at least as high as the producer did, and starts no lower than the producer's limit less
+//! newcomer reads every gate at least as high as the producer did, and starts no lower than the producer's limit minus
 //! the capacity. If the producer sees the newcomer, it counts the newcomer's gate, which is held no higher than the
 //! newcomer's start. Joins happen one at a time, because a producer may not have seen yet the gate of a stage that is
 //! still joining. Models: `join` in loom-tests.

@@ -63,8 +63,9 @@ impl<E, X: Display, F: FnMut(&mut E, Sequence, bool) -> Result<(), X>> Handler<E
 
 /// The way in which a stage's thread processes a batch: event by event, or as a whole.
 pub(crate) trait Work<E, K: Kind, A: Access> {
-    /// Processes the batch from its position on. After an error or a panic the batch's position is after the event (or
-    /// the events) that caused it, and `culprit` is the sequence of the first of them.
+    /// Processes the batch from its position on. After an error or a panic, `culprit` is the sequence of the event that
+    /// caused it, or of the first of the events that may have caused it. The batch's position is then after the events
+    /// that were iterated.
     fn work(&mut self, batch: &mut Batch<'_, E, K, A>, culprit: &mut Sequence) -> Result<(), String>;
 
     fn end(&mut self) {}

@@ -4,8 +4,9 @@
 //! - [`caught`], [`blaming`] and [`Panic`]: catching and reporting a panic of the user's code.
 //! - [`Held`], [`wake`] and [`outside`]: delaying wakers and callbacks until the thread holds no lock.
 //! - [`deadline`]: the deadline for a time limit, also for limits beyond the clock's range.
-//! - [`Producer::try_fill`] and [`Producer::cut_event`]: who publishes, or takes back what was not published.
-//! - [`Consumer::poll_paced`], [`Consumer::look_anew`] and [`Consumer::nothing`]: the loops of readers of several rings.
+//! - [`Producer::try_fill`] and [`Producer::cut_event`]: publishing with a fallback, and taking back the event of a
+//!   refused commit.
+//! - [`Consumer::poll_paced`], [`Consumer::look_anew`] and [`Consumer::nothing`]: for loops that read several rings.
 //! - [`Ring::unread`]: the count of events in a report.
 
 use crate::access::Access;

@@ -52,8 +52,8 @@ impl<E, K: Kind> Core<E, K> {
             return Err(closed.into());
         }
         let after = self.resolve(declared, &members)?;
-        // Until its start is known, the newcomer's gate is held at or below the lowest gate, so that no producer's
-        // limit can pass the start.
+        // Until its start is known, the newcomer's gate is held at the lower of the lowest gate and the floor, so that
+        // no producer can overwrite the event at the start.
         let lowest = lowest_of(members.iter());
         let pinned = match lowest {
             _ if fault(Fault::NewcomerPinnedAtThePublishedPosition) => K::published(self),
@@ -210,9 +210,10 @@ impl<E, K: Kind> Core<E, K> {
         was_here
     }
 
-    /// Removes a stage because its consumer is dropped. The ring fails if it is not halted and other stages are ordered
-    /// after the stage, because they could never continue. It does not fail if they have nothing left to read: the ring
-    /// is ending, and the consumer has got the end as an error (`at_end`) or has read everything.
+    /// Removes a stage because its consumer, or its last worker, is dropped. If other stages are ordered after the
+    /// stage, the ring fails, because they could never continue. It does not fail if it was halted or has failed
+    /// already, or if they have nothing left to read: the ring is ending, and the consumer has got the end as an error
+    /// (`at_end`) or has read everything.
     pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>, at_end: bool) {
         let mut members = lock(&self.members);
         if members.iter().any(|member| Arc::ptr_eq(member, stage)) {

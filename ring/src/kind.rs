@@ -43,7 +43,7 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     /// The producers' positions.
     type Positions: Send + Sync;
     /// Distance ahead of its claim, in bytes, at which a producer prefetches the cache lines to be written.
-    /// Measurements: `docs/decisions/`.
+    /// Measurements: `docs/decisions/`, 3 and 8.
     const PREFETCH: usize;
     /// The most events that one search by a consumer finds, so that the events are still in the cache when they are
     /// read.

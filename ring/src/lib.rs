@@ -32,7 +32,7 @@
 //! | claimed, published, consumed | three positions: taken by a producer, readable, passed by a stage |
 //! | stage | a consumer with its place in the graph: after the producer, or after other stages |
 //! | gate | a position that producers may not overtake by more than the capacity: each stage's position is one |
-//! | floor | the gate that every ring has: the published position less the count of [retained](Builder::retain) events |
+//! | floor | the gate that every ring has: the published position minus the count of [retained](Builder::retain) events |
 //! | skipped | the slots of a [`Multi`] producer's claim that was dropped: no stage ever receives them |
 //! | look | one check of a waiting thread for events or for room |
 //! | arm | register a [`Waiter`] for one wake-up, when a position moves or the ring ends |
@@ -128,8 +128,8 @@
 //! | [`backoff`](Wait::backoff) | longer, the longer it was idle; then a wake-up | little, then nothing | varying event rates |
 //! | [`spin_then_park`](Wait::spin_then_park) | nanoseconds, or a wake-up of some microseconds | nothing | the default |
 //!
-//! A publisher loads one cached variable to see that no thread sleeps. That relies on `membarrier(2)`; on a system without
-//! it, a publisher also executes a full fence. [`fence::kind`] returns which.
+//! A publisher loads one cached variable to see whether a thread sleeps. That relies on `membarrier(2)`; on a system
+//! without it, a publisher also executes a full fence. [`fence::kind`] returns which.
 //!
 //! # Overload
 //!
@@ -144,8 +144,9 @@
 //!
 //! If a handler returns an error or panics, its stage's [`OnError`] decides: stop (the default), skip, or retry. A
 //! stage that stops fails the ring: every waiting producer and consumer is woken and gets [`Closed::Failed`] with the
-//! stage's name and the cause. A ring also fails if a stage leaves while stages that are ordered after it have
-//! unread events. A closure that panics while it fills an event publishes nothing, and the ring continues.
+//! stage's name and the cause. A ring also fails if a stage leaves while other stages are ordered after it, unless the
+//! ring is ending and the stage that leaves has read everything. A closure that panics while it fills an event
+//! publishes nothing, and the ring continues.
 //!
 //! # Shutdown
 //!
@@ -153,7 +154,7 @@
 //! |---|---|---|
 //! | the last producer is dropped | | read the remaining events, then [`Closed::Finished`] |
 //! | [`Ring::close`] | [`Closed::Closed`] | read the remaining events, then [`Closed::Closed`] |
-//! | [`Ring::shutdown`] | [`Closed::Closed`] | read the remaining events, then [`Closed::Closed`]; managed stages that are not done by the deadline are halted |
+//! | [`Ring::shutdown`] | [`Closed::Closed`] | read the remaining events, then [`Closed::Closed`]; if a managed stage is not done by the deadline, the ring is halted |
 //! | [`Ring::halt`] | [`Closed::Halted`] | [`Closed::Halted`] at their next poll |
 //!
 //! `shutdown` and `halt` return a [`Report`]: how many events each stage has read and left unread, how it ended, and

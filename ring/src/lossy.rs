@@ -115,7 +115,8 @@ pub struct LossyReader<T> {
     events: PhantomData<fn() -> T>,
 }
 
-/// The state that writers and readers share: for each slot its stamp, followed by the words of its event.
+/// The state that writers and readers share. `words` has, for each slot, its stamp, followed by the 8-byte words of its
+/// event: `stride` words in all.
 struct Slots {
     words: Box<[AtomicU64]>,
     stride: usize,
@@ -147,7 +148,7 @@ impl<T: Plain> LossyRing<T> {
     /// A ring of `capacity` events (a power of two; 1 is legal) with one writer, which executes no locked instruction.
     ///
     /// # Errors
-    /// The capacity is not a power of two, or too large.
+    /// The capacity is not a power of two or is too large, or the system refuses the memory.
     pub fn single(capacity: usize) -> Result<(LossyWriter<T, Single>, Self), BuildError> {
         Self::start_at(capacity, Sequence(0))
     }
@@ -155,7 +156,7 @@ impl<T: Plain> LossyRing<T> {
     /// A ring of `capacity` events (a power of two; 1 is legal) with any number of writers.
     ///
     /// # Errors
-    /// The capacity is not a power of two, or too large.
+    /// The capacity is not a power of two or is too large, or the system refuses the memory.
     pub fn multi(capacity: usize) -> Result<(LossyWriter<T, Multi>, Self), BuildError> {
         Self::start_at(capacity, Sequence(0))
     }
@@ -164,7 +165,7 @@ impl<T: Plain> LossyRing<T> {
     /// first sequence.
     ///
     /// # Errors
-    /// The capacity is not a power of two, or too large.
+    /// The capacity is not a power of two or is too large, or the system refuses the memory.
     pub fn start_at<K>(capacity: usize, first: Sequence) -> Result<(LossyWriter<T, K>, Self), BuildError> {
         let first = first.0;
         let stride = 1 + size_of::<T>().div_ceil(8);
@@ -176,7 +177,8 @@ impl<T: Plain> LossyRing<T> {
         let refused = |_| BuildError::Memory { bytes: capacity.saturating_mul(stride * 8) };
         words.try_reserve_exact(capacity * stride).map_err(refused)?;
         for index in 0..capacity as u64 {
-            // The initial stamps are those of a lap before the first one whose events were all dropped.
+            // The initial stamps have the sequences of the lap before the first one, and the state `GONE`: no slot
+            // holds an event.
             let sequence = first.wrapping_add(index.wrapping_sub(first) & (capacity as u64 - 1));
             words.push(AtomicU64::new(stamp_of(sequence.wrapping_sub(capacity as u64), GONE)));
             words.extend((1..stride).map(|_| AtomicU64::new(0)));
@@ -210,7 +212,8 @@ impl<T: Plain> LossyRing<T> {
         self.slots.mask + 1
     }
 
-    /// The next sequence that a writer will take: the count of events taken so far, for a ring that starts at 0.
+    /// The next sequence that a writer will take. In a ring that starts at 0 this is the count of sequences taken so
+    /// far.
     pub fn written(&self) -> Sequence {
         Sequence(self.slots.claimed.load(LOSSY_CLAIM.get()))
     }
@@ -405,8 +408,8 @@ impl<T: Plain> LossyReader<T> {
             let seen = stamp.load(LOSSY_OBSERVE.get());
             let past = ahead(seen & !STATE, stamp_of(sequence, DONE)) >> 2;
             if past > 0 {
-                // The slot has the sequence of a later lap. So, in every slot, the events one capacity before that
-                // sequence are overwritten.
+                // The slot has the sequence of a later lap, so writers have taken every sequence before that one. The
+                // events up to that sequence minus the capacity are overwritten or about to be, and count as lost.
                 self.pass_over(past as u64 - self.slots.capacity() + 1);
                 continue;
             }

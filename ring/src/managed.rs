@@ -22,7 +22,7 @@ pub(crate) struct Threads {
 }
 
 /// The running threads of managed stages, and the stages whose threads have ended, for the report. The thread of an
-/// evicted stage leaves no record.
+/// evicted stage leaves no record, unless the stage failed.
 struct ThreadRegistry {
     list: Mutex<ThreadList>,
     ended: Condvar,
@@ -33,7 +33,7 @@ struct ThreadList {
     /// The number of the next thread.
     next: u64,
     threads: Vec<Thread>,
-    /// Stages whose threads have ended without eviction, because the ring ended.
+    /// The stages of the threads that have ended and were joined. An evicted stage is not among them, unless it failed.
     ended: Vec<Arc<StageState>>,
 }
 
@@ -336,8 +336,8 @@ fn share<E, K: Kind, H: Handler<E>>(
             }
         }
         if taken.ends_at_once() {
-            // Otherwise the next take would return events that were taken but not handled, so the worker would never
-            // end.
+            // Without this return, the next take would return the events that were taken but not handled, and the
+            // worker would never end.
             if let Some(closed) = taken.reason() {
                 return Ok(closed);
             }
@@ -369,7 +369,8 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
             let (retries, then_skip) = declared.on_error.retries();
             let tried = if retried.0 == culprit { retried.1 } else { 0 };
             if (retries > 0 || then_skip) && batch.ends_at_once() {
-                // The ring was halted, and the next poll returns that. The event that failed last stays unread.
+                // The ring was halted or has failed, and the next poll returns that. The event on which the handler
+                // failed stays unread.
                 batch.put_back(culprit);
                 break;
             }

@@ -35,9 +35,11 @@ pub enum Obtained {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryReport {
-    /// Size of the slots in bytes. All pages were touched when the ring was built.
+    /// Size of the slots in bytes, rounded up to 128 bytes, or to whole huge pages if they were requested. All pages
+    /// were touched when the ring was built.
     pub bytes: usize,
-    /// The memory on huge pages. May exceed `bytes`, and is 0 bytes if the system has no free huge pages.
+    /// The memory on huge pages, at most `bytes`; 0 bytes if the system has no free huge pages. Huge pages of other
+    /// memory in the same mapping are counted as well.
     pub huge_pages: Obtained,
     /// The memory that is locked, so that it is never swapped out.
     pub locked: Obtained,
@@ -58,7 +60,7 @@ impl fmt::Display for MemoryReport {
 }
 
 /// The limit of this process's address space, as text to append to an error about refused memory; empty if there is no
-/// limit.
+/// limit, or if the system is not Linux.
 pub(crate) fn limit() -> String {
     #[cfg(all(target_os = "linux", not(miri)))]
     if let Some(bytes) = rustix::process::getrlimit(rustix::process::Resource::As).current {
@@ -123,6 +125,7 @@ impl Region {
 
 #[cfg(all(target_os = "linux", not(miri)))]
 impl Region {
+    /// Requests huge pages. Returns `Bytes(0)` if the system accepts the request, because no page exists yet.
     fn advise(&self) -> Obtained {
         let (start, len) = (self.start.as_ptr().cast(), self.layout.size());
         // SAFETY: the range is this region's own allocation and consists of whole huge pages, and the advice changes no
@@ -143,14 +146,14 @@ impl Region {
 
     fn unlock(&self) {
         if let Obtained::Bytes(1..) = self.report.locked {
-            // SAFETY: the range is this region's own allocation. If the call is refused, it stays locked until the
-            // process ends.
+            // SAFETY: the range is this region's own allocation. If the call is refused, the range stays locked until
+            // the process ends.
             let _ = unsafe { rustix::mm::munlock(self.start.as_ptr().cast(), self.layout.size()) };
         }
     }
 
-    /// The count of huge-page bytes in the mappings that contain the region, as the kernel reports it, or why it is
-    /// unknown.
+    /// The count of huge-page bytes in the mappings that contain the region, as the kernel reports it, but at most the
+    /// region's size. `Refused`, with the reason, if the report cannot be read.
     fn count_huge_pages(&self) -> Obtained {
         let smaps = match std::fs::read_to_string("/proc/self/smaps") {
             Ok(smaps) => smaps,

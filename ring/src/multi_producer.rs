@@ -10,9 +10,11 @@
 //! store: no other thread can claim, and a new producer can only be a clone of this one. By reading the count of
 //! producers, the only producer acquires the claims of dropped producers.
 //!
-//! The floor is the permanent gate: the highest published position that a walk has found so far. It keeps a producer
-//! from lapping another one that is still writing, if no stage is in between. Where a stage is, its position is at or
-//! below the contiguous published position, so the walk is not needed. Models: `multi_producer` in loom-tests.
+//! `Claims::floor` is the highest published position that a walk has found so far. `Core::floor` is that position,
+//! brought up to date by a walk, minus the count of retained events. It is the gate that every ring has: in a ring
+//! without stages, it keeps a producer from lapping another one that is still writing. A stage's position is at or
+//! below the contiguous published position, so with a stage, and without retained events, a producer needs no walk.
+//! Models: `multi_producer` in loom-tests.
 
 use crate::buffer::Slots;
 use crate::core::Core;
@@ -27,7 +29,8 @@ use crate::sequence::{Position, ahead, earlier, later};
 use crate::sync::{Arc, AtomicU32, AtomicU64};
 use crate::waiting::Waiting;
 
-/// The positions that the producers share: the next sequence to claim, and the floor.
+/// The positions that the producers share: the next sequence to claim, and the highest published position that a walk
+/// has found.
 pub struct Claims {
     claimed: Position,
     floor: Position,
@@ -150,9 +153,9 @@ impl Mechanics for Multi {
     fn published<E>(core: &Core<E, Self>) -> u64 {
         let floor = &core.positions.floor;
         let raised = floor.read(&READ_FLOOR);
-        // The floor is not raised while stages hold the producers back, so it may be laps behind. But a claim is never
-        // more than the capacity ahead of the published position: so the walk may begin there, and reads each slot's
-        // latest lap.
+        // Producers of a ring with stages need no walk, so the stored position may be laps behind. But the claimed
+        // position is never more than the capacity ahead of the published one. So the walk may begin at the claimed
+        // position minus the capacity, from where it reads each slot's latest lap.
         let from = match fault(Fault::PublishedWalksFromAFloorLapsBehind) {
             false => later(raised, Self::claimed(core).wrapping_sub(core.capacity())),
             true => raised,
@@ -322,9 +325,9 @@ fn refresh<E>(producer: &mut Producer<E, Multi>) {
         None if fault(Fault::NoFloor) => core.positions.claimed.read(&READ_CLAIMED),
         None => core.floor(),
     });
-    // In a ring that ends, the gates of stages leave although events are unread, and a claim in these slots, which
-    // would be withdrawn, would replace their stamps. A producer that sees that a gate has left also sees the closed
-    // bit.
+    // In a ring that is not open, gates leave although their stages have unread events. A claim of the slots of these
+    // events would be withdrawn, but its skip stamps would replace the stamps of the events. So the limit is not raised
+    // then. A producer that sees that a gate has left also sees the closed bit.
     if !core.bell.is_closed() || fault(Fault::WithdrawnClaimStampsOverTheUnread) {
         producer.limit = lowest.wrapping_add(core.reach());
     }

@@ -7,13 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread_local;
 
 thread_local! {
-    /// The name of the code whose panic is unwinding this thread; `None` if there is no panic, or the panic comes from
-    /// a stage's own handler.
+    /// The name of the code whose panic is unwinding this thread, as given to [`blaming`]; `None` if there is no panic,
+    /// or if the code that panicked, such as a stage's handler, was not called by `blaming`.
     static CULPRIT: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// A caught panic. It displays as `panicked: <message>`; with a culprit, the code that panicked, for instance as `the
-/// waiting strategy panicked: <message>`.
+/// A caught panic, with its message and, if known, its culprit: the name of the code that panicked. Displays as
+/// `panicked: <message>`, or with a culprit as, for instance, `the waiting strategy panicked: <message>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panic {
     culprit: Option<&'static str>,

@@ -33,8 +33,8 @@ pub enum PinError {
 /// ```
 ///
 /// # Errors
-/// The core is refused; the error lists the cores that this process may use. Cores outside the process's CPU affinity
-/// mask (`taskset`) are refused unless [`use_every_core`] was called.
+/// The core is refused, and the error lists the cores that this process may use; or the thread may still run on other
+/// cores. Cores outside the process's CPU affinity mask (`taskset`) are refused unless [`use_every_core`] was called.
 pub fn pin_current(core: usize) -> Result<(), PinError> {
     let allowed = allowed_cores();
     let is_outside = !allowed.is_empty() && !allowed.contains(&core);
@@ -46,7 +46,8 @@ pub fn pin_current(core: usize) -> Result<(), PinError> {
     if got.is_empty() || got == [core] { Ok(()) } else { Err(PinError::NotKept { asked: core, got }) }
 }
 
-/// Lets the calling thread run on these cores, for instance to undo a pin.
+/// Lets the calling thread run on these cores, for instance to undo a pin. Core numbers from 1,024 on are ignored. Has
+/// no effect on systems other than Linux.
 ///
 /// # Errors
 /// The system refuses the set; the error has the set's first core, and the cores that this process may use.
@@ -114,8 +115,8 @@ fn numbers(set: &rustix::thread::CpuSet) -> Vec<usize> {
 
 #[cfg(target_os = "linux")]
 fn granted_cores() -> Vec<usize> {
-    // A new thread requests all cores, and the system grants those that the process's control group allows. A new
-    // thread, because the calling thread may be pinned.
+    // A new thread requests all cores, and the system grants those that the process's control group allows. It must be
+    // a new thread, because the request would undo a pin of the calling thread.
     let asker = std::thread::Builder::new().spawn(|| {
         let mut all = rustix::thread::CpuSet::new();
         (0..rustix::thread::CpuSet::MAX_CPU).for_each(|core| all.set(core));

@@ -16,7 +16,7 @@ use crate::waiter::Waiter;
 use crate::waiting::{Bells, Look, Waiting, arm};
 use std::fmt;
 
-/// Count of slots from which on a claim prefetches no cache lines. Measurements: `docs/decisions/`.
+/// Count of slots from which on a claim prefetches no cache lines. Measurements: `docs/decisions/`, 3.
 const LONG: u64 = 32;
 
 /// The only producer of a single-producer ring. Not `Clone`:
@@ -351,7 +351,8 @@ impl<E, K: Kind> Producer<E, K> {
         Ok(Claim::new(self, first, len))
     }
 
-    /// The first sequence of a claim of `len` slots, as soon as there is room.
+    /// Waits until there is room for `len` slots, claims them, and returns the first sequence. Counts a stall of the
+    /// slowest stage. [`ClaimError::TimedOut`] if `deadline` passes first; `None` waits without a time limit.
     #[cold]
     #[inline(never)]
     fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<u64, ClaimError> {
@@ -390,7 +391,7 @@ impl ClaimError {
     }
 }
 
-/// The wait for room: claims `len` slots, and finds nothing while there is not enough room.
+/// A producer's search for room: claims `len` slots, and finds nothing while there is not enough room.
 struct RoomLook<'p, E, K: Kind> {
     producer: &'p mut Producer<E, K>,
     len: u64,

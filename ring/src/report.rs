@@ -22,8 +22,9 @@ pub struct Positions {
     pub fill: u64,
     /// Count of slots that can be claimed now.
     pub free: u64,
-    /// The lowest sequence that is claimed but not published; `None` if no claim is uncommitted. If the value does not
-    /// change between reports, a producer is stopped between claim and publish, or has leaked its claim.
+    /// The lowest sequence that is claimed but not published; `None` if no claim is uncommitted, and always for a
+    /// single producer. If the value does not change between reports, a producer is stopped between claim and publish,
+    /// or has leaked its claim.
     pub oldest_unpublished: Option<Sequence>,
     /// The stages in the order in which they joined.
     pub stages: Vec<StagePosition>,
@@ -79,9 +80,9 @@ pub struct Report {
     /// The claims that were cut, because they were not committed before the ring was halted or the time limit passed.
     /// Their commits return errors, and their slots hold no events.
     pub cut: Vec<Sequences>,
-    /// The refusal of the barrier that orders the end of the ring against its producers, see
-    /// [`Refused`]; `None` ordinarily. With it, an event whose publish overlapped the end may be unread and not counted,
-    /// although its commit returned `Ok`.
+    /// The refusal of the barrier that orders the end of the ring against its producers, see [`Refused`]; `None`
+    /// ordinarily. With it, an event whose publish overlapped the end may be unread and not counted, although its
+    /// commit returned `Ok`.
     pub unfenced: Option<Refused>,
     /// The stages that the ring had at its end, except evicted ones, and except polled ones whose consumers were dropped
     /// before the ring was halted or failed.

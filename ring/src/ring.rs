@@ -150,9 +150,9 @@ impl<E, K: Kind> Ring<E, K> {
     /// ```
     ///
     /// # Errors
-    /// The name is empty or in use, a stage that it names does not exist or is of another ring, the start is not kept or
-    /// not published yet, another stage changes events and the newcomer is not ordered after it, the system refuses the
-    /// fence that a join needs, or the ring is not open.
+    /// The name is empty or in use, a stage that it names does not exist or is of another ring, the start is not kept
+    /// or not published yet, another stage changes events and the newcomer is not ordered after it, the system refuses
+    /// the fence that a join needs, or the ring is not open.
     pub fn join(&self, stage: impl Into<Stage>) -> Result<Consumer<E, K>, BuildError> {
         self.join_as(stage.into(), false)
     }
@@ -258,7 +258,7 @@ impl<E, K: Kind> Ring<E, K> {
         Sequence(self.core.published())
     }
 
-    /// All positions of the ring. Takes no lock that a producer or consumer needs.
+    /// All positions of the ring. Takes no lock while the ring is open.
     ///
     /// ```
     /// # use slipring_ring::Builder;

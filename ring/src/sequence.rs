@@ -1,8 +1,8 @@
 //! Sequences, and the positions, each on cache lines of its own, through which threads communicate.
 //!
 //! A position is always the *next* sequence: published 7 means that the events 0 to 6 are published. Positions only
-//! grow, and are compared by wrapping difference, so that a ring may start anywhere in the range of `u64`, and pass its
-//! end.
+//! grow, except that a single producer's claimed position falls when it drops a claim. They are compared by wrapping
+//! difference, so that a ring may start anywhere in the range of `u64`, and pass its end.
 
 use crate::ordering::{RAISE_FROM, Site};
 use crate::sync::AtomicU64;

@@ -40,8 +40,8 @@ mod face {
             let old = self.current.swap(Owned::new(Kept::from(value)), site.get(), &guard);
             // SAFETY: no thread can load the old value any more, and it was allocated by `Owned`.
             unsafe { retire(&guard, old) };
-            // Otherwise the old value would stay in this thread's list of garbage, perhaps for ever: this thread may
-            // never replace another value.
+            // Without the flush, the old value would stay in this thread's list of garbage, perhaps for ever: this
+            // thread may never replace another value.
             guard.flush();
         }
     }

@@ -180,8 +180,8 @@ impl<E, K: Kind> Ring<E, K> {
         self.settle(deadline) && self.wait_for(deadline, || self.reading(), is_over) && self.reading().is_empty()
     }
 
-    /// Waits until `is_done` returns true. It is called again when a stage of `stages` moves or an event is published.
-    /// False if `deadline` passes first.
+    /// Waits until `is_done` returns true: calls it again when a stage of `stages` moves or an event is published,
+    /// after 1 ms at the earliest. False if `deadline` passes first.
     fn wait_for(
         &self,
         deadline: Instant,

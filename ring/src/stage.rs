@@ -129,8 +129,8 @@ impl Stage {
         self
     }
 
-    /// Sets where the stage begins to read. Before the first publish all choices are equal. Default:
-    /// [`Start::Earliest`].
+    /// Sets where the stage begins to read. Before the first publish, only the first sequence is possible, and
+    /// `Earliest` and `Latest` both mean it. Default: [`Start::Earliest`].
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
         self
@@ -192,8 +192,9 @@ pub struct StageState {
     /// stages alive, so no other stage can get one of the addresses.
     ancestors: Box<[usize]>,
     /// The position that this stage publishes. Later stages read only below it, and producers claim only below it plus
-    /// the capacity, so no event at or above it is overwritten. It never exceeds the positions of the stages before. It may be lower than the next sequence that the
-    /// consumer reads. For workers it is a lower bound that only grows; see [`Workers`].
+    /// the capacity, so no event at or above it is overwritten. It never exceeds the positions of the stages before
+    /// this one. It may be lower than the next sequence that the consumer reads. For workers it is a lower bound that
+    /// only grows; see [`Workers`].
     consumed: Position,
     pub(crate) workers: Option<Workers>,
     pub(crate) bell: Arc<Bell>,

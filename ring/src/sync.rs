@@ -1,7 +1,9 @@
-//! The only module that imports atomics, cells, locks, threads, spin hints, fences and the clock.
+//! The atomics, cells, locks, threads, spin hints, fences and clock of the ring's protocol. Its modules take them from
+//! here.
 //!
-//! The module has three versions. Production uses `std`; `--cfg loom` uses the model checker under the same names, and
-//! `--cfg shuttle` the randomised scheduler. No other module names one of the three.
+//! This module has three versions. Production uses `std`; `--cfg loom` uses the model checker under the same names, and
+//! `--cfg shuttle` the randomised scheduler. Code that the models do not explore, such as pinning, uses `std` directly.
+//! `shown` and `thorough` also use loom directly.
 
 #[cfg(any(loom, shuttle))]
 pub use face::Instant;

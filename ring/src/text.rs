@@ -99,8 +99,9 @@ impl Display for Value<'_> {
     }
 }
 
-/// Writes every [hidden](is_hidden) character of a JSON document as `\uXXXX`. These occur only in its strings, where
-/// the escape means the same text. Line ends stay, because they separate the parts of a document.
+/// Writes every [hidden](is_hidden) character of a JSON document except newlines as `\uXXXX`. In a string the escape
+/// means the same text. Outside the strings of `document` there must be no such character, so no tab or carriage
+/// return.
 pub fn json(document: &str) -> Cow<'_, str> {
     let escaped = |c: char| c != '\n' && is_hidden(c);
     if !document.contains(escaped) {

@@ -23,15 +23,15 @@ const THREADS: usize = 5;
 #[derive(Debug, Default)]
 struct Shadow {
     access: atomic::AtomicUsize,
-    /// True if the thread has loaded the atomic since the last store. Determined by the schedule alone, so loom can
-    /// replay it.
+    /// True if the thread has loaded the atomic since the last store by another thread. Determined by the schedule
+    /// alone, so loom can replay it.
     is_ahead: Cell<bool>,
 }
 
 // A thread-local suffices: loom runs all threads of a model on one thread of the system.
 thread_local! { static THOROUGH: Cell<bool> = const { Cell::new(false) } }
 
-/// Sets if atomics that are created from now on have shadows.
+/// Sets whether atomics that this thread creates from now on have shadows.
 pub fn set(thorough: bool) {
     THOROUGH.set(thorough);
 }

@@ -1,7 +1,7 @@
 //! Wait strategies: what a consumer does while it finds no event, and a producer while it finds no room.
 //!
 //! The wait loop calls a strategy after each empty *look*, that is, each check that found neither event nor room. The
-//! strategy passes some time and returns if the loop is to look again, or to sleep until another thread moves a
+//! strategy passes some time, and its result says whether the loop looks again or sleeps until another thread moves a
 //! position. The loop, in [`crate::waiting`], never names a strategy.
 
 use crate::panics::blaming;
@@ -100,7 +100,7 @@ impl Wait {
         wait
     }
 
-    /// Looks for events or room after spin hints whose count doubles from look to look, then after yields
+    /// Looks for events or room 7 times after spin hints, whose count doubles from 2 to 128, then after yields
     /// ([`yields`](Self::yields) times, default: 20), then sleeps.
     pub const fn backoff() -> Self {
         Self::new(Strategy::Backoff)
@@ -121,7 +121,8 @@ impl Wait {
     /// Sets the count of looks (checks for events or room) with spin hints before the strategy yields or sleeps. A look
     /// takes 20 to 150 nanoseconds. Sleeping and being woken costs some microseconds on both sides, so spin at least
     /// that long, unless an idle core matters more. A thread that waits for many rings makes this many looks at all of
-    /// them together.
+    /// them together. For [`backoff`](Self::backoff) the count has no effect, except that 0 replaces its 7 looks with
+    /// spin hints by looks with a yield.
     pub const fn spins(mut self, spins: u32) -> Self {
         self.spins = spins;
         self

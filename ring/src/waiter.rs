@@ -18,7 +18,8 @@ pub(crate) const NAP: Duration = Duration::from_millis(10);
 /// The protocol: poll the consumers that are ready. When a consumer has no more events, [`arm`](crate::Consumer::arm)
 /// the waiter there; if `arm` returns false, that consumer is still ready. Sleep when no consumer is ready. After a
 /// wake-up, poll and arm again only the consumers whose tokens were returned: the waiter is still armed at the others.
-/// A wake-up may come for events that were read already, also after the consumer's end; but every event causes one.
+/// A wake-up may come for events that were read already, also after the consumer's end; but no event that comes while
+/// the waiter is armed is missed.
 ///
 /// ```
 /// use slipring_ring::{Builder, Waiter};
@@ -75,11 +76,13 @@ pub(crate) struct WaiterState {
 
 #[derive(Default)]
 struct Woken {
+    /// True if there was a wake-up that [`Waiter::park`] or [`Waiter::take`] has not returned yet.
     rung: bool,
     /// Count of threads that sleep in this waiter's [`Waiter::park`].
     asleep: usize,
     /// True if the waiter was dropped.
     gone: bool,
+    /// The tokens of these wake-ups, each once.
     tokens: Vec<usize>,
     /// The memory of the last list of tokens, kept so that the next list needs no allocation.
     spare: Vec<usize>,
@@ -89,7 +92,7 @@ struct Woken {
     /// is woken with all of them.
     unsure: Vec<usize>,
     due: Option<Instant>,
-    /// True while a thread of ours waits until `due` to wake a task, which cannot wait by itself.
+    /// True while a thread of this crate waits until `due` to wake a task, which cannot wait by itself.
     is_watched: bool,
 }
 
@@ -104,6 +107,7 @@ impl Woken {
         }
     }
 
+    /// Records a wake-up with this token. The caller holds the lock, and wakes the thread or task.
     fn ring(&mut self, token: usize) {
         self.rung = true;
         if !self.tokens.contains(&token) {
@@ -283,7 +287,8 @@ impl Waiter {
         Some(state)
     }
 
-    /// Calls `each` with the token of each wake-up since the last sleep, without sleeping. False if there was none.
+    /// Calls `each` with the token of each wake-up since the last call of this or of [`park`](Self::park), without
+    /// sleeping. False if there was none.
     pub fn take(&self, each: impl FnMut(usize)) -> bool {
         let mut state = lock(&self.shared.state);
         state.ring_when_due();

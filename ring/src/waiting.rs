@@ -27,12 +27,12 @@ pub(crate) trait Look {
 /// One bell, or two if either may end the wait. The first is always there.
 pub(crate) type Bells = [Option<Arc<Bell>>; 2];
 
-/// The most consecutive empty looks before a batch that still follows the last batch closely. The value was not
-/// compared with others.
+/// A batch follows the last one closely if there were at most this many consecutive empty looks between them. Only then
+/// does the consumer pause. The value was not compared with others.
 const CLOSELY: u32 = 24;
 
-/// A pause of at least `hints` spin hints that is followed by fewer than `events` events is useless: the consumer's looks
-/// do not slow down the producer.
+/// The rule for a useless pause: it had at least `hints` spin hints, and the look after it found fewer than `events`
+/// events. Then the producer is slower than the consumer even without being disturbed by looks.
 struct UselessPause {
     hints: u32,
     events: u64,
@@ -40,7 +40,8 @@ struct UselessPause {
 
 /// The limits of a useless pause. Measurements: `docs/decisions/`, 8, "Pausing".
 const USELESS: UselessPause = UselessPause { hints: 16, events: 3 };
-/// Count of batches without a pause after a useless pause. Measured together with [`USELESS`].
+/// After a useless pause, the count of short batches (fewer than `USELESS.events` events) without a pause before them.
+/// Measured together with [`USELESS`].
 const REST: u32 = 64;
 
 /// The wait strategy of one consumer or producer, with the state of its waiting.
@@ -51,8 +52,11 @@ pub(crate) struct Waiting {
     waiter: Option<Waiter>,
     /// The bells at which the waiter may still be registered.
     armed: Bells,
+    /// Count of consecutive empty looks.
     looks: u32,
+    /// The length of the adaptive pause, in spin hints.
     pause: u32,
+    /// Count of short batches that are still to come without a pause: see [`REST`].
     rest: u32,
 }
 

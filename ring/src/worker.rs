@@ -82,7 +82,8 @@ impl<E, K: Kind> Worker<E, K> {
 
     /// Arms `waiter`, that is, registers it for one wake-up with `token` when there may be events to take, as
     /// [`Consumer::arm`](crate::Consumer::arm) does. Returns true if the thread may sleep now. Returns false if there
-    /// are events, or the end: then call a method that takes, with a limit that can be handled now.
+    /// are events, or the end: then take events, not more than this worker can handle now, because no other worker gets
+    /// them.
     pub fn arm(&mut self, waiter: &Waiter, token: usize) -> bool {
         if self.at != self.end {
             return false;
@@ -92,7 +93,8 @@ impl<E, K: Kind> Worker<E, K> {
     }
 
     /// Takes events that no other worker gets, at most `limit` of them (0 counts as 1), or none if there are none.
-    /// Unhandled events of the last take come first. Never waits.
+    /// Never waits. If this worker has unhandled events of its last take, returns these; else, if a dropped worker has
+    /// left events, returns those. Both are returned regardless of `limit`.
     ///
     /// # Errors
     /// The ring is finished or closed and all events were taken, or it was halted or has failed.
@@ -254,8 +256,8 @@ impl<E, K: Kind> Taken<'_, E, K> {
         }
         let mut hand = FinishOnDrop(&mut *self.worker, false);
         let at = hand.0.at;
-        // SAFETY: producers do not overwrite sequences that this worker has announced, and `FinishOnDrop` announces a later
-        // one only when `work` is over. Workers only read, and no stage that changes events runs beside them.
+        // SAFETY: producers do not overwrite sequences that this worker has announced, and `FinishOnDrop` announces a
+        // later one only when `work` is over. Workers only read, and no stage that changes events runs beside them.
         let event = unsafe { &*hand.0.core.buffer.slots().event(at) };
         work(Sequence(at), event);
         hand.1 = true;
@@ -263,7 +265,8 @@ impl<E, K: Kind> Taken<'_, E, K> {
     }
 }
 
-/// The wait for events to take: takes a share of them, and finds nothing while there are none.
+/// A worker's search for events: takes at most `limit` of them, and finds nothing while there are none. `left` is the
+/// run of events that the worker has taken and not finished, and is found first; `None` if there are none.
 struct Share<'w, E, K: Kind> {
     core: &'w Core<E, K>,
     stage: &'w StageState,
@@ -391,7 +394,8 @@ impl<E, K: Kind> Look for Share<'_, E, K> {
     }
 }
 
-/// The wait for events to take, for a caller that takes them by itself afterwards.
+/// As [`Share`], but takes no event: finds out whether there are events to take, or the end. The caller takes them
+/// afterwards.
 struct ShareLook<'w, E, K: Kind>(Share<'w, E, K>);
 
 impl<E, K: Kind> Look for ShareLook<'_, E, K> {

@@ -173,7 +173,7 @@ impl Workers {
         Some(Run { start: orphan.at, end: orphan.end })
     }
 
-    /// Announces that the worker at `place` has finished all events before `at`.
+    /// Announces `at` as the first sequence that the worker at `place` is about to take or has not finished.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn announce(&self, place: usize, at: u64) {
         self.announced[place].store(at << 1 | 1, &ANNOUNCE);
@@ -195,8 +195,8 @@ impl Workers {
         (0..self.count())
             .map(|place| too_early.as_ref().map_or_else(|| look(place), |seen| seen[place]))
             .filter(|announced| announced & 1 == 1)
-            // An announcement lacks the highest bit of its sequence. That bit follows from the counter, because both
-            // are close.
+            // An announcement lacks the highest bit of its sequence. The counter supplies that bit, because the two
+            // sequences are less than 2^62 apart.
             .map(|announced| taken.wrapping_sub((ahead(taken << 1, announced & !1) >> 1) as u64))
             .fold(taken, earlier)
     }

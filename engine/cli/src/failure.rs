@@ -32,8 +32,8 @@ impl Failure {
         Self { code, cause: cause.into() }
     }
 
-    /// Prints the message and returns the exit code. A closed output pipe is no failure: then the command has
-    /// succeeded.
+    /// Prints the message and returns the exit code. If the reader of the output pipe has closed it, prints nothing and
+    /// returns success.
     pub(crate) fn report(self) -> ExitCode {
         let io = self.cause.downcast_ref::<io::Error>();
         if io.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {

@@ -48,7 +48,7 @@ impl Directory {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let segments = entries.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "segment"));
         let files = segments.filter_map(|entry| entry.metadata().ok()).filter(|data| data.is_file());
-        // At most a segment's size is read from each file.
+        // A longer file counts as the largest segment, because no more of it is read.
         files.map(|data| data.len().min(MAX_SEGMENT)).sum()
     }
 
@@ -87,7 +87,7 @@ impl Inspected {
         Topics(recorded_topics(self.state()))
     }
 
-    /// Options with the size of the journal's last segment.
+    /// Options with the size of the journal's last segment; with the default size if the journal has no segment.
     pub(crate) fn options(&self) -> Options {
         let defaults = Options::default();
         let segment_size = self.survey.segments().last().map_or(defaults.segment_size, |last| last.header.size);

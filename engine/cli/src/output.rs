@@ -56,7 +56,8 @@ pub(crate) fn progress_bar(bytes: u64) -> ProgressBar {
     bar
 }
 
-/// A table of text. Each column is as wide on a terminal as its widest cell, also where characters take two columns or none.
+/// A table of text. Each column is as wide as its widest cell on a terminal, where a character may take two places or
+/// none.
 pub(crate) struct Table {
     /// Indexes of the text columns, which are aligned to the left. All other columns hold numbers, aligned to the
     /// right.

@@ -90,7 +90,7 @@ fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
     let mut answer = Vec::new();
     let (begun, mut part) = (Instant::now(), vec![0; 1 << 16]);
     loop {
-        // A timeout of zero would mean no timeout.
+        // The standard library refuses a timeout of zero.
         let left = PATIENCE.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
         connection.set_read_timeout(Some(left))?;
         let len = connection.read(&mut part).map_err(no_engine)?;
@@ -167,8 +167,8 @@ fn human(number: u64) -> String {
     }
 }
 
-/// The rows of the four tables: topics, consumers, queues, transforms. Rates are computed from the snapshot `before`,
-/// which is `None` for the first one: then they are unknown.
+/// The rows of the four tables: topics, consumers, queues, transforms. Rates are computed from the previous snapshot,
+/// `before`. If it is `None`, each rate is shown as `-`.
 fn tables(now: &Look, before: Option<&Look>) -> [Vec<Vec<String>>; 4] {
     let seconds = before.map_or(0.0, |before| (now.at - before.at).as_secs_f64());
     let mut tables = [const { Vec::new() }; 4];
@@ -226,7 +226,7 @@ fn heads() -> [&'static [&'static str]; 4] {
     [&TOPICS, &CONSUMERS, &QUEUES, &TRANSFORMS]
 }
 
-/// Count of name columns at the left of each table.
+/// Count of text columns at the left of each table. All other columns hold numbers.
 const NAMES: [usize; 4] = [1, 2, 2, 4];
 
 fn widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {

@@ -79,7 +79,8 @@ pub enum OpenError {
         /// The file's format version.
         found: u16,
     },
-    /// Data that was acknowledged as durable is damaged. No file was changed.
+    /// Damage that no crash causes: data that was acknowledged as durable is damaged or missing, the first segment's
+    /// header is damaged, or a segment file has another segment's name. No segment was changed.
     #[error(
         "segment {segment} is damaged at byte {at} (position {position}): {what}. It was durable, as all data below \
          position {durable} was, so this is no torn end: restore the file, or see what `slipring journal repair --dry-run` would \
@@ -101,7 +102,8 @@ pub enum OpenError {
     /// it.
     #[error("the journal's count of openings has reached its limit: it can be read, and not be opened for writing")]
     Exhausted,
-    /// A setting is out of range, or does not fit the journal.
+    /// A setting is out of range or does not fit the journal, the build lacks the feature `zstd`, or the records that a
+    /// repair gave up cannot be determined.
     #[error("{0}")]
     Setting(String),
 }
@@ -142,7 +144,8 @@ pub enum WriteError {
         /// The offset after the partition's last record.
         end: u64,
     },
-    /// The payload was not built by [`FrameBuilder`](crate::format::FrameBuilder).
+    /// The payload could not be read back: a function that appends records panicked or appended a wrong size, or an
+    /// offset or extent is invalid.
     #[error("the frame cannot be read back: {0}")]
     Malformed(Malformed),
 }

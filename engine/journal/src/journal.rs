@@ -72,8 +72,9 @@ impl Journal {
         self.shared.gaps.of_partition(partition)
     }
 
-    /// Count of a partition's records with offsets in this range, taken from the indexes. It is never too low. It is
-    /// too high if a segment has ranges without records that are too short for its index.
+    /// Count of a partition's records with offsets in this range, taken from the indexes. It is never too low. It may
+    /// be too high if a segment has ranges without records that are too short or too many for its index
+    /// (`PartitionIndex::jumps`). 0 if the journal does not know the partition.
     pub fn records_in(&self, partition: PartitionId, offsets: Range<u64>) -> u64 {
         let start = self.extent(partition).map_or(offsets.end, |extent| extent.start.max(offsets.start));
         let (mut count, segments) = (0, self.shared.segments());
@@ -89,8 +90,8 @@ impl Journal {
     }
 
     /// The offset of a partition's first record with a time of `time` (nanoseconds since the epoch) or later. If a gap
-    /// lies before that record, the first offset of the gap, because a lost record may have had such a time. `None` if
-    /// there is neither such a record nor a gap.
+    /// lies directly before that record, or after the last record if there is no such record, the gap's first offset,
+    /// because a lost record may have had such a time. `None` if there is neither.
     ///
     /// # Errors
     /// The journal does not know the partition, a frame is damaged, or the disk fails.
@@ -103,8 +104,8 @@ impl Journal {
         }
     }
 
-    /// The first offset of a partition in the oldest segment that holds a record of `time` (nanoseconds since the
-    /// epoch) or later. `None` if no segment does.
+    /// The offset of a partition's first record in the oldest segment in which the partition has a record of `time`
+    /// (nanoseconds since the epoch) or later. `None` if there is no such segment.
     #[doc(hidden)]
     pub fn first_since_by_index(&self, partition: PartitionId, time: u64) -> Option<u64> {
         let segments = self.shared.segments();

@@ -41,9 +41,9 @@
 //!
 //! # Damage
 //! Each frame states the position below which the journal was durable when the frame was written: its durable mark. Let
-//! D be the highest mark found in the journal, also behind damage. Damage at or above D is a torn tail, which an
-//! opening copies aside and cuts. Data below D was acknowledged as durable: if it is damaged, opening is an error, and
-//! no file is changed.
+//! D be the highest mark found: in the frames, including those after damage, and in the checkpoint file. Damage at or
+//! above D is a torn tail, which an opening copies aside and cuts. Data below D was acknowledged as durable: if it is
+//! damaged, opening is an error, and no segment is changed.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]

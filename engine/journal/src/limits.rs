@@ -9,12 +9,12 @@ pub(super) fn frame_limit(segment: u64) -> usize {
 
 /// The largest state, in bytes, whose snapshot fits into segments of `segment` bytes.
 pub(super) fn state_limit(segment: u64) -> usize {
-    // Half of the segment, less the headers and the padding of the snapshot's frames.
+    // With the headers and the padding of its frames, the snapshot then takes about half of a segment at most.
     usize::try_from((segment - SEGMENT_HEAD) * 2 / 5).unwrap_or(usize::MAX)
 }
 
-/// Bytes at the end of a segment that records never use. If the disk is too full for a next segment, the state of an
-/// opening or of a retention is written there.
+/// Size in bytes of the end of a segment that frames with records never use. If the disk is too full for a next
+/// segment, an opening or a retention writes its frames there, which have no records.
 pub(super) fn reserve(segment: u64) -> u64 {
     (segment / 8).min(64 << 10) / ALIGN * ALIGN
 }

@@ -8,10 +8,11 @@ use crate::limits;
 pub struct Options {
     /// Size of a segment file in bytes: from 4 KiB to 2 GiB, a multiple of 64. Default: 64 MiB.
     pub segment_size: u64,
-    /// The compression of payloads. Default: [`Codec::Plain`], none.
+    /// The compression of data frames' payloads; a payload that would not get smaller is stored plain. Default:
+    /// [`Codec::Plain`], none.
     pub codec: Codec,
     /// If true, a helper thread creates segments ahead of need, writes indexes and deletes the segments that retention
-    /// frees. If false, the writer does this work within its own calls. Default: true.
+    /// frees. If false, the writer and its sync jobs do this work within their own calls. Default: true.
     pub helper: bool,
     /// Faults that are switched on for tests.
     #[cfg(feature = "faults")]

@@ -3,11 +3,13 @@
 //! [`inspect`](crate::inspect()) changes no file. [`open`] takes the following steps; a crash may come after any of
 //! them.
 //!
-//! 1. Follow the chain of frames to its end E. A segment with a valid index is not read, except for the last segments. D is the
-//!    highest durable mark in these frames and in the bytes behind E.
+//! 1. Follow the chain of frames to its end E. Reading begins at the last segment with a valid index before the first
+//!    segment without one, or at the last but one segment if all have one. D is the highest durable mark: in the frames
+//!    read, in the bytes after E, in the checkpoint, and the end of each segment with an index.
 //! 2. If E is below D, acknowledged data is damaged: return an error, and change no file.
-//! 3. Copy the bytes from E on aside, and sync the copy. Remove later segments, the last one first, and cut E's segment at E.
-//!    Sync both before any write that would make this damage look older than it is.
+//! 3. Copy the bytes from E on aside, and sync the copy. Remove later segments, the last one first, and cut E's segment
+//!    at E. Sync both before a frame is written: a durable mark in it would make torn bytes that remained look like
+//!    damaged durable data.
 //! 4. Write the bytes between D and E again, and sync them. They may exist in the page cache only: after a failed sync in an
 //!    earlier process the pages look clean and would never reach the disk.
 //! 5. Continue at E under the next incarnation, with a mark. If the last segment has an older format version, or cannot be
@@ -47,7 +49,8 @@ pub struct Recovered {
     pub torn: Option<TornTail>,
     /// Count of the bytes that were read and checked.
     pub scanned: u64,
-    /// Count of the segments that were not read, because their index was valid.
+    /// Count of the segments that have a valid index or stand for a lost one. They are not read, except the last one or
+    /// two.
     pub believed: usize,
     /// Count of the segments after the opening.
     pub segments: usize,
@@ -62,11 +65,11 @@ pub struct Recovered {
     /// Ranges of offsets whose records an earlier repair could not save, and which no opening has reported yet.
     /// [`gaps`](crate::gaps()) lists the reported ones too.
     pub lost: Vec<(PartitionId, Range<u64>)>,
-    /// True if that repair could not determine the last issued offsets. The partitions then continue at offsets higher
-    /// than any lost record can have had.
+    /// True if the end of the journal is among what the repair could not save, so that the last issued offsets are
+    /// unknown. The partitions then continue at offsets higher than any lost record can have had.
     pub skipped_offsets: bool,
     /// The format version of the last segment before the opening, if it is older than this program's; otherwise `None`.
-    /// From now on the journal has this program's version.
+    /// The opening then begins a new segment of this program's version.
     pub upgraded_from: Option<u16>,
 }
 
@@ -74,7 +77,7 @@ pub struct Recovered {
 ///
 /// # Errors
 /// The journal is open already, durable data is damaged, a newer program wrote it, the disk fails, or a setting is
-/// refused. The files are unchanged, unless the disk failed while the torn tail was being cut.
+/// refused. In the first three cases no segment is changed; after another error the torn tail may have been cut.
 pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<(Writer, Recovered), OpenError> {
     open_with(storage, options, &mut |_| {})
 }
@@ -114,7 +117,8 @@ pub(super) fn open_after_repair(
     drop(surveyor);
     let is_elder = survey.segments.last().is_some_and(|last| last.header.version < MAJOR);
     if is_elder && survey.has_unread_gaps()? {
-        // An index of version 1 does not state gaps, so all segments are read once.
+        // An older program wrote an index beside a segment with a gap, which the state need not list. So all segments
+        // are read, once, to find such gaps.
         survey = Surveyor::new(&storage, &options, true, true, None)?.survey()?;
     }
     check_state(&survey.state, size)?;
@@ -122,11 +126,12 @@ pub(super) fn open_after_repair(
         ReplayError::Disk(cause) => OpenError::Disk(cause),
         cause => OpenError::Setting(format!("the records that are lost to damage cannot be determined: {cause}")),
     })?;
-    // Losses that the state does not list yet are written with the snapshot of a new segment.
+    // Losses that the state does not list yet need a new segment, whose snapshot then lists them.
     let can_append = losses.is_none() && survey.can_append();
     settle_tail(&*storage, &mut survey, &options, can_append)?;
     if !is_known_twice {
-        // The checkpoint states the journal's id outside the segments, also while there is only one.
+        // The checkpoint states the journal's id outside the segments, in case the header of the only segment is
+        // damaged.
         let checkpoint = Checkpoint { id: survey.id, durable: survey.durable, incarnation: survey.incarnation };
         let made = checkpoint.write(&*storage);
         if survey.created {
@@ -151,7 +156,7 @@ pub(super) fn open_after_repair(
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let skipped_offsets = losses.as_ref().is_some_and(|losses| losses.skips_offsets);
     let lost = losses.map_or_else(Vec::new, |losses| losses.record(&mut state, time));
-    // The recorded losses have made it larger.
+    // Recording the losses has made the state larger.
     check_state(&state, size)?;
     let (believed, mut segments) = (segments.len() - survey.unsealed.len(), segments);
     let active = match segments.last() {
@@ -243,7 +248,7 @@ fn settle_tail(
         remove_if_exists(&index_name(*number))?;
         remove_if_exists(&segment_name(*number))?;
     }
-    // From here on segment files are written. A file with a second name (hard link) must be replaced by a copy first.
+    // Segment files are written below. A file with a second name (hard link) is replaced by a copy first.
     let own = |segment: &Segment| segment.file.hold_unshared().map_err(failed("open", &segment.name));
     if let Some(last) = survey.unsealed.last().filter(|_| !options.sabotage().keep_torn_tail) {
         let size = last.file.size().map_err(failed("read", &last.name))?;
@@ -252,7 +257,7 @@ fn settle_tail(
         if !can_append && size > last.end() {
             own(last)?.truncate(last.end()).map_err(failed("cut", &last.name))?;
         } else if until > last.end() {
-            // The segment will be extended, so it keeps its disk blocks.
+            // The torn bytes are set to zero, not cut off, so that the segment keeps the disk blocks for later frames.
             write_zeros(&*own(last)?, last.end(), until).map_err(failed("cut", &last.name))?;
         }
     }
@@ -279,7 +284,8 @@ fn settle_tail(
             }
         }
     }
-    // The frames of these segments were read. The next opening must not use an index that contradicts them.
+    // An index of these segments is invalid, or does not match the frames that were read: the next opening must not use
+    // it.
     for number in survey.unsealed.iter().map(|segment| segment.header.number).chain(survey.stale.iter().copied()) {
         remove_if_exists(&index_name(number))?;
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(test)]
 thread_local! {
-    /// How often this thread has looked at an index.
+    /// Count of the calls of [`Segment::index`] on this thread.
     pub(crate) static INDEX_LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
@@ -24,8 +24,8 @@ pub(crate) struct Segment {
     pub file: SegmentFile,
     /// Offset in the file at which the last frame ends, in bytes. It grows while the segment is written.
     end: AtomicU64,
-    /// True if a repair removed the segment's snapshot. No opening can begin to read here, so the segment gets no
-    /// index.
+    /// True if a repair's gap covers the segment's snapshot. An opening cannot begin to read at such a segment, so it
+    /// gets no index, which would promise that.
     headless: AtomicBool,
     index: Mutex<Index>,
 }
@@ -38,7 +38,7 @@ pub struct SegmentReport {
     pub header: SegmentHeader,
     /// Offset in the file at which the last frame ends, in bytes.
     pub end: u64,
-    /// Size of the file, in bytes.
+    /// Size of the file, in bytes; 0 if it cannot be read.
     pub file: u64,
     /// True if the segment is complete and has a valid index.
     pub sealed: bool,

@@ -95,8 +95,8 @@ impl Shared {
         self.segments.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The index of the first segment that may have a record of `time` or later. Segments that retention has deleted since the
-    /// first call may let this be too low.
+    /// The index in `segments` of the first one that may have a record of `time` or later; the last segment always may.
+    /// The result may be too low, because the cached times include those of segments that retention has deleted.
     pub fn first_since(&self, segments: &[Arc<Segment>], time: u64) -> usize {
         let (Some(first), complete) = (segments.first(), segments.len().saturating_sub(1)) else { return 0 };
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,10 +138,10 @@ impl Shared {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncStats {
-    /// Count of syncs.
+    /// Count of the sync jobs that succeeded. A job may sync several segments.
     pub count: u64,
-    /// Sum of their durations.
+    /// Sum of the jobs' durations.
     pub total: Duration,
-    /// The longest duration of a sync.
+    /// The longest duration of a job.
     pub longest: Duration,
 }

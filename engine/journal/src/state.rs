@@ -20,7 +20,7 @@ const FLOOR: usize = 16;
 
 /// Size of a value's entry in bytes, without the value.
 fn head(key: &[u8]) -> usize {
-    // An entry with a longer key states the key's length in four more bytes.
+    // A key of up to 255 bytes has its length in the entry's head; a longer key has it in four more bytes.
     key.len() + if key.len() <= usize::from(u8::MAX) { 8 } else { 12 }
 }
 
@@ -79,8 +79,9 @@ impl State {
         self.bytes + FLOOR
     }
 
-    /// Checks the entries of a payload before they are applied. Returns an upper bound of the bytes by which the state
-    /// would grow. The inner error is an offset below its partition's end, or a malformed entry.
+    /// Checks the entries of a payload before they are applied. Returns the count of bytes by which the state would
+    /// grow; deletions are not counted, so it may be too high. It may be too low if the entries replace one old value
+    /// several times. The error is `Ok` for an offset below its partition's end, `Err` for a malformed entry.
     pub(crate) fn check(&self, entries: Entries<'_>) -> Result<isize, Result<OffsetGoesBack, Malformed>> {
         let mut ends = BTreeMap::new();
         let mut grown = 0;
@@ -130,7 +131,7 @@ impl State {
         }
     }
 
-    /// Applies all entries of a frame.
+    /// Applies the entries of a frame. A run below the end of its partition is skipped.
     #[doc(hidden)]
     pub fn take(&mut self, frame: &mut FrameBuilder) {
         for entry in trusted_entries(frame.payload()).flatten() {
@@ -138,7 +139,7 @@ impl State {
         }
     }
 
-    /// Applies an entry.
+    /// Applies an entry. After an error, which only a run can cause, the state is as before.
     pub(crate) fn apply(&mut self, entry: &Entry<'_>) -> Result<(), OffsetGoesBack> {
         match *entry {
             Entry::Run(run) => {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
-/// Values by name. Looking one up, adding and removing one costs the same however many there are, but for the logarithm of
-/// the list's order.
+/// Values by name. Each value has a number: a hash map finds the number of a name, and a B-tree sorts the values by
+/// their numbers. So the cost of finding, adding or removing a value grows only with the logarithm of their count.
 pub(crate) struct ByName<V, N = String> {
     /// The number of each name's value in `in_order`.
     numbers: HashMap<N, u64>,
@@ -33,7 +33,7 @@ impl<V, N: Hash + Eq> ByName<V, N> {
         self.in_order.get_mut(self.numbers.get(name)?)
     }
 
-    /// The value of this name; a new one behind all others if there is none.
+    /// Returns the value of this name. If there is none, first adds the value that `make` returns, after all others.
     pub(crate) fn get_or_add(&mut self, name: N, make: impl FnOnce() -> V) -> &mut V {
         let number = *self.numbers.entry(name).or_insert_with(|| {
             self.next += 1;
@@ -42,7 +42,8 @@ impl<V, N: Hash + Eq> ByName<V, N> {
         self.in_order.entry(number).or_insert_with(make)
     }
 
-    /// Removes and returns the value of this name, if `unneeded` is true of it.
+    /// Removes and returns the value of this name if `unneeded` returns true for it. `None` if there is no such value
+    /// or it stays.
     pub(crate) fn remove_if<Q: Hash + Eq + ?Sized>(&mut self, name: &Q, unneeded: impl FnOnce(&V) -> bool) -> Option<V>
     where
         N: std::borrow::Borrow<Q>,
@@ -91,7 +92,7 @@ mod tests {
         (0..4096).for_each(|it| _ = names.get_or_add(Counted(it), || it));
         COMPARED.set(0);
         assert!((0..4096).all(|it| names.get(&Counted(it)) == Some(&it)));
-        // One that matches, and now and then one more whose hash begins alike.
+        // A search compares the matching name, and rarely another name, of whose hash some bits are equal.
         assert!(COMPARED.get() < 2 * 4096, "{} comparisons of 4,096 names", COMPARED.get());
         assert_eq!(names.remove_if(&Counted(7), |_| false), None);
         assert_eq!(names.remove_if(&Counted(7), |_| true), Some(7));

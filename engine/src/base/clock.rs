@@ -143,7 +143,8 @@ impl Clock for SystemClock {
 
 /// A clock for tests, which moves only when the program moves it. Cloning gives another handle of this clock.
 ///
-/// When [`advance`](Self::advance) returns, every task of the engine's timer that is due has run.
+/// When [`advance`](Self::advance) returns, every task of the engine's timer that is due has run, unless such a task
+/// has called it.
 ///
 /// ```
 /// use slipring::{Engine, clock::{Clock, ManualClock, Timestamp}};

@@ -12,12 +12,13 @@ pub enum Closed {
     /// The topic was halted. Consumers do not get the events that they had not read by then.
     #[error("the topic was halted")]
     Halted,
-    /// A consumer failed and closed the topic. Fix the cause, and create the topic again.
+    /// A consumer, the journal or a gathering producer has failed, which ended the topic. Fix the cause, and create the
+    /// topic again.
     #[error("the consumer {consumer:?} stopped: {}", text::line(.cause))]
     Failed {
-        /// The consumer's name.
+        /// The consumer's name; `journal` for the journal, and `linger` for a gathering producer.
         consumer: String,
-        /// The error that the handler returned, or the message of its panic.
+        /// The error, or the message of the panic.
         cause: String,
     },
     /// The topic ended while the producer was filling the event, so the event was not published. Only producers get

@@ -2,9 +2,9 @@
 //!
 //! A consumer that spins without end ([`busy_spin`](slipring_ring::Wait::busy_spin),
 //! [`spin`](slipring_ring::Wait::spin)) needs a core of its own. With more such consumers than cores, the scheduler
-//! makes each wait for another's time slice, and all are slow. So more such consumers than cores are refused before a
-//! thread is started, unless [`CorePlan::oversubscribe`] allows it. `spin_yield` yields its core, so consumers with it
-//! are not counted.
+//! makes some of them wait for another's time slice, and all become slow. So more such consumers than cores are refused
+//! before a thread is started, unless [`CorePlan::oversubscribe`] allows it. Consumers that wait with `spin_yield` are
+//! not counted, because they yield their core.
 
 use slipring_ring::Wait;
 use slipring_ring::pin::{PinError, allowed_cores, cores_of_this_thread};
@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The cores and wait strategies of an engine's consumers, by the consumers' names, for all topics.
+/// The cores and wait strategies of an engine's consumers, by consumer name. An entry applies to the consumers of that
+/// name in all topics.
 ///
 /// A consumer's own [`pin`](crate::subscriber::SubscriberBuilder::pin) and
 /// [`wait`](crate::subscriber::SubscriberBuilder::wait) take precedence.
@@ -53,8 +54,8 @@ impl CorePlan {
         self
     }
 
-    /// Allows more spinning threads than there are cores, and several spinning threads on one core. By default both are
-    /// refused.
+    /// Allows more spinning threads than there are cores, and a spinning thread on a core to which another thread is
+    /// pinned. By default both are refused.
     pub fn oversubscribe(mut self) -> Self {
         self.oversubscribe = true;
         self
@@ -82,6 +83,10 @@ impl CorePlan {
         Ok(())
     }
 
+    /// Refuses a thread of `consumer` beside the threads `there`, unless oversubscription is allowed. The reasons: it
+    /// is pinned to `core`, to which another thread is pinned, and one of the two spins; or it spins, as `spins_too`
+    /// says, and as many threads as there are cores spin already. An empty `allowed` means that the cores are unknown:
+    /// then only the first reason counts.
     fn admit(
         &self,
         there: &[ThreadEntry],
@@ -217,7 +222,9 @@ struct ThreadEntry {
 /// An engine's core plan, and an entry for each running consumer thread.
 pub(crate) struct Cores {
     plan: CorePlan,
+    /// The numbers of the cores that this process may use; empty if unknown.
     allowed: Vec<usize>,
+    /// The number of the latest entry, and the entries in the order of their numbers.
     entries: Mutex<(u64, Vec<ThreadEntry>)>,
     this: Weak<Self>,
 }
@@ -239,7 +246,7 @@ impl Cores {
         if let ([only], true) = (cores, self.allowed.len() > 1) { Some(*only) } else { None }
     }
 
-    /// The core and the wait strategy that the plan sets for a consumer; `None` for what the plan does not set.
+    /// The core and the wait strategy that the plan sets for a consumer. Each is `None` if the plan does not set it.
     pub(crate) fn planned(&self, consumer: &str) -> (Option<usize>, Option<Wait>) {
         (self.plan.pins.get(consumer).copied(), self.plan.waits.get(consumer).cloned())
     }
@@ -259,7 +266,7 @@ impl Cores {
         self.admit_thread(topic, consumer, thread, (core, cores), wait)
     }
 
-    /// Adds the entry of a thread that is pinned to `core`, or may run on `cores` if `core` is `None`.
+    /// As [`enter`](Self::enter), for a thread that is pinned to `core` or, if `core` is `None`, may run on `cores`.
     fn admit_thread(
         &self,
         topic: &str,
@@ -278,7 +285,8 @@ impl Cores {
         Ok(CoreTicket { cores: Weak::clone(&self.this), number })
     }
 
-    /// Changes the wait strategy of all threads of a consumer. If the plan refuses one of them, changes none.
+    /// Changes the wait strategy in the entries of all threads of a consumer. If the plan refuses one of these threads,
+    /// changes none.
     pub(crate) fn change(&self, topic: &str, consumer: &str, wait: &Wait) -> Result<(), CoresError> {
         let mut entries = self.entries();
         let is_its = |entry: &ThreadEntry| entry.topic == topic && entry.consumer == consumer;

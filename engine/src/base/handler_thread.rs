@@ -6,6 +6,7 @@ use std::cell::RefCell;
 
 struct RunningHandler {
     consumer: String,
+    /// The topic of the handler's events; `None` until [`reads`] sets it, for a consumer of several topics.
     topic: Option<TopicId>,
     /// The partition of the handler's events; `None` if the handler may get events of all partitions.
     partition: Option<u32>,

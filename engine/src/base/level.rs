@@ -60,7 +60,7 @@ impl fmt::Display for Level {
 pub struct Unsupported {
     /// The level that the caller has asked for.
     pub level: Level,
-    /// Why it cannot.
+    /// Why the topic cannot reach the level.
     pub reason: &'static str,
 }
 

@@ -7,7 +7,8 @@
 //!   call checks the busy sources, and at most [`FEW`] others.
 //! - A waiting thread makes as many checks before it sleeps as its [`Wait`] allows, of all sources together. Then it
 //!   arms the ready sources and sleeps.
-//! - It pauses between short batches (see [`Wait::pause`]) at most once a call, and never in a call that does not wait.
+//! - A thread pauses between short batches (see [`Wait::pause`]) at most once a call, and never in a call that does not
+//!   wait.
 //!
 //! No event is missed. Arming a source checks it once more after the registration (the handshake of [`Waiter`]), so
 //! each later event wakes the waiter with the source's number. The waiter keeps the number until this thread takes it,
@@ -35,7 +36,8 @@ pub(crate) trait WaitSources {
     /// if the source has one already: then it must be checked, and is not armed.
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool;
 
-    /// Called before the thread arms the ready sources in order to sleep, also if one then has an event. Default: nothing.
+    /// Called before the thread arms the ready sources in order to sleep, even if one of them then has an event, so
+    /// that the thread does not sleep. Default: nothing.
     fn begin_sleep(&mut self) {}
 
     /// True if the wait must return [`WaitEnd::Interrupted`] to its caller now, for example because partitions were
@@ -67,7 +69,7 @@ pub(crate) struct MultiWait {
     armed: Vec<bool>,
     /// For each source: how many checks in a row have found nothing.
     quiet: Vec<u32>,
-    /// Index in `ready` of the next source to be checked.
+    /// Index in `ready` of the next source to be checked; the length of `ready` stands for 0.
     turn: usize,
     /// Count of calls that checked the sources since the wake-ups of the armed ones were last taken.
     finds: u32,
@@ -113,7 +115,7 @@ const FEW: usize = 16;
 /// Greatest time between two events at which spinning until the second one costs less than a sleep.
 const CLOSE: Duration = Duration::from_micros(100);
 
-/// The time between the last two waits that ended with an event, for [`MultiWait::sparing`].
+/// When the last wait ended with an event, and if the next wait spins: see [`MultiWait::sparing`].
 #[derive(Clone, Copy, Debug, Default)]
 struct FindPace {
     /// When the last wait ended with an event; `None` before the first.
@@ -235,8 +237,8 @@ impl MultiWait {
         None
     }
 
-    /// Arms `source`, the source checked last, whose checks have found nothing for long. Does nothing if at most
-    /// [`FEW`] sources are ready.
+    /// Arms `source`, the source checked last, whose last [`QUIET`] checks have found nothing. Does nothing if at most
+    /// [`FEW`] sources are ready, the source [may not rest](WaitSources::may_rest), or it has an event by now.
     #[cold]
     fn rest(&mut self, watched: &mut impl WaitSources, source: usize) {
         self.quiet[source] = 0;

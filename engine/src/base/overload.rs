@@ -44,8 +44,8 @@ pub enum Slow {
 }
 
 impl Slow {
-    /// True if a subscriber for which producers have waited since `begun` may be evicted. False for
-    /// [`Gate`](Self::Gate), and if the time of the eviction is beyond the clock's range.
+    /// True if a subscriber for which producers have waited since `begun` is to be evicted, now or at a later time.
+    /// False for [`Gate`](Self::Gate), and if the time of the eviction is beyond the clock's range.
     pub(crate) fn evicts(self, begun: Instant) -> bool {
         matches!(self, Self::EvictAfter(patience) if begun.checked_add(patience).is_some())
     }
@@ -65,7 +65,8 @@ pub(crate) struct TopicCounters {
     pub(crate) delayed: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) evicted: AtomicU64,
-    /// Highest count of slots in use at any metrics snapshot so far.
+    /// Highest count of slots in use at any metrics snapshot so far; all slots, if a producer had found a partition
+    /// full by then.
     pub(crate) high_water: AtomicU64,
 }
 
@@ -94,15 +95,16 @@ pub(crate) struct ConsumerStats {
     pub(crate) gaps: AtomicU64,
     pub(crate) batches: AtomicU64,
     pub(crate) largest_batch: AtomicU64,
-    /// True once the consumer's eviction was counted, so that concurrent evictions of one consumer count once.
+    /// True once the consumer's eviction was counted, so that concurrent evictions of one consumer count once. False
+    /// again when a replay reads on in the journal after its eviction, or a group has rejoined the ring.
     pub(crate) evicted: AtomicBool,
     /// The [token](crate::base::threads::token) of the thread that got the last batch. 0 before the first batch, and
     /// after the end of a batch that was marked with [`hold`](Self::hold).
     reader: AtomicUsize,
-    /// False for a group that has no members and for a replay that has read a closed topic to its end: no thread reads for
-    /// it.
+    /// False if no thread reads for this consumer: it is a group that has no members, or a replay that has read a
+    /// closed topic to its end.
     attended: AtomicBool,
-    /// True if it may read the topic from the journal, where it has no stage in a ring.
+    /// True if the consumer may read the topic from the journal; while it does, it has no stage in a ring.
     in_journal: bool,
 }
 
@@ -143,14 +145,14 @@ impl ConsumerStats {
     }
 
     /// True if another thread than the calling one got the last batch, so that thread may poll again. False before the
-    /// first batch, after the end of a batch that was marked with [`hold`](Self::hold), or if the consumer is a group
-    /// without members.
+    /// first batch, after the end of a batch that was marked with [`hold`](Self::hold), or if no thread reads for the
+    /// consumer, for example because it is a group without members.
     pub(crate) fn is_read_elsewhere(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);
         reader != 0 && reader != crate::base::threads::token() && self.attended.load(Ordering::Relaxed)
     }
 
-    /// True if it may read the topic without a stage in a ring.
+    /// True if the consumer may read the topic from the journal, without a stage in a ring, and a thread reads for it.
     pub(crate) fn reads_journal(&self) -> bool {
         self.in_journal && self.attended.load(Ordering::Relaxed)
     }

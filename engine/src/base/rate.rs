@@ -81,8 +81,9 @@ pub(crate) struct Limiter {
 
 struct Bucket {
     rate: Rate,
-    /// The level in units of [`TOKEN`]; negative after a publish of more than the burst.
+    /// The level, of which [`TOKEN`] units are one token; negative after a publish of more than the burst.
     tokens: i128,
+    /// The time for which `tokens` is the level, by the engine's clock.
     at: Duration,
 }
 

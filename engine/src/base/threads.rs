@@ -33,8 +33,8 @@ struct ShutdownThread {
 /// The threads that run an engine's shutdown now, one entry for each running shutdown.
 static SHUTTING_DOWN: Mutex<Vec<ShutdownThread>> = Mutex::new(Vec::new());
 
-/// Records that the calling thread runs an engine's shutdown, until the value is dropped. Another shutdown asks for
-/// this record, so that two threads which shut an engine down do not wait for each other.
+/// Records that the calling thread runs an engine's shutdown, until the value is dropped. Other shutdowns read this
+/// record, so that two threads which shut an engine down do not wait for each other.
 pub(crate) struct ShutdownCaller(usize);
 
 impl ShutdownCaller {

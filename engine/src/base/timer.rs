@@ -21,7 +21,7 @@ struct TimerCore {
     queue: Mutex<TaskQueue>,
     changed: Condvar,
     turn: Mutex<TaskTurn>,
-    /// Notified when a thread has run the tasks that were due.
+    /// Notified when a thread has run all due tasks, and `turn` is free again.
     done: Condvar,
     /// Held while the timer's thread is started, so that no second one is started.
     starting: Mutex<()>,
@@ -29,9 +29,9 @@ struct TimerCore {
     no_threads: std::sync::atomic::AtomicBool,
 }
 
-/// The thread that runs tasks now; `None` if none does. Other threads wait for it, so that a thread that has moved the
-/// clock finds all due tasks done. This is no lock that is held while tasks run, because a task wakes user code, which
-/// may move the clock.
+/// The thread that runs tasks now; `None` if none does. A thread that has moved the clock waits for that thread, so
+/// that all due tasks have run when the move returns. This is not a lock that is held while tasks run: a task wakes
+/// user code, which may move the clock on this thread.
 #[derive(Default)]
 struct TaskTurn {
     runs: Option<ThreadId>,
@@ -103,8 +103,8 @@ impl Timer {
     }
 
     /// Schedules `task` for the first moment at which the clock's [`now`](Clock::now) is `deadline` or later. The task
-    /// never runs on the calling thread during this call. If the engine ends first, it does not run. The timer must be
-    /// [started](Self::start).
+    /// never runs on the calling thread during this call. If the engine ends first, the task is dropped and does not
+    /// run. The timer must be [started](Self::start).
     pub(crate) fn at(&self, deadline: Duration, task: impl FnOnce() + Send + 'static) -> TimerId {
         let mut queue = self.core.queue();
         let due = TimerId(deadline, queue.next);
@@ -292,7 +292,7 @@ mod tests {
         }
     }
 
-    /// At such a panic the timer's thread once ended, and no lease, linger or deadline expired any more.
+    /// In an earlier version, such a panic ended the timer's thread, and no lease, linger or deadline expired any more.
     #[test]
     fn a_clock_that_panics_for_a_while_loses_no_task() {
         let clock = Arc::new(Fragile(AtomicBool::new(false), SystemClock::default()));
@@ -326,8 +326,8 @@ mod tests {
         );
     }
 
-    /// The thread was once started by the first task, and its failure was ignored: then leases and deadlines never
-    /// ended.
+    /// In an earlier version, the first task started the thread, and if that failed, the error was ignored: then leases
+    /// and deadlines never ended.
     #[test]
     fn what_needs_the_timer_is_not_made_without_its_thread() {
         let engine = crate::Engine::builder().build().unwrap();

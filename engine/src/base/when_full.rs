@@ -23,9 +23,10 @@ pub(crate) enum WhenFull<'t> {
     Arm(&'t Task),
 }
 
-/// A publish by an async task: the waiter that wakes the task, and when the task began to wait.
+/// A publish by an async task: the waiter that wakes the task, and the state of its wait for room.
 pub(crate) struct Task {
     pub(crate) waiter: Arc<Waiter>,
+    /// The time of the first try, from which the patience with a [slow](crate::topic::Slow) consumer counts.
     pub(crate) begun: Instant,
     /// True if the last publish failed only for lack of room, and the waiter will be woken for the next try.
     pub(crate) waits: Cell<bool>,
@@ -44,7 +45,8 @@ impl Task {
     }
 }
 
-/// Sleeps for `left`, but at most 5 ms; the caller checks its condition again.
+/// Sleeps for `left`, but at most 5 ms; yields the core if `left` is less than 20 µs. The caller checks its condition
+/// again.
 pub(crate) fn nap(left: Duration) {
     const LONGEST: Duration = Duration::from_millis(5);
     match left {

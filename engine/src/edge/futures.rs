@@ -1,7 +1,8 @@
 //! Futures and streams for reading and publishing, on `futures-core` alone, so that any executor can run them.
 //!
 //! Each future may be cancelled: if it is dropped before it is ready, it has read or published nothing. A waiting task
-//! is not polled: the wake-up that a thread would get goes to the task.
+//! registers its waker where a thread would register itself, so it is polled again only when it may be able to
+//! continue.
 
 use crate::base::kind::Producers;
 use crate::base::when_full::{Task, WhenFull};
@@ -49,9 +50,10 @@ impl<E, K: Producers> Subscriber<E, K> {
         NextBatch { subscriber: Some(self) }
     }
 
-    /// Returns a stream of the values that `take` returns for each event. `take` copies what it needs, because the slot
-    /// of an event is written again later. An event counts as read when the stream returns its value.
-    /// [Paused](Subscriber::pause) partitions are left out, and the stream ends without them.
+    /// Returns a stream of the values that `take` returns, one for each event. `take` must copy the parts of the event
+    /// that it needs, because the event's slot is overwritten later. An event counts as read when the stream returns
+    /// its value. Once the topic was closed, the stream ends when all events were read, except those of
+    /// [paused](Subscriber::pause) partitions.
     ///
     /// ```
     /// # use slipring::{Engine, Message, Record};
@@ -100,7 +102,8 @@ impl<'s, E, K: Producers> Future for NextBatch<'s, E, K> {
     }
 }
 
-/// True if there is something to read. False if the task will be woken when there is.
+/// True if the subscriber has events, or waiting for them is of no use: the topic has ended, only paused partitions
+/// have unread events, or a read would return an error. Otherwise registers the task to be woken, and returns false.
 fn is_ready<E, K: Producers>(subscriber: &mut Subscriber<E, K>, context: &Context<'_>) -> bool {
     loop {
         if !matches!(subscriber.find(true, None), Ok(FindOutcome::Nothing)) {

@@ -11,7 +11,7 @@ use std::fmt::Write;
 pub(crate) enum Kind {
     /// A value that may rise and fall.
     Gauge,
-    /// A value that only grows, until the process ends.
+    /// A count that only grows while the process runs; but `consumer_consumed_total` falls if a consumer seeks back.
     Counter,
 }
 
@@ -152,7 +152,8 @@ fn families<'m, T: 'm>(
 }
 
 impl Metrics {
-    /// All metrics of the snapshot. A metric without a value, such as the lag in time without timestamps, is left out.
+    /// All metrics of the snapshot. Values that do not exist, such as the lag in time of a topic without timestamps,
+    /// are left out, and so are metrics without any value.
     pub(crate) fn families(&self) -> Vec<Family<'_>> {
         let topic = |topic: &'_ str| vec![("topic", topic.to_owned().into())];
         let and = |mut labels: Vec<_>, name, value: String| {

@@ -36,7 +36,7 @@ pub struct EngineBuilder {
     options: Options,
     pace: Pace,
     recovering: Option<Box<dyn FnMut(Progress) + Send>>,
-    /// How long a group is kept that has no members; none: until it is forgotten.
+    /// How long a group without members is kept; `None`: until [`Engine::forget_group`] is called.
     forget_groups_after: Option<Duration>,
 }
 
@@ -87,16 +87,18 @@ impl EngineBuilder {
         self
     }
 
-    /// Forgets each group that has had no member for `limit`, as [`Engine::forget_group`] does: its committed offsets go, also
-    /// from the journal, and who joins under its name begins as a new group. Never unless told. A group that
-    /// [holds](crate::group::GroupBuilder::hold) producers back stays.
+    /// Forgets each group that has had no member for `limit`, as [`Engine::forget_group`] does: its committed offsets
+    /// are deleted, also from the journal, and a member that joins under its name begins a new group. Default: no group
+    /// is forgotten. A group that [holds](crate::group::GroupBuilder::hold) producers back stays.
     ///
-    /// The time is counted by the engine's clock, from when the last member left or, of a group that only the journal knows, from
-    /// when the engine was opened: a program that is restarted more often than that forgets nobody. A group goes at
-    /// most an eighth of `limit` later, or a second if that is more.
+    /// The engine checks its groups at an interval of an eighth of `limit`, or of one second if that is more, but at
+    /// most of `limit`. The time without members begins, by the engine's clock, at the first check that finds none, so
+    /// a group may be forgotten up to two intervals late. For a group that only the journal has, the time begins when
+    /// the engine is opened. So a program that is always restarted before `limit` has passed forgets no group.
     ///
-    /// Without members a group takes some kilobytes of memory, and of a durable topic 32 bytes and its name for each partition in
-    /// the beginning of each segment: set this where names are made up anew each time.
+    /// A group without members takes some kilobytes of memory and, for each partition of a durable topic, 32 bytes and
+    /// the group's name at the beginning of each of the journal's segments. So set a limit if the program makes up new
+    /// names of groups again and again.
     ///
     /// ```
     /// # use slipring::{Engine, clock::ManualClock};
@@ -151,7 +153,8 @@ impl EngineBuilder {
         let shared = Registry::new(clock, cores, committer, recovered);
         if let Some(limit) = self.forget_groups_after {
             shared.host.timer.start().map_err(EngineError::Timer)?;
-            // The groups that the journal has count from now on.
+            // Makes the list of groups, without which the timer forgets none. Groups that only the journal has must
+            // be forgotten even if no member ever joins a group.
             let _ = Groups::of(&shared.host);
             shared.host.expire_groups(limit);
         }

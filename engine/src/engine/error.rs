@@ -45,7 +45,7 @@ pub enum ObserveError {
         /// The socket's path.
         path: PathBuf,
     },
-    /// The path is that of another user's socket. The socket is left as it is.
+    /// The path is that of another user's socket, at which nothing answers. The socket is left as it is.
     #[error("the socket at {} is one of user {owner}: take another path", text::line(path.display()))]
     NotOurs {
         /// The socket's path.
@@ -53,7 +53,7 @@ pub enum ObserveError {
         /// The operating system's user id of the socket's owner.
         owner: u32,
     },
-    /// The path is longer than the address of a Unix socket may be.
+    /// The path is too long for the address of a Unix socket.
     #[error("the path {} has {len} bytes, and a socket's can have {limit}: take a shorter one", text::line(path.display()))]
     TooLong {
         /// The socket's path.

@@ -146,9 +146,9 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// No topic has that name, or its types differ from `E` and `K`; the error shows both. Or it is a topic that a queue
-    /// has [created](crate::queue::QueueBuilder::dead_letter) and that has had no dead letter, and there is no memory for
-    /// its slots, or the engine was shut down.
+    /// No topic has that name, or its types differ from `E` and `K`; the error shows both. For a topic that a queue has
+    /// [created](crate::queue::QueueBuilder::dead_letter) and that has had no dead letter, also: there is no memory for
+    /// its slots, or the topic has ended.
     pub fn get<E: Send + Sync + 'static, K: Producers>(&self, name: &str) -> Result<Topic<E, K>, TopicError> {
         self.shared.get(name)
     }
@@ -228,16 +228,18 @@ impl Engine {
         groups
     }
 
-    /// Forgets the group `name`: its committed offsets in all topics, its counters, its gates where it
-    /// [holds](crate::group::GroupBuilder::hold), and the gaps of which it was told. Who joins under this name afterwards begins as a new
-    /// group. Returns when the journal has forgotten it durably. Groups of one name that read events of different types are
-    /// forgotten together.
+    /// Forgets the group `name`: its committed offsets in all topics, its counters, its gating positions if it
+    /// [holds](crate::group::GroupBuilder::hold) producers back, and the gaps that were reported to it. A member that
+    /// joins under this name later begins a new group. Returns when the deletion is durable in the journal. Groups of
+    /// this name that read events of different types are all forgotten.
     ///
-    /// Nothing else ever forgets a group unless [`forget_groups_after`](crate::EngineBuilder::forget_groups_after) is set, or all
-    /// its topics are deleted. Of a journal that no program has open, `slipring group forget` does the same.
+    /// Otherwise a group is forgotten only if all its topics are deleted, or if
+    /// [`forget_groups_after`](crate::EngineBuilder::forget_groups_after) is set. For a journal that no program has
+    /// open, use the command `slipring group forget`.
     ///
-    /// A crash in the middle leaves the group as it was or forgets it: its offsets go in one frame of the journal. Only if they are too
-    /// many for one frame ([a quarter of a segment](crate::journal::Options::segment_size)) may a crash leave some: then call it again.
+    /// A crash during this call leaves all of the group's offsets or none, because one frame of the journal deletes
+    /// them. Only if they are too many for one frame ([a quarter of a segment](crate::journal::Options::segment_size))
+    /// may a crash leave a part of them: then call this again.
     ///
     /// ```
     /// # use slipring::{Engine, group::GroupError};
@@ -252,8 +254,9 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// There is no such group, it has members (also one that was dropped and whose [name](crate::group::GroupBuilder::member_name)
-    /// keeps its place), or it is unknown whether the journal has forgotten it.
+    /// There is no such group; it has members, which include a dropped member whose
+    /// [name](crate::group::GroupBuilder::member_name) still keeps its partitions; or the journal has failed or ended,
+    /// so that it is unknown if the deletion is durable.
     pub fn forget_group(&self, name: &str) -> Result<(), GroupError> {
         let host = &self.shared.host;
         let unknown = |cause| GroupError::NotForgotten { group: name.to_owned(), cause };
@@ -270,8 +273,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The gaps (offsets lost to damage) of durable topics that were reported to a named reader and are not
-    /// [acknowledged](Self::acknowledge_gaps) yet: see [`OnGap`](crate::replay::OnGap). Empty without a journal.
+    /// The gaps (offsets lost to damage) of durable topics that were reported to a group, queue or transform and are
+    /// not [acknowledged](Self::acknowledge_gaps) yet: see [`OnGap`](crate::replay::OnGap). Empty without a journal.
     pub fn gaps(&self) -> Vec<ReportedGap> {
         self.shared
             .host
@@ -281,8 +284,8 @@ impl Engine {
             .unwrap_or_default()
     }
 
-    /// Removes the gaps that were reported to this reader from the list of [`gaps`](Self::gaps), as an operator has
-    /// noted them. Waits until the removal is durable, and returns their count; 0 without a journal.
+    /// Removes the gaps that were reported to this reader from the list of [`gaps`](Self::gaps), after an operator has
+    /// noted them. Waits until the removal is durable, and returns the number of removed gaps; 0 without a journal.
     ///
     /// # Errors
     /// The journal has failed or ended.
@@ -347,9 +350,9 @@ impl Engine {
     }
 
     /// Closes and removes a topic that has no consumers, and frees its name. Remaining producers and handles get an
-    /// error with [`Closed::Closed`](crate::topic::Closed::Closed). The journal deletes the events of a durable topic, so there a consumer also counts
-    /// while it reads the journal and not the ring: a replay until it is dropped or has read a closed topic to its end, a group
-    /// while it has members, a transform while it is open or runs.
+    /// error with [`Closed::Closed`](crate::topic::Closed::Closed). The events of a durable topic are deleted from the
+    /// journal. So readers of the journal count as its consumers too: a replay until it is dropped or has read a closed
+    /// topic to its end, a group while it has members, a transform while it is open or runs.
     ///
     /// ```
     /// # use slipring::{Engine, topic::TopicError};
@@ -364,8 +367,9 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// No topic has that name, or it has consumers, queues or transforms, which the error names: a group as `group:NAME`, a
-    /// transform as `transform:NAME`.
+    /// No topic has that name; it has consumers, queues or transforms, which the error names: a group as `group:NAME`,
+    /// a transform as `transform:NAME`; or the journal refuses the deletion or has ended. In the last case the topic is
+    /// closed and removed, but the journal may still have it.
     pub fn delete(&self, name: &str) -> Result<TopicReport, TopicError> {
         let topic = self.shared.find(name)?;
         let in_use = |consumers| TopicError::InUse { name: name.to_owned(), consumers };
@@ -380,7 +384,8 @@ impl Engine {
     /// events it has left unread. The next call of each of its producers and consumers returns an error.
     ///
     /// # Errors
-    /// No topic has that name.
+    /// No topic has that name, or the journal refuses the deletion of a durable topic or has ended. In the second case
+    /// the topic is halted and removed, but the journal may still have it.
     pub fn delete_forced(&self, name: &str) -> Result<TopicReport, TopicError> {
         let topic = self.shared.find(name)?;
         let _reserved = self.shared.remove(&topic);
@@ -400,9 +405,10 @@ impl Engine {
         Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect(), gaps, transforms }
     }
 
-    /// The failures since the engine was built, each with the topic's name and the reason: topics that have
-    /// [failed](crate::topic::Closed::Failed), and the input topics of [managed transforms](Self::transform) that
-    /// failed. Such an input topic stays open, but the transform reads it no further.
+    /// The failures of the engine, each with the topic's name and the reason: topics that have
+    /// [failed](crate::topic::Closed::Failed) and were not deleted, and the input topics of
+    /// [managed transforms](Self::transform) that failed. Such an input topic stays open, but the transform reads it no
+    /// further.
     pub fn failures(&self) -> Vec<(String, Closed)> {
         let topics = self.shared.open();
         let failed = topics.iter().filter_map(|topic| Some((topic.name().to_owned(), topic.closed()?)));
@@ -442,7 +448,7 @@ impl Engine {
             topics.shut_down = true;
             topics.open.values().cloned().collect::<Vec<_>>()
         };
-        // Wakes threads in [`Registry::reserve`], which wait until another thread has created or deleted a topic of the
+        // Wakes the threads in [`Registry::reserve`] that wait while another thread creates or deletes a topic of the
         // name that they want. They return [`TopicError::ShutDown`].
         self.shared.settled.notify_all();
         let _caller = ShutdownCaller::enter(left.iter().any(|topic| topic.is_held_here()));

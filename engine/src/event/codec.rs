@@ -60,20 +60,20 @@ pub trait Persist: Send + Sync + Sized + 'static {
         None
     }
 
-    /// The functions that encode and decode many events at once; `None` unless events are their own bytes and have no
-    /// own time.
+    /// The functions that encode and decode many events at once. `None` unless the encoding of an event is its bytes in
+    /// memory, with a size above 0, and events have no time of their own.
     #[doc(hidden)]
     fn plain() -> Option<Plain<Self>> {
         None
     }
 }
 
-/// Encodes and decodes many events at once, for events that are their own bytes.
+/// The functions that encode and decode many events at once, for events whose encoding is their bytes in memory.
 #[doc(hidden)]
 pub struct Plain<E> {
     pub(crate) write: fn(&[E], &mut Vec<u8>),
-    /// The events that the bytes hold, without a copy. `None` if the bytes are no whole count of events, or are not
-    /// aligned for them.
+    /// Returns the events that the bytes hold, without a copy. `None` if the length of the bytes is not a multiple of
+    /// an event's size, or the bytes are not aligned for the event type.
     pub(crate) view: fn(&[u8]) -> Option<&[E]>,
 }
 
@@ -123,7 +123,7 @@ where
     }
 }
 
-/// The functions of [`Persist`], for code that does not know that the type implements it.
+/// The functions of [`Persist`] for the event type `E`, for code whose `E` has no bound `Persist`.
 pub(crate) struct Persistence<E> {
     write: fn(&E, &mut Vec<u8>),
     read: fn(&mut E, &[u8]) -> Result<(), Unreadable>,
@@ -147,10 +147,10 @@ impl<E: Persist> Persistence<E> {
     }
 }
 
-/// The name of the code that is blamed for a panic.
+/// The name that panic messages give to the user's implementation of [`Persist`].
 const PERSIST: &str = "the event's Persist";
 
-/// A panic of these calls of the user's code names [`PERSIST`] as its source.
+/// These functions call the user's code. If it panics, the panic's message names [`PERSIST`] as the source.
 impl<E> Persistence<E> {
     /// Calls [`Persist::write`].
     #[inline]

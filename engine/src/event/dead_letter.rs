@@ -84,7 +84,7 @@ pub struct DeadLetter {
     pub offset: u64,
     /// The queue, group or subscriber that could not handle the message.
     pub consumer: String,
-    /// Count of attempts.
+    /// How often the consumer has tried to handle the message.
     pub attempts: u32,
     /// The error of the last attempt, cut to 256 bytes.
     pub reason: String,

@@ -1,8 +1,8 @@
 //! Messages: key, value and headers, stored in a piece of memory (cell) that belongs to the slot.
 //!
-//! A partition has one piece of memory for all its messages, the arena, with one cell for each slot. So freeing a slot
-//! frees its cell too: there is no second claim, no second way to be full, and no fragmentation. See
-//! docs/decisions/0007.
+//! A partition has one piece of memory for all its messages, the arena, with one cell of a fixed size for each slot. So
+//! freeing a slot frees its cell too: bytes are not claimed apart from the slot, a partition cannot be full of bytes
+//! while it has free slots, and the arena does not fragment. See docs/decisions/0007.
 
 use crate::base::clock::Timestamp;
 use crate::event::Event;
@@ -46,7 +46,8 @@ pub struct Message {
     time: u64,
 }
 
-/// The error for a record that is larger than the topic allows.
+/// The error for a record that is larger than the topic allows, or has a header whose name is longer than
+/// [`Record::MAX_HEADER_NAME`]. Sizes in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLarge {
     pub(crate) size: usize,
@@ -156,15 +157,16 @@ impl Message {
         matches!(delay.len(), 0 | 8).then(|| Timestamp::from_nanos(u64::from_le_bytes(*nanos)))
     }
 
-    /// How long a queue holds the message back from `now` on: until the due time, but not longer than its delay. Zero
-    /// if the due time has passed or none was set.
+    /// How long a queue holds the message back from `now` on: until the due time, but not longer than the delay with
+    /// which the message was sent, if it had one. Zero if the due time has passed or none was set.
     pub(crate) fn waits(&self, now: Timestamp) -> Duration {
         let Some(due) = self.due() else { return Duration::ZERO };
         let delay = self.header(Record::DUE).and_then(|due| due.get(8..)?.try_into().ok().map(u64::from_le_bytes));
         due.since(now).min(delay.map_or(Duration::MAX, Duration::from_nanos))
     }
 
-    /// Decodes a message from bytes that [`Persist`] encoded, into memory of its own. `None` if they do not decode.
+    /// Decodes a message from bytes that [`Persist`] encoded, into memory of its own. `None` if the lengths of its
+    /// parts do not match the bytes. The headers are not checked.
     pub(crate) fn of_stored(bytes: &[u8]) -> Option<Self> {
         let cell = BytesMut::zeroed(bytes.len().checked_sub(STORED_HEAD)?);
         let mut message = Self { cell, key: NO_KEY, value: 0, headers: 0, time: NO_TIME };
@@ -172,7 +174,7 @@ impl Message {
     }
 
     /// Decodes a message from the bytes of its record in a [journal](crate::journal). `None` if the bytes are no
-    /// message.
+    /// message, or its headers do not decode.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let message = Self::of_stored(bytes)?;
         let headers = message.headers().map(|(name, value)| HEADER_HEAD + name.len() + value.len()).sum::<usize>();
@@ -189,7 +191,8 @@ impl Message {
         self.cell.len()
     }
 
-    /// Checks that a record fits into a topic's messages of at most `largest` bytes, before a slot is claimed.
+    /// Checks, before a slot is claimed, that a record has at most `largest` bytes, the topic's limit, and that the
+    /// names of its headers are not too long.
     #[inline]
     pub(crate) fn check(record: &Record<'_>, largest: usize) -> Result<(), TooLarge> {
         let size = record.size();
@@ -337,7 +340,7 @@ impl<'m> Iterator for Headers<'m> {
         let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*name_len) as usize)?;
         let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*value_len) as usize)?;
         self.rest = rest;
-        // The name was copied from a `&str`, so it is valid.
+        // The name was copied from a `&str`, so it is valid UTF-8.
         Some((std::str::from_utf8(name).unwrap_or_default(), value))
     }
 }

@@ -111,8 +111,8 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// A copy of this record whose delay is replaced by the due time, counted from `now`. `None` if the record has no
-    /// delay.
+    /// A copy of this record whose delay is replaced by the due time: the time that `now` returns, plus the delay.
+    /// `None` if the record has no delay. `now` is called only if it has one.
     pub(crate) fn at(&self, now: impl FnOnce() -> Timestamp) -> Option<Self> {
         match self.due {
             Some(Due::After(by)) => {

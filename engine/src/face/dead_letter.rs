@@ -32,7 +32,8 @@
 //! - A message is copied to the dead-letter topic before its consumer continues after it. A crash in between can leave
 //!   the message in both places, except for a queue on a durable topic and a group that delivers exactly once: these do
 //!   both in one frame.
-//! - If the dead-letter topic refuses the message, the consumer stops, so no message is lost silently.
+//! - No message is lost silently: if the dead-letter topic refuses it, a subscriber or group member stops, and a queue
+//!   keeps the message in its side store until the topic takes it.
 //! - The reason is cut to 256 bytes.
 //!
 //! # Errors

@@ -1,8 +1,9 @@
 //! Futures and streams, for programs whose tasks run on an executor.
 //!
-//! Every blocking call has an async form: `next_batch` and `stream` of a subscriber, `next_batch` of a group's member,
-//! `next_lease` of a queue's worker, `publish_async` and `send_async` of a producer. They run on any executor, because
-//! they use only the task's waker.
+//! The async forms of blocking calls are: `next_batch` and `stream` of a subscriber, `next_batch` of a group's member,
+//! `next_lease` of a queue's worker, `publish_async` and `send_async` of a producer, and
+//! [`Receipt::reach`](crate::Receipt::reach), which needs no feature. Replays, selectors, transforms, transactions and
+//! idempotent producers have none. The futures run on any executor, because they use only the task's waker.
 //!
 //! ```
 //! use slipring::Engine;

@@ -27,8 +27,8 @@
 //! an error; [`repair`] mends it and names what is lost. The bytes are described in `docs/JOURNAL_FORMAT.md`.
 //!
 //! # Errors
-//! [`OpenError`], [`WriteError`], [`ReplayError`], [`DiskError`], and [`repair::RepairError`]. The first failed write or sync
-//! ends a journal until it is opened again: a failed sync is never tried a second time.
+//! [`OpenError`], [`WriteError`], [`ReplayError`], [`DiskError`], and [`repair::RepairError`]. The first failed write or
+//! sync ends a journal until it is opened again: a failed sync is never tried a second time.
 //!
 //! # Unlike Kafka
 //! One journal holds the events of all partitions of an engine, so that one sync makes all of them durable. `Durable`

@@ -24,9 +24,9 @@
 //! ```
 //!
 //! # Guarantees
-//! - It gives every event from its start on, once and in order, also across the changes from the journal to the ring
-//!   and back.
-//! - While it reads the journal, no producer waits for it.
+//! - A replay returns every event from its start on, once and in the order of each partition, also across the changes
+//!   from the journal to the ring and back.
+//! - While a replay reads the journal, no producer waits for it.
 //! - Offsets that were lost to damage are reported as a [`Gap`] and never skipped silently, unless [`OnGap`] says so.
 //!
 //! # Errors

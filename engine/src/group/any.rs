@@ -15,17 +15,18 @@ use std::time::Duration;
 /// A group whose type of events the caller does not know.
 pub(crate) trait AnyGroup: Send + Sync {
     fn name(&self) -> &str;
-    /// `ranges` is shared by all groups of one snapshot.
+    /// Returns the group's description. `ranges` is a cache that all groups of one snapshot share.
     fn describe(&self, ranges: &mut PartitionRanges) -> GroupDescription;
     fn forget(&self, topic: TopicId);
-    /// An error if the group has members, or keeps the place of one.
+    /// An error if the group has members, including named ones that have left and whose partitions are still reserved.
     fn check_empty(&self) -> Result<(), GroupError>;
-    /// Makes it a group that has never read anything. Returns false if it was one already. An error if it has members.
+    /// Removes the group's topics and committed offsets, also from the journal, without waiting for it. Returns false
+    /// if there were none. An error as for [`check_empty`](Self::check_empty).
     fn clear(&self) -> Result<bool, GroupError>;
-    /// Clears it if it has had no member for `limit` before `now`, by what the earlier calls have seen, and does not hold.
-    /// Returns true if it was cleared.
+    /// [Clears](Self::clear) the group if it holds no producers and has had no members since an earlier call that was
+    /// `limit` or longer before `now`. Returns true if it was cleared.
     fn expire_if_unused(&self, now: Duration, limit: Duration) -> bool;
-    /// True if the group has no members, and all its topics were deleted.
+    /// True if the group has neither members nor topics: it is new, it was cleared, or all its topics were deleted.
     fn is_idle(&self) -> bool;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }

@@ -181,9 +181,10 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         }
     }
 
-    /// The offset that `to` means, for a seek in a topic in memory. To search by time, the consumer first moves back to
-    /// the earliest offset, so that its own gating position keeps the events that are searched. Nothing is committed.
-    /// The outer error is a start that the topic does not support; the inner one is the ring's refusal to move.
+    /// The offset that `to` means, for a seek in a topic in memory. Nothing is committed. For the earliest offset, and
+    /// for a time before the consumer's position, this moves the consumer back to the earliest offset, so that its own
+    /// gating position keeps the events that are searched. The outer error is a start that the topic does not support;
+    /// the inner one is the ring's refusal to move.
     fn find(&mut self, to: &StartAt, clock: &dyn Clock) -> Result<Result<Sequence, SeekError>, PositionError> {
         let Feed::Ring(consumer) = &mut self.feed else { return Ok(Ok(Sequence(self.right.committed()))) };
         let before = consumer.consumed();
@@ -217,7 +218,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
         Ok(Ok(since.map_or(oldest, |at| Sequence(self.partition.first_since(at, from.0).max(oldest.0)))))
     }
 
-    /// Moves to the offset that `to` means, and commits that offset. Returns false, and moves nothing, if the member
+    /// Moves to the offset that `to` means, and commits that offset. Returns false, and commits nothing, if the member
     /// was fenced.
     pub(super) fn seek(
         &mut self,
@@ -291,13 +292,14 @@ pub(super) struct LookContext<'m> {
     pub(super) clock: &'m dyn Clock,
     pub(super) limit: usize,
     pub(super) wait: &'m Wait,
-    /// The scan of the journal that a member's partitions share while they are read from the journal. `None` until the
-    /// first one needs it.
+    /// The scan of the journal that a member's partitions share while they are read from the journal. `None` until a
+    /// partition needs the scan.
     pub(super) scan: &'m mut Option<Box<SharedScan>>,
 }
 
-/// The offset that `start` means in a partition of a durable topic, where every record of the journal can be read.
-/// `committed` is the offset for [`StartAt::Committed`]. An error if that offset is not kept or not published yet.
+/// The offset that `start` means in a partition of a durable topic. It lies between the first offset that the journal
+/// keeps and the next one to be published (both inclusive); an error if the offset that was asked for is outside of
+/// this range. `committed` is the offset for [`StartAt::Committed`].
 pub(super) fn locate<E, K: Producers>(
     group: &str,
     topic: &TopicCore<E, K>,
@@ -322,8 +324,8 @@ pub(super) fn locate<E, K: Producers>(
                 group: group.to_owned(),
                 cause: Box::new(ReplayError::Journal { topic: topic.name.clone(), partition: index, cause }),
             };
-            // If no written event is young enough, the first unwritten one is, because it is younger than all written
-            // ones.
+            // If all records in the journal are older than this time, the result is the first offset that is not
+            // written: only events from there on may be young enough.
             let written = durable.acks.progress(index).map_or(latest, |progress| progress.end(Visible::Written));
             let first = durable.journal().first_since(durable.id(index), at.as_nanos()).map_err(failed)?;
             return Ok(first.unwrap_or(written).min(latest));
@@ -333,7 +335,8 @@ pub(super) fn locate<E, K: Producers>(
     if (earliest..=latest).contains(&asked) { Ok(asked) } else { Err(out_of_range(asked, earliest)) }
 }
 
-/// The settings with which a member joins.
+/// The settings with which a member joins. `None` in `name` means that the member has no name; in `assignor`, `hold`
+/// and `spill`, that the group's setting stays as it is.
 pub(super) struct JoinRequest<E, K: Producers> {
     pub(super) topics: Vec<Arc<TopicCore<E, K>>>,
     pub(super) name: Option<String>,
@@ -352,12 +355,14 @@ impl<E, K: Producers> Clone for JoinRequest<E, K> {
     }
 }
 
-/// The changes for a member since its last update: partitions to release, and partitions to read.
+/// The changes for a member since its last update: partitions to release (`revoked`), and partitions to read (`given`).
+/// `refused` is the error of an assigned partition that cannot be read, because its topic has ended; `None` if there is
+/// none.
 pub(super) struct MemberUpdate<E, K: Producers> {
     pub(super) epoch: u64,
     pub(super) revoked: Vec<PartitionKey>,
     pub(super) given: Vec<AssignedPartition<E, K>>,
-    /// True if the group has read and committed all events that this member could get, since all its topics are closed.
+    /// True if all topics of this member are closed, and the group has read and committed all their events.
     pub(super) over: bool,
     pub(super) refused: Option<GroupError>,
 }

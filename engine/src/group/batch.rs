@@ -60,7 +60,8 @@ const WRITTEN: Duration = Duration::from_secs(30);
 /// Where the events of a batch are: in the ring, or in a buffer with events from the journal.
 pub(super) enum BatchEvents<'m, E, K: Producers> {
     Ring(RingBatch<'m, E, K>),
-    /// Events that were read from the journal: `left` of the buffered events, up to offset `end` (exclusive).
+    /// Events that were read from the journal: the first `left` buffered events. `end` is the offset after the last
+    /// one.
     Journal {
         buffered: &'m mut BufferedEvents<E>,
         left: usize,
@@ -78,7 +79,7 @@ impl<E, K: Producers> BatchEvents<'_, E, K> {
         }
     }
 
-    /// The offset of the first uncommitted event.
+    /// The offset of the first uncommitted event, or the one after the batch if all are committed.
     #[inline]
     pub(super) fn position(&self) -> u64 {
         match self {
@@ -121,7 +122,7 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for GroupBatch<'_, E, K>
 }
 
 impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
-    /// The offset of the first uncommitted event.
+    /// The offset of the first uncommitted event, or the one after the batch if all are committed.
     pub(super) fn first(&self) -> u64 {
         self.events.position()
     }
@@ -132,7 +133,8 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
         durable.committer.commit_offsets().map_err(|cause| CommitError::NotDurable { cause })
     }
 
-    /// Publishes the transaction's events and commits the events below offset `to`, in one frame of the journal.
+    /// Publishes the transaction's events and commits the events below offset `to`, in one frame of the journal. With
+    /// [`Commit::AtMostOnce`], which has committed the batch already, only publishes.
     pub(super) fn commit_with(
         &mut self,
         to: u64,
@@ -345,9 +347,11 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
         }
     }
 
-    /// Passes the uncommitted events to the handler, and commits handled ones from time to time. If the handler fails
-    /// on an event, returns that event's offset and the error; the event is then the first uncommitted one. `None` if
-    /// the handler has not failed: if the topic is closed or the member was fenced, the next poll returns the error.
+    /// Passes the uncommitted events to the handler. Commits the handled ones after each `part` events, when the member
+    /// is to stop or has changes, and at the end. Before each call of the handler, sets `culprit` to the event's
+    /// offset. If the handler fails on an event, returns the error; the event is then the first uncommitted one. `None`
+    /// if the handler has not failed. If the batch ended early because the topic was halted or has failed, or the
+    /// member was fenced, the next poll returns that error.
     #[inline]
     pub(super) fn work<X: Display>(
         &mut self,

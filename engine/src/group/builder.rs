@@ -83,10 +83,10 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// [`join`](GroupBuilder::join) or [`run`](GroupBuilder::run). For several topics see
     /// [`Engine::group`](crate::Engine::group).
     ///
-    /// One name is one group, whatever the topic: members that join under this name through other topics of the same
-    /// type of events are members of this group. Each join and leave shares out the partitions of all these topics anew, and the
-    /// group has one epoch. Readers of different topics that have nothing to do with one another need different names, for
-    /// example the topic's name as a prefix.
+    /// One name is one group for all topics of the same type `Topic<E, K>`: members that join under this name through
+    /// another such topic are members of this group. Each join or leave assigns the partitions of all these topics
+    /// again, and the group has one epoch. Independent readers of different topics need different names, for example
+    /// with the topic's name as a prefix.
     ///
     /// ```
     /// # use slipring::Engine;
@@ -98,10 +98,10 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// A group stays when its members have left, with its committed offsets: some kilobytes of memory and, for each partition
-    /// of a durable topic, 32 bytes and its name at the beginning of each segment of the journal. It goes with
-    /// [`Engine::forget_group`](crate::Engine::forget_group), after
-    /// [`forget_groups_after`](crate::EngineBuilder::forget_groups_after), or when all its topics are deleted.
+    /// A group whose members have left stays, with its committed offsets. It takes some kilobytes of memory and, for
+    /// each partition of a durable topic, 32 bytes and the group's name at the beginning of each segment of the
+    /// journal. [`Engine::forget_group`](crate::Engine::forget_group) removes it, and so do
+    /// [`forget_groups_after`](crate::EngineBuilder::forget_groups_after) and the deletion of all its topics.
     pub fn group(&self, name: impl Into<String>) -> GroupBuilder<E, K> {
         let topics = vec![Arc::clone(&self.inner)];
         GroupBuilder::new(Arc::clone(&self.inner.host), name.into(), topics)
@@ -150,8 +150,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     }
 
     /// Sets how long the member may go without a poll or a commit before it is fenced, by the engine's clock, exact to
-    /// a few milliseconds. Default: 300 seconds. A managed member commits each time it has handled a quarter of the
-    /// partition's slots, or all available events.
+    /// a few milliseconds. Default: 300 seconds. A managed member commits each time it has handled a batch, or, within
+    /// a batch, as many events as a quarter of the partition's slots.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.joining.deadline = deadline;
         self
@@ -221,7 +221,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// Sets the strategy with which the member waits for events.
+    /// Sets the strategy with which the member waits for events. Default: that of the engine's [core
+    /// plan](crate::cores) for the group's name; without one, `Wait::default()`.
     pub fn wait(mut self, wait: Wait) -> Self {
         self.settings.wait = wait;
         self
@@ -377,9 +378,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// When a batch is handled, the transaction's events are published together and the batch is committed, in the
     /// order of [`delivery`](Self::delivery). The outputs of an event on which the handler fails are removed from the
     /// transaction: the outputs of the events before it are published and these events are committed; then the event is
-    /// retried or skipped, or the member stops. An event whose outputs find no room in the transaction is handled again
-    /// in the next transaction, if the handler returns that refusal; and so is an event whose outputs would exceed a
-    /// partition's capacity together with the earlier ones.
+    /// retried or skipped, or the member stops. If the transaction has no room for an event's outputs beside earlier
+    /// ones and the handler returns that error, or if together they would exceed a partition's capacity, the event is
+    /// handled again with the next transaction, which is empty.
     ///
     /// ```
     /// # use slipring::{Engine, group::Delivery, journal::simulated::SimulatedDisk};

@@ -75,7 +75,8 @@ impl<E> BufferedEvents<E> {
     }
 }
 
-/// What a member finds at its next offset while it reads a partition from the journal.
+/// What a member finds at its next offset while it reads a partition from the journal: `Events` in the buffer,
+/// `Nothing` until a later call, or one of the others.
 pub(super) enum CatchUpOutcome<E, K: Producers> {
     Events,
     Nothing,
@@ -83,7 +84,7 @@ pub(super) enum CatchUpOutcome<E, K: Producers> {
     Gap(Range<u64>),
     /// All events before this consumer's offset were read, so the partition continues in the ring with this consumer.
     Caught(Consumer<E, K>),
-    /// The topic is closed, and the partition was read to its end.
+    /// No more events come: the topic is closed and the partition was read to its end, or the topic was deleted.
     Over(Closed),
 }
 
@@ -163,8 +164,9 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                     return Ok(CatchUpOutcome::Caught(consumer));
                 }
                 Step::Refused(BuildError::Closed(reason @ (Closed::Finished | Closed::Closed))) => {
-                    // A closed ring can no longer be joined once all its consumers, of which the committer is one, have
-                    // read it to its end.
+                    // A closed ring cannot be joined once all its consumers, of which the committer is one, have read
+                    // it to its end. So the remaining events come from the journal. The partition is over once these
+                    // were read, or if the journal writes no more; until then, a later call reads again.
                     let over = turn.end >= partition.ring.published().0
                         || catch_up.is_over(Visible::Written)
                         || durable.acks.notifier.end_cause().is_some();
@@ -181,8 +183,10 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
         }
     }
 
-    /// Registers the partition with the member's shared scan, before any partition is read from the scan. Returns false
-    /// if the topic is in memory or the journal does not have it, for example after its deletion.
+    /// Opens the partition in the journal, and registers it with `scan`, which all partitions of the member share;
+    /// creates the scan if it is `None`. Does nothing if the partition is open already. A member opens all newly
+    /// assigned partitions before it reads one, so that one pass of the scan serves them all. Returns false if the
+    /// topic is in memory or the journal does not have it, for example after its deletion.
     pub(super) fn open(&mut self, scan: &mut Option<Box<SharedScan>>) -> Result<bool, GroupError> {
         if self.catch_up.is_some() {
             return Ok(true);
@@ -199,7 +203,7 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
 
     /// Reads the journal's records below offset `turn.before` into free slots. Returns true if the journal has no more
     /// such records now. Returns false if the slots are full, if lost offsets or an unreadable record come next, or if
-    /// another partition must read from the shared scan first.
+    /// another partition must read from the shared scan first. An error if the first record to be read is unreadable.
     fn fill(
         &mut self,
         durable: &DurableTopic<E>,

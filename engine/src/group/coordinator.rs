@@ -27,7 +27,8 @@ pub(crate) struct UnknownMember {
 /// The changes of a member's partitions since its last [`sync`](Coordinator::sync).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberChanges {
-    /// Partitions of the member that the target assigns to other members, and that this member must release.
+    /// Partitions of the member that the target assigns to other members, and that this member must release, including
+    /// those of earlier syncs that it has not released yet.
     pub(crate) revoked: Vec<PartitionKey>,
     /// Partitions that the member owns from now on.
     pub(crate) given: Vec<PartitionKey>,
@@ -40,7 +41,7 @@ pub(crate) struct MemberChanges {
 pub(crate) enum Activity {
     /// The member waits for events in a poll, which it may do without limit.
     Waiting,
-    /// The member does not poll. Its last progress was at this time, by the engine's clock.
+    /// The member does not wait in a poll. Its last progress was at this time, by the engine's clock.
     Working(Duration),
     /// The member has left at this time, by the engine's clock. It has a name, so its partitions stay reserved until
     /// its deadline.
@@ -56,7 +57,8 @@ struct MemberEntry {
     activity: Activity,
     /// The group's epoch at the member's last sync.
     epoch: u64,
-    /// True if the member's partitions or the group's epoch have changed since that sync.
+    /// True if the member must sync: it is new or has returned, must release a partition, or has become the owner of
+    /// one. False after a change of the epoch that leaves its partitions as they are.
     news: bool,
 }
 
@@ -95,7 +97,8 @@ pub(crate) struct Coordinator {
     members: BTreeMap<MemberId, MemberEntry>,
     /// The members that have a name, by name.
     names: HashMap<Arc<str>, MemberId>,
-    /// The sets of topics that members read. Sets that no member has any more may be among them.
+    /// The sets of topics that members read, so that members with equal sets share one. Sets that no member reads any
+    /// more may be among them.
     topic_sets: HashSet<Arc<BTreeSet<u32>>>,
     /// The number of partitions of each topic, by the group's number for the topic.
     topics: BTreeMap<u32, u32>,
@@ -172,7 +175,8 @@ impl Coordinator {
         self.target.len() == self.owners.len() && self.target.iter().all(settled)
     }
 
-    /// Adds a topic with so many partitions, or the further partitions of a known topic. Topics never lose partitions.
+    /// Sets the number of partitions of a topic, which may be new. Does nothing if the topic has as many or more
+    /// already: topics never lose partitions.
     pub(crate) fn set_topic(&mut self, topic: u32, partitions: u32) {
         let known = self.topics.entry(topic).or_default();
         if *known < partitions {
@@ -261,8 +265,8 @@ impl Coordinator {
         }
     }
 
-    /// Removes the members whose deadline has passed at `now`. Returns them, each with the partitions that it had
-    /// taken.
+    /// Removes the members whose deadline has passed at `now`. Returns them, each with the partitions that it had taken
+    /// in a sync.
     pub(crate) fn expire(&mut self, now: Duration) -> Vec<(MemberId, Vec<PartitionKey>)> {
         let late = self.members.iter().filter(|(_, member)| member.due().is_some_and(|due| due <= now));
         let late: Vec<MemberId> = late.map(|(&id, _)| id).collect();
@@ -282,13 +286,13 @@ impl Coordinator {
         self.members.values().filter_map(MemberEntry::due).min()
     }
 
-    /// Returns the members with changes since the last call, which the caller signals to sync.
+    /// Returns the members that must sync since the last call of this. The caller signals them.
     pub(crate) fn take_news(&mut self) -> Vec<MemberId> {
         let news = self.members.iter_mut().filter_map(|(&id, member)| std::mem::take(&mut member.news).then_some(id));
         news.collect()
     }
 
-    /// Returns the changes of a member's partitions. From now on the member owns the given partitions, and knows it.
+    /// Returns the changes of a member's partitions, and marks the given ones as taken by the member.
     pub(crate) fn sync(&mut self, member: MemberId) -> Result<MemberChanges, UnknownMember> {
         let epoch = self.epoch;
         let entry = self.members.get_mut(&member).ok_or(UnknownMember { group_epoch: epoch })?;
@@ -305,7 +309,7 @@ impl Coordinator {
         Ok(changes)
     }
 
-    /// Releases partitions of a member, and gives them to the members that the target names.
+    /// Releases those of `partitions` that the member owns, and gives them to the members that the target names.
     pub(crate) fn release(&mut self, member: MemberId, partitions: &[PartitionKey]) -> Result<(), UnknownMember> {
         if !self.members.contains_key(&member) {
             return Err(UnknownMember { group_epoch: self.epoch });
@@ -352,7 +356,7 @@ impl Coordinator {
         self.give();
     }
 
-    /// Makes the members that the target names the owners of the partitions without an owner.
+    /// Gives each partition without an owner to the member that the target names.
     fn give(&mut self) {
         for (&partition, &member) in &self.target {
             if let std::collections::btree_map::Entry::Vacant(free) = self.owners.entry(partition) {

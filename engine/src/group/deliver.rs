@@ -74,7 +74,8 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
     /// Commits the events below offset `to` and publishes the outputs in `out`, in the order that `delivery` sets.
     fn deliver(&mut self, to: u64, out: &mut Transaction, delivery: Delivery) -> Result<(), TransactionError> {
         match delivery {
-            // Exactly once needs one frame for both. At most once has committed the batch before it was handled.
+            // Exactly once needs one frame for both. With at most once, the batch was committed before it was handled,
+            // so this only publishes.
             Delivery::ExactlyOnce | Delivery::AtMostOnce => {
                 self.commit_with(to, out)?;
             }

@@ -46,9 +46,10 @@ pub struct GroupDescription {
 pub enum GroupState {
     /// The group has no members.
     Empty,
-    /// Partitions are being moved from one member to another.
+    /// The assignment has changed, and a member has not yet released or taken over all partitions that it must. Also
+    /// the state while partitions are reserved for a member that has left.
     Rebalancing,
-    /// Every partition is assigned, and every member knows its partitions.
+    /// Each partition that a member reads is assigned, and each member has taken over its partitions.
     Stable,
 }
 
@@ -147,11 +148,12 @@ impl fmt::Display for GroupDescription {
     }
 }
 
-/// The earliest offset of each ring that a snapshot of many groups has looked at. To find one costs a look at all consumers of
-/// the ring, so each ring is asked once a snapshot and not once a group.
+/// A cache of the earliest offset of each partition's ring, for one snapshot of many groups. Finding that offset reads
+/// the positions of all consumers of the ring, so it is done once per snapshot and not once per group.
 #[derive(Default)]
 pub(crate) struct PartitionRanges {
-    /// By the partition's address, with what keeps that address from being used again.
+    /// The earliest offsets, by the address of the partition. Each has a reference to its partition, so that no other
+    /// partition gets the address.
     earliest: HashMap<usize, (u64, Arc<dyn Any + Send + Sync>)>,
 }
 
@@ -216,7 +218,7 @@ fn stands<E: Send + Sync + 'static, K: Producers>(
     ranges: &mut PartitionRanges,
 ) -> GroupPartition {
     let earliest = ranges.earliest(&entry.partition);
-    // The committed offset is read before the positions, so that the lag is never negative.
+    // The committed offset is read before the published position, so that the lag is never negative.
     let committed = entry.committed();
     let published = entry.partition.ring.published();
     let lag = committed.map_or(0, |committed| published.since(Sequence(committed)).max(0) as u64);
@@ -232,7 +234,8 @@ fn stands<E: Send + Sync + 'static, K: Producers>(
     }
 }
 
-/// Adds the groups that the journal had when the engine opened it, and that no member has joined since.
+/// Adds the committed offsets that the journal had when the engine opened it, except for partitions that a description
+/// in `groups` has already. An offset is added to the description of its group, or to a new one without members.
 pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalState, journal: &Journal) {
     let topics: HashMap<u32, Arc<str>> =
         recorded_topics(state).into_iter().map(|topic| (topic.number, topic.name.into())).collect();
@@ -247,8 +250,8 @@ pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalSt
         let at = (group, TopicPartition::new(Arc::clone(topic), of.partition));
         let known = joined.contains(&at);
         let (group, partition) = at;
-        // `None` if the topic was deleted, the group is in the list already, or its offset is beyond the partition's
-        // end.
+        // `None` if the journal does not have the partition, the group's description has it already, or the offset is
+        // beyond the partition's end.
         let extent = journal.extent(of).filter(|extent| !known && extent.end >= offset);
         let Some(extent) = extent else { continue };
         let stands = GroupPartition {

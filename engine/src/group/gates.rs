@@ -15,16 +15,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
-    /// Writes the group's committed offsets to the journal, and waits until they are durable. Does nothing if no topic
-    /// is durable.
+    /// Writes the group's committed offsets to the journal, and waits until they are durable. Does nothing if none of
+    /// `topics` is durable.
     pub(super) fn write_down(&self, topics: &[Arc<TopicCore<E, K>>]) -> Result<(), GroupError> {
         let Some(durable) = topics.iter().find_map(|topic| topic.durable.as_ref()) else { return Ok(()) };
         let refused = |cause| GroupError::NotWritten { group: self.name.clone(), cause };
         durable.committer.commit_offsets().map_err(refused)
     }
 
-    /// Joins the partitions of these topics that the group does not read now. `numbered` has them by the group's
-    /// numbers. Returns true if the group starts at a new offset in one of them, which must be written to the journal.
+    /// Makes the group read the partitions of `topics` that it does not read now. Each starts at its committed offset
+    /// or, if there is none, at the start of its last reset, else at `start`. For a topic in memory this joins the
+    /// ring. A partition of a durable topic is read from the journal if the ring cannot be joined at that offset.
+    /// Returns true if a durable partition got its first committed offset, which the caller must then write to the
+    /// journal.
     pub(super) fn open_gates(
         &self,
         state: &mut SharedState<E, K>,
@@ -72,8 +75,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     }
 
     /// Makes the group continue at offset `at` of a partition of a durable topic: in the ring, or in the journal if the
-    /// ring no longer has that offset. If the ring is closed, in the journal if `goes_on` is true (the group has read
-    /// the partition before); else an error.
+    /// ring no longer has that offset. `goes_on` is true if the group has read the partition before: only then is a
+    /// closed topic no error, but read from the journal. A topic that was halted or has failed is always an error.
     fn open_durable(
         &self,
         entry: &mut PartitionEntry<E, K>,
@@ -95,8 +98,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(())
     }
 
-    /// Joins a consumer to a partition of a topic in memory in which the group has committed nothing. It starts at
-    /// `start`.
+    /// Joins a consumer to a partition of a topic in memory, at `start`, and returns it. Leaves `entry` as it is.
     fn begin(
         &self,
         entry: &PartitionEntry<E, K>,
@@ -123,8 +125,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         entry.committed = Some(committed);
         entry.ended = false;
         let ring = &entry.partition.ring;
-        // Read after the fence. If the fenced member joins a consumer after this, it sees the fence and drops the
-        // consumer.
+        // The stages are read after the fence. If the fenced member joins a consumer after this, it sees the fence and
+        // drops the consumer.
         let old: Vec<_> = ring.positions().stages.into_iter().map(|stage| stage.name).collect();
         let mut at = Sequence(committed);
         entry.consumer = loop {
@@ -136,7 +138,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                     break None;
                 }
                 // The fenced member's position is after its committed offset, and events before it were overwritten.
-                // That is possible only if these were slots without an event, which it had skipped.
+                // That is possible only if these were slots without an event, which it had skipped. So the successor
+                // starts after them, at the earliest offset in the ring.
                 Err(BuildError::OutOfRange { earliest, .. }) if earliest.since(at) > 0 => at = earliest,
                 // The topic was halted or has failed. The successor gets that error in its update.
                 Err(_) => break None,
@@ -147,7 +150,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// Sets the committed offsets of these topics to `start`, while the group has no members.
+    /// Sets the group's committed offsets in `topics` to `start`, and waits until they are durable. An error if the
+    /// group has members.
     pub(super) fn reset(&self, topics: &[Arc<TopicCore<E, K>>], start: &StartAt) -> Result<(), GroupError> {
         let now = self.now();
         let readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();

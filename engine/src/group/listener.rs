@@ -2,8 +2,9 @@
 
 use crate::base::ids::TopicPartition;
 
-/// A change of a member's partitions. The member's listener is called with it on the polling thread, during a poll,
-/// when the member holds no batch.
+/// A change of a member's partitions. The member's listener is called with it during a poll or
+/// [`leave`](crate::group::Member::leave), on the calling thread, when the member holds no batch. It is not called when
+/// the member is dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rebalance {
@@ -19,7 +20,7 @@ pub enum Rebalance {
 /// The user's function that is called with each change of a member's partitions.
 pub(crate) type Listener = Box<dyn FnMut(&Rebalance) + Send>;
 
-/// The partitions as text, separated by commas.
+/// The partitions as text, separated by commas; "no partition" if there are none.
 pub(super) fn listed(partitions: &[TopicPartition]) -> String {
     match partitions {
         [] => "no partition".to_owned(),

@@ -116,8 +116,8 @@ impl GroupRun {
     }
 }
 
-/// What a managed member does with an event on which its handler fails: how often it retries, if it then skips, and
-/// where dead letters go.
+/// What a managed member does with an event on which its handler fails: how often it retries, whether it then skips the
+/// event, and where dead letters go.
 pub(crate) struct MemberErrorPolicy<E> {
     pub(super) retries: u32,
     pub(super) then_skip: bool,
@@ -190,7 +190,8 @@ fn run_thread<E: Send + Sync + 'static, K: Producers>(
     run: &GroupRun,
 ) {
     let group = Arc::clone(&member.group);
-    // Other user code may panic here too: the listener, a wait strategy, the clock, or the decoding of an event.
+    // A panic here comes from user code other than the handler: the listener, a wait strategy, the clock, or the
+    // decoding of an event.
     let read = caught(|| work(&mut member, run));
     let end = read.unwrap_or_else(|panic| {
         let cause = panic.to_string();
@@ -328,7 +329,7 @@ pub(super) fn run_handler<E: Send + Sync + 'static, K: Producers, X: Display>(
         }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
-            // The member was fenced after `next_source` returned, which the next call of it handles.
+            // The member was fenced after `next_source` returned. The next call of `next_source` joins the group again.
             Err(GroupError::Fenced(_)) => continue,
             Err(refused) => return MemberEnd::Refused(refused),
         };

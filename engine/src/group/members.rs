@@ -34,7 +34,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             return Err(GroupError::NoJournal { group: self.name.clone(), topic: topic.name.clone() });
         }
         let now = self.now();
-        // No partition is added to a topic while its readers are locked.
+        // No partition is added to a topic while its readers are locked. So the group gets each partition once: the
+        // present ones below, and later ones through the reader that is added below.
         let mut readers: Vec<_> = topics.iter().map(|topic| topic.readers()).collect();
         let mut state = self.state();
         state.unused_since = None;
@@ -100,8 +101,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok((member, signal))
     }
 
-    /// Returns the changes for a member since its last update, with a consumer or a place in the journal for each newly
-    /// assigned partition. An error if the member was fenced.
+    /// Returns the changes for a member since its last update, with a ring consumer or a reader of the journal for each
+    /// newly assigned partition. An error if the member was fenced.
     pub(super) fn take_update(&self, member: MemberId) -> Result<MemberUpdate<E, K>, UnknownMember> {
         let now = self.now();
         let mut state = self.state();

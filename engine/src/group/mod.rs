@@ -1,6 +1,6 @@
 //! Consumer groups: each partition is read by exactly one member, and the group continues at its committed offsets.
 //!
-//! [`Topic::group`](crate::Topic::group) returns the settings of a member; the group is created with its first member.
+//! [`Topic::group`](crate::Topic::group) returns the builder of a member; the group is created with its first member.
 //! [`join`](GroupBuilder::join) returns a [`Member`] to be polled, [`run`](GroupBuilder::run) starts one on a thread
 //! with a handler, [`run_into`](GroupBuilder::run_into) one whose handler publishes, with the [`Delivery`] of your
 //! choice.
@@ -20,8 +20,8 @@
 //! ```
 //!
 //! # Guarantees
-//! - Each partition has one member at any moment. A member that leaves, dies or makes no progress is replaced, and its
-//!   successor continues at the committed offset.
+//! - Each partition has at most one member at any moment. A member that leaves, dies or makes no progress is replaced,
+//!   and its successor continues at the committed offset.
 //! - A replaced member can commit nothing more: it gets [`Fenced`].
 //! - No uncommitted event is overwritten: producers wait for the committed offset, unless the group
 //!   [spills](GroupBuilder::spill).
@@ -211,7 +211,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         loop {
             let next = state.coordinator.next_deadline();
             match (next, &state.due) {
-                // The timer is set to an earlier time. Its task then sets it again.
+                // The timer is set to this time or an earlier one, at which its task sets it again.
                 (Some(next), Some((at, _))) if *at <= next => {}
                 _ => {
                     let host = self.host.upgrade();
@@ -272,7 +272,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             // The member was fenced in the meantime, and a successor has the partition.
             _ => return,
         }
-        // This may also be the end for other members of these topics.
+        // Other members of these topics may also have no more events to come. They are signalled to see that.
         let over = state.signals.iter().filter(|(member, _)| state.is_over(**member));
         over.for_each(|(_, signal)| signal.notify());
         self.drained.notify_all();
@@ -294,7 +294,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         state.entries.retain(|partition, _| partition.topic != number);
         state.coordinator.forget(number);
-        // For a member that reads only that topic, this is the end.
+        // All members are signalled, because a member that reads only this topic must end.
         state.signals.values().for_each(|signal| signal.notify());
         self.settle(&mut state);
     }
@@ -306,8 +306,10 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
     }
 
-    /// Forgets all topics of a group without members, also in the journal. The consumers are returned, to be dropped without
-    /// the lock. Numbers of members, topics and epochs go on, so that a fenced member of before is taken for nobody.
+    /// Removes all topics and committed offsets of a group without members, and makes the committer delete the offsets
+    /// from the journal. Returns the removed entries, whose consumers the caller drops after it has released the lock.
+    /// The numbers of members and topics and the epoch continue to grow, so that the group never takes a former member
+    /// for a new one.
     fn clear_state(&self, state: &mut SharedState<E, K>) -> Vec<PartitionEntry<E, K>> {
         let gone: Vec<_> = std::mem::take(&mut state.entries).into_values().collect();
         if let Some(committer) = self.host.upgrade().as_ref().and_then(|host| host.committer.as_ref()) {
@@ -336,8 +338,8 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             let is_read = |(_, entry): (_, &PartitionEntry<E, K>)| entry.ended || !entry.is_open();
             if !managed || state.entries.iter().all(is_read) {
                 drop(state);
-                // The managed members have read all their topics and are about to end, so the wait is for their
-                // threads.
+                // No member is managed, or all partitions are read to their end, so the managed members end soon. This
+                // waits for their threads.
                 return self.threads.wait(deadline);
             }
             if state.entries.iter().filter(|(id, _)| id.topic == topic).all(is_read) {

@@ -15,7 +15,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The groups of one name. They read events of different types, and have nothing else in common.
+/// The groups of one name. They read topics of different event types or kinds of producers, and have nothing but the
+/// name in common.
 type Namesakes = Vec<Arc<dyn AnyGroup>>;
 
 /// The groups of an engine. A group lives until it is forgotten, or all topics that it has read are deleted.
@@ -40,8 +41,9 @@ impl Groups {
         self.list().values().flatten().cloned().collect()
     }
 
-    /// The group `name` with events of type `E`; created if it does not exist. If topics have another event type, their
-    /// group is a different one, even under the same name, and has no partition in common with this one.
+    /// The group `name` of topics with the event type `E` and the kind of producers `K`; created if it does not exist.
+    /// Topics with another `E` or `K` have a different group, even under the same name, which has no partition in
+    /// common with this one.
     pub(super) fn group<E: Send + Sync + 'static, K: Producers>(host: &Arc<Host>, name: &str) -> Arc<Group<E, K>> {
         let mut groups = Self::of(host).list();
         let named = groups.get_or_add(name.to_owned(), Vec::new);
@@ -74,11 +76,11 @@ impl Groups {
         drop(gone);
     }
 
-    /// Forgets the groups of this name: their committed offsets, counters and gates, and what the journal has of them. Returns
-    /// false if there is nothing of that name. Does not wait for the journal.
+    /// Removes the groups of this name with their committed offsets, counters and consumers, and their offsets from the
+    /// journal, without waiting for it. Returns false if neither the engine nor the journal had any of these.
     ///
     /// # Errors
-    /// One of them has members.
+    /// A group of this name has members, including named ones whose partitions are still reserved.
     pub(crate) fn forget_group(host: &Host, name: &str) -> Result<bool, GroupError> {
         let groups = Self::of(host);
         let mut known = false;
@@ -94,7 +96,8 @@ impl Groups {
             let Some(committer) = &host.committer else { break };
             let forgotten = committer.forget_offsets(|group| group == name);
             known |= forgotten.deleted;
-            // A member that joins meanwhile has taken some of them over: then the group has members, or had.
+            // `in_use` means that a group has taken over recorded offsets since it was cleared, for example because a
+            // member has joined. So the groups are checked and cleared again.
             if !forgotten.in_use {
                 break;
             }
@@ -140,7 +143,8 @@ mod tests {
     use slipring_journal::simulated::SimulatedDisk;
     use slipring_journal::{Options, open};
 
-    /// Neither the deletion nor the new group's offset is waited for, so one frame may have both.
+    /// `forget_group` does not wait for the journal. So the frame with the deletion of the old offset may also have the
+    /// new group's offset.
     #[test]
     fn a_group_that_begins_before_the_old_one_is_deleted_keeps_its_offset() {
         let disk = SimulatedDisk::new();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The nanoseconds of a time that never comes.
+/// The number of nanoseconds that stands for a time that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
 
 /// The state that a member and its group share.
@@ -81,7 +81,8 @@ impl MemberSignal {
     /// Records `now` as the time of the member's last progress.
     #[inline]
     pub(super) fn see(&self, now: Duration) {
-        // Relaxed, since the timer may see this time a little late without harm.
+        // Relaxed: if the timer's thread sees an older time, a deadline seems to pass a little earlier, which does no
+        // harm.
         self.seen.store(nanos(now), Ordering::Relaxed);
     }
 

@@ -34,7 +34,8 @@ pub(super) struct SharedState<E, K: Producers> {
     pub(super) signals: BTreeMap<MemberId, Arc<MemberSignal>>,
     pub(super) hold: bool,
     pub(super) due: Option<(Duration, TimerId)>,
-    /// When an expiry first found the group without members, since the last one left. None while it has members.
+    /// When [`expire_if_unused`](crate::group::AnyGroup::expire_if_unused) first found that the group had no members,
+    /// by the engine's clock. `None` before that, while the group has members, and while it holds producers.
     pub(super) unused_since: Option<Duration>,
 }
 
@@ -94,8 +95,8 @@ impl<E, K: Producers> SharedState<E, K> {
         self.topics.iter().find_map(|(number, source)| (source.id == id).then_some(*number))
     }
 
-    /// The group's number for a topic. If the topic has none, gives it a new one, and adds the topic's present
-    /// partitions to the group.
+    /// The group's number for a topic; a new one if the topic has none yet. Adds the present partitions of the topic
+    /// that the group does not have yet.
     pub(super) fn number_of(&mut self, group: &str, topic: &Arc<TopicCore<E, K>>) -> u32 {
         let known = self.number_of_id(topic.id);
         let number = known.unwrap_or(self.next_topic);
@@ -113,7 +114,8 @@ impl<E, K: Producers> SharedState<E, K> {
             self.topics.insert(number, GroupTopic { id, name, stats, topic: Arc::downgrade(topic), reader: None });
         }
         let partitions = topic.partitions();
-        // All at once: each change of their number shares out all partitions anew.
+        // The number of partitions is set in one step, before the loop adds them: each change of it begins a new epoch
+        // and assigns all partitions again.
         self.coordinator.set_topic(number, partitions.len() as u32);
         for partition in partitions.iter() {
             self.entry(group, number, topic, partition);
@@ -135,7 +137,8 @@ impl<E, K: Producers> SharedState<E, K> {
             let (mut committed, mut committed_offset) = (None, None);
             if let Some(durable) = &topic.durable {
                 let (committer, of) = (&durable.committer, durable.id(partition.index));
-                // The lock is held over both steps: `Committer::forget_offsets` finds the group's offset or the recorded one.
+                // The lock is held until `add` returns. So a concurrent `Committer::forget_offsets` sees that the
+                // recorded offset is in use, or has deleted it before this reads it.
                 let known = committer.recovered_state();
                 if let Some((offset, epoch)) = offsets::recorded(&known, group, of) {
                     committed = Some(offset);
@@ -165,7 +168,8 @@ impl<E, K: Producers> SharedState<E, K> {
         for assigned in partitions {
             match self.entries.get_mut(&assigned.id) {
                 Some(entry) if entry.right.as_ref().is_some_and(|right| Arc::ptr_eq(right, &assigned.right)) => {
-                    // The consumer has skipped slots without an event that are not committed yet.
+                    // The consumer may have skipped slots without an event. They are committed first, so that the next
+                    // member starts after them.
                     assigned.commit_skipped();
                     entry.committed = Some(assigned.right.fence());
                     entry.right = None;
@@ -200,8 +204,8 @@ impl<E, K: Producers> SharedState<E, K> {
         }
     }
 
-    /// True if all partitions of the member's topics were read and committed to their end, so that it gets no more
-    /// events.
+    /// True if all partitions of the member's topics were read and committed to their end, so that the member gets no
+    /// more events. Also true if the group has no such member.
     pub(super) fn is_over(&self, member: MemberId) -> bool {
         let topics = self.coordinator.topics_of(member);
         let mut entries = self.entries.iter().filter(|(id, _)| topics.is_some_and(|topics| topics.contains(&id.topic)));

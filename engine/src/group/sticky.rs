@@ -10,8 +10,8 @@ use super::assignment::{Assignment, Candidate, PartitionKey, ReadersByTopic, par
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Up to this number of members with different topics, an assignment with the fewest moves is searched for. The cost
-/// grows with the cube of their number.
+/// The greatest number of members, not all of which read the same topics, for which an assignment with the fewest moves
+/// is searched for. The cost of each step of the search grows with the cube of that number.
 const FEW: usize = 16;
 
 /// A sticky assignment that is being computed. Members and partitions are referred to by their index.
@@ -19,7 +19,8 @@ pub(super) struct Plan<'a> {
     members: &'a [&'a Candidate],
     readers: ReadersByTopic,
     partitions: Vec<PartitionKey>,
-    /// For each partition, the member that had it before; `None` if that member has left or does not read the topic.
+    /// For each partition, the member that had it before; `None` if there was none, or if that member has left or does
+    /// not read the topic any more.
     before: Vec<Option<usize>>,
     owner: Vec<Option<usize>>,
     load: Vec<usize>,
@@ -97,8 +98,9 @@ impl<'a> Plan<'a> {
     /// Moves partitions from the member with the highest load to others, through intermediate members if needed, until
     /// no move makes the loads more even.
     ///
-    /// A member is settled if it reaches no member whose load is smaller by two. All members that it reaches are then
-    /// settled too: their loads are at least its own less one, and they reach only members that it reaches as well.
+    /// A member is settled if it reaches no member whose load is smaller by two or more. A settled member leaves
+    /// `open`. All members that it reaches are then settled too: their loads are at least its own minus one, and they
+    /// reach only members that it reaches as well.
     fn even_out(&mut self) {
         let mut search = Search::new(self);
         let mut open: BTreeSet<(usize, usize)> =
@@ -110,8 +112,8 @@ impl<'a> Plan<'a> {
                 Some(to) => {
                     open.remove(&(most, from));
                     open.insert((most - 1, from));
-                    // `to` was not settled, because a settled member has at most one partition less than `from`. Its
-                    // load has changed.
+                    // `to` is in `open`, because the load of each settled member is at least that of `from` minus one.
+                    // Its load grows by one.
                     open.remove(&(self.load[to], to));
                     open.insert((self.load[to] + 1, to));
                     search.hand_on(self, from, to);
@@ -121,8 +123,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Makes one step towards the assignment that is most even and, of these, has the fewest moves. Returns false if the
-    /// assignment is that one already.
+    /// Makes one step towards the assignment that is most even and, of these, has the fewest moves. Returns false if
+    /// the assignment is that one already.
     ///
     /// Members read different topics, so that evening out may need a chain: one member gives a partition to a second,
     /// which gives another partition to a third. This is a minimum-cost flow. The k-th partition of a member costs k
@@ -130,8 +132,8 @@ impl<'a> Plan<'a> {
     /// applies a cycle of moves with negative cost; if there is none, no assignment is cheaper.
     fn improve(&mut self) -> bool {
         let count = self.members.len();
-        // The nodes are the members and one pool: an edge to the pool takes a partition off a member's load, an edge
-        // from it adds one.
+        // The nodes are the members and one pool. A cycle through the pool changes two loads: its edge from the pool
+        // takes one partition off a member's load, its edge to the pool adds one to another member's.
         let (pool, even) = (count, self.partitions.len() as i64 + 1);
         let mut cheapest = vec![vec![None::<(i64, Option<usize>)>; count + 1]; count + 1];
         for (partition, &owner) in self.owner.iter().enumerate() {
@@ -149,8 +151,8 @@ impl<'a> Plan<'a> {
             cheapest[member][pool] = Some((even * (load as i64 + 1), None));
             cheapest[pool][member] = (load > 0).then_some((-even * load as i64, None));
         }
-        // Bellman-Ford: a node that still gets cheaper after as many rounds as there are nodes is reachable from a
-        // negative cycle.
+        // Bellman-Ford, with as many rounds as there are nodes: a node that still gets cheaper in the last round is
+        // reachable from a negative cycle.
         let (mut distance, mut via) = (vec![0; count + 1], vec![None; count + 1]);
         let mut on_circle = None;
         for _ in 0..=count {

@@ -1,4 +1,5 @@
-//! Transfers through a transform, with holders that are fenced and go on trying.
+//! A bank: a transform books each transfer of its input topic in two accounts, which are partitions of the output
+//! topic. Transforms that a newer one of the same name has fenced still try to commit.
 
 use super::{Actor, LONG, Step, broken, ensure, power, read_all};
 use crate::{
@@ -13,7 +14,7 @@ use std::time::Duration;
 const TRANSFERS: u64 = 60;
 const ACCOUNTS: u64 = 3;
 
-/// From, to, amount.
+/// The transfer with this number: the account that pays, the account that gets the money, and the amount.
 fn transfer(number: u64) -> (u64, u64, i64) {
     let from = number * 7 % ACCOUNTS;
     (from, (from + 1 + number % 2) % ACCOUNTS, number as i64 % 13 + 1)
@@ -24,19 +25,20 @@ pub(super) struct Bank {
     life: Option<Life>,
     /// How many transfers were published and acknowledged as durable.
     published: u64,
-    /// How many bookings were acknowledged.
+    /// How many transfers were booked, by acknowledged steps of the transform.
     booked: u64,
 }
 
 struct Life {
     transfers: Topic<u64>,
-    /// The number, and what changes.
+    /// The bookings, with a partition for each account. An event has the transfer's number and the change of the
+    /// balance.
     ledger: Topic<[i64; 2]>,
     teller: IdempotentProducer<u64>,
     next: u64,
     last: Option<(u64, Receipt)>,
     holder: Transform<u64>,
-    /// Whoever held the name before.
+    /// The earlier transforms of this life, which `holder` has fenced.
     fenced: Vec<Transform<u64>>,
     booked: u64,
 }
@@ -47,7 +49,8 @@ fn topics(engine: &Engine) -> Step<(Topic<u64>, Topic<[i64; 2]>)> {
     Ok((transfers, ledger))
 }
 
-/// Who has booked each transfer, and what: account and change by number. Fails if an account is not in order.
+/// The bookings in the ledger: for each transfer's number, the accounts and the changes of their balances. An error if
+/// an account's bookings are not in the order of the numbers.
 fn sides(ledger: &Topic<[i64; 2]>) -> Step<BTreeMap<u64, Vec<(u64, i64)>>> {
     let (mut sides, mut order) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
     let mut disorder = None;

@@ -1,5 +1,5 @@
-//! Workers of a queue: leases that are acked, renewed, given back, lost, left, and taken up again in another life; and
-//! messages that die of it, and are sent back or forgotten.
+//! Workers of a queue. Their leases are acked, nacked, renewed or dropped, run out, or are left and resumed, also in a
+//! later life. After too many attempts messages become dead letters, which are redriven or purged.
 
 use super::{Actor, LONG, Step, broken, ensure, ensure_all, power, publish, read_all, settle};
 use crate::{
@@ -18,7 +18,7 @@ const VISIBILITY: Duration = Duration::from_millis(150);
 pub(super) struct Jobs {
     topic: &'static str,
     order: Order,
-    /// After so many a message is dead.
+    /// The number of attempts after which a message becomes a dead letter; `None` if there is no limit.
     attempts: Option<u32>,
     clock: ManualClock,
     life: Option<Life>,
@@ -27,19 +27,20 @@ pub(super) struct Jobs {
     left: Vec<(u64, Timestamp, Ticket)>,
 }
 
-/// What was told, and what must be true of whatever is given out after that.
+/// The promises that the queue has made, which each message that it gives out is checked against. Messages are named by
+/// their numbers.
 #[derive(Default)]
 struct Known {
-    /// Published, and acknowledged.
+    /// Messages whose publish was acknowledged as durable.
     sent: BTreeSet<u64>,
-    /// Acked, and told so.
+    /// Messages whose ack was accepted.
     done: BTreeSet<u64>,
-    /// Acked, and perhaps so.
+    /// Messages that may be acked or purged: this was asked for in time, but a fault may have prevented it.
     perhaps: BTreeSet<u64>,
-    /// Until when nobody else may be given it: it has a holder, or is delayed.
+    /// For each leased or delayed message, the time before which no worker may receive it again.
     until: BTreeMap<u64, Timestamp>,
     attempts: BTreeMap<u64, u32>,
-    /// Seen among the dead letters in this life, and not sent back.
+    /// The dead letters that were seen in this life, and not redriven or purged since.
     letters: BTreeSet<u64>,
 }
 
@@ -55,7 +56,8 @@ fn ensure_open(topic: &Topic<u64>) -> Step {
     topic.closed().map_or(Ok(()), |reason| Err(power(reason)))
 }
 
-/// Whether it was taken; that it was must be as it should.
+/// True if the queue has accepted a call for a lease, false if it has refused the call. An accepted call is a broken
+/// promise if the lease had run out (`lasts` is false); a refused one, if it had not.
 fn taken(number: u64, lasts: bool, what: &str, told: Result<(), LeaseError>) -> Step<bool> {
     match told {
         Ok(()) => {
@@ -81,7 +83,9 @@ impl Known {
         ensure(most.is_none_or(|most| attempt <= most), || format!("message {number}: attempt {attempt} of {most:?}"))?;
         let earlier = |other: &&u64| (**other % PARTITIONS == number % PARTITIONS) && !self.is_over(**other);
         let first = self.sent.range(..number).find(earlier);
-        // One that died is out of the way, also of an attempt that a fault cut short before anybody saw it.
+        // With a limit of attempts an earlier message may be a dead letter without this actor knowing it, because a
+        // fault may have ended an attempt before any worker got the lease. So the order is checked only without a
+        // limit.
         let in_order = order == Order::Relaxed || most.is_some() || first.is_none();
         ensure(in_order, || format!("message {number} is given out out of order: {first:?} is not done with"))
     }
@@ -142,7 +146,8 @@ impl Jobs {
             }
             4 | 5 => {
                 if lasts {
-                    // Until it is told, it may be this or that.
+                    // Until the renewal is confirmed, the lease may end at the old or at the new time: the earlier of
+                    // both is noted.
                     known.until.insert(number, until.min(now.plus(later)));
                 }
                 if taken(number, lasts, "a renewal", lease.renew(later))? {
@@ -174,7 +179,7 @@ impl Jobs {
     /// The numbers of the dead letters, in their order.
     fn letters(&self, topic: &Topic<u64>, queue: &Queue<u64>) -> Step<Vec<u64>> {
         let letters = queue.dead_letters(usize::MAX);
-        // Who asks a journal that has failed is told what little it knows.
+        // If the journal has failed, the list may be incomplete, so the life ends here.
         ensure_open(topic)?;
         let mut numbers = Vec::new();
         for DeadLetter { message, attempts, .. } in &letters {
@@ -187,7 +192,7 @@ impl Jobs {
         Ok(numbers)
     }
 
-    /// Looks at the dead letters, and sends some back, or forgets them all.
+    /// Checks the dead letters, then redrives some of them, purges all, or does nothing more.
     fn bury(&mut self, dice: &mut Rng) -> Step {
         let Some((topic, queue)) = self.life.as_ref().map(|life| (life.topic.clone(), life.worker.queue())) else {
             return Ok(());
@@ -213,7 +218,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Sends these back, which are the first, while the worker takes what comes.
+    /// Redrives these dead letters, which are the first ones, while the worker receives and acks messages.
     fn redrive(&mut self, topic: &Topic<u64>, queue: &Queue<u64>, letters: &[u64]) -> Step {
         let count = letters.len() as u64;
         for number in letters {
@@ -317,7 +322,7 @@ impl Actor for Jobs {
     fn end(&mut self) {
         self.known.letters.clear();
         if let Some(life) = self.life.take() {
-            // As a process that is no more: nobody gives them back.
+            // The leases are left, as by a process that has crashed; dropped leases would be given back.
             self.left.extend(life.leases.into_iter().map(|(number, until, lease)| (number, until, lease.leave())));
         }
     }

@@ -1,5 +1,5 @@
-//! Members on threads of their own that publish what comes of their batches, under each kind of delivery: handlers that
-//! fail, panic, and take so long that their member is fenced.
+//! Managed members of groups, which copy each event of an input topic to an output topic, with each kind of delivery.
+//! Their handlers fail, panic, or take so long that the member is fenced.
 
 use super::{Actor, LONG, Step, broken, ensure, power, publish, read_all, settle};
 use crate::{
@@ -37,12 +37,13 @@ struct Life {
     pending: Vec<(u64, Receipt)>,
 }
 
-/// What a member's end means for the life; being stopped is as it should be.
+/// Judges the end of a member. Stopped or finished: `Ok`. Refused, or failed with a closed output: the disk's fault, so
+/// the life ends. Anything else is a broken promise.
 fn ended(end: MemberEnd, output: &Topic<u64>) -> Step {
     match end {
         MemberEnd::Finished | MemberEnd::Stopped => Ok(()),
         MemberEnd::Refused(refused) => Err(power(refused)),
-        // Its handler could publish nothing more.
+        // The handler failed because it could not publish into the closed output.
         failed if output.closed().is_some() => Err(power(failed)),
         failed => Err(broken(format!("a managed member {failed}"))),
     }
@@ -62,7 +63,8 @@ impl Managed {
         Ok((open(self.input)?, open(self.output)?))
     }
 
-    /// One more member. Each oddity comes once for an event, so that all are passed on in the end.
+    /// Adds a member. Its handler fails, panics or stalls only when an event is handled for the first time, so a
+    /// repeated event is copied.
     fn run(&mut self) -> Step {
         let Some(life) = &mut self.life else { return Ok(()) };
         let (handled, clock, output) = (Arc::clone(&self.handled), self.clock.clone(), life.output.clone());
@@ -85,7 +87,7 @@ impl Managed {
         Ok(())
     }
 
-    /// None of the members has ended.
+    /// Checks that no member has ended.
     fn look(&self) -> Step {
         let Some(life) = &self.life else { return Ok(()) };
         life.runs.iter().filter_map(GroupRun::ended).try_for_each(|end| {
@@ -98,7 +100,7 @@ impl Managed {
         self.handled.lock().unwrap().values().sum()
     }
 
-    /// Lets the members work for a while.
+    /// Waits until the members have handled an event, but not for long, then checks that none has ended.
     fn wait(&self) -> Step {
         let before = self.times();
         for _ in 0..1000 {
@@ -139,7 +141,7 @@ impl Actor for Managed {
                 let run = life.runs.swap_remove(dice.usize(..life.runs.len()));
                 run.stop();
                 match run.wait_for(LONG).ok_or_else(|| broken("a managed member does not stop"))? {
-                    // It is not retried any more: others read that event.
+                    // After a stop a failed event is not retried here; another member reads it.
                     MemberEnd::Failed { .. } => {}
                     end => ended(end, &life.output)?,
                 }
@@ -164,7 +166,7 @@ impl Actor for Managed {
     fn end(&mut self) {
         if let Some(life) = self.life.take() {
             life.runs.iter().for_each(GroupRun::stop);
-            // What they handle from now on would be of no life.
+            // The next life must not begin before the members have ended: they would still change `handled`.
             let is_over = life.runs.iter().all(|run| run.wait_for(LONG).is_some());
             assert!(is_over, "a managed member does not stop");
         }

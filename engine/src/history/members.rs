@@ -14,7 +14,7 @@ use std::time::Duration;
 const PARTITIONS: u64 = 3;
 const DEADLINE: Duration = Duration::from_millis(300);
 
-/// What a commit comes with.
+/// What a commit of a batch includes: nothing more, the wait until it is durable, or a transaction with output events.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum With {
     Nothing,
@@ -24,7 +24,7 @@ enum With {
 
 pub(super) struct Members {
     topic: &'static str,
-    /// The topic of what comes of it, where all commits are transactions.
+    /// The output topic, if each commit is a transaction that copies the batch to it; otherwise `None`.
     outputs: Option<&'static str>,
     clock: ManualClock,
     life: Option<Life>,
@@ -35,11 +35,11 @@ pub(super) struct Members {
 
 #[derive(Default)]
 struct Known {
-    /// Commits of these are told to be durable.
+    /// Events whose commit was acknowledged as durable.
     done: BTreeSet<u64>,
-    /// And of these they may be.
+    /// Events whose commit may be durable, or may become so.
     perhaps: BTreeSet<u64>,
-    /// And in this life these are committed.
+    /// Events that were committed in this life, durably or not.
     here: BTreeSet<u64>,
 }
 
@@ -53,7 +53,8 @@ struct Life {
 }
 
 impl Known {
-    /// What a member is given.
+    /// Returns the numbers of a batch's events. A broken promise if an event was committed before, the events are not
+    /// in order, or an earlier acknowledged event of the partition was skipped.
     fn read(&self, batch: &GroupBatch<'_, u64>, acknowledged: &BTreeSet<u64>) -> Step<Vec<u64>> {
         let numbers: Vec<u64> = batch.iter().map(|(number, _)| *number).collect();
         let again = numbers.iter().find(|number| self.done.contains(number) || self.here.contains(number));
@@ -68,7 +69,7 @@ impl Known {
     }
 }
 
-/// False if the member was fenced.
+/// Commits a batch. Returns false if the member was fenced.
 fn commit(batch: GroupBatch<'_, u64>, with: With, engine: &Engine, output: Option<&Topic<u64>>) -> Step<bool> {
     match (with, output) {
         (With::Outputs, Some(output)) => {
@@ -99,7 +100,7 @@ impl Life {
     }
 }
 
-/// Its batch; none if it is no member any more.
+/// The member's next batch, empty if no event comes within `limit`; `None` if the member was fenced.
 fn poll(member: &mut Member<u64>, limit: Duration) -> Step<Option<GroupBatch<'_, u64>>> {
     match member.poll(limit) {
         Ok(Some(batch)) => Ok(Some(batch)),
@@ -131,7 +132,8 @@ impl Members {
         }
     }
 
-    /// One member reads a batch and commits it. False if there was none.
+    /// Lets a member read a batch and commit it; a fenced member is replaced by a new one instead. Returns false if the
+    /// batch was empty.
     fn work(&mut self, index: usize, limit: Duration, with: With) -> Step<bool> {
         let Self { life: Some(life), known, acknowledged, .. } = self else { return Ok(false) };
         let Life { engine, output, members, .. } = life;
@@ -153,7 +155,8 @@ impl Members {
         Ok(!numbers.is_empty())
     }
 
-    /// One reads, and comes back when its deadline is over and perhaps another one has read on.
+    /// Lets a member read a batch, and commit it only after its deadline has passed and perhaps a new member has read
+    /// on. That commit must be refused.
     fn stall(&mut self, dice: &mut Rng) -> Step {
         let with = self.with(dice);
         let Some(life) = &mut self.life else { return Ok(()) };
@@ -165,7 +168,7 @@ impl Members {
             return Ok(());
         }
         self.clock.advance(DEADLINE);
-        // It has the partition, and whatever it commits counts.
+        // All other members are replaced by a single new one, which gets the partition. Its commits count.
         let reads_on = dice.u64(..3);
         if reads_on > 0 {
             life.members.clear();
@@ -230,7 +233,7 @@ impl Actor for Members {
             let mut missing = BTreeSet::new();
             read_all(&life.input, |number, _| _ = missing.insert(*number))?;
             match &life.output {
-                // What was passed on is known for certain.
+                // The output shows exactly which events were committed.
                 Some(output) => read_all(output, |number, _| _ = missing.remove(number))?,
                 None => missing.retain(|number| !self.known.perhaps.contains(number)),
             }
@@ -263,7 +266,8 @@ impl Actor for Members {
         let there = all(&input)?;
         let lost = self.acknowledged.iter().find(|number| !there.contains(number));
         ensure(lost.is_none(), || format!("event {lost:?} was acknowledged, and is lost"))?;
-        // A commit alone does not wait for what it commits: who reads the ring may be ahead of the journal.
+        // A commit without output does not wait until its events are durable: a member reads them in the ring, perhaps
+        // before they are written. So committed events may be lost, and the checks below need an output.
         let Some(output) = output else { return Ok(()) };
         let lost = self.known.done.iter().find(|number| !there.contains(number));
         ensure(lost.is_none(), || format!("event {lost:?} was passed on, and is lost itself"))?;

@@ -1,7 +1,9 @@
-//! Histories: producers, transactions, workers of queues and members of groups at work on a disk that loses its power
-//! again and again, and a checker that compares what they were told with what is there afterwards.
+//! Tests of whole histories: producers, transactions, workers of queues and members of groups work on a simulated disk
+//! that fails again and again. After each failure a checker compares the promises that they got with the journal.
 //!
-//! It stands inside the crate because it turns faults on that nobody else should be able to: each must be found.
+//! A history has several lives: in each, an engine opens the journal and the actors work until the disk fails or the
+//! life is over. Some tests turn on a fault of the engine itself, and expect that the checker finds it. Users cannot
+//! turn on these faults, so the tests are inside the crate.
 
 mod bank;
 mod jobs;
@@ -20,20 +22,22 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
-/// What must never be, and what was.
+/// The description of a broken promise.
 type Violation = String;
 
-/// A call that the fault of the disk refused ends a life; a promise that was broken ends the history.
+/// Why a step of an actor failed. `Power`: the engine refused a call because of the disk's fault, which ends the life.
+/// `Broken`: a promise was broken, which ends the history as failed.
 enum Stop {
     Power(String),
     Broken(Violation),
-    /// Less was told than there should be. Where the disk had its fault by then, whoever asked may not have been able to read.
+    /// An answer has less than it must have. If the disk's fault has happened by then, this ends the life as `Power`
+    /// does, because the engine may have been unable to read the rest; otherwise it is a broken promise.
     Less(Violation),
 }
 
 type Step<T = ()> = Result<T, Stop>;
 
-/// Any refusal, which must come from the disk.
+/// The failure of a step by a refused call, which only a fault of the disk may cause.
 fn power(refused: impl Display) -> Stop {
     Stop::Power(refused.to_string())
 }
@@ -46,20 +50,20 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Step {
     if holds { Ok(()) } else { Err(broken(what())) }
 }
 
-/// That all of it is told, where a disk with a fault may be why not.
+/// As [`ensure`], for the completeness of an answer: with [`Stop::Less`] instead of a broken promise.
 fn ensure_all(holds: bool, what: impl FnOnce() -> String) -> Step {
     if holds { Ok(()) } else { Err(Stop::Less(what())) }
 }
 
-/// Somebody with things to do, and a memory that no crash touches.
+/// A participant of a history. It remembers over all lives the promises that it got.
 trait Actor {
-    /// Opens what it needs in a new life, after it has looked at what is there.
+    /// Begins a new life: opens the actor's topics, producers and readers.
     fn begin(&mut self, engine: &Engine) -> Step;
-    /// Does one thing.
+    /// Does one random step.
     fn act(&mut self, dice: &mut Rng) -> Step;
-    /// Does all that is left, in a life that is not cut short.
+    /// Does all remaining work, in the last life, which has no fault of the disk.
     fn finish(&mut self) -> Step;
-    /// Drops what it holds of the engine.
+    /// Ends the life: drops everything that belongs to the engine.
     fn end(&mut self);
     /// Checks the actor's promises against the journal. `finished`: all its work was done, so nothing may be missing.
     fn audit(&self, engine: &Engine, finished: bool) -> Step;
@@ -70,7 +74,7 @@ fn engine(disk: &SimulatedDisk, clock: &ManualClock, sabotage: Sabotage) -> Resu
     Engine::builder().journal_in(disk.clone()).journal_options(options).clock(clock.clone()).build()
 }
 
-/// All events that are there.
+/// Calls `each` with all durable events of the topic.
 fn read_all<E: Send + Sync + 'static>(topic: &Topic<E>, mut each: impl FnMut(&E, crate::subscriber::At)) -> Step {
     let mut replay: Replay<E> = topic.replay("auditor").open().map_err(power)?;
     loop {
@@ -83,7 +87,7 @@ fn read_all<E: Send + Sync + 'static>(topic: &Topic<E>, mut each: impl FnMut(&E,
     }
 }
 
-/// Publishes the next number, which is never used again, whatever becomes of it.
+/// Publishes the number `next` and increments it, so that no number is used twice, even if the publish fails.
 fn publish(next: &mut u64, partitions: u64, producer: &mut Producer<u64>, pending: &mut Vec<(u64, Receipt)>) -> Step {
     let number = *next;
     *next += 1;
@@ -92,7 +96,7 @@ fn publish(next: &mut u64, partitions: u64, producer: &mut Producer<u64>, pendin
     Ok(())
 }
 
-/// Waits until these are durable: from then on they are acknowledged.
+/// Waits until the pending events are durable, and moves their numbers to `acknowledged`.
 fn settle(pending: &mut Vec<(u64, Receipt)>, acknowledged: &mut BTreeSet<u64>) -> Step {
     for (number, receipt) in pending.drain(..) {
         receipt.wait(Level::Durable).map_err(power)?;
@@ -103,7 +107,7 @@ fn settle(pending: &mut Vec<(u64, Receipt)>, acknowledged: &mut BTreeSet<u64>) -
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// Who is at work in a history.
+/// Creates the actors of a history.
 type Cast = fn(&ManualClock) -> Vec<Box<dyn Actor>>;
 
 fn senders(_: &ManualClock) -> Vec<Box<dyn Actor>> {
@@ -117,7 +121,7 @@ fn workers(clock: &ManualClock) -> Vec<Box<dyn Actor>> {
     ]
 }
 
-/// Of queues whose messages die, and are sent back.
+/// Workers of queues with a limit of attempts: messages become dead letters, which are redriven or purged.
 fn undertakers(clock: &ManualClock) -> Vec<Box<dyn Actor>> {
     vec![
         Box::new(jobs::Jobs::new("jobs", Order::Relaxed, Some(2), clock)),
@@ -141,10 +145,11 @@ fn managed(clock: &ManualClock) -> Vec<Box<dyn Actor>> {
     ]
 }
 
-/// What ends a life: mostly the power.
+/// The faults of the disk of which each life but the last gets one at random; half of them are power cuts.
 const FAULTS: [Fault; 6] = [Fault::PowerCut, Fault::PowerCut, Fault::PowerCut, Fault::Io, Fault::Full, Fault::Short];
 
-/// Some lives that end in faults of the disk, and one that does not. How many cuts there were, or what was broken.
+/// Runs five lives in which a fault of the disk may come, and a last life without one. After each life, all actors
+/// audit the journal. Returns how many lives were ended by a fault, or the first broken promise.
 fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> {
     let (clock, mut dice) = (ManualClock::new(), Rng::with_seed(seed));
     let actors = &mut *cast(&clock);
@@ -167,10 +172,11 @@ fn history(seed: u64, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> 
             Ok(()) => {}
         }
         if !is_last {
-            // Or the process alone ends.
+            // Three times in four the power fails, and unsynced changes may be lost. Otherwise only the process ends,
+            // and the disk keeps all changes.
             disk = if dice.u64(..4) == 0 { disk.copy() } else { disk.crash(dice.u64(..u64::MAX)) };
         }
-        // Looked at on a copy, so that the next life begins with what the crash has left.
+        // Audited on a copy of the disk, so that the next life begins with exactly what the crash has left.
         let look = || -> Step {
             let engine = engine(&disk.copy(), &clock, Sabotage::default()).map_err(power)?;
             actors.iter().try_for_each(|actor| actor.audit(&engine, is_last))?;
@@ -203,19 +209,22 @@ fn live(
         if is_last { actors.iter_mut().try_for_each(|actor| actor.finish()) } else { Ok(()) }
     })();
     actors.iter_mut().for_each(|actor| actor.end());
-    // Sometimes in good order, sometimes in the middle of it all.
+    // The last life and about a third of the others end with a shutdown; the rest just drop the engine.
     if is_last || dice.u64(..3) == 0 {
         engine.shutdown(LONG);
     }
     lived
 }
 
-/// Runs the history of each seed. How many cuts there were in all, or the first broken promise.
+/// Runs the history of each seed. Returns how many lives were ended by a fault of the disk in all, or the first broken
+/// promise.
 fn histories(seeds: std::ops::Range<u64>, sabotage: Sabotage, cast: Cast) -> Result<u64, Violation> {
     seeds.map(|seed| history(seed * 7919 + 1, sabotage, cast)).sum()
 }
 
-/// Runs `seeds` histories, and panics at the first broken promise. `SLIPRING_HISTORIES` replaces the number; 1,000 is the soak.
+/// Runs `seeds` histories, and panics at the first broken promise, or if faults of the disk have ended no more than two
+/// lives per history on average. The environment variable `SLIPRING_HISTORIES` replaces the number of histories; a soak
+/// test runs 1,000.
 fn hold(cast: Cast, seeds: u64) {
     let seeds = std::env::var("SLIPRING_HISTORIES").map_or(seeds, |seeds| seeds.parse().unwrap());
     let cuts = histories(0..seeds, Sabotage::default(), cast).unwrap_or_else(|broken| panic!("{broken}"));

@@ -11,16 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const PARTITIONS: u64 = 3;
 
-/// Publishes numbers under a name, some of them again; whoever had the name before tries to go on.
+/// An idempotent producer that publishes some sequences again. Earlier producers of its name, which it has fenced, try
+/// to publish too.
 #[derive(Default)]
 pub(super) struct Named {
     life: Option<NamedLife>,
-    /// All below it was acknowledged.
+    /// All sequences below this one were acknowledged as durable.
     acknowledged: u64,
     receipts: Vec<(u64, Receipt)>,
 }
 
-/// The topic, the holder of the name, and those who were.
+/// The topic, the present producer of the name, and the earlier ones of this life, which are fenced.
 type NamedLife = (Topic<u64>, IdempotentProducer<u64>, Vec<IdempotentProducer<u64>>);
 
 fn to(number: u64) -> u32 {
@@ -53,7 +54,7 @@ impl Actor for Named {
         let next = producer.resume().map_or(0, |last| last + 1);
         match dice.u64(..8) {
             0..4 => {
-                // Some of what may be there already is sent again.
+                // Up to three sequences that were published before are published again.
                 let from = next.saturating_sub(dice.u64(..4));
                 for number in from..next + 1 + dice.u64(..3) {
                     let receipt = send(producer, number).map_err(power)?;
@@ -116,7 +117,7 @@ impl Actor for Named {
     }
 }
 
-/// Sends messages with ids, again and again.
+/// Sends messages with ids, and some of them again.
 #[derive(Default)]
 pub(super) struct Ids {
     life: Option<(Topic<Message>, Producer<Message>)>,
@@ -147,7 +148,7 @@ impl Actor for Ids {
             }
             return Ok(());
         }
-        // Mostly new ones, and any of the past.
+        // One message in two has a new id; the other has an id of the past.
         let is_new = self.next == 0 || dice.bool();
         let id = if is_new { self.next } else { dice.u64(..self.next) };
         self.next = self.next.max(id + 1);

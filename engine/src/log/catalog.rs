@@ -9,8 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// The kinds of state that the engine keeps in the journal, as numbers for
 /// [`FrameBuilder::put`](slipring_journal::FrameBuilder::put).
 pub(crate) mod state_kind {
-    /// The topics. Key: the topic's name; value: a [`CatalogEntry`]. The empty key has the number that the next new
-    /// topic gets.
+    /// The topics. Key: the topic's name; value: a [`CatalogEntry`]. The value of the empty key is the number that the
+    /// next new topic gets.
     pub(crate) const TOPICS: u16 = 1;
     /// The committed offsets of groups: see [`CommittedOffsets`](crate::log::offsets::group::CommittedOffsets).
     pub(crate) const GROUP_OFFSETS: u16 = 2;
@@ -48,8 +48,8 @@ pub(crate) struct CatalogEntry {
     pub(crate) partitions: u32,
     pub(crate) max_message: u64,
     pub(crate) layout: String,
-    /// True if the entry has its layout in the form of format 1, which may be the path of a Rust type. Such a path
-    /// changes when the type moves, so it need not be the present path of the event type.
+    /// True if the entry was written in format 1 of the journal. Its layout may then be the path of a Rust type, with
+    /// the size for plain data. The type may have moved since, so this path can differ from the type's present one.
     pub(crate) is_old: bool,
 }
 
@@ -62,7 +62,7 @@ struct RawCatalogEntry {
     max_message: U64,
 }
 
-/// The byte before each layout that format 2 or later has written. No layout of format 1 begins with it.
+/// The byte before the layout in each entry of format 2 or later of the journal. No layout of format 1 begins with it.
 const NAMED: u8 = 2;
 
 impl CatalogEntry {
@@ -76,8 +76,9 @@ impl CatalogEntry {
         [head.as_bytes(), named, self.layout.as_bytes()].concat()
     }
 
-    /// True if the recorded events can be read with the layout of `asked`. `size` is the size in bytes of an event of
-    /// plain data; `None` for other events.
+    /// True if the recorded events may be read with the layout of `asked`: the layouts are equal, or the entry is of
+    /// format 1 and its layout is a type's path, which cannot be compared. For plain data such an entry must also name
+    /// `size`, the size of an event in bytes; `None` for other events.
     pub(crate) fn has_layout(&self, asked: &Self, size: Option<usize>) -> bool {
         if self.layout == asked.layout {
             return true;
@@ -147,7 +148,7 @@ pub struct RecordedTopic {
     pub layout: String,
 }
 
-/// All topics in a journal's catalogue, by name.
+/// All topics in a journal's catalogue, sorted by name, except those whose entries this version cannot decode.
 pub fn recorded_topics(state: &State) -> Vec<RecordedTopic> {
     let topics = CatalogEntry::all(state);
     let shown = topics.into_iter().map(|(name, topic)| {

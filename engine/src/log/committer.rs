@@ -15,13 +15,13 @@
 //!
 //! # Committed offsets
 //! Each frame also gets the committed offsets of groups that have changed, so they need no sync of their own. If no
-//! frame follows, they are written alone when the journal has been idle for 20 ms, and synced a second later.
+//! frame follows within 20 ms after a change, they are written alone, and synced a second later.
 //!
 //! # State sources
-//! A state source has state that must be written together with events, for example a queue. Its state goes into the
-//! next frame of events. If no events follow, it is written when the journal has been idle for 20 ms and synced a second
-//! later; if a thread waits for it, it is written at once. The committer asks the state sources after it has gathered
-//! the events of a frame, so a state source knows which events are in the same frame.
+//! A state source, for example a queue, has state that must be written together with events. Changed state goes into
+//! the next frame of events. If no events follow within 20 ms, the state is written alone and synced a second later. If
+//! a thread waits for the state, it is written at once, and synced as events are. The committer asks the state sources
+//! after it has gathered the events of a frame, so a state source knows which events are in the same frame.
 //!
 //! # Transactions
 //! A thread that commits a transaction first claims slots in all its partitions and fills them, but does not publish
@@ -63,8 +63,9 @@ pub struct Pace {
     /// runs share the next sync in any case.
     pub linger: Duration,
     /// True if frames are synced as they are written. Default: true. If false, events become durable only when the
-    /// journal is closed and when offsets are reserved. A reservation then has 16,777,216 offsets, or eight times the
-    /// capacity if that is more, and a crash may leave that many offsets of each partition unused.
+    /// journal is closed, and with the syncs that the engine itself needs: for reserved offsets, and for writes that a
+    /// thread waits for, such as transactions. A reservation then has 16,777,216 offsets, or eight times the capacity
+    /// if that is more, and a crash may leave that many offsets of each partition unused.
     pub sync: bool,
 }
 
@@ -79,8 +80,8 @@ impl Default for Pace {
 pub(crate) struct Committer {
     pub(crate) journal: Journal,
     pub(crate) notifier: Arc<Notifier>,
-    /// The state that the journal had when the engine opened it. Changes of topics are added; all other state stays as
-    /// it was.
+    /// The state that the journal had when the engine opened it, with later changes of topics and of queues' entries,
+    /// deletions of groups' offsets, and reported gaps. Other changes, such as committed offsets, are not in it.
     pub(crate) recovered_state: Mutex<State>,
     /// Commands for the committer's thread. `None` once the thread has ended: a command is then dropped, and its sender
     /// gets no reply.
@@ -98,15 +99,16 @@ pub(crate) struct Committer {
     pub(super) state_limit: usize,
     pub(super) waiter: Arc<Waiter>,
     pub(super) closed: Arc<Notifier>,
-    /// State sources that the committer's thread has not taken over yet. It does so whenever it asks for state: a frame
-    /// with a dead letter must also have the state of the queue that published it, even if that queue was opened a
-    /// moment ago.
+    /// State sources that the committer's thread has not taken over yet. The thread takes them over each time before it
+    /// asks for state: a frame with a dead letter must also have the state of the queue that published it, even if that
+    /// queue was opened a moment ago.
     pub(super) new_state_sources: Mutex<Vec<Weak<dyn StateSource>>>,
-    /// How the journal was closed: the error says why it does not have all events. Unset while the journal is open; set
-    /// before `closed` is notified.
+    /// The result of closing the journal: the error says why the journal does not have all events. Unset while the
+    /// journal is open; set before `closed` is notified.
     pub(super) outcome: OnceLock<Result<(), String>>,
-    /// Lent to the thread that claims a transaction's slots and gives the transaction to the committer. A [`Turn`]
-    /// instead of a lock, because user code (the clock and `Persist`) runs meanwhile.
+    /// Lets only one thread at a time claim a transaction's slots and give the transaction to the committer. A [`Turn`]
+    /// instead of a lock, because user code (the clock and `Persist`) runs meanwhile: if it commits a transaction too,
+    /// it gets an error instead of a deadlock.
     pub(super) transaction_turn: Arc<Turn<()>>,
     /// True if frames are synced as they are written: [`Pace::sync`].
     pub(crate) syncs: bool,
@@ -115,7 +117,8 @@ pub(crate) struct Committer {
     pub(crate) committed_offsets: CommittedOffsets,
 }
 
-/// How much longer than the committer's thread the thread that closes the journal waits for the journal's end.
+/// How long after the deadline of a close, which ends the committer's wait for the topics, the closing thread still
+/// waits for the committer's thread to end.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// A transaction that the committer is to write. Its sender holds the transaction's claims until the committer replies.
@@ -142,7 +145,8 @@ pub(crate) enum TransactionOutcome {
     Refused(WriteError),
     /// [`TransactionFrame::decide`] returned false. Nothing was written.
     Denied,
-    /// The journal had ended, for this reason, before anything was written.
+    /// Nothing was written: the journal had ended, a topic of the transaction was halted or has failed, or the calling
+    /// thread is one of the journal's own. The text says why.
     Ended(String),
     /// The disk failed with this error while the frame was written. The journal may or may not have the frame after a
     /// restart.
@@ -153,7 +157,8 @@ pub(super) enum Command {
     Source(Box<dyn Source>),
     /// Writes these frames in order, and replies when all are durable, or with the first error.
     Commit(Vec<FrameBuilder>, SyncSender<Result<(), WriteError>>),
-    /// Writes these frames, and says whether they are written. They are synced with whatever is synced next.
+    /// Writes these frames in order, and sets the cell when all are written, or to the first error. Does not start a
+    /// sync: the next sync makes them durable.
     Append(Vec<FrameBuilder>, Arc<OnceLock<Result<(), WriteError>>>),
     /// Sets the retention of the topic with this number in the journal.
     Keep(u32, Retention),
@@ -217,7 +222,8 @@ impl Committer {
         Ok(shared)
     }
 
-    /// Refuses a wait for the journal on the journal's own threads, which would wait for themselves.
+    /// Returns an error if the calling thread is one of the journal's own: it must not wait for the journal, because it
+    /// would wait for itself.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
         if self.notifier.is_own_thread() { Err(OWN_THREAD.to_owned()) } else { Ok(()) }
     }
@@ -250,8 +256,9 @@ impl Committer {
         receiver.recv().map_err(|_| ended())?.map_err(|refused| refused.to_string())
     }
 
-    /// Has the thread write frames, and does not wait for that. What is returned is set when they are written or refused.
-    /// [`commit`](Self::commit) of no frames waits until they are durable.
+    /// Sends frames to the committer's thread, and does not wait until they are written. The returned cell is set when
+    /// all of them are written, or to the first error. To wait until they are durable, [`commit`](Self::commit) no
+    /// frames.
     pub(crate) fn append_soon(&self, frames: Vec<FrameBuilder>) -> Arc<OnceLock<Result<(), WriteError>>> {
         let outcome = Arc::default();
         self.send(Command::Append(frames, Arc::clone(&outcome)));
@@ -365,15 +372,16 @@ impl Committer {
         self.state_limit
     }
 
-    /// By how many bytes the journal's state may grow until it uses half of its limit; 0 if it uses more already. The
-    /// other half is reserved for writes that must not fail.
+    /// By how many bytes the journal's state may grow until its size is half of the limit; 0 if it is larger already.
+    /// The other half of the limit is reserved for writes that must not fail.
     pub(crate) fn state_to_spare(&self) -> usize {
         self.state_room.load(Ordering::Acquire).saturating_sub(self.state_limit / 2)
     }
 
-    /// Writes all remaining events, closes the journal, and ends the committer's thread. Before that the thread waits
-    /// until `deadline` for the topics to end (`None`: without limit). The error says why the journal does not have all
-    /// events. Later and concurrent callers get the same result.
+    /// Writes all remaining events, closes the journal, and ends the committer's thread. Before that, the thread waits
+    /// for the topics to end, at most until `deadline` (`None`: without limit). The error says why the journal does not
+    /// have all events, or that the thread has not ended in time. Later and concurrent callers get the result of one
+    /// close.
     pub(crate) fn close(&self, deadline: Option<Instant>) -> Result<(), String> {
         self.may_wait()?;
         // This thread waits [`CLOSE_GRACE`] longer than the committer's thread does.

@@ -23,7 +23,8 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// The committer's sources while its waiter checks them: partitions, by number, or `None` in a free place.
+/// The partitions that the committer reads, at the indexes by which its [`MultiWait`] names them; `None` at a free
+/// index.
 struct Sources {
     list: Vec<Option<Box<dyn Source>>>,
     interrupted: Arc<Committer>,
@@ -77,7 +78,8 @@ pub(super) struct CommitterThread {
     /// True if the next `gather` writes the state of the state sources even if there are no events.
     drains_state: bool,
     state_sources: Vec<Weak<dyn StateSource>>,
-    /// True if a state source must be asked again when more events are gathered: see [`StateSource::drain`].
+    /// True if a state source must be asked again when more events are gathered: see
+    /// [`DrainedState::awaits_events`](super::source::DrainedState::awaits_events).
     state_awaits_events: bool,
     /// The retention of each topic, by the topic's number in the journal.
     keeps: HashMap<u32, Retention>,
@@ -88,16 +90,17 @@ pub(super) struct CommitterThread {
     closing: Option<Option<Instant>>,
 }
 
-/// How long the journal is idle before committed offsets or the state of state sources are written in a frame without
-/// events.
+/// How long changed committed offsets, or changed state of state sources, wait for a frame with events before they are
+/// written in a frame without events.
 const IDLE: Duration = Duration::from_millis(20);
 
-/// How long the journal is idle before it writes a mark that all records are durable. The next frame has that
-/// information too, so without this delay a topic with a few events a second would cost two syncs for each.
+/// How long the journal is idle before it writes a mark that all records are durable. The next frame says that too, so
+/// the mark is needed only if no frame follows. Without this delay a topic with a few events a second would cost two
+/// syncs for each event.
 const MARK: Duration = Duration::from_secs(1);
 
 /// How long a write that no thread waits for may stay unsynced. The sync of the next event covers it, so a topic with a
-/// few events a second that a group commits, or a queue leases, does not cost two syncs for each.
+/// few events a second, each of which a group commits or a queue leases, does not cost two syncs for each event.
 const LAZY: Duration = MARK;
 
 /// The interval at which a closing journal checks if the outstanding claims were published or dropped.
@@ -215,8 +218,8 @@ impl CommitterThread {
             let linger = linger.into_iter().chain(lazy).min().filter(|_| !self.in_flight);
             let mark = idle.then(|| Instant::now() + MARK);
             let deadline = linger.or(mark);
-            // A producer may drop its claim below the transaction's claims. That wakes no thread, so this thread checks
-            // at this interval.
+            // A producer may drop a claim below the first transaction's claims, which lets the transaction be written.
+            // The drop wakes no thread, so this thread checks at this interval.
             let soon = waits.then(|| Instant::now() + BELOW_CLAIMS);
             let moved = self.shared.committed_offsets.take_signal();
             self.moved_since = moved.then(|| self.moved_since.unwrap_or_else(Instant::now));

@@ -7,11 +7,14 @@ use crate::log::partition_key;
 use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The number of the topic that a value belongs to; `None` for the state of a queue that was deleted.
+/// The number of the topic that a value belongs to; `None` for a value of a queue or of a producer's name whose own
+/// entry was deleted.
 type TopicOwner = Option<u32>;
 
-/// Returns frames that delete all state of these owners, each of about `limit` bytes. The first frame deletes the
-/// topics' entries. If a crash comes before the other frames, their values are [orphans].
+/// Returns frames that delete all state of these owners, each of at most about `limit` bytes. The first frame also
+/// deletes the catalogue entry of the topic with this name (`None`: no entry) and the extents (ranges of recorded
+/// offsets) of the owners' partitions. If only some of the frames are written before a crash, the remaining values are
+/// [orphans], which the next opening deletes.
 pub(crate) fn forget(
     state: &State,
     owners: &BTreeSet<TopicOwner>,
@@ -36,8 +39,8 @@ pub(crate) fn forget(
     frames
 }
 
-/// The owners of state whose topics the catalogue does not have. Older versions left such state, and so does a crash in
-/// the middle of [`forget`].
+/// The owners of state whose topics the catalogue does not have. Older versions left such state, and so does a crash
+/// between the frames of [`forget`]. Empty if the catalogue has an entry that this version cannot decode.
 pub(crate) fn orphans(state: &State) -> BTreeSet<TopicOwner> {
     let topics: BTreeSet<u32> = CatalogEntry::all(state).into_iter().map(|(_, topic)| topic.number).collect();
     // An entry that this version cannot decode may own any of the state, so no state counts as orphaned then.
@@ -77,7 +80,7 @@ mod tests {
     use crate::log::offsets::recorded::GroupOffset;
     use slipring_journal::{Extent, PartitionId};
 
-    /// A state with values of each kind for the topics 1 and 2. The catalogue has only topic 1.
+    /// A state with values of each kind except reported gaps, for the topics 1 and 4. The catalogue has only topic 1.
     fn state() -> State {
         let mut frame = FrameBuilder::new();
         let recorded = CatalogEntry { number: 1, partitions: 1, max_message: 0, layout: "x".to_owned(), is_old: false };

@@ -1,7 +1,7 @@
-//! Forgetting groups: their committed offsets go from the journal.
+//! Forgetting groups: deleting their committed offsets from the journal.
 //!
-//! Nobody waits for it here. The committer deletes the offsets when it writes the next frame, before the offsets that new groups of
-//! the same names have committed.
+//! These functions only mark the offsets as deleted, and do not wait for the journal. The committer writes the
+//! deletions with its next frame, before the offsets that new groups of the same names have committed.
 
 use crate::log::catalog::state_kind;
 use crate::log::committer::Committer;
@@ -10,18 +10,18 @@ use crate::log::partition_key::key_parts;
 use slipring_journal::FrameBuilder;
 use std::sync::Arc;
 
-/// What [`Committer::forget_offsets`] has done.
+/// The result of [`Committer::forget_offsets`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ForgottenOffsets {
     /// True if an offset that the journal had was deleted.
     pub(crate) deleted: bool,
-    /// True if there are offsets that a group goes on from, which were left alone.
+    /// True if offsets were kept because a group of this engine still uses them.
     pub(crate) in_use: bool,
 }
 
 impl Committer {
-    /// Deletes these offsets of a forgotten group, with the next frame. To be called under the group's lock: a member that
-    /// joins after it finds nothing.
+    /// Deletes these offsets of a forgotten group, in the journal with the next frame. The caller holds the group's
+    /// lock, so that a member that joins later finds no committed offsets.
     pub(crate) fn delete_offsets<'o>(&self, gone: impl Iterator<Item = &'o Arc<CommittedOffset>>) {
         let mut known = self.recovered_state();
         let mut frame = FrameBuilder::new();
@@ -32,8 +32,8 @@ impl Committer {
         known.take(&mut frame);
     }
 
-    /// Deletes, with the next frame, the offsets that the journal had of these groups when it was opened and from which no
-    /// group goes on.
+    /// Deletes, with the next frame, the offsets that the journal already had when it was opened, of the groups for
+    /// whose names `is_forgotten` returns true. Offsets that a group of this engine uses are kept.
     pub(crate) fn forget_offsets(&self, is_forgotten: impl Fn(&str) -> bool) -> ForgottenOffsets {
         let mut known = self.recovered_state();
         let named = known.values(state_kind::GROUP_OFFSETS).filter_map(|(key, _)| Some((key, key_parts(key)?)));

@@ -275,7 +275,8 @@ pub(crate) enum GapReportOutcome {
     /// `decide` returned false, because the reader may no longer move its offset: another one has taken over. Nothing
     /// was written.
     Denied,
-    /// The journal refused the record, for this reason. Nothing was written.
+    /// The record is not durable, for this reason. If the disk failed during the write, a restart may find the record
+    /// in the journal; otherwise nothing was written.
     Not(String),
     /// The disk failed with this error while the record was written. The journal may or may not have it after a restart.
     Unknown(String),
@@ -292,8 +293,9 @@ pub fn reported_gaps(state: &State) -> Vec<ReportedGap> {
     reports.collect()
 }
 
-/// Adds to `frame` the deletion of this reader's reported gaps. Returns their number; 0 if there are none. Only for
-/// journals that no engine has open.
+/// Adds to `frame` the deletion of the gaps that were reported to this reader. Returns their number; 0 if there are
+/// none. Only for a journal that no engine has open; an engine has
+/// [`acknowledge_gaps`](crate::Engine::acknowledge_gaps).
 pub fn acknowledge_gaps(state: &State, kind: ReaderKind, reader: &str, frame: &mut FrameBuilder) -> usize {
     let reports: Vec<_> =
         GapReport::all(state).into_iter().filter(|report| report.kind == kind && report.reader == reader).collect();

@@ -5,15 +5,16 @@
 //! their offsets. A frame costs time for its own waits and not for all outstanding ones; a wait costs the logarithm of
 //! their number.
 //!
-//! No wake-up is missed, because all steps that two threads must not do at once are under one lock per partition. A thread
-//! that moves the progress stores the position, then takes the reached waits under the lock. A waiting thread adds its wait
-//! under the lock, then reads the position. One of the two holds the lock first:
-//! - If the waiting thread does, the other one finds the wait in the list, with a position that has reached it.
-//! - If the moving thread does, its store comes before its release of the lock, and so before all that the waiting thread
-//!   does after it has taken the lock. So the waiting thread reads the new position.
+//! No wake-up is missed, because the list of waits has one lock per partition. The thread that moves the progress
+//! stores the position, then removes the reached waits from the list under the lock. A waiting thread adds its wait
+//! under the lock, then reads the position. One of the two takes the lock first:
+//! - If the waiting thread does, the moving thread finds the wait in the list and wakes it.
+//! - If the moving thread does, it has stored the position before it released the lock. The waiting thread takes the
+//!   lock after that, so it reads the new position.
 //!
-//! The same holds for the end of a partition, which is set before its waits are taken. Each wait is removed once, by the
-//! thread that wakes it or by its own drop, so it is woken at most once. The tests run these steps in every order.
+//! The end of a partition is handled in the same way: it is set before the waits are removed. Each wait is removed
+//! once, by the thread that wakes it or by its own drop, so it is woken at most once. The tests run these steps in
+//! every order.
 
 use crate::base::level::Level;
 use crate::base::threads::caught;
@@ -105,7 +106,8 @@ impl OffsetWait {
         Self { progress: Arc::clone(progress), level, key }
     }
 
-    /// True if this is the wait for that offset and level, was not woken yet, and its waker wakes the same task as `waker`.
+    /// True if this is a wait for that offset and level, was not woken yet, and has a waker that wakes the same task as
+    /// `waker`.
     pub(super) fn is(&self, (progress, offset, level): (&Arc<Progress>, u64, Level), waker: &Waker) -> bool {
         Arc::ptr_eq(&self.progress, progress)
             && (self.key.0, self.level) == (offset, level)

@@ -11,7 +11,7 @@
 //! Notes are appended to the value of the producer's name. The value begins with a *base*, the whole window of the
 //! name: some kilobytes if the name has several partitions. The base is written anew when the notes after it have
 //! [`NOTES`] bytes, when a note would have more than [`MOST_RUNS`] runs (consecutive sequences at consecutive offsets),
-//! and when the base is so old that the name would seem unused.
+//! and when the base is older than [`STALE`]: only a base has the time of the name's last use, from which names expire.
 
 mod stamps;
 mod window;
@@ -29,8 +29,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// By how many sequences an idempotent producer may be ahead of the last sequence up to which all are written, if the
-/// topic has several partitions. Also the number of a name's receipts that survive the process.
+/// How many sequences, at most, an idempotent producer of a topic with several partitions publishes from the first
+/// unwritten sequence on. Also the number of receipts of each name, the newest ones, that are recovered after a
+/// restart.
 pub(crate) const WINDOW: u64 = 128;
 
 /// The greatest size in bytes of the notes after a base.
@@ -93,12 +94,12 @@ fn window_key(number: u64) -> [u8; 5] {
 pub struct ProducerNames {
     /// How many names the journal has, of all topics.
     pub count: usize,
-    /// The most names that it takes with segments of its present size.
+    /// The greatest number of names that the journal accepts, of all topics, with its present segment size.
     pub limit: usize,
 }
 
-/// The count of idempotent producers' names in a journal with these options, and the most that it takes. A topic takes at
-/// most [`MAX_PRODUCER_NAMES`](crate::producer::MAX_PRODUCER_NAMES) of them.
+/// The number of idempotent producers' names in a journal with these options, and the greatest number that it accepts.
+/// A single topic accepts at most [`MAX_PRODUCER_NAMES`](crate::producer::MAX_PRODUCER_NAMES).
 pub fn producer_names(state: &State, options: &Options) -> ProducerNames {
     let count = state.values(state_kind::PRODUCERS).filter(|(key, _)| key.first() == Some(&EPOCH_KEY)).count();
     ProducerNames { count, limit: ProducerStates::limit(options.state_limit(), options.frame_limit()) }

@@ -99,7 +99,8 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// Wakes all waiting threads and tasks. Called after each change of the progress.
+    /// Wakes all threads in [`wait`](Self::wait) and all tasks of [`watch`](Self::watch). Called after each change of
+    /// the progress. Waits for an offset are woken by [`Progress::wake`] instead.
     pub(crate) fn notify(&self) {
         // Here the progress changes first, and then `sleepers` is read. A sleeper counts itself first, and then reads
         // the progress. With a full fence between the two steps on both sides, at least one side sees the other.
@@ -146,7 +147,7 @@ impl Notifier {
         self.is_forked().then(|| self.end_cause().unwrap_or_default().to_owned())
     }
 
-    /// The cause of the end in processes that will be forked from this one.
+    /// The [`end_cause`](Self::end_cause) that processes forked from this one will have.
     pub(crate) fn cause_in_forks(&self) -> String {
         self.process.cause_in_forks()
     }

@@ -29,7 +29,7 @@ struct RawQueueEntry {
     number: U32,
     /// The greatest number of attempts at a message; 0 if there is no limit.
     max_attempts: U32,
-    /// In milliseconds.
+    /// How long a leased message stays invisible to other workers, in milliseconds.
     visibility: U64,
     max_messages: U64,
 }
@@ -61,7 +61,8 @@ impl QueueEntry {
     }
 }
 
-/// All queues in a journal's state: the number of the queue's topic, the queue's name, and its entry.
+/// All queues in a journal's state: the number of the queue's topic, the queue's name, and its entry. Entries that this
+/// version cannot decode are left out.
 pub(crate) fn all(state: &State) -> Vec<(u32, String, QueueEntry)> {
     let queues = state.values(state_kind::QUEUES).filter_map(|(key, value)| {
         let (topic, name) = key.strip_prefix(b"q")?.split_first_chunk()?;

@@ -36,7 +36,7 @@ pub(crate) struct DrainedState {
     pub(crate) changes: Option<u64>,
     /// True if the source has more changes, which did not fit into this frame.
     pub(crate) more: bool,
-    /// True if a thread waits until these changes are durable, so the frame is synced at once.
+    /// True if a thread waits until these changes are durable, so the frame is synced as a frame of events is.
     pub(crate) urgent: bool,
     /// True if the source has state that it can add only after more events are gathered, and must be asked again then.
     pub(crate) awaits_events: bool,
@@ -44,23 +44,25 @@ pub(crate) struct DrainedState {
 
 /// One partition of a durable topic as the committer reads it, independent of the type of its events.
 pub(crate) trait Source: Send {
+    /// See [`WaitSources::look`](crate::base::multi_wait::WaitSources::look).
     fn look(&mut self, looks: u32) -> bool;
+    /// See [`WaitSources::arm`](crate::base::multi_wait::WaitSources::arm). `token` is the source's number.
     fn arm(&mut self, waiter: &Waiter, token: usize) -> bool;
-    /// Adds published events to the frame, up to about `budget` bytes, and their stamps to the context. Asks for a new
-    /// reservation of offsets if the present one runs short.
+    /// Adds published events to the frame, until the whole frame has about `budget` bytes, and their stamps to the
+    /// context. If the present reservation of offsets runs short, adds a new one to the frame.
     fn drain(&mut self, context: FrameContext<'_>, budget: usize, writer: &Writer);
     /// Notes that the drained events are written, and frees their slots. Returns the next offset to be written; `None`
-    /// if no events were drained.
+    /// if the last [`drain`](Self::drain) has read no slots.
     fn written(&mut self) -> Option<u64>;
     fn progress(&self) -> &Arc<Progress>;
     fn id(&self) -> PartitionId;
-    /// True if all events below `offset` are written.
+    /// True if every slot below `offset` has a written event, or was published without an event.
     fn reaches(&mut self, offset: u64) -> bool;
     /// Notes that the events at the offsets `first..end` of a transaction are written, so that they are skipped. They
     /// are claimed and not published yet.
     fn pass_over(&mut self, first: u64, end: u64);
-    /// The end (exclusive) of a new reservation of offsets, for the next sync; `None` if the source has asked for none
-    /// since the last call.
+    /// The end (exclusive) of the reservation of offsets that the last [`drain`](Self::drain) has added to its frame,
+    /// and that holds once that frame is synced; `None` if it has added none.
     fn reserves(&mut self) -> Option<u64>;
     /// True if the source could not read events since the last call, because it had to wait for a reservation.
     fn was_blocked(&mut self) -> bool;

@@ -178,8 +178,8 @@ impl<E, K: Producers> Appender<E, K> {
             _ => None,
         };
         if let Some(cause) = topic.durable.as_ref().and_then(|durable| durable.committer.notifier.forked_cause()) {
-            // A forked process has none of the threads that could make room. This one was made by `clone`: the rings
-            // of one that was made by `fork` have failed already.
+            // A forked process has none of the threads that could make room. After `fork` the rings have failed before
+            // this; after a bare `clone` system call they fail here, and the attempt returns that error.
             topic.fail_all(STAGE, &cause);
             refused = match self.attempt::<DRY>(Attempt::Now, len, meta, fill) {
                 Ok(first) => return Ok(Some(first)),
@@ -197,8 +197,8 @@ impl<E, K: Producers> Appender<E, K> {
                 if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
                     break;
                 }
-                // The journal's committer is the slowest at the moment. Once it has written more, a slow consumer may
-                // be the slowest.
+                // The slowest consumer cannot be evicted. On a durable topic it may be the committer, so after a short
+                // wait for it this checks again: a consumer that can be evicted may be the slowest by then.
                 match self.attempt::<DRY>(Attempt::Until(soon), len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) => continue,
@@ -217,7 +217,7 @@ impl<E, K: Producers> Appender<E, K> {
                     break;
                 }
                 (Some(_), WhenFull::Arm(_)) => {}
-                // A publish that never waits does not wait for an eviction either.
+                // Nothing is evicted: the publish may not wait, or its deadline comes before the eviction is allowed.
                 (Some(_), _) if out_of_time || !waits => break,
                 (Some(until), _) => match self.attempt::<DRY>(Attempt::Until(until), len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
@@ -269,13 +269,13 @@ impl<E, K: Producers> Appender<E, K> {
                 .flatten();
             refused = loop {
                 let next = match &own {
-                    // The handler on this thread would wait for its own consumer to move.
+                    // The handler on this thread would wait for its own consumer to move, so the publish is refused.
                     Some(own) if self.waits_for(own) => {
                         TopicCounters::add(&topic.counts.refused, len);
                         let (topic, consumer) = (topic.name.clone(), own.clone());
                         return Err(PublishError::OwnConsumer { topic, partition: self.partition.index, consumer });
                     }
-                    // Another consumer is further behind at the moment.
+                    // Another consumer is further behind at the moment: waits for it, and then checks again.
                     Some(_) => Attempt::Until(Instant::now() + OWN_CONSUMER_CHECK),
                     None => last,
                 };

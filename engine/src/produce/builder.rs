@@ -63,10 +63,10 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         self
     }
 
-    /// Creates the producer. This costs the same whatever the number of partitions: the producer takes a partition with its
-    /// first event there, and allocates some hundred bytes then and never again. Of a durable topic that the journal had
-    /// already, the first producer waits until the topic's next offsets are reserved durably: one sync for all topics that were
-    /// opened before.
+    /// Creates the producer. The cost does not depend on the number of partitions: the first event for a partition sets
+    /// up the producer's access to it, which takes some hundred bytes. If the journal had the durable topic before this
+    /// engine opened it, the topic's first producer waits until the topic's next offsets are reserved durably; one sync
+    /// does this for all topics that were opened until then.
     ///
     /// # Errors
     /// The topic has a single producer which is in use, the topic does not support the level, or it is closed; or the
@@ -90,12 +90,13 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         Ok(Producer { topic, fast_path, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp: None })
     }
 
-    /// Refuses a producer that the topic cannot have, and waits until the topic's next offsets are reserved durably.
-    /// [`create`](Self::create) does this first; after it, `create` does not wait for the journal.
+    /// Returns an error if the topic is closed or does not support the level; otherwise waits until the topic's next
+    /// offsets are reserved durably. [`create`](Self::create) begins with this, and does not wait for the journal after
+    /// it.
     pub(crate) fn check(&self) -> Result<(), ProducerError> {
         let Self { topic, level, .. } = self;
         let name = || topic.name.clone();
-        // Only a topic that has ended is asked in each partition why.
+        // `closed` checks all partitions, so it is called only if the topic or its first partition has ended.
         let is_closed = || topic.partitions().first().is_some_and(|first| first.ring.closed().is_some());
         if let Some(reason) = (topic.has_ended() || is_closed()).then(|| topic.closed()).flatten() {
             return Err(ProducerError::Closed { topic: name(), reason });

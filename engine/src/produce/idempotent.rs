@@ -65,8 +65,8 @@ pub const MAX_PRODUCER_NAMES: usize = 1024;
 /// the state that each [segment](crate::journal::Options::segment_size) begins with: a journal has room for about 41
 /// names per MiB of its segment size, for all topics together, which is 2,654 with segments of 64 MiB. The command
 /// `slipring journal stat` and the function [`producer_names`](crate::journal::producer_names) return how many names a
-/// journal has and how many it takes. A name that is new at each start of a program takes that room until it is forgotten, so
-/// give a producer a name that stays.
+/// journal has and how many it accepts. Open the same name at each start of a program: each new name takes room of its
+/// own until it is forgotten.
 pub struct IdempotentProducer<E, K: Producers = Multi> {
     producer: Producer<E, K>,
     identity: Arc<ProducerIdentity>,

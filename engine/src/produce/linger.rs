@@ -49,9 +49,10 @@ impl<K: Producers> LingerBuilder<K> {
         Self { producer, delay, records: records.max(1), callback: None }
     }
 
-    /// Calls `callback` for each published record, with its receipt and the number that [`send`](LingeringProducer::send)
-    /// returned. It is called on the thread that flushes, which may be the engine's timer, so it must be short and must
-    /// not wait for room. It may use this producer: for records that it sends, it is called after it has returned.
+    /// Calls `callback` for each published record, with the number that [`send`](LingeringProducer::send) returned for
+    /// it and its receipt. The callback runs on the thread that flushes, which may be the engine's timer, so it must be
+    /// short and must not wait for room. It may use this producer; for a record that it sends, the next call comes
+    /// after the present one has returned.
     pub fn on_published(mut self, callback: impl FnMut(u64, Receipt) + Send + 'static) -> Self {
         self.callback = Some(Box::new(callback));
         self
@@ -296,8 +297,8 @@ impl<K: Producers> LingerShared<K> {
         self.topic.host.timer.after(delay, task);
     }
 
-    /// Flushes the buffer on the timer's thread. Never waits, neither for room nor for the buffer: then the timer tries
-    /// again.
+    /// Flushes the buffer on the timer's thread. Never waits: if there is no room, or another thread has the buffer,
+    /// the timer tries again after [`AGAIN`]. Any other error is kept in [`failed`](LingerBuffer::failed).
     fn flush_in_time(&self, own: Weak<Self>) {
         let Some(mut gathered) = self.gathered.try_take() else { return self.ask_timer(AGAIN, own) };
         let mut done = caught(|| gathered.flush(WhenFull::Later)).map(|flushed| match flushed {

@@ -32,9 +32,18 @@ use std::time::Instant;
 ///
 /// | form | when the partition is full |
 /// |---|---|
-/// | [`publish`](Self::publish), [`publish_key`](Self::publish_key), [`publish_to`](Self::publish_to), [`publish_batch`](Self::publish_batch), [`offer`](Self::offer) | the topic's [`overflow`](crate::TopicBuilder::overflow) policy applies; by default it waits |
-/// | [`try_publish`](Self::try_publish) | returns an error at once |
-/// | [`publish_until`](Self::publish_until) | waits until a deadline, then returns an error |
+/// | [`publish`], [`publish_key`], [`publish_to`], [`publish_batch`], [`offer`] | [`overflow`] policy; default: wait |
+/// | [`try_publish`] | returns an error at once |
+/// | [`publish_until`] | waits until a deadline, then returns an error |
+///
+/// [`publish`]: Self::publish
+/// [`publish_key`]: Self::publish_key
+/// [`publish_to`]: Self::publish_to
+/// [`publish_batch`]: Self::publish_batch
+/// [`offer`]: Self::offer
+/// [`try_publish`]: Self::try_publish
+/// [`publish_until`]: Self::publish_until
+/// [`overflow`]: crate::TopicBuilder::overflow
 ///
 /// The errors name the slowest consumer. Every form returns an error once the topic is closed or a consumer has failed.
 /// A slot still holds the event of one capacity ago when it is filled, so overwrite every field that matters.
@@ -43,21 +52,23 @@ use std::time::Instant;
 /// [`send_until`](Self::send_until) for [`Record`](crate::Record)s.
 pub struct Producer<E, K: Producers = Multi> {
     topic: Arc<TopicCore<E, K>>,
-    /// The count of partitions with which a publish may go straight into the only ring: 1, or 0 if every publish must
-    /// take the general path. A topic that gets a second partition thus leaves the fast path.
+    /// 1 if a publish may go straight into the ring of a topic with one partition; 0 if every publish must take the
+    /// general path. This is compared with the topic's count of partitions, so a second partition ends the fast path.
     fast_path: usize,
     /// The level that an event has reached when a publish returns.
     level: Level,
     /// The appender of partition 0. `None` only during the drop.
     first: Option<Appender<E, K>>,
-    /// The partitions behind the first: each from its first event on, so that a producer costs the partitions that it uses.
+    /// The appenders of the partitions from 1 on. `None` for a partition into which this producer has not published, so
+    /// that a producer costs only the partitions that it uses.
     more: Vec<Option<Appender<E, K>>>,
     picker: PartitionPicker,
     wait: Wait,
     limiter: Option<Arc<Limiter>>,
     /// True if this producer or its topic has a rate limit.
     is_limited: bool,
-    /// True if the topic has no timestamps, limits, stamps or acknowledgement level.
+    /// True if a publish has nothing to do but to fill a slot: without timestamps, rate limits and stamps, and with a
+    /// level of at most [`Level::Published`].
     is_bare: bool,
     /// The producer number and sequence that the journal records with the next event; `None` for a producer without a
     /// name.
@@ -80,8 +91,8 @@ impl<E, K: Producers> Producer<E, K> {
         &self.topic
     }
 
-    /// Makes each further event carry a [`stamp`](Self::stamp) for the journal, and a publish return before the event
-    /// has reached its level: the caller waits for that.
+    /// Prepares the producer for [stamps](Self::stamp): every further publish takes the general path, which sets the
+    /// stamp, and returns once the event is published. The caller waits for a higher level itself.
     pub(crate) fn note(&mut self) {
         (self.fast_path, self.is_bare, self.level) = (0, false, Level::Published);
     }
@@ -95,7 +106,8 @@ impl<E, K: Producers> Producer<E, K> {
         self.topic.settings.capacity - self.topic.settings.retain
     }
 
-    /// The appenders in the order of their partitions; none for a partition that it has not published into.
+    /// The appenders in the order of their partitions; `None` for a partition into which this producer has not
+    /// published.
     pub(crate) fn appenders(&mut self) -> impl Iterator<Item = Option<&mut Appender<E, K>>> {
         std::iter::once(self.first.as_mut()).chain(self.more.iter_mut().map(Option::as_mut))
     }
@@ -111,13 +123,14 @@ impl<E, K: Producers> Producer<E, K> {
         self.topic.count.load(Ordering::Relaxed) == self.fast_path
     }
 
-    /// Adds this producer's appender for partition `to`, which is not 0: that one exists from the start. Returns false if
-    /// the topic has no such partition, or the partition has no producer to lend.
+    /// Adds this producer's appender for partition `to`, which is not 0: the appender of partition 0 exists from the
+    /// start. Returns false if the topic has no such partition, or another producer has the partition's only one.
     #[cold]
     #[inline(never)]
     fn lend(&mut self, to: u32) -> bool {
         let partitions = self.topic.partitions();
-        // Nobody else can have the only producer of this partition: they have to have that of the first one before.
+        // On a topic with a single producer, no other producer can have this partition's ring: it would need that of
+        // partition 0 first, which this producer has.
         let lent = partitions.get(to as usize).and_then(|partition| Appender::lend(partition, &self.wait));
         let Some(appender) = lent else { return false };
         let place = to as usize - 1;
@@ -385,7 +398,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// Those of [`publish`](Self::publish).
     pub fn offer(&mut self, value: E) -> Result<Receipt, Rejected<E>> {
         let mut value = value;
-        // Events of earlier refusals are discarded.
+        // Discards the events that earlier refused publishes have left, so that only this one's is found below.
         self.appenders().flatten().for_each(|appender| _ = appender.ring.cut_event());
         self.publish(|event| std::mem::swap(event, &mut value)).map_err(|reason| {
             if let Some(event) = self.appenders().flatten().find_map(|appender| appender.ring.cut_event()) {
@@ -399,7 +412,8 @@ impl<E, K: Producers> Producer<E, K> {
     /// and its index in the batch, from 0 on.
     ///
     /// # Errors
-    /// `len` is 0 or more than a partition can hold, or an error of [`publish`](Self::publish). Then no event is published.
+    /// `len` is 0 or more than a partition can hold, or an error of [`publish`](Self::publish). Then no event is
+    /// published.
     #[inline]
     pub fn publish_batch(
         &mut self,

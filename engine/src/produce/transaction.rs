@@ -263,7 +263,7 @@ impl Transaction {
         self.take(topic, Route::To(to), |message| message.fill(record, now))
     }
 
-    /// Creates the topic's producer now, which otherwise the first event does.
+    /// Creates the topic's producer now; otherwise the first event for the topic would create it.
     pub(crate) fn open<E: Send + Sync + 'static, K: Producers>(
         &mut self,
         topic: &Topic<E, K>,

@@ -131,8 +131,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// it is full, messages that are to become dead letters stay in the side store.
     ///
     /// The slots of a topic that the queue has created are allocated with its first dead letter, or when
-    /// [`Engine::get`](crate::Engine::get) returns the topic. Until then the topic takes a few KiB. If there is no memory
-    /// for the slots, messages that are to become dead letters stay in the side store too.
+    /// [`Engine::get`](crate::Engine::get) returns the topic. Until then the topic takes a few KiB. If there is no
+    /// memory for the slots, messages that are to become dead letters stay in the side store too.
     pub fn dead_letter(mut self, topic: impl Into<String>) -> Self {
         self.dead = Some(topic.into());
         self
@@ -159,7 +159,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         self
     }
 
-    /// The delay before a message is leased again after its lease expired, was dropped or was
+    /// Sets the delay before a message is leased again after its lease expired, was dropped or was
     /// [retried](crate::queue::Lease::retry). Default: none.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.settings.backoff = backoff;
@@ -311,8 +311,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         if known.as_ref() != Some(&opened) {
             codec::put_queue(&mut frame, topic_number, &name, &opened, known.is_none());
         }
-        // The recorded positions are those of the topic for dead letters that the queue had before, which may be
-        // another one.
+        // The recorded next offsets belong to the topic for dead letters that the queue had before. If the topic is
+        // another one now, the queue's letters begin at the present end of the new topic.
         let letters = match (&dead.inner.durable, &known) {
             (Some(_), Some(known)) if known.dead_topic == opened.dead_topic => recovered_queue.letters(),
             (Some(letters), _) => dead_letter_reader::ends(letters),
@@ -390,7 +390,8 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     }
 }
 
-/// The smallest size of a frame, in bytes, that has room for a queue's state beside events.
+/// The smallest frame limit of a journal, in bytes, with which a queue may be opened: a frame then has room for a
+/// queue's state beside events.
 const SMALLEST_FRAME: usize = 16 << 10;
 
 /// The offset at which a new queue starts in a partition. `latest` is the next offset to be published. The error says
@@ -409,8 +410,8 @@ fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: 
             found.unwrap_or(extent.end)
         }
     };
-    // The journal's end may be above `latest`, because reserved offsets were never published. A start above `latest`
-    // would skip messages that are still to be published.
+    // A start above `latest` is refused, because it would skip messages that are still to be published. The journal's
+    // end may be above `latest` while a transaction commits, since its events are written before they are published.
     let earliest = extent.start.min(latest);
     if !(earliest..=latest).contains(&offset) {
         return Err(format!(
@@ -424,7 +425,8 @@ fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: 
 /// `size` is the size in bytes of the largest message that it must accept.
 fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<Topic<Message>, TopicError> {
     let engine = host.engine()?;
-    // The topic may have been created earlier, for dead letters with a larger size.
+    // The topic may have been created earlier for larger dead letters. It then keeps that size, since a smaller one
+    // would be refused.
     let recorded = host.recorded(name).filter(|_| durable).map_or(0, |there| there.max_message as usize);
     let topic = TopicBuilder::<Message>::new(Arc::clone(&engine), name.to_owned()).max_message(size.max(recorded));
     let topic = if durable { topic.durable() } else { topic.retain(512) };
@@ -434,8 +436,8 @@ fn dead_letters(host: &Host, name: &str, size: usize, durable: bool) -> Result<T
     }
 }
 
-/// The settings that all builders of a queue must have in common: its lease settings, and the name of the topic for dead
-/// letters. `Display` writes them for the error.
+/// The settings that all builders of a queue must have in common: its lease settings, and the name of the topic for
+/// dead letters. `Display` writes them for the error.
 struct QueueSettings<'a>(&'a LeaseSettings, &'a str);
 
 impl fmt::Display for QueueSettings<'_> {

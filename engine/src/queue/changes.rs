@@ -1,11 +1,11 @@
 //! The changes of a queue's state that are not in a frame of the journal yet.
 //!
 //! Messages are written in blocks of [`BLOCK`] offsets, so a change costs the bytes of one block, however many messages
-//! the queue has. A *round* writes all blocks that had changed when the round began. Its last frame also has the next
-//! offset to read of each partition, and of each partition of the topic for dead letters, as of the round's beginning.
-//! So the journal never has a next offset above a message whose block it does not have: for the journal, a message
-//! below that offset and in no block is finished. A reported gap and the offset after it are in one frame, so a crash
-//! cannot report the gap twice.
+//! the queue has. A *round* writes all changes that there were when it began, in this order: changed blocks and deleted
+//! unread messages, gaps, and then the changed next offsets of the topic's partitions and of those of the topic for
+//! dead letters, as of the round's beginning. So the journal never has a next offset above a message whose block it
+//! does not have: for the journal, a message below that offset and in no block is finished. A reported gap and the
+//! offset after it are in one frame, so a crash cannot report the gap twice.
 
 use crate::log::gap::GapReport;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -45,8 +45,8 @@ pub(super) struct Changes {
     queue: VecDeque<StatePart>,
     known: HashSet<StatePart>,
     cursors: BTreeMap<Cursor, u64>,
-    /// Gaps (offsets lost to damage) that the queue has skipped and that are not written, in the order of each
-    /// partition.
+    /// Gaps (offsets lost to damage) that the queue has skipped and that are not written, in the order in which the
+    /// queue met them.
     gaps: VecDeque<GapReport>,
     /// The parts that the journal has a value of.
     written: HashSet<StatePart>,
@@ -57,7 +57,7 @@ pub(super) struct Changes {
 
 #[derive(Debug)]
 struct Round {
-    /// How many parts at the front of `queue` this round must still write.
+    /// How many parts at the front of `Changes::queue` this round must still write.
     left: usize,
     gaps: VecDeque<GapReport>,
     cursors: BTreeMap<Cursor, u64>,
@@ -99,8 +99,8 @@ impl Changes {
         self.gaps.push_back(report);
     }
 
-    /// Records that the next frame has a value of this part, or deletes it if `is_there` is false. Returns false if
-    /// there is nothing to delete, because the journal has no value of the part.
+    /// Records what the next frame does with this part: if `is_there` is true, the frame has a new value of the part;
+    /// else it deletes the value. Returns false if there is no value to delete, because the journal has none.
     pub(super) fn write(&mut self, part: StatePart, is_there: bool) -> bool {
         if is_there {
             self.written.insert(part);

@@ -24,17 +24,18 @@ use std::time::Duration;
 
 /// The greatest length in bytes of a dying message's reason. Longer reasons are cut.
 const LONGEST_REASON: usize = 100;
-/// The greatest size in bytes that a block takes in a frame, without dying messages.
+/// The greatest size in bytes that a block takes in a frame, without the reasons of dying messages.
 pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 4 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
 const VARINT: usize = varint::LONGEST;
 const KEY_BLOCK: usize = 17;
 const FORMAT: u8 = 1;
 /// The first byte of a block of an earlier format, which begins with the time of its writing.
 const DATED_FORMAT: u8 = 2;
-/// The first byte of a block of the present format: as [`DATED_FORMAT`], but with times relative to the time of
-/// writing, and lease numbers relative to the journal's incarnation (count of openings).
+/// The first byte of a block of the present format. It differs from [`DATED_FORMAT`] in two values: the block's
+/// earliest time is relative to the time of writing, and its lowest lease number is split into the journal's
+/// incarnation (count of openings) and the lower [`OPENING`] bits.
 const BLOCK_FORMAT: u8 = 3;
-/// The lowest bit of the journal's incarnation in a lease number.
+/// A lease number has the journal's incarnation in the bits from this one on, and a count of leases in the bits below.
 const OPENING: u32 = 40;
 
 /// The conversion of times between the engine's clock and the operating system's clock.
@@ -266,7 +267,8 @@ pub(super) struct RecoveredQueue {
     pub(super) unreadable: usize,
 }
 
-/// Removes all values of a queue from `state`, a copy of the journal's state that does not need them any more.
+/// Removes all values of a queue except its entry from `state`, the engine's copy of the journal's state. Called once
+/// the queue has its own copy.
 pub(super) fn forget(state: &mut State, queue: u32) {
     let mut frame = FrameBuilder::new();
     keys(state, queue).iter().for_each(|key| frame.delete(state_kind::QUEUES, key));

@@ -38,7 +38,8 @@ pub(super) enum Verdict {
     Stop,
 }
 
-/// For each partition of the topic for dead letters, its end in the journal, from which on a new queue's letters are.
+/// For each partition of the topic for dead letters, its end in the journal: the first offset that a letter of a new
+/// queue may get.
 pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
     let partitions = 0..durable.partitions() as u32;
     let end = |partition| durable.journal().extent(durable.id(partition)).map_or(0, |extent| extent.end);
@@ -110,7 +111,8 @@ impl DeadLetterReader {
 }
 
 fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&Message) -> Option<Verdict>) {
-    // A search takes over the partitions that were made or added, and consumes nothing.
+    // `find` consumes nothing. It is called because it takes over the partitions that were made or added since the last
+    // call.
     let _ = letters.find(true, None);
     for part in &mut letters.parts {
         let end = part.consumer.consumed().plus(part.consumer.lag());
@@ -118,7 +120,7 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
             part.consumer.look_anew();
             let Ok(mut batch) = part.consumer.poll(usize::MAX) else { break };
             let from = batch.position();
-            // Only letters before the first kept one can be removed from the ring.
+            // The offset of the first kept letter of this batch. Only letters before it can be removed from the ring.
             let mut stays = None;
             while batch.position().since(end) < 0 {
                 let Some((at, message)) = (&mut batch).into_iter().next() else { break };
@@ -146,7 +148,7 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
 }
 
 /// Passes the dead letters of a partition, from offset `from` on, to `each`, which returns `None` for a letter of
-/// another queue. Returns the offset up to which letters may be dropped, and true if `each` has returned `Stop`.
+/// another queue. Returns the offset below which no letter of this queue stays, and true if `each` has returned `Stop`.
 pub(super) fn each_in_journal(
     journal: &Journal,
     id: PartitionId,

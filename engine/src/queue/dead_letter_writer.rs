@@ -20,7 +20,7 @@ pub(crate) struct DeadLetterWriter {
 
 enum LetterProducer {
     /// There was no dead letter yet. The first one makes the topic's [partitions](crate::topic::deferred). The count
-    /// stands for the producer, so that a shutdown closes the topic after the queue's.
+    /// stands for the producer, so that a shutdown closes the topic for dead letters only after the queue's topic.
     Deferred(#[expect(dead_code, reason = "held for its drop")] ProducerCount<Message, Multi>),
     Open(Box<Producer<Message, Multi>>),
 }
@@ -57,7 +57,7 @@ impl DeadLetterWriter {
 
     /// Publishes a message as a dead letter without waiting. `partition` and `offset` are the message's place,
     /// `attempts` counts its attempts, `reason` says why it failed. `None` if nothing was published: the topic is full
-    /// or has ended, or there is no memory for its first partitions.
+    /// or has ended, the letter is too large for it, or there is no memory for its first partitions.
     pub(crate) fn take<E: Job>(
         &mut self,
         partition: u32,

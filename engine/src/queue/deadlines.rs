@@ -1,8 +1,9 @@
 //! An index of a queue's entries (by their slot numbers) by deadline: a list of slots for each moment, and the moments
 //! in order.
 //!
-//! A moment is a whole millisecond. So the number of moments is bounded by the milliseconds ahead, however many slots
-//! there are, and removing a slot touches its two neighbours instead of a tree of a million entries.
+//! A moment is a whole millisecond. So there are no more moments than milliseconds until the last deadline, however
+//! many slots there are, and the removal of a slot changes only its two neighbours in the list, where a tree of all
+//! slots would have to be searched.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

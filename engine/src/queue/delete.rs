@@ -131,7 +131,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         Ok(report)
     }
 
-    /// Adds to `erased` the keys of the queue's state that the journal has, and those of its unwritten changes.
+    /// Sets `erased` to all keys of the queue's state that the journal may have, including those of unwritten changes.
+    /// The journal need not have each of them.
     fn note_keys(&self, state: &mut super::state::QueueState<E, K>) {
         let Some(log) = &self.log else { return };
         let number = log.number;

@@ -23,12 +23,12 @@ pub(super) enum Input<E, K: Producers> {
     Journal(Box<Replay<E, K>>, JournalWatch),
 }
 
-/// How a queue is woken by the journal.
+/// What wakes the queue of a durable topic when the journal makes progress.
 pub(super) struct JournalWatch {
     pub(super) notifier: Arc<Notifier>,
     /// Wakes the worker that watches the queue.
     pub(super) waker: Waker,
-    /// The wait for the next event of each partition, by number.
+    /// The registered wait for the next event of each partition, by number; `None` if there is none.
     waits: Vec<Option<OffsetWait>>,
 }
 
@@ -103,8 +103,8 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                 });
                 match read {
                     Ok(_) => {}
-                    // The journal's retention has deleted the next events. A queue that is opened later would not get
-                    // them either.
+                    // The journal's retention has deleted the next events, so they are skipped. A queue that is opened
+                    // later would not get them either.
                     Err(ReplayError::Journal { cause: journal::ReplayError::OutOfRange { earliest, .. }, .. }) => {
                         let passed = replay.pass_over_to(index, earliest);
                         return passed.map(InputOutcome::Lost).map_err(|refused| closed(refused, replay.name()));
@@ -122,8 +122,8 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Registers the waiter to be woken by the next event of a partition. Returns false if the partition has an event
-    /// already.
+    /// Registers `waiter` (on a durable topic the queue's waker instead) to be woken by the next event of a partition.
+    /// Returns false if the partition has an event already.
     pub(super) fn arm(&mut self, index: usize, waiter: &Waiter) -> bool {
         match self {
             Self::Rings(parts) => parts[index].consumer.arm(waiter, index),
@@ -136,7 +136,8 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         }
     }
 
-    /// Registers the waiter to be woken by the journal's next progress.
+    /// On a durable topic, registers the queue's waker to be woken by the journal's next progress. Does nothing for a
+    /// topic in memory.
     pub(super) fn arm_journal(&self) {
         if let Self::Journal(_, JournalWatch { notifier, waker, .. }) = self {
             let _ = notifier.watch(waker, || None::<()>);
@@ -176,7 +177,8 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
         Sequence(offset).since(next) >= 0 && Sequence(offset).since(end) < 0
     }
 
-    /// Skips all events that are published now, and passes their offsets to `each`. Returns the offset after them.
+    /// Skips all events of a partition that are published now (on a durable topic: written to the journal), and passes
+    /// their offsets to `each`. Returns the offset after them.
     pub(super) fn skip(&mut self, index: usize, mut each: impl FnMut(u64)) -> Result<u64, Closed> {
         match self {
             Self::Rings(parts) => {
@@ -197,7 +199,7 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
                 Ok(end.0)
             }
             Self::Journal(replay, ..) => {
-                // Published events that are not written yet stay unread too.
+                // Published events that are not written yet stay unread, as do those that are published from now on.
                 let end = replay.visible_end(index);
                 let mut fruitless = 0;
                 loop {

@@ -18,7 +18,8 @@ pub trait Job: Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn aside(&self) -> Result<Self, Panic>;
 
-    /// The size in bytes of the copy that [`aside`](Self::aside) makes.
+    /// The size in bytes with which the copy that [`aside`](Self::aside) makes counts in the side store. For a
+    /// [`Persist`] type this is its `size_of`, without memory that it refers to.
     #[doc(hidden)]
     fn weight(&self) -> usize;
 
@@ -44,8 +45,8 @@ pub trait Job: Send + Sync + Sized + 'static {
     fn largest(max_message: usize) -> usize;
 }
 
-/// The greatest size in bytes, as a dead letter, of an event type of variable size. Larger events do not fit into the
-/// topic for dead letters.
+/// The greatest size in bytes, as a dead letter, of an event type of variable size. A larger event does not fit into
+/// the topic for dead letters, so its message stays in the queue as dying.
 const LARGEST: usize = 4096;
 
 impl<E: Persist + Clone + Default> Job for E {

@@ -19,7 +19,8 @@
 //!   whose number differs from the message's present one has lost it.
 //! - A lease ends exactly at its deadline, even before [`Leases::expire`] is called. Deadlines are whole milliseconds,
 //!   rounded up.
-//! - No call searches all messages: the next due one, and a message by its offset, are found through an index.
+//! - No call for a single message goes through all messages: the next due one, and a message by its offset, are found
+//!   through an index.
 
 mod entries;
 mod types;
@@ -49,8 +50,8 @@ pub struct Leases<M> {
     waiting: Deadlines,
     links: SlotLinks,
     dying: VecDeque<u32>,
-    /// Why messages are dying, by the number of their slot. Includes messages whose dead letter is written but not
-    /// durable.
+    /// Why messages are dying, by the number of their slot. Includes messages whose dead letter is published but not in
+    /// a frame of the journal yet.
     causes: HashMap<u32, DeathCause>,
     written: usize,
     /// Strict order only: all messages by partition and offset. Only the first message of a partition may be leased or
@@ -254,7 +255,8 @@ impl<M: Clone> Leases<M> {
 
     /// Leases the message that has been due for the longest time; `None` if no message is due at `now`.
     pub fn lease_due(&mut self, now: Duration) -> Option<LeasedMessage<M>> {
-        // The message of a lease that expired earlier than the first waiting message became due is leased first.
+        // If a lease has expired before the first waiting message became due, that lease is ended first, so that its
+        // message is leased before the waiting one.
         let is_later = |leases: &Self| {
             leases.leased.first().is_some_and(|ended| leases.waiting.first().is_none_or(|first| ended.0 < first.0))
         };
@@ -319,7 +321,8 @@ impl<M: Clone> Leases<M> {
         (0..limit).all(|_| self.expire_one(now))
     }
 
-    /// The first time after `now` at which a lease expires or a delay ends; `None` if there is none.
+    /// The earlier of two times: when the first lease expires (which may have been before `now`), and when the first
+    /// delay ends after `now`. `None` if there is neither.
     pub fn next_due(&self, now: Duration) -> Option<Duration> {
         let lease = self.leased.first().map(|first| first.0);
         let delay = self.waiting.next_after(moment_before(now));
@@ -332,7 +335,7 @@ impl<M: Clone> Leases<M> {
     }
 
     /// Deletes a message, even a leased one. Returns false if the message is not present, or if its dead letter is
-    /// written already.
+    /// published already.
     pub fn delete(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state != EntryState::Written);
         found.inspect(|&slot| self.discard(slot)).is_some()
@@ -343,9 +346,10 @@ impl<M: Clone> Leases<M> {
         self.find(partition, offset).is_some()
     }
 
-    /// Deletes all messages that are not leased and whose dead letter is not written. Returns their number.
+    /// Deletes all messages except leased ones and those whose dead letter is published. Returns the number of deleted
+    /// messages.
     pub fn purge(&mut self) -> usize {
-        // A message whose dead letter is written is purged with the dead letters.
+        // A message whose dead letter is published is purged with the dead letters.
         let idle = |entry: &MessageEntry<M>| !matches!(entry.state, EntryState::Leased | EntryState::Written);
         let slots = self.entries.iter().enumerate().filter(|(_, entry)| entry.as_ref().is_some_and(idle));
         let slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
@@ -353,8 +357,8 @@ impl<M: Clone> Leases<M> {
         slots.len()
     }
 
-    /// The waiting messages, the longest due first. Each is returned as its partition, its offset, its number of
-    /// attempts, the time from which on it may be leased, and its body.
+    /// The waiting messages (in strict order only the first of each partition), the longest due first. Each is returned
+    /// as its partition, its offset, its number of attempts, the time from which on it may be leased, and its body.
     pub fn idle(&self) -> impl Iterator<Item = (u32, u64, u32, Duration, &M)> {
         self.waiting.iter(&self.links).filter_map(|(at, slot)| {
             let entry = self.entries[slot as usize].as_ref()?;
@@ -362,7 +366,7 @@ impl<M: Clone> Leases<M> {
         })
     }
 
-    /// The message that has been dying for the longest time and whose dead letter is not written; `None` if there is
+    /// The message that has been dying for the longest time and whose dead letter is not published; `None` if there is
     /// none.
     pub fn dying(&self) -> Option<DeadMessage<'_, M>> {
         let slot = self.dying.front()?;
@@ -372,16 +376,16 @@ impl<M: Clone> Leases<M> {
         Some(DeadMessage { partition: u32::from(*partition), offset: *offset, attempts: *attempts, cause, message })
     }
 
-    /// Removes the message that [`dying`](Self::dying) returns. Called once its dead letter is published, if that needs
-    /// no journal.
+    /// Removes the message that [`dying`](Self::dying) returns. Called if its dead letter is published and the queue is
+    /// in memory, or if the journal no longer has its body.
     pub fn dead_letter_done(&mut self) {
         if let Some(&slot) = self.dying.front() {
             self.discard(slot);
         }
     }
 
-    /// Marks the message that [`dying`](Self::dying) returns as one whose dead letter is written. The message stays
-    /// present until the letter is durable.
+    /// Marks the message that [`dying`](Self::dying) returns as one whose dead letter is published. Called for a
+    /// durable queue: the message stays present until [`settle_dead_letter`](Self::settle_dead_letter).
     pub(super) fn dead_letter_written(&mut self) {
         if let Some(slot) = self.dying.pop_front() {
             self.entry(slot).state = EntryState::Written;
@@ -389,7 +393,8 @@ impl<M: Clone> Leases<M> {
         }
     }
 
-    /// Removes a message whose dead letter is in the journal. Returns false if the message is not present any more.
+    /// Removes a message whose dead letter is in the frame of the journal that is being gathered, or in an earlier one.
+    /// Returns false if the message is not present any more.
     pub(super) fn settle_dead_letter(&mut self, partition: u32, offset: u64) -> bool {
         let found = self.find(partition, offset).filter(|&slot| self.entry(slot).state == EntryState::Written);
         found.inspect(|&slot| self.discard(slot)).is_some()

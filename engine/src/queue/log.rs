@@ -31,10 +31,10 @@ pub(super) struct QueueLog<E> {
     pub(super) level: Level,
     /// How many of the queue's changes are written, and how many are durable.
     pub(super) progress: Arc<Progress>,
-    /// The number of the last change until whose durability a thread waits; 0 if none has waited.
+    /// The greatest number of a change for whose durability a thread has waited; 0 if none has.
     wanted: AtomicU64,
     /// The greatest number of dead letters that are published and not in a frame yet. The removals of their messages
-    /// must all fit into that frame.
+    /// must all fit into the frame that gets the letters.
     pub(super) max_pending: usize,
     pending: AtomicUsize,
     bodies: BodyLoader<E>,

@@ -35,23 +35,24 @@
 //! [`QueueBuilder::acknowledge`] sets how safe a change is when its call returns. A dead letter and the removal of its
 //! message are in one frame of the journal, so a message is either in the queue or a dead letter, never both or
 //! neither. Unread messages stay in the journal, so producers do not wait for the queue. Bodies beyond the side store's
-//! limit, and all bodies after a restart, are read from the journal when their message is leased again: in the order of
-//! offsets by reading on, otherwise with a search and a frame for each. A lease that has not expired when the process
-//! ends keeps its message from other workers until its deadline by the system's clock; [`Queue::resume`] returns it. If
-//! that clock is set back or forward meanwhile, the lease lasts longer or shorter.
+//! limit, and all bodies after a restart, are read from the journal when their message is leased again: without a
+//! search if the messages come in the order of their offsets, otherwise with a search and the read of a frame for each.
+//! A lease that has not expired when the process ends keeps its message from other workers until its deadline by the
+//! system's clock; [`Queue::resume`] returns it. If that clock is set back or forward meanwhile, the lease lasts longer
+//! or shorter.
 //!
 //! # What it costs
 //! A lease, an ack, and an expiry with the next lease take less than a microsecond each, with a million messages in the
 //! queue. An unfinished message takes about 70 bytes beside its body. `docs/BENCHMARKS.md` has the figures, `cargo
 //! bench -p slipring --bench queue` measures them. Leasing a message again costs as much as leasing a new one if its
-//! body is in memory; otherwise the search and the frame above, under the queue's lock. One timer serves all leases and
-//! delays of an engine, and no thread polls. Each worker's call takes the queue's lock; the topic's producers and its
-//! other consumers never do.
+//! body is in memory; otherwise it also costs the read from the journal, which is done without the queue's lock. One
+//! timer serves all leases and delays of an engine, and no thread polls. Each worker's call takes the queue's lock; the
+//! topic's producers and its other consumers never do.
 //!
 //! # Errors
 //! [`QueueError`]: why the queue cannot be opened. [`ReadError`](crate::subscriber::ReadError): there are no more
 //! messages, because the topic or the queue has ended. [`LeaseError`]: the lease had ended before the call, so nothing
-//! was changed.
+//! was changed; or the journal failed, and whether it has the change is [unknown](LeaseError::Unknown).
 //!
 //! # Unlike Kafka
 //! A group assigns partitions and commits offsets; a queue leases and acknowledges single messages. It is like Kafka's
@@ -151,8 +152,9 @@ impl<E: Job, K: Producers> Queue<E, K> {
         Ok(self.core.delete(receipt.partition, receipt.offset))
     }
 
-    /// Returns copies of up to `limit` messages that are not leased: first the waiting ones, the longest due first,
-    /// then unread ones, partition by partition. This does not count as an attempt.
+    /// Returns copies of up to `limit` messages that are still to be leased: first the waiting ones, the longest due
+    /// first (in strict order only the first of each partition), then unread ones, partition by partition. This does
+    /// not count as an attempt.
     ///
     /// # Panics
     /// `Clone` or `Persist` of the event's type panics.
@@ -182,8 +184,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
         found
     }
 
-    /// Purges all dead letters of this queue: it does not return them any more, and their topic need not keep them.
-    /// Returns their number.
+    /// Purges all dead letters of this queue: the queue does not return them any more, and their topic no longer keeps
+    /// them for it. Returns their number.
     pub fn purge_dead_letters(&self) -> u64 {
         let mut purged = 0;
         self.core.each_dead_letter(|_, _| {
@@ -215,7 +217,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// process.
     ///
     /// # Errors
-    /// The lease has expired, or its message was acked, moved or deleted.
+    /// The lease has expired or was ended by an ack or nack, or its message was moved or deleted.
     pub fn resume(&self, ticket: &Ticket) -> Result<Lease<E, K>, LeaseError> {
         worker::resume(&self.core, ticket)
     }

@@ -193,7 +193,8 @@ impl RecordedQueue {
         (next.unwrap_or(extent.start).max(extent.start), extent.end)
     }
 
-    /// The number of messages of a partition that the queue has not read.
+    /// The number of messages of a partition that the queue has not read, including those that were deleted before
+    /// that.
     pub fn unread_messages(&self, journal: &Journal, partition: u32) -> u64 {
         let (next, end) = self.unread(journal, partition);
         journal.records_in(self.id(partition), next..end)

@@ -41,8 +41,8 @@ pub struct Waiting<E = Message> {
 /// The size in bytes that a message takes in the side store in addition to its key, value and headers.
 pub(super) const BESIDE: usize = 160;
 
-/// The body of a message in the side store. `None` if the side store had no room for it, so that it is read from the
-/// journal when the message is leased again.
+/// The body of a message in the side store. `None` if the side store had no room for it, or if the message comes from
+/// an earlier process: the body is then read from the journal when the message is leased again.
 pub(super) type Body<E> = Option<Arc<E>>;
 
 pub(super) struct QueueState<E, K: Producers> {
@@ -63,8 +63,8 @@ pub(super) struct QueueState<E, K: Producers> {
     pub(super) idle_workers: usize,
     pub(super) tasks: IdleTasks,
     pub(super) alarm: Option<(Duration, TimerId)>,
-    /// Why no more messages are leased: the topic was halted or has failed, or the queue was evicted or deleted. `None`
-    /// while messages may be leased.
+    /// Why no more messages are leased: the topic was halted or has failed, the queue was evicted or deleted, or the
+    /// code of the event's type has panicked. `None` while messages may be leased.
     pub(super) refused: Option<Closed>,
     /// Dead letters that are published, but not yet in a frame with the removals of their messages.
     pub(super) pending_dead_letters: VecDeque<PendingDeadLetter>,
@@ -98,7 +98,7 @@ pub(super) struct PendingDeadLetter {
     letter: (u32, u64),
 }
 
-/// If and how a partition of the queue's topic must be read.
+/// When the queue reads a partition of its topic next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PartitionState {
     /// The partition may have events and is read at the next poll.
@@ -109,7 +109,7 @@ pub(super) enum PartitionState {
     Over,
 }
 
-/// The queue's counters.
+/// The queue's counters since it was opened: see [`QueueMetrics`](crate::topic::metrics::QueueMetrics).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct QueueCounters {
     pub(super) delivered: u64,
@@ -239,8 +239,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 continue;
             };
             if log.is_some() && self.leases.contains(partition, offset) {
-                // The queue has the message already. It was sent back from the dead letters; or a crash came after its
-                // block was written and before the next offset was.
+                // The queue has the message already, so it is not added again. It was sent back from the dead letters;
+                // or a crash came after its block was written and before the next offset was.
                 continue;
             }
             self.turn += 1;
@@ -354,7 +354,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                     continue;
                 }
                 Ok(Err(_)) => return,
-                // The message stays in the queue, and the shutdown's report counts it.
+                // The user's code has panicked. The message stays in the queue as dying, and the shutdown's report
+                // counts it.
                 Err(panic) => {
                     self.cannot_write_dead_letters = true;
                     return self.fail(&panic);
@@ -428,7 +429,8 @@ impl<E: Job, K: Producers> QueueState<E, K> {
         purged
     }
 
-    /// Up to `limit` messages that are not leased, waiting ones first, each with its body if the side store has it.
+    /// Up to `limit` messages that are still to be leased, waiting ones first, each with its body if the side store has
+    /// it.
     ///
     /// # Errors
     /// Copying an unread event panicked.

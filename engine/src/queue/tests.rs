@@ -37,8 +37,8 @@ impl Clock for Asked {
     }
 }
 
-/// When the committer asked a queue for its state, the queue once retried its dead letters and signalled the committer
-/// again, 50 times a second.
+/// A queue once signalled the committer whenever the committer asked it for its state while a dead letter found no
+/// room. So the committer ran 50 times a second.
 #[test]
 fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
     let clock = Asked::default();
@@ -49,7 +49,7 @@ fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
     assert_eq!(worker.queue().metrics().dying, 1);
     let asked = || clock.1.load(Ordering::Relaxed);
     let until = Instant::now() + Duration::from_secs(60);
-    // The sleep is longer than the committer's idle time before it writes a mark.
+    // The sleep is longer than the second after which an idle committer writes the mark that all records are durable.
     let is_quiet = || {
         let before = asked();
         std::thread::sleep(Duration::from_millis(1500));
@@ -65,7 +65,7 @@ thread_local! {
     static AT_LETTER: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-/// A hook for tests: called when a dead letter is published, before its message is marked as written.
+/// A hook for tests: called when a dead letter is published, before its message is marked so.
 pub(super) fn dead_letter_is_out() {
     if let Some(then) = AT_LETTER.take() {
         then();

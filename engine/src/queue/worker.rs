@@ -25,8 +25,8 @@ pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) core: Arc<QueueCore<E, K>>,
     /// The worker's [number](crate::base::ids::next_reader).
     pub(super) number: usize,
-    /// The message that is leased for this worker, or the error, while it was not returned to the user yet; `None`
-    /// otherwise.
+    /// The lease or the error that this worker has got in a task or for a selector and not returned to the user yet;
+    /// `None` if there is none.
     pub(super) found: Option<Result<ClaimedLease<E>, ReadError>>,
     /// How this worker waits in a task or for a selector.
     pub(super) waits: TaskWait,
@@ -117,7 +117,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
     ///
     /// # Errors
     /// The topic is closed, and no message is unread, leased or waiting; or the topic was halted, a consumer has
-    /// failed, or the queue was evicted or deleted.
+    /// failed, the queue was evicted or deleted, or the journal has failed.
     pub fn receive(&mut self, limit: Duration) -> Result<Option<Lease<E, K>>, ReadError> {
         if self.has_found()
             && let Some(lease) = self.take_found()?
@@ -186,7 +186,8 @@ impl<E: Job, K: Producers> Lease<E, K> {
     /// Acknowledges the message: it is never leased again.
     ///
     /// # Errors
-    /// The lease has expired, so that another worker may have the message; or the message was deleted.
+    /// The lease has expired, so that another worker may have the message; the message was deleted; or the journal
+    /// failed before the change reached the queue's acknowledgement level.
     pub fn ack(mut self) -> Result<(), LeaseError> {
         self.end(LeaseEnd::Ack)
     }
@@ -215,7 +216,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
         Ticket { partition, offset, number: id.number }
     }
 
-    /// Drops this handle without giving the message back: it stays leased until the lease is
+    /// Drops this handle without giving the message back: the message stays leased until the lease is
     /// [resumed](crate::queue::Queue::resume) or expires. For work that continues elsewhere, or after the end of the
     /// process.
     pub fn leave(mut self) -> Ticket {
@@ -275,7 +276,7 @@ impl<E: Job, K: Producers> Drop for Lease<E, K> {
 }
 
 /// The identity of a lease, which can be stored, and used by another part of the program or by a later process. It can
-/// be written as text and parsed: `"0@17#4294967297".parse()`.
+/// be written as text, `partition@offset#number`, and parsed: `"0@17#4294967297".parse()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket {
     partition: u32,
@@ -346,7 +347,7 @@ pub enum LeaseError {
         /// The time since the lease expired.
         late: Duration,
     },
-    /// The lease of a ticket has expired, or its message was acked, moved or deleted.
+    /// The lease of a ticket has expired or was ended by an ack or nack, or its message was moved or deleted.
     #[error(
         "the lease on message {partition}@{offset} of queue {queue:?} has ended: it ran out, so that another worker may have the message, or the message was acked, moved or deleted"
     )]
@@ -372,7 +373,8 @@ pub enum LeaseError {
         /// The journal's error, as text.
         cause: String,
     },
-    /// The message was deleted while it was leased.
+    /// The lease has ended before its deadline: the message or its queue was deleted, or another handle of this lease,
+    /// from its [`Ticket`], has ended it.
     #[error("message {partition}@{offset} of queue {queue:?} was deleted while it was leased: nothing is to be done")]
     Deleted {
         /// The queue's name.

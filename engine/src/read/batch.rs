@@ -14,7 +14,7 @@ pub struct At {
     pub partition: u32,
     /// The event's offset in the partition.
     pub offset: u64,
-    /// True for the last event of the batch: the moment to flush what the handler has gathered.
+    /// True for the last event of a batch: the moment to flush what the handler has gathered. Always false in a replay.
     pub end_of_batch: bool,
 }
 
@@ -25,8 +25,8 @@ impl At {
     }
 }
 
-/// Skips the events of the batch that were published before `oldest`, up to the first younger one. Returns the count of
-/// skipped events.
+/// Skips the events at the batch's beginning that were published before `oldest`, up to the first younger event.
+/// Returns the count of skipped events; 0 if the topic has no timestamps.
 pub(crate) fn expire<E, K: Producers>(
     batch: &mut RingBatch<'_, E, K>,
     partition: &Partition<E, K>,

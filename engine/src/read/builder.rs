@@ -69,8 +69,8 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
-    /// Pins its thread to the processor core with this number in the operating system. If the pin is refused, starting
-    /// the subscriber is an error.
+    /// Pins the subscriber's thread to the processor core with this number in the operating system. If the pin is
+    /// refused, starting the subscriber is an error. Ignored by [`poll`](Self::poll), which starts no thread.
     pub fn pin(mut self, core: usize) -> Self {
         self.core = Some(core);
         self
@@ -104,8 +104,8 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
 
     /// On a [durable](crate::TopicBuilder::durable) topic, lets the subscriber read only events that are written, or
     /// durable. By default it reads events as soon as they are published, although a crash may still lose them. With a
-    /// journal that does [not sync](crate::journal::Pace::sync), events become durable only when the engine is shut
-    /// down.
+    /// journal that does [not sync](crate::journal::Pace::sync) its frames, events may become durable only when the
+    /// engine is shut down.
     ///
     /// ```
     /// # use slipring::{Engine, journal::{Visible, simulated::SimulatedDisk}};

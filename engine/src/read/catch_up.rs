@@ -1,10 +1,11 @@
 //! Catching up: how a replay or a group reads one partition from the journal, and then continues in the ring.
 //!
-//! When the reader is at most a quarter of the ring behind, it joins the ring, at or above the lowest gate (the
-//! positions that producers may not overtake by a whole ring). No slot from there on is overwritten, so producers wait
-//! for this reader for at most a quarter of the ring. Every event below its joining offset is written, because the
-//! committer's own position is one of the gates. So the journal is read up to that offset, or a little further, and the
-//! ring from exactly there on.
+//! When the reader is at most a quarter of the ring behind, or has read all visible records, it joins the ring at the
+//! lowest gating position of that moment (gating positions are those that producers may not overtake by a whole ring).
+//! From that offset on, no slot is overwritten before the reader has read it. Every event below that offset is written,
+//! because the committer's own position is one of the gating positions. So the reader reads the journal up to that
+//! offset, or a little further, and the ring from exactly the offset at which it leaves the journal. Because it joins
+//! this late, it holds producers back by at most a quarter of the ring while it still reads the journal.
 
 use crate::base::kind::Producers;
 use crate::log::progress::Progress;
@@ -31,9 +32,10 @@ pub(crate) struct CatchUp<E, K: Producers> {
 pub(crate) struct ReadTurn {
     /// The pass reads only records below this offset (exclusive).
     pub(crate) before: u64,
-    /// Every event below this offset is visible, so an offset below without a record will never have one.
+    /// Every event below this offset is visible. So an offset below it that has no record will never have one.
     pub(crate) visible: u64,
-    /// Every event below this offset is in the journal at the visible level, published or not.
+    /// Every event below this offset is written, or durable, as the reader's visibility requires. It may not be
+    /// published yet.
     pub(crate) end: u64,
 }
 
@@ -88,8 +90,9 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         self.gate.as_ref().map(|gate| gate.first().0.saturating_sub(self.seam_off))
     }
 
-    /// Begins one pass of reading. `join` joins the ring at the lowest possible offset. If `bounded` is true, records
-    /// that are written but not yet published are left out.
+    /// Begins one pass of reading: returns its limits. Calls `join`, which joins the ring at its lowest gating
+    /// position, if the reader is at most a quarter of the ring behind. If `bounded` is true, the pass leaves out
+    /// records that are written but not yet published.
     pub(crate) fn begin(
         &mut self,
         scan: &mut SharedScan,
@@ -138,8 +141,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUp<E, K> {
         }
         let mut refused = None;
         if at_end && self.gate.is_none() {
-            // The distance from the end is counted in published events: offsets that were reserved and never published
-            // are no backlog, and may be more than a quarter of the ring.
+            // All visible records are read, so the reader joins even if it seems to be more than a quarter of the ring
+            // behind: the offsets between may have been reserved and never published.
             match join() {
                 Ok(gate) => self.gate = Some(gate),
                 Err(cause) => refused = Some(cause),

@@ -81,8 +81,9 @@ type PutInto<E> = Box<dyn Fn(Option<Letter<'_, E>>, &mut Transaction) -> Result<
 pub(crate) struct DeadLetterForwarder<E> {
     topic: String,
     is_durable: bool,
-    /// Publishes a dead letter. `None` after [`set_transactions_only`](Self::set_transactions_only), since the topic
-    /// may allow only a single producer.
+    /// Publishes a dead letter with a producer of its own. `None` after
+    /// [`set_transactions_only`](Self::set_transactions_only), which gives that producer up: the topic may allow only
+    /// one, and the transactions need one.
     put: Option<Put<E>>,
     put_into: PutInto<E>,
 }
@@ -111,8 +112,8 @@ impl<E> DeadLetterForwarder<E> {
         self.is_durable
     }
 
-    /// Makes all further dead letters be published in transactions. `out` is the first of these, and takes over the
-    /// topic's producer.
+    /// From now on dead letters are published only in transactions, with [`put_into`](Self::put_into). `out` is the
+    /// first of these transactions. It creates its own producer of the topic at once, in place of the forwarder's.
     pub(crate) fn set_transactions_only(&mut self, out: &mut Transaction) -> Result<(), TransactionError> {
         self.put = None;
         (self.put_into)(None, out)
@@ -126,8 +127,9 @@ impl<E> DeadLetterForwarder<E> {
         self.send(event, origin).map(drop)
     }
 
-    /// Publishes a dead letter. On a durable topic, waits until it is written, so that no later commit can survive a
-    /// crash without it.
+    /// Publishes a dead letter. If the topic for dead letters is durable, waits until the letter is written, so that no
+    /// later commit can survive a crash without it. Publishes nothing, without an error, after
+    /// [`set_transactions_only`](Self::set_transactions_only).
     pub(crate) fn put_written(&mut self, event: &E, origin: Origin<'_>) -> Result<(), String> {
         let receipt = self.send(event, origin).map_err(|refused| refused.to_string())?;
         let Some(receipt) = receipt.filter(|_| self.is_durable) else { return Ok(()) };

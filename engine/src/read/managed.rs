@@ -161,7 +161,8 @@ impl<E, K: Producers> Subscription<E, K> {
     /// # Errors
     /// Other subscribers are ordered after it, or it has ended already.
     pub fn cancel(self) -> Result<(), CancelError> {
-        // Set before the eviction, because the threads may end by that at once. Reset if the eviction is refused.
+        // Set before the eviction, which may end the threads at once: their end then counts as a cancellation. Reset if
+        // the eviction is refused.
         self.run.cancelled.store(true, Ordering::Release);
         let evicted = self.topic.evict(&self.name);
         if evicted.is_err() {
@@ -385,8 +386,9 @@ fn forward<E: Send + Sync + 'static, K: Producers>(
 /// Count of events between two checks that the topic was halted.
 const HALT_EVERY: usize = 16;
 
-/// Calls the handler with the events of the batch, and frees the slots after each `part` events. On an error or a
-/// panic, `culprit` is the event's offset.
+/// Calls the handler with the events of the batch, and frees their slots each time that more than `part` of them were
+/// handled. On an error or a panic, `culprit` is the event's offset. If the topic was halted, returns `Ok` with events
+/// left in the batch.
 #[inline]
 fn work<E, K: Producers, X: Display>(
     batch: &mut Batch<'_, E, K>,

@@ -52,8 +52,8 @@ impl<E: Send + Sync + 'static, K: Producers> Membership<E, K> {
 }
 
 impl<E, K: Producers> Membership<E, K> {
-    /// Sets the selector's waiter, which is woken under `token`, in addition to the subscriber's own waiter, when
-    /// partitions are added.
+    /// Sets the waiter of the selector that waits for this subscriber. When partitions are added, or a seek or a resume
+    /// gives the subscriber something to read, this waiter is woken under `token`.
     pub(super) fn tell(&self, waiter: &Arc<Waiter>, token: usize) {
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
@@ -128,7 +128,7 @@ impl<E, K: Producers> PartitionConsumer<E, K> {
             _ => return Ok(()),
         };
         // The offset is published, so the seek can fail only because other consumers are ordered after this one. Then
-        // it stays, and reads events that are older than its start.
+        // this consumer keeps its position, and reads events that are older than its start.
         let _ = self.consumer.seek(Sequence(to.max(from)));
         Ok(())
     }

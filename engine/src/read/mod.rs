@@ -102,11 +102,12 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// came, or a [`Wakeup`] ended the wait. `None` if the topic was closed and all events were read. A limit of zero
     /// never waits.
     ///
-    /// A call costs the partitions that have events now and then, not all of them: a partition that was found empty 64 times
-    /// in a row is polled again when it has an event, if more than 16 are polled at all (not so with
-    /// [`visible`](SubscriberBuilder::visible)). The polls before a sleep are those
-    /// of [`Wait::spins`](slipring_ring::Wait::spins) and [`Wait::yields`](slipring_ring::Wait::yields), at all partitions
-    /// together. A limit of zero never [pauses](slipring_ring::Wait::pause).
+    /// A call does not poll every partition: if more than 16 partitions are polled in turn, one that was found empty 64
+    /// times in a row is left out until it has an event. So the cost of a call does not grow with the number of quiet
+    /// partitions, except with [`visible`](SubscriberBuilder::visible), where no partition is left out. Before it
+    /// sleeps, the call makes as many polls as [`Wait::spins`](slipring_ring::Wait::spins) and
+    /// [`Wait::yields`](slipring_ring::Wait::yields) say, of all partitions together. A limit of zero never
+    /// [pauses](slipring_ring::Wait::pause).
     ///
     /// While partitions are [paused](Self::pause), a closed topic does not end: once all other partitions are read to
     /// their end, each call returns an empty batch at once, until the paused partitions are resumed and read.
@@ -215,7 +216,8 @@ impl<E, K: Producers> Subscriber<E, K> {
     fn find_unpaused(&mut self, now: bool, deadline: Option<Instant>) -> Result<Option<FindOutcome>, ReadError> {
         loop {
             if !self.over.is_empty() && self.over.len() == self.parts.len() {
-                // If a partition was added before the topic was closed, this change is visible by now.
+                // If a partition was added before the topic was closed, this change is visible by now. Without a change
+                // all partitions are over.
                 if !self.membership.has_changes.load(Ordering::Acquire) {
                     return Ok(Some(FindOutcome::End));
                 }
@@ -243,8 +245,8 @@ impl<E, K: Producers> Subscriber<E, K> {
         }
     }
 
-    /// Has `task` woken when there is something to read, after a search has found nothing, and returns true. Returns
-    /// false, and does not register the task, if there is something to read by now.
+    /// Registers `task` to be woken by the next event, end or error, and returns true. To be called after a search has
+    /// found nothing. Returns false, and does not register the task, if there is an event, end or error by now.
     #[cfg(feature = "async")]
     pub(crate) fn wake(&mut self, task: &std::task::Waker) -> bool {
         if !self.paused.is_empty() {
@@ -259,7 +261,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     }
 
     /// Registers another waiter, such as a selector's, to be woken under `token` when there are events to read, or an
-    /// end or an error. False if there is something by now.
+    /// end or an error. False if there are some by now, or other threads have left changes: then the caller polls.
     pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
         self.membership.tell(waiter, token);
         self.arm_paused(waiter, token);
@@ -297,8 +299,8 @@ impl<E, K: Producers> Subscriber<E, K> {
     }
 }
 
-/// Registers the waiter to be woken under `token` when the partition has something to read. False if it has something
-/// by now.
+/// Registers the waiter to be woken under `token` when the partition has a visible event, an end or an error. False if
+/// it has one by now.
 fn arm_part<E, K: Producers>(
     visibility: &mut Option<VisibilityLimit>,
     source: usize,
@@ -320,10 +322,13 @@ fn arm_part<E, K: Producers>(
 /// The outcome of a search for events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FindOutcome {
+    /// The partition with this number has events.
     Source(usize),
+    /// No event was found in time.
     Nothing,
     /// The topic was closed, and all partitions but the paused ones are read to their end.
     Paused,
+    /// The topic was closed, and all partitions are read to their end.
     End,
 }
 
@@ -334,7 +339,7 @@ struct SubscriberSources<'s, E, K: Producers> {
     topic: &'s TopicCore<E, K>,
     limit: usize,
     visibility: &'s mut Option<VisibilityLimit>,
-    /// The reason why the partition that was found has no events to read any more; `None` if it has events.
+    /// The reason why the partition that the wait has returned has no more events to read; `None` if it has events.
     over: Option<slipring_ring::Closed>,
 }
 
@@ -351,7 +356,8 @@ impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
                 let is_lost = is_over && !batch.is_empty();
                 drop(batch);
                 if is_lost {
-                    // Events that were published but will never be written are not shown to this subscriber.
+                    // The remaining events were published but will never be written, so this subscriber does not get
+                    // them.
                     self.over = partition.ring.closed();
                 }
                 self.over.is_some()
@@ -376,8 +382,9 @@ impl<E, K: Producers> WaitSources for SubscriberSources<'_, E, K> {
         arm_part(self.visibility, source, &mut self.parts[source], &self.membership.waiter, source)
     }
 
-    /// False for a subscriber that waits for the journal: a call that does not wait must find an event that has become
-    /// visible, and could come before the journal's thread has woken a partition that rests.
+    /// False for a subscriber that waits for the journal: a call that does not wait must find each event that is
+    /// visible. It could miss the event in a resting partition, which the journal's thread wakes only after it has made
+    /// the event visible.
     fn may_rest(&self, _: usize) -> bool {
         self.visibility.is_none()
     }

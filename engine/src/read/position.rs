@@ -130,12 +130,12 @@ impl<E, K: Producers> Subscriber<E, K> {
         for index in 0..self.parts.len() {
             let part = &self.parts[index];
             let before = part.consumer.consumed().0;
-            // If the event before the position was overwritten, this may be the time of a later event in its slot. Then
-            // the seek is refused.
+            // True if the event before the position was published at `at` or later. If that event was overwritten, this
+            // compares the time of a later event in the slot; the seek back is then refused.
             let is_behind = |times: &PublishTimes| before > 0 && times.get(before - 1) >= at;
             if part.partition.times.as_ref().is_some_and(is_behind) {
-                // Moves back to the earliest allowed offset, which the refused seek returns. From there its own gate
-                // keeps the events whose times are compared.
+                // Moves back to the earliest allowed offset, which the refused seek returns. From there on, the
+                // consumer's own gating position keeps the events whose times are compared.
                 let earliest = match self.seek(index as u32, 0) {
                     Err(PositionError::OutOfRange { refused, .. }) => refused.earliest,
                     Err(refused) => return Err(refused),

@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 
 /// Waits for many readers, of topics of any types, and returns which one has something to read.
 ///
-/// A call checks the readers that have had something lately, and at most 16 others, however many there are: a reader
-/// that was found empty 64 times in a row is checked again when something comes for it. So a quiet
-/// [`Subscriber`](crate::Subscriber) costs a call the comparison of one number. A group's member also costs the note that it
-/// makes progress, and a worker of a queue and a subscriber that is [`visible`](crate::subscriber::SubscriberBuilder::visible)
-/// are checked in each call.
+/// A call does not check every reader: if more than 16 readers are checked in turn, one that was found empty 64 times
+/// in a row is left out until it has something to read. So a quiet [`Subscriber`](crate::Subscriber) costs a call only
+/// the comparison of its identity, and a quiet member of a group also the record of its progress. Never left out are
+/// workers of a queue, and subscribers with [`visible`](crate::subscriber::SubscriberBuilder::visible).
 ///
 /// ```
 /// use slipring::{Engine, subscriber::Selector};
@@ -52,7 +51,7 @@ pub struct Selector {
     waiter: Arc<Waiter>,
     /// The identities of the readers of the last call, by index. For other readers the selector begins anew.
     watched: Vec<usize>,
-    /// The indexes of the readers that are told of each call and sleep: see [`Selectable::is_minded`].
+    /// The indexes of the readers that are notified of each call and each sleep: see [`Selectable::is_minded`].
     minded: Vec<usize>,
 }
 
@@ -126,7 +125,8 @@ impl Selector {
 
 /// A reader that a [`Selector`] can wait for: a [`Subscriber`], a [`Member`](crate::group::Member) of a group, or a
 /// [`Worker`](crate::queue::Worker) of a queue, whose [`receive`](crate::queue::Worker::receive) then returns the
-/// message that was found. Each call of a selector is progress of its members, and so is its sleep.
+/// message that was found. A member of a group makes progress with each call of its selector and while the selector
+/// sleeps, so it is not fenced meanwhile.
 pub trait Selectable {
     /// True if a poll would return at once with events, an end or an error.
     #[doc(hidden)]
@@ -137,15 +137,16 @@ pub trait Selectable {
     #[doc(hidden)]
     fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool;
 
-    /// True if the reader may stay registered from one call to the next. Then it is not checked until it wakes the waiter.
-    /// False if a call must check it to see what has come, or if it may be registered only while the selector sleeps.
+    /// True if the reader may stay registered from one call to the next: it is then not checked until it wakes the
+    /// waiter. False if each call must check the reader, or if the reader may be registered only while the selector
+    /// sleeps.
     #[doc(hidden)]
     fn may_rest(&self) -> bool {
         false
     }
 
-    /// True if [`see`](Self::see), [`begin_sleep`](Self::begin_sleep) and [`awake`](Self::awake) do something, so that the
-    /// selector calls them.
+    /// True if [`see`](Self::see), [`begin_sleep`](Self::begin_sleep) and [`awake`](Self::awake) do something, so that
+    /// the selector calls them.
     #[doc(hidden)]
     fn is_minded(&self) -> bool {
         true

@@ -36,8 +36,8 @@ impl StartAt {
         }
     }
 
-    /// The start with which a consumer joins the ring of this partition. For a timestamp that is the earliest event, and
-    /// the subscriber then moves forward to the first event of that time.
+    /// The start with which a consumer joins the ring of this partition. For a timestamp that is the earliest event,
+    /// and the subscriber then moves forward to the first event of that time.
     pub(crate) fn in_ring(&self, partition: u32) -> Start {
         match self.offset(partition) {
             Some(offset) => Start::At(Sequence(offset)),

@@ -1,4 +1,4 @@
-//! Visibility: the limit up to which a subscriber reads that waits for the journal.
+//! Visibility: the offset up to which a subscriber may read that gets only written or only durable events.
 
 use super::PartitionConsumer;
 use crate::base::kind::Producers;
@@ -23,7 +23,8 @@ impl VisibilityLimit {
         Self { visible, acks, progress: Vec::new(), wakers: Vec::new() }
     }
 
-    /// Count of slots, from the consumer's position on, that may be read.
+    /// Count of slots, from the consumer's position on, that are visible; 0 if none is. `source` is the partition's
+    /// number.
     pub(super) fn room<E, K: Producers>(&mut self, source: usize, part: &PartitionConsumer<E, K>) -> usize {
         if self.progress.len() <= source {
             self.progress.resize(source + 1, None);

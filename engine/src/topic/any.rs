@@ -38,8 +38,9 @@ pub(crate) trait AnyTopic: Send + Sync {
     /// Halts the topic: the next call of each of its producers and consumers returns an error, even if events are
     /// unread.
     fn halt(&self);
-    /// Closes the topic, waits up to `limit` for its consumers to read it to its end, and halts it if they do not.
-    /// Waits for the journal at least until `journal_until`. Returns which events were read.
+    /// Closes the topic, waits up to `limit` for its consumers to read it to its end, and halts it if they do not. The
+    /// journal may use up to `limit`, or until `journal_until` if that is later, to write the published events. Returns
+    /// which events were read.
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
     /// The journal's position in each partition. Empty for a topic without a journal.
     fn written(&self) -> Vec<WrittenPosition>;
@@ -67,8 +68,9 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// Waits until the polled consumers have read the closed topic to its end, at most until `deadline`, or until
-    /// [`STALL_LIMIT`] has passed without progress.
+    /// Waits until the polled consumers have read the closed topic to its end, the topic is halted or has failed, or
+    /// `deadline` has passed. If no other thread may poll these consumers, the wait also ends after [`STALL_LIMIT`]
+    /// without progress.
     fn wait_for_polled(&self, partitions: &[Arc<Partition<E, K>>], deadline: Instant) {
         let mut before = Vec::new();
         let mut moved = Instant::now();
@@ -121,7 +123,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     fn metrics(&self) -> TopicMetrics {
         let stats = |name: &str| self.stats(name);
         let wall = self.host.clock.wall();
-        // Before the list of partitions is read, so that a topic always has partitions here.
+        // Read before the list of partitions: if another thread makes the deferred partitions in between, the list has
+        // them and they are skipped there. In the other order, neither list might have them.
         let deferred = self.deferred_metrics();
         let partitions = self.partitions();
         let partitions = partitions.iter().skip(deferred.len()).map(|partition| {
@@ -158,7 +161,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     }
 
     fn close_unread(&self) -> Result<(), Vec<String>> {
-        // The lock is held until the topic is closed, so a consumer that joins later finds the topic closed.
+        // The lock is held until the topic is marked as ended, so no reader can join after this check.
         let readers = self.readers();
         let partitions = self.partitions();
         let stages = partitions.iter().flat_map(|partition| partition.ring.positions().stages);
@@ -166,7 +169,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         let stages = stages.filter(|name| self.durable.is_none() || name != STAGE);
         let transforms = self.durable.iter().flat_map(|durable| durable.transforms());
         let queues = self.queues().iter().map(|queue| queue.name().to_owned()).collect::<Vec<_>>();
-        // A reader that catches up reads the journal, and has no stage in a ring.
+        // Not all readers have a stage in a ring: those of a topic whose partitions are not made yet have none, nor do
+        // those that read the journal, which `journal_readers` returns.
         let readers_of_deferred = if partitions.is_empty() { readers.all() } else { Vec::new() };
         let stages = stages.chain(readers_of_deferred.iter().map(|reader| reader.name().to_owned()));
         let all = stages.chain(queues).chain(self.journal_readers()).chain(transforms);

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A queue, as the topic that it reads uses it.
+/// A queue, with the operations that its input topic calls.
 pub(crate) trait Attached: Send + Sync {
     fn name(&self) -> &str;
     fn metrics(&self) -> QueueMetrics;
@@ -32,11 +32,14 @@ pub(crate) fn end_all(queues: &[Arc<dyn Attached>]) {
     queues.iter().for_each(|queue| _ = queue.end(true));
 }
 
-/// All groups of an engine, as topics use them. The group layer implements this, and downcasts it to its own type.
+/// All groups of an engine, with the operations that topics and the timer call. The group layer implements this trait,
+/// and downcasts the value to its own type.
 pub(crate) trait AttachedGroups: Any + Send + Sync {
     /// Removes the state that groups have of a deleted topic.
     fn forget(&self, topic: TopicId);
-    /// Forgets the groups that have had no member for `limit` at the time `now`. Those that the journal has and nobody has
-    /// joined are forgotten if `opened`, when the engine was opened, is as long ago. The times are of the engine's clock.
+    /// Forgets the groups that have had no member for `limit` or longer at the time `now`. A group that only the
+    /// journal has, because no member has joined it since the engine was opened at the time `opened`, is forgotten if
+    /// that is `limit` ago or longer. `now` and `opened` are times of the engine's clock. `committer` is `None` without
+    /// a journal.
     fn expire(&self, now: Duration, limit: Duration, opened: Duration, committer: Option<&Committer>);
 }

@@ -129,9 +129,11 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
-    /// Sets the limit, in bytes, on the memory for the slots of all partitions. Default: 1 GiB. A partition takes
-    /// capacity x (the event's size + [`max_message`](Self::max_message), rounded up to whole cache lines) when it is
-    /// created, and no more later.
+    /// Sets the limit, in bytes, on the memory for the slots of all partitions. Default: 1 GiB. A slot takes the
+    /// event's size; for messages, also [`max_message`](Self::max_message), rounded up to whole cache lines of 64
+    /// bytes; 8 bytes more unless the topic has a [single producer](Self::single_producer); and 8 bytes more with
+    /// [`timestamps`](Self::timestamps). All slots of a partition are allocated when it is created. The limit does not
+    /// count the 24 bytes for each slot that a durable topic's partition allocates for its first idempotent producer.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = bytes;
         self
@@ -179,8 +181,10 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
 
     /// Makes the topic durable: its events are written into the engine's journal. Events and their offsets survive the
     /// process, and a receipt can wait until its event is written or durable. If the journal has a topic of this name,
-    /// that topic continues after its last offset. The event type must then be the same, and neither the number of
-    /// partitions nor the largest message may be smaller than recorded.
+    /// that topic continues after its last offset. Then the [layout](Persist::layout) of the events must be the same,
+    /// and the largest message must not be smaller than recorded. The topic keeps its recorded number of partitions if
+    /// fewer are set here; more than recorded are refused: add them with
+    /// [`add_partitions`](crate::Topic::add_partitions).
     ///
     /// A slot is free again when the journal has its event and all consumers have read it.
     pub fn durable(mut self) -> Self
@@ -224,7 +228,9 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self.create_from(Box::new(slots), cell)
     }
 
-    /// Creates the topic. Each slot holds an event that `make` returns; `make` is called once for each slot.
+    /// Creates the topic. Each slot holds an event that `make` returns. `make` is called once for each slot, also of
+    /// partitions that are added later, and for events outside of the slots, for example by each reader that decodes
+    /// the journal's records.
     ///
     /// # Errors
     /// As [`create`](Self::create).

@@ -21,7 +21,9 @@ pub(crate) struct ConsumerRunState {
     pub(crate) consumed: BTreeMap<u32, u64>,
     /// How the consumer ended; of several threads, the worst ending. `None` while no thread has ended.
     pub(crate) ending: Option<Ending>,
+    /// The number of threads that have not ended.
     pub(crate) threads: usize,
+    /// The memberships of the consumer's threads, whose wait strategy can be changed.
     pub(crate) memberships: Vec<Weak<dyn SetWait>>,
 }
 
@@ -63,7 +65,8 @@ impl ConsumerRun {
     }
 }
 
-/// The counters of a topic's consumers, by name. Those of consumers that are gone are removed when the map has doubled.
+/// The counters of a topic's consumers, by name. Those of dropped consumers are removed when a consumer is added and
+/// the number of names has about doubled since the last removal.
 #[derive(Default)]
 pub(crate) struct ConsumerIndex {
     by_name: HashMap<String, Vec<Weak<ConsumerStats>>>,
@@ -82,7 +85,8 @@ impl ConsumerIndex {
         known.push(Arc::downgrade(stats));
     }
 
-    /// The counters of the consumer with this name. Of several with one name those that were added last.
+    /// The counters of the consumer with this name; of several, those that were added last. `None` if no consumer with
+    /// this name exists any more.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<ConsumerStats>> {
         self.by_name.get(name)?.iter().rev().find_map(Weak::upgrade)
     }

@@ -1,17 +1,18 @@
 //! Deferred partitions: those of a topic that the engine creates for itself and that may never get an event.
 //!
-//! A queue creates a topic for its dead letters, and most queues never have one. So this topic has its name, its entry in
-//! the journal's catalogue and its first offsets from the beginning, and its rings only when the first dead letter or
-//! [`Engine::get`](crate::Engine::get) makes them.
+//! A queue creates a topic for its dead letters, and most queues never have a dead letter. So when this topic is
+//! created, it gets its name, its entry in the journal's catalogue and its first offsets, but no rings. The rings are
+//! made for the first dead letter, or when a program calls [`Engine::get`](crate::Engine::get).
 //!
 //! Invariants:
-//! - A producer, and a handle that a user holds, exist only after the partitions were made. Without them, the topic can be
-//!   listed, described, closed and deleted, and a hidden subscriber can join it, whose name is then taken.
-//! - What may wait for the journal, or be refused by it, is done when the topic is created: the catalogue's entry and the
-//!   reservation of the first offsets. Making the partitions needs memory only and writes nothing. So any thread may do it,
-//!   also the committer's, and a crash before or after it leaves the same journal.
-//! - The partitions are made once, under the lock of `deferred`, in the way in which partitions are added to any topic:
-//!   the readers that have joined the topic are in the rings before a producer can publish.
+//! - A producer, and a handle that a user holds, exist only after the partitions were made. Before that, the topic can
+//!   be listed, described, closed and deleted, and a hidden subscriber of the queue can join it; that subscriber's name
+//!   is then taken.
+//! - The steps that may wait for the journal, or that the journal may refuse, are done when the topic is created: the
+//!   catalogue's entry and the reservation of the first offsets. Making the partitions needs only memory and writes
+//!   nothing. So any thread may do it, also the committer's, and a crash before or after it leaves the same journal.
+//! - The partitions are made once, under the lock of `deferred`, by the function that also adds partitions to other
+//!   topics: the readers that have joined the topic are in the rings before a producer can publish.
 //! - A topic that has ended makes no partitions: its end is set and checked under the lock of the topic's readers.
 //! - If the partitions cannot be made, nothing has changed, and the next call tries again.
 //!

@@ -34,10 +34,11 @@ pub struct Description {
     pub retain: usize,
     /// True if the topic stores the time at which each event is published.
     pub timestamps: bool,
-    /// The size of one slot in bytes: the event, its message's bytes, the ring's stamp and the publishing time.
+    /// The size of one slot in bytes, as [`TopicBuilder::memory_limit`](crate::TopicBuilder::memory_limit) counts it.
     pub slot_bytes: u64,
-    /// The size of all slots in bytes. A partition's slots are allocated when it is created, and freed with the topic. 0
-    /// for a topic that a [queue](crate::queue::QueueBuilder::dead_letter) has created and that has had no dead letter.
+    /// The size of all slots in bytes. A partition's slots are allocated when it is created, and freed with the topic.
+    /// 0 for a topic that a [queue](crate::queue::QueueBuilder::dead_letter) has created for its dead letters, until
+    /// the first dead letter or the first [`Engine::get`](crate::Engine::get) of the topic.
     pub memory: u64,
     /// The limit for [`memory`](Self::memory), in bytes.
     pub memory_limit: u64,

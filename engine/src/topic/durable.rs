@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-/// Whether frames that reserve offsets are written; none as long as they are not.
+/// The outcome of writing the frames that reserve offsets. Unset until they are written or refused.
 type Reservation = Arc<OnceLock<Result<(), WriteError>>>;
 
 pub(crate) struct DurableTopic<E> {
@@ -27,10 +27,11 @@ pub(crate) struct DurableTopic<E> {
     pub(crate) committer: Arc<Committer>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) capacity: u64,
-    /// What became of the first offsets that were reserved when a recorded topic was opened again. None once they are known to be
-    /// durable. Until then there is no producer.
+    /// The reservation of offsets that was written, without waiting for it, when a recorded topic was opened again.
+    /// `None` once it is known to be durable, and for a new topic, which waits for its reservation. A producer is
+    /// created only after [`wait_reserved`](Self::wait_reserved) has set this to `None`.
     reserved: Mutex<Option<Reservation>>,
-    /// True once the topic was deleted: the journal has nothing of it any more.
+    /// True once the deletion of the topic has begun. The journal may still have a part of it.
     forgotten: AtomicBool,
     /// True if this opening added the topic to the journal.
     is_new: bool,
@@ -82,7 +83,7 @@ impl<E> DurableTopic<E> {
                 let (there, asked) = (there.to_string(), asked.to_string());
                 return Err(TopicError::Recorded { name: name.to_owned(), there, asked });
             }
-            // The renewed entry is written together with the first partitions.
+            // [`begin`](Self::begin) writes the renewed entry together with the first partitions.
             Some(there) => {
                 drop(recovered);
                 Self::renewed(there, asked)
@@ -126,7 +127,7 @@ impl<E> DurableTopic<E> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True once the topic was deleted.
+    /// True once the deletion of the topic has begun.
     pub(crate) fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::Acquire)
     }
@@ -179,8 +180,9 @@ impl<E> DurableTopic<E> {
         frame.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
         frames.push(frame);
         if all_known && partitions.start == 0 && partitions.end == self.recorded().partitions {
-            // Many topics that are opened again share one sync: that of the first producer, or any other. The reservations alone
-            // are new, so the journal has room for them, and only a producer relies on them.
+            // A recorded topic is opened again: the frames only replace its entry and its reservations, so the journal
+            // has room for them, and only a producer relies on them. So nothing waits for them here. `wait_reserved`
+            // waits before the first producer is created, and one sync can serve many topics.
             if let Some(cause) = self.acks.notifier.end_cause() {
                 return Err(refused(&self.name, cause.to_owned()));
             }
@@ -197,11 +199,16 @@ impl<E> DurableTopic<E> {
         Ok(starts)
     }
 
-    /// Waits until the offsets that producers are about to issue are reserved durably.
+    /// Waits until the offsets that were reserved at the topic's opening are reserved durably. Called before a producer
+    /// is created.
+    ///
+    /// # Errors
+    /// The journal refused the reservation, has failed or has ended, or the calling thread is one of the journal's own.
     pub(crate) fn wait_reserved(&self) -> Result<(), String> {
         let reserved = || self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(reservation) = reserved().clone() else { return Ok(()) };
-        // The committer's thread, which this waits for, takes its commands in order.
+        // The committer's thread executes its commands in order, so when this empty commit is durable, the reservation
+        // is durable too, or was refused.
         self.committer.commit([])?;
         if let Some(Err(refused)) = reservation.get() {
             return Err(refused.to_string());
@@ -210,7 +217,7 @@ impl<E> DurableTopic<E> {
         Ok(())
     }
 
-    /// The names of the transforms that are open or run, among the consumers of the topic.
+    /// The names, as consumers (`transform:NAME`), of the transforms that read this topic and are open or running.
     pub(crate) fn transforms(&self) -> Vec<String> {
         self.committer.transform_offsets.readers(self.recorded().number)
     }

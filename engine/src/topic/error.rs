@@ -40,7 +40,7 @@ pub enum TopicError {
     /// digits, `.`, `_` and `-`.
     #[error("{name:?} is no name for a topic or consumer: take 1 to {MAX_NAME} letters, digits, '.', '_' or '-'")]
     Name {
-        /// The topic's name.
+        /// The refused name.
         name: String,
     },
     /// The calling thread is adding partitions to the topic already: the factory of events, or a subscriber's factory
@@ -112,7 +112,7 @@ pub enum TopicError {
         partitions: usize,
         /// The number of slots of each partition.
         capacity: usize,
-        /// The size of one slot in bytes: the event, its message's bytes, the ring's stamp and the publishing time.
+        /// The size of one slot in bytes, as [`memory_limit`](crate::TopicBuilder::memory_limit) counts it.
         slot: u64,
     },
     /// The topic's [`max_message`](crate::TopicBuilder::max_message) is above the limit, [`MAX_MESSAGE`].
@@ -145,8 +145,8 @@ pub enum TopicError {
         /// The topic's name.
         name: String,
     },
-    /// The journal has a durable topic of this name whose type, partitions or message size do not fit the topic that
-    /// was asked for.
+    /// The journal has a durable topic of this name whose type, number of partitions or message size does not fit the
+    /// topic that was asked for, or a topic in memory was asked for.
     #[error(
         "the journal has topic {name:?} as {}; asked for was {}: ask for the recorded one, or take another name", text::line(.there), text::line(.asked)
     )]
@@ -158,16 +158,18 @@ pub enum TopicError {
         /// The shape that was asked for.
         asked: String,
     },
-    /// The journal refused the topic, or has failed or ended.
+    /// The journal refused the topic, or has failed or ended, or the calling thread is one of the journal's own, which
+    /// must not wait for the journal.
     #[error("topic {name:?} cannot be written to the journal: {}", text::line(.cause))]
     Journal {
-        /// The topic's name.
+        /// The topic's name. From [`Engine::retain`](crate::Engine::retain), which concerns all topics, `any`; from
+        /// [`Engine::acknowledge_gaps`](crate::Engine::acknowledge_gaps), the reader's name.
         name: String,
-        /// The reason for which the journal refused the topic.
+        /// The journal's error, as text.
         cause: String,
     },
-    /// The ring refused the topic's capacity, its retention or the journal's stage, or the operating system gave no memory
-    /// for the slots or the publish times.
+    /// The ring refused the topic's capacity, its retention or the journal's stage, or the operating system gave no
+    /// memory for the slots or the publish times.
     #[error("topic {name:?}: {cause}")]
     Ring {
         /// The topic's name.
@@ -258,12 +260,12 @@ pub enum ProducerError {
         /// The reason for which the journal refused the name.
         cause: String,
     },
-    /// The offsets that it would issue are not reserved in the journal, so nothing can be published.
+    /// The topic's next offsets could not be reserved in the journal. A producer may publish only at reserved offsets.
     #[error("topic {topic:?}: its next offsets cannot be reserved in the journal: {}", text::line(.cause))]
     NotReserved {
-        /// The topic.
+        /// The topic's name.
         topic: String,
-        /// Why.
+        /// The journal's error, as text.
         cause: String,
     },
     /// The timer's thread, which the producer needs, could not be started.

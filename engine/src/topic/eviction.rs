@@ -9,12 +9,13 @@ use crate::base::trace::lifecycle;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-/// If an evicted consumer is gone at once.
+/// The result of evicting a slow consumer: see [`TopicCore::evict_slow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evicted {
-    /// The consumer was removed from all partitions, so producers no longer wait for it.
+    /// The consumer has no stage in any partition any more, so producers no longer wait for it.
     Gone,
-    /// The consumer is removed when its current batch ends; until then producers wait for it.
+    /// Producers still wait for the consumer. It is removed when its batch ends or at its next poll; or it stays,
+    /// because a consumer that reads after it may not be evicted.
     Leaves,
 }
 
@@ -55,8 +56,8 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.evicts.load(Ordering::Relaxed)
     }
 
-    /// The consumer's stage name and its policy for being slow. `None` if the stage is not that of a subscriber or a
-    /// group.
+    /// Returns the stage name `name` with the [`Slow`] policy of its consumer. `None` if the stage is not that of a
+    /// subscriber or a group, but for example the journal's.
     pub(crate) fn slow(&self, name: String) -> Option<(String, Slow)> {
         let slow = self.stats(&name)?.slow();
         Some((name, slow))
@@ -86,6 +87,9 @@ impl<E, K: Producers> TopicCore<E, K> {
 
     /// Removes a consumer's stages from all partitions. Returns false if some stay until the consumer's batch ends or
     /// it polls again.
+    ///
+    /// # Errors
+    /// No partition has a stage of this name, or another stage is ordered after it.
     pub(crate) fn evict(&self, consumer: &str) -> Result<bool, slipring_ring::StageError> {
         use slipring_ring::StageError::{Fence, InBatch, Unknown};
         let (mut unknown, mut found, mut at_once) = (None, false, true);

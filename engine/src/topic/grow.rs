@@ -31,8 +31,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         self.make(begun, &starts)
     }
 
-    /// Checks the number and the size of new partitions with these numbers, and reserves their first offsets in the
-    /// journal, if the topic is durable. Returns the first offset of each.
+    /// Checks that the topic may have the new partitions `partitions`, by their count and memory, and reserves their
+    /// first offsets in the journal if the topic is durable. Returns the first offset of each.
     pub(super) fn starts(&self, partitions: Range<usize>) -> Result<Vec<u64>, TopicError> {
         if !(1..=MAX_PARTITIONS).contains(&partitions.end) {
             return Err(TopicError::Partitions { name: self.name.clone(), asked: partitions.end });
@@ -44,8 +44,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// Makes the partitions from number `begun` on, which begin at the offsets `starts`. Never waits for the journal. On
-    /// an error the topic is as before.
+    /// Makes one partition for each offset in `starts`, at which it begins; `begun` is the number of the first one.
+    /// Never waits for the journal. On an error the topic is as before.
     pub(super) fn make(&self, begun: usize, starts: &[u64]) -> Result<(), TopicError> {
         let name = || self.name.clone();
         let mut partitions = self.partitions().to_vec();
@@ -116,8 +116,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         Ok(())
     }
 
-    /// The size of one slot in bytes: the event, its message's bytes, the ring's stamp if several producers are
-    /// allowed, and the publishing time if the topic has timestamps.
+    /// The size of one slot in bytes: the event, its message's bytes, the ring's 8 bytes for the slot if several
+    /// producers are allowed, and the 8 bytes of the publishing time if the topic has timestamps.
     pub(crate) fn slot_bytes(&self) -> u64 {
         let stamp = if K::SINGLE { 0 } else { 8 };
         let event = (std::mem::size_of::<E>() + stamp).next_multiple_of(std::mem::align_of::<E>());

@@ -35,9 +35,10 @@ pub(crate) struct SequenceHistory {
     pub(crate) next: Option<u64>,
     /// The partition and offset of each of the last sequences before `next`, oldest first.
     pub(crate) receipts: VecDeque<(u32, u64)>,
-    /// The partition and offset of published sequences after `next`, by sequence. An earlier process published them and
-    /// was lost before a sequence below them was written.
+    /// The partition and offset of published sequences at or after `next`, by sequence. An earlier process published
+    /// them and crashed before a lower sequence was written.
     pub(crate) apart: BTreeMap<u64, (u32, u64)>,
+    /// The time of the last publish, or of the name's first opening if nothing was published; by the engine's clock.
     pub(crate) used: Duration,
 }
 
@@ -93,18 +94,19 @@ impl ProducerIdentity {
     /// The next sequence to be published; `None` before the first publish.
     pub(crate) fn next(&self) -> Option<u64> {
         // Waits for a publish on another thread. If user code calls this during a publish on the calling thread,
-        // returns the sequence of that publish.
+        // returns the sequence of that publish, or `None` if it is the first under this name.
         match self.history() {
             Some(history) => history.next,
             None => self.has_next.load(Ordering::Acquire).then(|| self.next.load(Ordering::Acquire)),
         }
     }
 
-    /// The partition and offset of the event with the highest sequence. `None` if no event was published or, for a topic
-    /// in memory, if user code calls this during a publish on the calling thread.
+    /// The partition and offset of the event with the highest sequence. `None` if no event was published or, for a
+    /// topic in memory, if user code calls this during a publish on the calling thread.
     pub(crate) fn last(&self) -> Option<(u32, u64)> {
         match &self.producer_state {
-            // The journal's window may have events that an earlier process published without returning their receipts.
+            // The journal's window is read, and not `history`: it also has the events at sequences after `next`, which
+            // an earlier process published.
             Some(producer_state) => producer_state.window().last(),
             None => self.history()?.receipts.back().copied(),
         }

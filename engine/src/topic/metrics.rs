@@ -101,7 +101,7 @@ pub struct TopicMetrics {
     /// How many slots of all partitions hold an event that some consumer has not read, or that is kept for later
     /// consumers.
     pub fill: u64,
-    /// The highest `fill` of any snapshot so far; `capacity` if a producer has ever found a partition full.
+    /// The highest `fill` of any snapshot so far; `capacity` if a producer had ever found a partition full by then.
     pub high_water: u64,
     /// How long the topic has existed, by the engine's clock.
     #[cfg_attr(feature = "observe", serde(with = "seconds"))]
@@ -118,7 +118,8 @@ pub struct TopicMetrics {
     pub delayed: u64,
     /// How many messages were not published again because the topic remembered their id.
     pub duplicates: u64,
-    /// How many subscribers were evicted because they made producers wait.
+    /// How often a consumer was evicted because producers waited for it. Each time that a replay or a group spills,
+    /// that is, leaves the ring to read the journal, counts too.
     pub evicted: u64,
     /// The metrics of each partition, by number.
     pub partitions: Vec<PartitionMetrics>,
@@ -228,8 +229,9 @@ impl TopicMetrics {
 }
 
 impl PartitionMetrics {
-    /// `lag_time` returns a consumer's lag in time, given the offset of its next unread event, or `None` if it has read
-    /// all events. It returns `None` if the topic has no timestamps.
+    /// The metrics of the partition with these positions. `lag_time` computes a consumer's lag in time: its argument is
+    /// the offset of the consumer's next unread event, `None` if the consumer has read all events; its result is `None`
+    /// if the topic has no timestamps.
     pub(crate) fn new(partition: u32, at: Positions, lag_time: impl Fn(Option<u64>) -> Option<Duration>) -> Self {
         let consumers = at.stages.into_iter().map(|stage| ConsumerMetrics {
             name: stage.name,
@@ -320,7 +322,8 @@ pub struct ConsumerMetrics {
 pub struct QueueMetrics {
     /// The queue's name.
     pub name: String,
-    /// How many published messages the queue has not read yet.
+    /// How many published messages the queue has not read yet. An offset without a message, for example of a claim that
+    /// was dropped, may be counted too.
     pub unread: u64,
     /// How many messages are leased to a worker. An expired lease counts until a worker asks the queue for a message.
     pub leased: u64,
@@ -348,7 +351,7 @@ pub struct QueueMetrics {
     /// How many messages were moved to the dead letters.
     pub dead: u64,
     /// How many unfinished messages were lost, because the journal's retention deleted them or damage destroyed them.
-    /// Of unread messages the offsets are counted.
+    /// Of messages that the queue had not read yet, the lost offsets are counted, with or without a message.
     pub lost: u64,
     /// The highest number of messages that the side store has held at once.
     pub high_water: u64,

@@ -21,7 +21,8 @@
 //! ```
 //!
 //! # Guarantees
-//! - Order inside a partition, none between partitions. Offsets only grow, and may have gaps.
+//! - Events have an order inside a partition, and none between partitions. Offsets only grow; an offset may have no
+//!   event, for example if a producer dropped its claim.
 //! - Memory is bounded by the capacity and [`max_message`](TopicBuilder::max_message), and allocated when a partition
 //!   is made.
 //! - A topic in memory ends with its engine. A [durable](TopicBuilder::durable) topic stays in the engine's journal
@@ -32,8 +33,9 @@
 //! [`Closed`]: why the topic accepts and delivers no more events.
 //!
 //! # Unlike Kafka
-//! A topic in memory keeps the events that its readers have not read, and no history of days. A durable topic has
-//! retention by size and age as in Kafka. A full topic makes its producers wait: [`Overflow`] and [`Slow`] change that.
+//! A topic in memory keeps the events that its readers have not read, and the last [`retain`](TopicBuilder::retain)
+//! events, but no longer history. A durable topic has retention by size and age as in Kafka. A full topic makes its
+//! producers wait: [`Overflow`] and [`Slow`] change that.
 
 mod any;
 pub(crate) mod attached;
@@ -198,7 +200,8 @@ impl<E, K: Producers> TopicReaders<'_, E, K> {
         self.list.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// True if a reader of the topic has this name. Once the topic has partitions, their rings refuse the name.
+    /// True if a reader of the topic has this name. Needed only until the topic has partitions: their rings themselves
+    /// refuse a name that a reader has.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.all().iter().any(|reader| reader.name() == name)
     }
@@ -224,8 +227,8 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses a wait on the journal's own threads: the thread that the caller waits for may itself be waiting for the
-    /// journal.
+    /// Returns an error on the journal's own threads, which must not wait for another thread, because that thread may
+    /// itself be waiting for the journal. `Ok` for a topic in memory.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
         self.durable.as_ref().map_or(Ok(()), |durable| durable.committer.may_wait())
     }
@@ -234,7 +237,8 @@ impl<E, K: Producers> TopicCore<E, K> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a managed consumer to the topic's report. The report keeps the last 256 of the ended consumers.
+    /// Adds a managed consumer to the topic's report. If the report has 256 consumers already, removes the oldest one
+    /// that has ended, if there is one.
     pub(crate) fn keep(&self, run: Arc<ConsumerRun>) {
         const MOST: usize = 256;
         let mut runs = self.runs();
@@ -359,8 +363,9 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// ```
     ///
     /// # Errors
-    /// The number of partitions would be 0 or above 1,024, the memory limit would be exceeded, or the topic is closed.
-    /// The topic then has as many partitions as before.
+    /// The topic would have more than 1,024 partitions or exceed its memory limit, it is closed, the calling thread is
+    /// adding partitions to it already, a consumer cannot join the new partitions, or the journal refuses them. The
+    /// topic then has as many partitions as before.
     pub fn add_partitions(&self, more: usize) -> Result<(), TopicError> {
         self.inner.grow(|there| there.saturating_add(more))
     }

@@ -12,8 +12,8 @@ pub(crate) struct Partition<E, K: Producers> {
     pub(crate) index: u32,
     capacity: usize,
     pub(crate) ring: Ring<E, K>,
-    /// The ring's own producer. With several producers, each is a clone of it; a single producer is lent to the user,
-    /// and this is `None` meanwhile. A ring stays open while it has a producer.
+    /// The ring's first producer. Of a topic with any number of producers, each gets a clone, and this one keeps the
+    /// ring open. Of a topic with a single producer, the user borrows this one, and this is `None` meanwhile.
     spare: Mutex<Option<slipring_ring::Producer<E, K>>>,
     /// The publishing time of the event in each slot; `None` unless the topic has `timestamps()`.
     pub(crate) times: Option<PublishTimes>,
@@ -67,8 +67,8 @@ impl<E, K: Producers> Partition<E, K> {
 
     /// The first offset at or after `from` whose event was published at `at` or later; the next offset to be published
     /// if there is none. The caller's gating position must be at or before `from`, so that no event is overwritten
-    /// meanwhile. Times grow with offsets, except where a producer read the clock before another one but claimed after
-    /// it.
+    /// meanwhile. A binary search, for which the times must grow with the offsets. Where a producer read the clock
+    /// before another one but claimed after it, they do not, and the result may be off by these events.
     pub(crate) fn first_since(&self, at: Timestamp, from: u64) -> u64 {
         let mut low = from;
         let mut high = self.ring.positions().published.0.max(from);

@@ -35,12 +35,12 @@ pub(crate) struct Registry {
 
 /// The engine's services for its topics: clock, timer, journal, groups.
 pub(crate) struct Host {
-    /// The registry of the engine's topics, for a topic that needs another one.
+    /// The registry of the engine's topics, through which one topic finds another.
     engine: Weak<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Timer,
     pub(crate) cores: Arc<Cores>,
-    /// All groups of the engine. Unset until the first member joins a group.
+    /// All groups of the engine. Unset until groups are used for the first time, for example when a member joins.
     pub(crate) groups: OnceLock<Box<dyn AttachedGroups>>,
     pub(crate) committer: Option<Arc<Committer>>,
     /// True once the timer applies the topics' retention to the journal, every [`RETAIN`].
@@ -60,14 +60,15 @@ impl Host {
         }
     }
 
-    /// Starts forgetting groups that have had no member for `limit`. The timer runs.
+    /// Starts forgetting groups that have had no member for `limit`. The timer must be started.
     pub(crate) fn expire_groups(self: &Arc<Self>, limit: Duration) {
         self.expire_groups_later(limit, self.clock.now());
     }
 
     fn expire_groups_later(self: &Arc<Self>, limit: Duration, opened: Duration) {
         let host = Arc::downgrade(self);
-        // A group is forgotten at most an eighth of the limit too late.
+        // The interval between two checks. A group's time begins at the first check that finds it without members, so a
+        // group may be forgotten up to two intervals late.
         self.timer.after((limit / 8).max(Duration::from_secs(1)).min(limit), move || {
             let Some(host) = host.upgrade() else { return };
             if let Some(groups) = host.groups.get() {
@@ -112,8 +113,8 @@ impl Host {
 }
 
 impl Drop for Host {
-    /// The last handle of the engine and of its topics was dropped, so nothing more can be published: the committer
-    /// writes all published events and closes the journal.
+    /// Makes the committer write all published events and close the journal. The last handle of the engine and of its
+    /// topics was dropped, so no event can be published any more.
     fn drop(&mut self) {
         if let Some(committer) = &self.committer {
             committer.leave();
@@ -229,8 +230,11 @@ impl Registry {
         ReservedName { shared: self, name: gone.name() }
     }
 
-    /// Reserves a name for a new topic. Waits while another thread creates or deletes a topic of this name. An error if
-    /// a topic has the name, or the engine was shut down meanwhile.
+    /// Reserves a name for a new topic. Waits while another thread creates or deletes a topic of this name.
+    ///
+    /// # Errors
+    /// A topic has the name, the calling thread itself is creating a topic of this name, the engine was shut down, or
+    /// this would have to wait on one of the journal's own threads.
     fn reserve<'s>(&'s self, name: &'s str, asked: &Shape) -> Result<ReservedName<'s>, TopicError> {
         let own = std::thread::current().id();
         let exists = |there: String| TopicError::Exists { name: name.to_owned(), there, asked: asked.to_string() };

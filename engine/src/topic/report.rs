@@ -38,14 +38,15 @@ pub struct TopicReport {
     pub name: String,
     /// For each partition, by number, the next offset that would have been published.
     pub published: Vec<u64>,
-    /// Why the topic has ended: closed, halted, or failed by a consumer, with its name. `None` while it is open.
+    /// Why the topic has ended: it was closed or halted, or it has failed; see [`Closed`]. `None` while it is open.
     pub closed: Option<Closed>,
     /// Claims that producers had neither published nor dropped within the shutdown's limit. Their publish is refused,
     /// and their events are never read.
     pub cut: Vec<CutClaim>,
-    /// The refusal of the barrier that orders the topic's end against its producers: a sandbox forbids `membarrier(2)` since
-    /// the topic was created. Then an event whose publish overlapped the end may be unread and not counted, although its
-    /// publish returned `Ok`. `None` ordinarily.
+    /// The operating system's refusal of the memory barrier `membarrier(2)`, by which the topic's end and its
+    /// producers' publishes see each other; for example a sandbox forbids the call since the topic was created. Then an
+    /// event whose publish overlapped the end may be unread and not counted, although its publish returned `Ok`. `None`
+    /// if the barrier was not refused.
     pub unfenced: Option<Refused>,
     /// For each consumer, how far it has read each partition.
     pub consumers: Vec<ConsumerReport>,
@@ -169,8 +170,8 @@ impl TopicReport {
         Self { name: name.to_owned(), published, closed, cut, unfenced, consumers, queues }
     }
 
-    /// True if every consumer has read all events of the topic, the topic has not failed, its end had its barrier, and no
-    /// queue loses a message with the process.
+    /// True if every consumer has read all events of the topic, the topic has not failed,
+    /// [`unfenced`](Self::unfenced) is `None`, and no queue loses a message when the process ends.
     pub fn is_complete(&self) -> bool {
         if matches!(self.closed, Some(Closed::Failed { .. })) || self.unfenced.is_some() {
             return false;
@@ -197,8 +198,8 @@ impl TopicReport {
         }
     }
 
-    /// Adds the journal as a consumer: its position in each partition. Returns how many published events the journal
-    /// does not have.
+    /// Sets the journal's position in its entries among the consumers, and adds an entry for each partition of which
+    /// the journal has not all events, if there is none. Returns how many published events the journal does not have.
     pub(crate) fn note_written(&mut self, partitions: &[WrittenPosition]) -> u64 {
         let mut unwritten = 0;
         for &WrittenPosition { partition, next: consumed, unwritten: left } in partitions {
@@ -272,7 +273,8 @@ impl TopicReport {
 pub struct QueueReport {
     /// The queue's name.
     pub name: String,
-    /// How many published messages the queue had not read. On a durable topic, how many offsets.
+    /// How many published messages the queue had not read. An offset without a message, for example of a claim that was
+    /// dropped, may be counted too.
     pub unread: u64,
     /// How many messages were leased to a worker.
     pub leased: u64,

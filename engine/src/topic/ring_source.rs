@@ -21,8 +21,10 @@ pub(crate) struct RingSource<E, K: Producers> {
     pub(crate) consumer: Option<Consumer<E, K>>,
     pub(crate) persistence: Persistence<E>,
     pub(crate) progress: Arc<Progress>,
-    /// The end (exclusive) of the offsets that were last asked to be reserved, whether that is durable or not.
+    /// The end (exclusive) of the last requested reservation of offsets, whether it is durable or not.
     pub(crate) reserving: u64,
+    /// As `reserving`, until [`Source::reserves`] takes it for the next sync; `None` if no reservation was requested
+    /// since then.
     pub(crate) reserves: Option<u64>,
     pub(crate) reserves_at_once: u64,
     pub(crate) capacity: u64,
@@ -32,22 +34,26 @@ pub(crate) struct RingSource<E, K: Producers> {
     /// The offset after the last event that was reported as written.
     pub(crate) noted: u64,
     pub(crate) blocked: bool,
-    /// The event that could not be written, and the panic of its `Persist`. `None` while there was no panic.
+    /// The event that could not be written, and the panic of its `Persist`. `None` if there was no panic, and once
+    /// [`Source::failed`] has taken the error.
     pub(crate) failed: Option<String>,
     /// Ranges of offsets at or above the committer's position that transactions have written already, in order: the
     /// first offset, and the offset after the last.
     pub(crate) ahead: VecDeque<(u64, u64)>,
 }
 
-/// The number of offsets in one reservation, at least eight times the capacity. Each reservation needs a sync. If the
-/// engine does not sync its frames (`syncs` is false), that sync alone would make producers wait for the disk, so
-/// reservations are larger then.
+/// The number of offsets in one reservation: eight times the capacity, but at least 2^16. Each reservation needs a
+/// sync. If the engine does not sync its frames (`syncs` is false), only that sync would make producers wait for the
+/// disk, so a reservation then has at least 2^24 offsets.
 pub(crate) fn reservation(capacity: u64, syncs: bool) -> u64 {
     (capacity * 8).max(if syncs { 1 << 16 } else { 1 << 24 })
 }
 
 impl<E, K: Producers> RingSource<E, K> {
-    /// How many more events may be read before the durable reservation is used up. If 0, marks the source as blocked.
+    /// How many more events the committer may read; `usize::MAX` if the source is over. Producers claim at most
+    /// `capacity` offsets beyond the committer's position. So the committer stops `capacity` offsets before the end of
+    /// the durable reservation, and no offset is claimed that is not reserved. If the result is 0, marks the source as
+    /// blocked.
     fn room(&mut self) -> usize {
         let Some(consumer) = &self.consumer else { return usize::MAX };
         let limit = self.progress.reserved.load(Ordering::Acquire).saturating_sub(self.capacity);
@@ -127,8 +133,8 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
             if from.0 != self.noted && self.drained.is_none() {
                 self.drained = Some(from.0);
             }
-            // No event after the gathered ones will be written from the ring. But transactions may have written later
-            // offsets that were never published.
+            // No event after the gathered ones will be written from the ring. But transactions may have written events
+            // at later offsets, which were not published in the ring; the progress ends after these.
             let written = self.ahead.back().map_or(0, |(_, end)| *end);
             self.progress.end_at(self.drained().max(written), closed.to_string());
             self.consumer = None;
@@ -144,7 +150,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     fn written(&mut self) -> Option<u64> {
         let read = self.drained.take()?;
         self.noted = read;
-        // A transaction may have written the following offsets already.
+        // A transaction may have written later offsets already, so `written` may be higher, and must not go back.
         self.progress.written.fetch_max(read, Ordering::Release);
         while self.ahead.front().is_some_and(|(_, end)| *end <= read) {
             self.ahead.pop_front();
@@ -167,7 +173,7 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         let has_room = self.room() > 0;
         let Some(consumer) = &mut self.consumer else { return false };
         if consumer.consumed().0 < offset && has_room {
-            // An empty poll: it moves the position over slots without an event.
+            // The batch is dropped unread, so the poll moves the position only over slots without an event.
             let _ = consumer.poll(1).map(drop);
         }
         let mut at = consumer.consumed().0;
@@ -228,8 +234,9 @@ struct PartitionEvents<'g, E, K: Producers> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
-    /// Adds the events below `until` to the frame, up to the budget. Sets `end` to the offset after the last complete
-    /// event, also if an event panics.
+    /// Adds the events below `until` to the frame, except those that transactions have written, until the frame has
+    /// `budget` bytes or more, or has room for the states of no more producers. Sets `end` to the offset after the last
+    /// complete event, also if an event panics.
     fn gather(
         &self,
         batch: &mut Batch<'_, E, K>,

@@ -26,13 +26,14 @@ use std::time::Duration;
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 
 impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
-    /// Runs the transform on two threads until the input was closed and is read, or a failure. `f` publishes into
-    /// `output`. A commit that finds no room is tried again.
+    /// Runs the transform on two threads, until the input is closed and read to its end, or until a
+    /// [stop](TransformRun::stop) or a failure. `f` is called with each event and publishes into `output`. A commit
+    /// that finds no room within its patience is tried again.
     ///
-    /// While one commit is being written to the disk, the next batches are read. They are committed together: each with
-    /// its input offset, all or none. If `f` fails on a batch that was read ahead, the earlier batches are committed,
-    /// and that batch is read again and passed to `f` in a transaction of its own. If the output of a batch is too
-    /// large for one transaction, it is committed in parts.
+    /// While one commit is being written to the disk, the next batches are read. Their output and their input offsets
+    /// are committed together, all or none. If `f` fails on a batch that was read ahead, the earlier batches are
+    /// committed, and that batch is read again and passed to `f` in a transaction of its own. If the output of a batch
+    /// is too large for one transaction, it is committed in parts.
     ///
     /// # Errors
     /// `output` is not in the journal of the input, or a thread could not be started.
@@ -92,7 +93,7 @@ impl CommitJob {
     }
 }
 
-/// A job whose commit has ended, with the result; or the panic of that commit.
+/// A job whose commit has ended, with the commit's result. An error if the commit has panicked: the job is then lost.
 type Committed = Result<(CommitJob, Result<(), TransactionError>), Panic>;
 
 fn panicked(name: String, panic: &Panic) -> TransformEnd {
@@ -133,7 +134,7 @@ struct InputReader<'t, E: Send + Sync + 'static, K: Producers> {
     job: CommitJob,
     /// The transaction of the other job, empty; `None` while that job is being committed.
     spare: Option<Transaction>,
-    /// Count of batches that must be committed each in a transaction of its own.
+    /// How many of the next batches must be committed each in a transaction of its own.
     separate: usize,
     reads_ahead: bool,
     over: &'t AtomicBool,
@@ -232,8 +233,8 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
                     }
                 }
                 Err(TransformError::Handler { .. } | TransformError::TooMuch { .. }) if !alone => {
-                    // The failure may come from reading ahead, because the transaction was too large or an output has a
-                    // single producer. So the batch is read again alone.
+                    // The batch may have failed only because it was read ahead: its transaction was already large, or
+                    // the single producer of an output is in the other transaction. So it is read again, alone.
                     self.reads_ahead &= self.job.batches > 0;
                     self.read_again(1)?;
                 }
@@ -242,8 +243,8 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
         }
     }
 
-    /// Discards the job that is being filled. Its batches, and `more` further ones, are read again and each committed
-    /// alone.
+    /// Discards the job that is being filled. Its batches, and the next `more` batches, are read again from the
+    /// committed offsets, and each is committed in a transaction of its own.
     fn read_again(&mut self, more: usize) -> Result<(), TransformError> {
         self.separate += self.job.batches + more;
         self.input.replay = None;
@@ -252,15 +253,17 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
         if self.spare.is_none() {
             self.settle(true)?;
         }
-        // The discarded transaction has the only producers of its outputs, so that one is reused.
+        // Both transactions that the jobs had are used again, and the fresh one is dropped: a topic with a single
+        // producer cannot give another one to a fresh transaction.
         if let Some(first) = self.spare.replace(given_up.transaction) {
             self.job = CommitJob::of(first);
         }
         Ok(())
     }
 
-    /// Takes the result of the job that is being committed. If there is none yet, waits for it if `waits` is true,
-    /// otherwise returns at once. An error if the commit failed and must not be repeated.
+    /// Takes the result of the job that is being committed, if there is one. If the commit has not ended yet, waits for
+    /// it if `waits` is true, otherwise returns at once. If the commit was refused because its batches together are too
+    /// large, they are [read again](Self::read_again) one by one. Any other failure of the commit is returned.
     fn settle(&mut self, waits: bool) -> Result<(), TransformError> {
         if self.spare.is_some() {
             return Ok(());
@@ -290,7 +293,7 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
     fn hand_over(&mut self) {
         if let Some(spare) = self.spare.take() {
             let job = std::mem::replace(&mut self.job, CommitJob::of(spare));
-            // The send fails if the committing thread has panicked, which `settle` reports.
+            // The send fails only if the committing thread has ended, which `settle` reports.
             let _ = self.work.send(job);
         }
     }
@@ -405,7 +408,7 @@ impl TransformRun {
         self.shared.told.notify_all();
     }
 
-    /// Makes the transform end after its current batch. Does not wait for the end.
+    /// Makes the transform end after its current batch, once all output so far is committed. Does not wait for the end.
     pub fn stop(&self) {
         self.shared.stopped.store(true, Ordering::Release);
     }

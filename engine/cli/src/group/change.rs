@@ -83,7 +83,8 @@ fn target(text: &str) -> Result<Target, String> {
         .ok_or_else(|| "`earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z".to_owned())
 }
 
-/// A partition that a command changes.
+/// A partition that a command changes, with the reader's committed offset; `None` if the reader has committed nothing
+/// there.
 struct Chosen {
     topic: String,
     partition: PartitionId,
@@ -100,7 +101,8 @@ fn chosen(
     partition: Option<u32>,
 ) -> Result<(Kind, Vec<Chosen>), Failure> {
     let all = Position::all(state, journal);
-    // If a topic is given, the reader may have committed nothing yet.
+    // If a topic is given, the reader may have committed nothing yet. Then it is a group, unless the command line names
+    // the kind.
     let kind = match reader.kind(&all) {
         Err(_) if topic.is_some() && all.iter().all(|position| position.committed.group != reader.name) => {
             reader.kind.unwrap_or(Kind::Group)
@@ -135,7 +137,7 @@ fn chosen(
     Ok((kind, chosen.collect()))
 }
 
-/// A committed offset that a reset moves.
+/// A move of a committed offset by a reset; `from` is `None` if the reader has committed nothing in the partition.
 struct Move {
     topic: String,
     from: Option<u64>,

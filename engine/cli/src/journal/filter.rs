@@ -46,7 +46,7 @@ fn moment(text: &str) -> Result<u64, String> {
     Ok(at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
 }
 
-/// A filter, with the number of its topic in the journal.
+/// A filter, with the number of its topic in the journal; `None` if the filter selects all topics.
 pub(super) struct Selection<'f> {
     filter: &'f Filter,
     topic: Option<u32>,

@@ -86,7 +86,8 @@ struct Scan<'s> {
     frames: Frames,
     selection: &'s Selection<'s>,
     topics: &'s Topics,
-    /// The first kept offset of each partition. A segment may still have records that retention has deleted.
+    /// The first kept offset of each partition. Segments may still contain earlier records, which retention has
+    /// deleted: they are skipped.
     starts: BTreeMap<PartitionId, u64>,
 }
 
@@ -112,8 +113,8 @@ impl<'s> Scan<'s> {
         self
     }
 
-    /// Calls `each` for the rows of the next frame, until it returns false. `None` after the last frame; `Some(false)`
-    /// if `each` returned false, otherwise `Some(true)`.
+    /// Calls `each` for the rows of the next frame, until `each` returns false. `None` after the last frame;
+    /// `Some(false)` if `each` returned false, otherwise `Some(true)`.
     fn next(&mut self, each: &mut dyn FnMut(Row) -> Result<bool, Failure>) -> Result<Option<bool>, Failure> {
         let Some(frame) = self.frames.next()? else { return Ok(None) };
         if frame.header.kind != FrameKind::Data {
@@ -175,7 +176,8 @@ pub(super) fn tail(arguments: &Tail) -> Done {
     let topics = inspected.topics();
     let selection = Selection::new(&arguments.filter, &topics, &inspected)?;
     let mut scan = Scan::new(&inspected, &topics, &selection);
-    // Reading begins at the last segment from which on the journal has at least as many records as requested.
+    // Without a range of offsets or times, reading begins at the last segment from which on the journal has at least as
+    // many records as requested; with one, at the first segment.
     let mut from = 0;
     let mut found = 0;
     for segment in inspected.survey.segments().iter().rev() {

@@ -28,7 +28,8 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let inspected = arguments.directory.inspect_with(true, &mut |read| bar.set_position(read))?;
     let count = |survey: &Survey| survey.stray_bytes().len() + survey.stale_indexes().len();
     let is_damaged = inspected.damage.is_some();
-    // Stray bytes are counted only if there is no damage: damage is repaired first.
+    // The count of changed places that belong to no record. In a damaged journal they are counted after the repair, and
+    // with `--dry-run` not at all.
     let mut stray = if is_damaged { 0 } else { count(&inspected.survey) };
     drop(inspected);
     if stray > 0 && !arguments.dry_run {
@@ -40,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let left = inspect_to_damage(Arc::new(disk.clone()), is_damaged, &mut |read| bar.set_position(read));
     let left = left.map(|(survey, _)| survey).ok();
     if is_damaged && !arguments.dry_run {
-        // Apart from the damage, bytes that belong to no record may have changed as well.
+        // Bytes outside the damaged places, which belong to no record, may have changed as well.
         stray = left.as_ref().map_or(0, count);
         if stray > 0 {
             scrub(Arc::new(disk), &mut |read| bar.set_position(read))?;

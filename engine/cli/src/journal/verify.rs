@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Listing) -> Done {
         let (bytes, count) = (size(survey.scanned()), segments.len());
         let rate = survey.scanned() as f64 / 1e6 / seconds;
         writeln!(out, "{count} segments, {records} records, {bytes} checked in {seconds:.3} s ({rate:.0} MB/s)")?;
-        // If a segment is damaged, its index may be the correct one.
+        // In a damaged journal no index is named here, because the index may be correct and the segment damaged.
         for number in stale.iter().filter(|_| inspected.damage.is_none()) {
             writeln!(
                 out,

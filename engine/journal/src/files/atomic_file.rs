@@ -53,7 +53,7 @@ pub(crate) fn open_unshared(storage: &dyn Storage, name: &str) -> io::Result<Arc
     if shared.links()? <= 1 {
         return storage.open(name, true);
     }
-    // Bytes of the file beyond the segment's size do not belong to the segment.
+    // Bytes of the file beyond the segment's size do not belong to the segment, and are not copied.
     let most = segment_header(&*shared)?.map_or(MAX_SEGMENT, |header| header.size);
     let size = shared.size()?.min(most);
     create_whole_as(storage, name, true, |own| {

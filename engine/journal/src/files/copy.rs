@@ -52,8 +52,8 @@ pub(crate) fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()>
     Ok(())
 }
 
-/// The index of the last byte that is not zero; `None` if all are zero. Whole lines are checked first, because most
-/// bytes are zero.
+/// The index of the last byte that is not zero; `None` if all are zero. Tests 256 bytes at a time, from the end,
+/// because most bytes are zero.
 pub(crate) fn last_nonzero(bytes: &[u8]) -> Option<usize> {
     const LINE: usize = 256;
     let lines = bytes.len().div_ceil(LINE);

@@ -16,11 +16,12 @@ pub(crate) struct ReadAhead {
     len: usize,
 }
 
-/// The largest size of a single read in bytes, unless one frame is larger. A buffer of this size fits into a core's
-/// private cache.
+/// The size of a single read in bytes, unless more bytes are requested or the file ends. A buffer of this size fits
+/// into a core's private cache.
 const CHUNK: usize = 256 << 10;
 
-/// The largest size of the buffer in bytes. If more is read, bytes that were already used are dropped.
+/// The largest size of the buffer in bytes, unless one request is larger. Beyond this size, the bytes before the
+/// requested ones are dropped.
 const HELD: usize = 1 << 20;
 
 /// A frame with valid checksums.

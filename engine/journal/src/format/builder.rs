@@ -11,8 +11,8 @@ pub struct FrameBuilder {
     payload: Vec<u8>,
     entries: u32,
     open: Option<OpenRun>,
-    /// True if a record's bytes may be incomplete or wrong, because the caller's function that appends them panicked,
-    /// or did more than append.
+    /// True if the caller's function panicked in [`record_with`](FrameBuilder::record_with), so that the last record
+    /// may be incomplete.
     unsure: bool,
 }
 
@@ -52,7 +52,8 @@ impl FrameBuilder {
         self.payload.len()
     }
 
-    /// True if the records are complete for sure, so that they need not be counted again.
+    /// True if no function passed to [`record_with`](Self::record_with) has panicked, so that the records of a run with
+    /// lengths need not be counted again.
     pub(crate) fn is_sure(&self) -> bool {
         !self.unsure
     }
@@ -89,8 +90,8 @@ impl FrameBuilder {
         &self.payload
     }
 
-    /// Adds a record. `time` is in nanoseconds since the epoch; `None` if the record has no time of its own.
-    /// Consecutive records of a partition form a run and share its header.
+    /// Adds a record. `time` is in nanoseconds since the epoch; `None` if the record has no time of its own. Records of
+    /// a partition with consecutive offsets form a run and share its header, if all of them or none have a time.
     #[inline]
     pub fn record(&mut self, partition: PartitionId, offset: u64, time: Option<u64>, bytes: &[u8]) {
         self.begin(partition, offset, time, None);
@@ -139,7 +140,7 @@ impl FrameBuilder {
     }
 
     /// Adds `count` records of `size` bytes each, without times, with consecutive offsets from `offset` on. `fill` must
-    /// append the bytes of all of them.
+    /// append the bytes of all of them; it is not called if `count` is 0.
     #[doc(hidden)]
     pub fn fixed_run(
         &mut self,
@@ -240,7 +241,7 @@ impl FrameBuilder {
         self.entry(3, state_kind, &[key]);
     }
 
-    /// Sets the extent of a partition.
+    /// Sets the extent of a partition. Only `reserved` can be lowered: a lower start or end is ignored.
     pub fn extent(&mut self, partition: PartitionId, extent: Extent) {
         let raw = RawExtent {
             topic: U32::new(partition.topic),
@@ -252,12 +253,12 @@ impl FrameBuilder {
         self.entry(4, 0, &[raw.as_bytes()]);
     }
 
-    /// Records that segments with numbers below `number` are not needed any more.
+    /// Adds an entry which states that segments with numbers below `number` are not needed any more.
     pub fn floor(&mut self, number: u64) {
         self.entry(5, 0, &[&number.to_le_bytes()]);
     }
 
-    /// Records that a topic was deleted, which removes the extents of its partitions.
+    /// Adds an entry which states that a topic was deleted. It removes the extents of the topic's partitions.
     pub fn forget_topic(&mut self, topic: u32) {
         self.entry(7, 0, &[&topic.to_le_bytes()]);
     }

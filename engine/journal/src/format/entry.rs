@@ -6,15 +6,15 @@ use super::malformed::Malformed;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The offsets of a partition. Its records have offsets in `start..end`, and no offset from `reserved` on was ever
-/// issued.
+/// The offsets of a partition. Its records have offsets in `start..end`. No offset at or above both `end` and
+/// `reserved` was ever issued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// The first kept offset.
+    /// The first kept offset. Below it records are deleted or were never written.
     pub start: u64,
     /// The offset after the last record.
     pub end: u64,
-    /// The first offset that was never issued.
+    /// The offset after the last reserved one: offsets below it may have been issued without a record.
     pub reserved: u64,
 }
 
@@ -75,7 +75,7 @@ pub enum Entry<'p> {
     Run(Run<'p>),
     /// Sets a value of the state.
     Put {
-        /// The kind of state, which is the engine's to choose.
+        /// The kind of state: a number that the engine chooses, except kind 6, the journal's own list of gaps.
         state_kind: u16,
         /// The key.
         key: &'p [u8],
@@ -89,7 +89,7 @@ pub enum Entry<'p> {
         /// The key.
         key: &'p [u8],
     },
-    /// Sets the extent of a partition.
+    /// Sets the extent of a partition. Only `reserved` can be lowered: a lower start or end is ignored.
     Extent(PartitionId, Extent),
     /// Segments with numbers below this one are not needed any more.
     Floor(u64),
@@ -190,8 +190,8 @@ impl<'p> Iterator for Records<'p> {
 /// Returns an iterator over the entries of a payload whose checksum matched.
 ///
 /// # Errors
-/// Each item may be an error: an entry longer than the payload, an unknown kind, or a run whose length is not the
-/// stated one.
+/// The iterator ends after an error: an entry longer than the payload, an unknown kind, a run that its records do not
+/// fill exactly, or a number above the format's limits.
 pub fn entries(payload: &[u8]) -> Entries<'_> {
     Entries { left: payload, known: false }
 }
@@ -274,7 +274,7 @@ fn run(flags: u8, body: &[u8], known: bool) -> Result<Entry<'_>, Malformed> {
         timed: flags & TIMED != 0,
         body,
     };
-    // The count must be plausible before the records are counted.
+    // Counting adds 1 to the offset for each record. With an end within the limit this cannot overflow.
     if run.count == 0 || run.end() > MAX_POSITION {
         return Err(Malformed::Entry);
     }

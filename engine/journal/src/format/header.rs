@@ -37,7 +37,7 @@ pub struct SegmentHeader {
     pub first: u64,
     /// The largest size of the file, in bytes. The next segment's first position is `first + size`.
     pub size: u64,
-    /// The incarnation of the opening that created the segment.
+    /// The incarnation (the number of an opening) of the opening that created the segment.
     pub incarnation: u32,
     /// True if a repair has put this segment, which has no frames, in the place of a lost one.
     pub lost: bool,
@@ -69,7 +69,8 @@ impl SegmentHeader {
     /// Decodes a segment header.
     ///
     /// # Errors
-    /// The bytes are no segment header, the checksum does not match, or a newer program wrote it.
+    /// The bytes are no segment header, the checksum does not match, a newer program wrote it, or a number exceeds the
+    /// format's limits.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (raw, _) = RawSegment::read_from_prefix(bytes).map_err(|_| Malformed::Truncated)?;
         if raw.magic != SEGMENT_MAGIC {
@@ -108,7 +109,7 @@ impl SegmentHeader {
             && (1..MAX_POSITION).contains(&self.number)
     }
 
-    /// The CRC-32C of the header.
+    /// The header's checksum: the CRC-32C of its other bytes.
     pub fn checksum(&self) -> u32 {
         crc32c::crc32c(&self.encode()[..60])
     }
@@ -173,7 +174,7 @@ pub struct FrameHeader {
     pub kind: FrameKind,
     /// The compression of the payload.
     pub codec: Codec,
-    /// Size of the stored payload, in bytes.
+    /// Size of the stored payload, in bytes; for a gap, of the damaged bytes after this header.
     pub stored: u32,
     /// Size of the decompressed payload, in bytes.
     pub raw: u32,
@@ -183,7 +184,7 @@ pub struct FrameHeader {
     pub durable: u64,
     /// The time at which the frame was written, in nanoseconds since the epoch.
     pub time: u64,
-    /// The incarnation of the opening that wrote the frame.
+    /// The incarnation (the number of an opening) of the opening that wrote the frame.
     pub incarnation: u32,
     /// Count of the entries in the payload.
     pub entries: u32,
@@ -309,7 +310,7 @@ pub(super) fn frame_checksum(id: &JournalId, header: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(id), &header[..60])
 }
 
-/// Compresses a payload. `None` if the result is not smaller, or the build lacks the codec.
+/// Compresses a payload. `None` for [`Codec::Plain`], if the result is not smaller, or if the build lacks the codec.
 pub fn compress(codec: Codec, plain: &[u8]) -> Option<Vec<u8>> {
     let packed = match codec {
         Codec::Plain => return None,

@@ -4,17 +4,17 @@
 /// ever.
 pub const MAJOR: u16 = 2;
 
-/// Alignment of frames, in bytes. It lets a reader find the frames behind damage.
+/// Alignment of frames, in bytes. A repair looks for the next frame after damage at multiples of it.
 pub const ALIGN: u64 = 64;
 
 /// Offset of a segment's first frame, in bytes. The header has a disk sector of its own, which is written once.
 pub const SEGMENT_HEAD: u64 = 512;
 
-/// Positions, offsets and segment numbers are below this limit, whether written or accepted when read. So sums of a few
-/// of them do not overflow.
+/// The largest position and the largest offset; segment numbers are below it. Larger numbers are neither written nor
+/// accepted when read, so sums of a few of them do not overflow.
 pub const MAX_POSITION: u64 = 1 << 62;
 
-/// The largest size of a segment, in bytes.
+/// The largest size of a segment with frames, in bytes. A segment in the place of a lost one may be larger.
 pub const MAX_SEGMENT: u64 = 2 << 30;
 
 /// Size of a frame's header, in bytes.

@@ -9,7 +9,7 @@ pub enum Malformed {
     /// The bytes end before the header does.
     #[error("it ends in the middle of a header")]
     Truncated,
-    /// The bytes do not begin with the mark of a header.
+    /// The bytes do not begin with a header's magic bytes.
     #[error("no header of a journal begins there")]
     Magic,
     /// A header's checksum does not match.
@@ -21,10 +21,10 @@ pub enum Malformed {
     /// A newer program wrote the bytes, in this format version.
     #[error("it has the format version {0}, and this program reads {MAJOR}: take a newer one")]
     Version(u16),
-    /// The frame states this position instead of its own.
+    /// The header of a frame or of a segment states this position in bytes, but stands at another one.
     #[error("the frame belongs at position {0}")]
     Position(u64),
-    /// The frame has this unknown kind.
+    /// The frame has this unknown kind, or a known kind with unknown flags.
     #[error("frames of kind {0} are unknown: take a newer program")]
     Kind(u8),
     /// The payload is compressed with this unknown codec.
@@ -33,7 +33,7 @@ pub enum Malformed {
     /// A header field that this format version sets to 0 has this value.
     #[error("a header has {0:#x} where this program's journals have 0: take a newer one")]
     Reserved(u32),
-    /// A length or a number exceeds the format's limits.
+    /// A length or a number exceeds the format's limits, leads beyond the segment's end, or contradicts another one.
     #[error("a length leads out of the segment")]
     Length,
     /// The frame does not state the checksum of the frame before it.
@@ -51,7 +51,7 @@ pub enum Malformed {
     /// The payload is compressed with zstd, which this build does not support.
     #[error("the payload is packed with zstd: build with the feature `zstd`")]
     NoZstd,
-    /// An entry of a payload does not have the stated form.
+    /// An entry of a payload cannot be decoded, or has an offset below the end of its partition.
     #[error("an entry of the payload is malformed")]
     Entry,
     /// The state says that the segment with this number is the first needed one, but that segment does not exist.
@@ -63,7 +63,7 @@ pub enum Malformed {
     /// The file belongs to another journal.
     #[error("it belongs to another journal")]
     OtherJournal,
-    /// The snapshot at the head of the segment is incomplete.
+    /// The snapshot at the head of the segment is incomplete, or a snapshot frame stands elsewhere.
     #[error("the snapshot at the segment's head is not whole")]
     Snapshot,
     /// The file has data after the last frame.

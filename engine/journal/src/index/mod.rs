@@ -7,10 +7,10 @@ use crate::format::{Entry, JournalId, PartitionId, Run};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Distance between a partition's index entries, in bytes of its records.
+/// After this many bytes of its records a partition gets another index entry.
 const STRIDE: u64 = 256 << 10;
 
-/// Distance between entries of the time index, in bytes of the segment.
+/// The least distance between entries of the time index, in bytes of the segment.
 const TIMES: u64 = 1 << 20;
 
 /// A partition also gets an index entry where its records resume after this many bytes of the segment without any, so
@@ -55,9 +55,10 @@ pub struct PartitionIndex {
     pub records: u64,
     /// Size of the records with their lengths and times, in bytes.
     pub bytes: u64,
-    /// The latest time of a record in the segment, in nanoseconds since the epoch.
+    /// The latest time of the partition's records in the segment, in nanoseconds since the epoch.
     pub latest: u64,
-    /// Ranges of offsets without records. After a crash a partition skips its reserved offsets.
+    /// The first 256 ranges of at least 64 offsets without records, in ascending order. For example, after a crash a
+    /// partition skips its reserved offsets. Empty if the index was decoded from version 1.
     pub jumps: Vec<Jump>,
     /// Sparse entries in file order, one for each stretch of frames.
     pub entries: Vec<IndexEntry>,
@@ -80,8 +81,8 @@ const WIDE: u64 = 64;
 const MOST_JUMPS: usize = 256;
 
 impl PartitionIndex {
-    /// Count of the records with offsets in this range. It is never too low. It is too high if ranges too short for a
-    /// jump have no records.
+    /// Count of the records with offsets in this range. It is never too low. It may be too high if ranges that are not
+    /// among the `jumps` have no records.
     pub fn records_in(&self, offsets: &Range<u64>) -> u64 {
         let last = Jump { from: self.end, to: self.end, records: self.records };
         let (mut begin, mut before, mut count) = (self.first, 0, 0);
@@ -104,7 +105,8 @@ pub struct IndexEntry {
     pub at: u64,
     /// Offset in the file at which the stretch ends, in bytes.
     pub until: u64,
-    /// The latest time of all records before the stretch, in nanoseconds since the epoch.
+    /// The latest time of the partition's records in the segment before the stretch, in nanoseconds since the epoch; 0
+    /// if there are none.
     pub latest_before: u64,
 }
 
@@ -118,7 +120,8 @@ impl Index {
         }
     }
 
-    /// Adds an entry of the frame at the bytes `at..end`, which was written at `time`.
+    /// Adds an entry of the frame at the bytes `at..end`, which was written at `time`. Only runs of records are
+    /// indexed.
     pub fn entry(&mut self, at: u64, end: u64, time: u64, entry: &Entry<'_>) {
         if let Entry::Run(run) = entry {
             self.run(at, end, time, run);
@@ -166,15 +169,16 @@ impl Index {
         left.find(|entry| entry.until > from).map(|entry| (entry.at.max(from), entry.until))
     }
 
-    /// The entry from which a search for the first record of `time` or later must begin; `None` if the segment has no
-    /// records of the partition.
+    /// The last entry before which all records are earlier than `time`: a search for the first record of `time` or
+    /// later begins there. `None` if the segment has no records of the partition.
     pub fn seek_time(&self, partition: PartitionId, time: u64) -> Option<IndexEntry> {
         let indexed = self.partitions.get(&partition)?;
         let after = indexed.entries.partition_point(|entry| entry.latest_before < time);
         indexed.entries.get(after.saturating_sub(1)).copied()
     }
 
-    /// True if this index contradicts `rebuilt`, which was computed from the frames.
+    /// True if this index contradicts `rebuilt`, which was computed from the frames. Of an index of version 1 the
+    /// entries are not compared.
     pub fn is_stale(&self, rebuilt: &Self, id: &JournalId, number: u64) -> bool {
         let as_old = |rebuilt: &Self| {
             let mut rebuilt = rebuilt.clone();

@@ -33,7 +33,8 @@ pub(crate) struct Block {
     read: usize,
     /// The runs, ordered by partition, and within a partition by offset.
     runs: Vec<(PartitionId, PendingRun)>,
-    /// The number of the load that filled the block; 0 if the block is empty. No two loads of a scan have one number.
+    /// The number of the last load into the block; 0 before the first one. [`clear`](Self::clear) keeps it. No two
+    /// loads of a scan have one number.
     pub made: u64,
     /// Count of cursors that take records from the block and for which the scan waits.
     pub readers: usize,
@@ -67,7 +68,7 @@ pub(crate) struct RecordSpan {
 pub(crate) struct LoadRequest<'w> {
     pub segment: &'w Arc<Segment>,
     pub at: u64,
-    /// Offset in the file after which the cursor needs no bytes.
+    /// Offset in the file at which the stretch with the cursor's records ends, in bytes: it needs none from there on.
     pub until: u64,
     /// Offset in the file up to which frames are visible, and may be read.
     pub limit: u64,
@@ -129,7 +130,7 @@ impl Block {
     }
 
     /// Fills the block with one or more frames from `wanted.at` on. `rest` holds the [`rest`](Self::rest) of another
-    /// block that already read the first of these bytes; `None` if this block did. After an error the block must be
+    /// block that already read the first of these bytes; `None` if no other block did. After an error the block must be
     /// cleared.
     ///
     /// # Errors

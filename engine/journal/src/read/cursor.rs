@@ -44,7 +44,7 @@ pub struct Cursor {
     runs: Range<usize>,
     /// True if the last call returned nothing because other cursors must read first.
     waits: bool,
-    /// True if the reader also holds a gate in a ring, so that producers may have to wait for it.
+    /// True if the reader also has a gating position in a ring, so that producers may have to wait for it.
     has_gate: bool,
 }
 
@@ -116,7 +116,7 @@ impl Cursor {
         self.waits
     }
 
-    /// `yes` is true if the reader holds a gate in a ring, so that producers may have to wait for it.
+    /// `yes` is true if the reader has a gating position in a ring, so that producers may have to wait for it.
     pub fn set_gate(&mut self, yes: bool) {
         self.has_gate = yes;
     }
@@ -147,7 +147,7 @@ impl Cursor {
         if self.made == scan.blocks[self.block].made && self.made > 0 {
             scan.enter(self.slot, self.block);
         } else {
-            // The scan stopped waiting for this cursor and loaded another block.
+            // The scan stopped waiting for this cursor, and has since loaded other frames into its block.
             self.after = None;
             self.leave_block();
         }
@@ -190,7 +190,7 @@ impl Cursor {
         if self.run.next < self.next || self.run.next >= before || found.time < self.from {
             return None;
         }
-        // A gap was reported before this record, and another gap may follow it.
+        // A gap before this record is not reported yet: `find_next` does that.
         if self.gap_cursor.begins_below(self.run.next) {
             return None;
         }
@@ -257,7 +257,7 @@ impl Cursor {
             return Ok(None);
         }
         if self.gap_cursor.begins_below(self.run.next) {
-            // `next` reports the gap.
+            // The run is put back: `next` reports the gap, then continues with the run.
             self.runs.start -= 1;
             self.run = PendingRun::default();
             return Ok(None);
@@ -314,7 +314,7 @@ impl Cursor {
         if self.next < extent.start {
             scan.leave(self.slot);
             let (asked, earliest, latest) = (self.next, extent.start, extent.end);
-            // A reader that began at the earliest offset continues with the new earliest one that this error names.
+            // A reader of the earliest records can continue at the new earliest offset, which the error names.
             return Err(ReplayError::OutOfRange { asked, earliest, latest });
         }
         let Some((segment, at, until)) = self.find_stretch(&scan.shared) else {
@@ -347,7 +347,7 @@ impl Cursor {
         let segments = shared.segments();
         let first = segments.first()?.header.number;
         let (number, from) = self.after.unwrap_or((first, 0));
-        // Later frames will lie after the present end of the last segment.
+        // If no segment has such a record, later frames lie after this point, and the next search begins there.
         let last = segments.last().map(|last| (last.header.number, last.end()));
         let begin = match self.after {
             Some(_) => usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX),
@@ -364,9 +364,9 @@ impl Cursor {
     }
 }
 
-/// The place of the first segment that has a record of the partition at or after the offset `next`; the number of the
-/// segments if there is none. A bisection: it looks at the indexes of as many segments as that takes, and of those without
-/// records of the partition that lie in between.
+/// The index in `segments` of the first segment that has a record of the partition with offset `next` or later;
+/// `segments.len()` if none has. A binary search: each step reads the index of the middle segment and, while those have
+/// no records of the partition, of the segments after it.
 fn first_beyond(segments: &[Arc<Segment>], partition: PartitionId, next: u64) -> usize {
     let end = |place: usize| segments[place].index().partitions.get(&partition).map(|indexed| indexed.end);
     let (mut low, mut high) = (0, segments.len());
@@ -375,7 +375,8 @@ fn first_beyond(segments: &[Arc<Segment>], partition: PartitionId, next: u64) ->
         let known = (middle..high).find_map(|place| Some((place, end(place)?)));
         match known {
             Some((place, end)) if end <= next => low = place + 1,
-            // Between the middle and that segment there is no record of the partition.
+            // The segments from the middle to `place` have no records of the partition, and those below only records
+            // before `next`.
             Some((place, _)) if middle == low => return place,
             _ => high = middle,
         }
@@ -384,8 +385,8 @@ fn first_beyond(segments: &[Arc<Segment>], partition: PartitionId, next: u64) ->
 }
 
 /// Returns where the search for the first record of `time` or later begins (segment number and offset in its file;
-/// `None` for the beginning of the journal), and a partition offset below which no record has such a time. If a gap
-/// lies directly before the record to be found, the search begins before the gap, so that the gap is reported.
+/// `None` if no segment has such a record), and a partition offset below which no record has such a time. If a gap lies
+/// directly before the record to be found, the search begins before the gap, so that the gap is reported.
 fn find_start(
     shared: &Shared,
     segments: &[Arc<Segment>],
@@ -394,7 +395,7 @@ fn find_start(
 ) -> (Option<(u64, u64)>, u64) {
     let gaps = shared.gaps.of_partition(partition);
     let (old, young) = segments.split_at(shared.first_since(segments, time));
-    // What the last of the segments that are passed over says of the partition.
+    // The partition's end and last index entry in the newest skipped segment that has records of it.
     let last = old.iter().rev().find_map(|segment| {
         let index = segment.index();
         let indexed = index.partitions.get(&partition)?;

@@ -7,10 +7,10 @@
 //! # Which cursor waits for which
 //! The next block is read for the cursor that is furthest behind. The other cursors wait until that cursor reaches
 //! their position or the end of its partition. So a block that several cursors need is read once. A cursor that takes
-//! no records does not hold up the others: after a round in which no cursor took a record, the scan stops waiting for
-//! the cursors that are behind, and each of these continues from its own offset when it is called again. Of [`TURNS`]
-//! blocks at least one is read for a cursor that is far ahead of the last one, so that a partition with a long backlog
-//! does not stop the others.
+//! no records does not hold up the others: if no record was taken between two refused requests of a cursor, the scan
+//! stops waiting for the cursors behind it, and each of these continues from its own offset when it is called again.
+//! After [`TURNS`] blocks for the cursors furthest behind, one block may be read for a cursor that is more than
+//! [`FAR_APART`] bytes ahead, so that a partition with a long backlog does not stop the others.
 //!
 //! # Memory
 //! Two blocks, whatever the number of partitions and the distance between their cursors: a cursor that falls behind
@@ -27,10 +27,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Of this many consecutive blocks one may be read for a cursor that is far ahead.
+/// After this many blocks for the cursors furthest behind, one block may be read for a cursor far ahead.
 const TURNS: u32 = 8;
 
-/// The distance in the journal, in bytes, from which on a cursor counts as far ahead of another.
+/// The distance in the journal, in bytes, above which a cursor counts as far ahead of the one furthest behind.
 const FAR_APART: u64 = 4 << 20;
 
 /// Reads blocks of frames for the cursors of a reader.
@@ -50,7 +50,8 @@ pub struct SharedScan {
     count: u64,
     /// Rises whenever a record is taken or a block is read.
     progress: u64,
-    /// Count of blocks since one was read for a cursor far ahead; at most [`TURNS`].
+    /// Count of blocks read for the cursors furthest behind since one was read for a cursor far ahead; at most
+    /// [`TURNS`].
     credit: u32,
 }
 
@@ -67,7 +68,7 @@ struct CursorSlot {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum CursorState {
-    /// Other cursors do not wait for it.
+    /// Other cursors do not wait for it: it needs no block now, or took no record while others waited.
     Absent,
     /// It takes records from the block with this index and load number.
     In(usize, u64),
@@ -132,7 +133,7 @@ impl SharedScan {
         (number, alive, self.count)
     }
 
-    /// Marks a cursor as absent, because it needs no block now, so other cursors do not wait for it.
+    /// Marks a cursor as absent, so that other cursors do not wait for it.
     pub fn leave(&mut self, slot: usize) {
         match std::mem::replace(&mut self.slots[slot].state, CursorState::Absent) {
             CursorState::In(block, made) if self.blocks[block].made == made => self.blocks[block].readers -= 1,
@@ -141,14 +142,14 @@ impl SharedScan {
         }
     }
 
-    /// Records that a cursor needs the block at this position in the journal.
+    /// Notes that a cursor needs the block at this position in the journal, in bytes.
     pub fn expect(&mut self, slot: usize, position: u64) {
         self.leave(slot);
         self.slots[slot].state = CursorState::Waits(position);
         self.waiting.insert((position, slot));
     }
 
-    /// Records that a cursor takes records from a block.
+    /// Notes that a cursor takes records from a block.
     pub fn enter(&mut self, slot: usize, block: usize) {
         let made = self.blocks[block].made;
         if self.slots[slot].state != CursorState::In(block, made) {
@@ -159,7 +160,8 @@ impl SharedScan {
         }
     }
 
-    /// Records that a cursor has taken a record.
+    /// Notes that a cursor has taken a record, so that cursors that were refused a block go on waiting for those behind
+    /// them.
     pub fn record_taken(&mut self) {
         self.progress += 1;
     }
@@ -179,8 +181,9 @@ impl SharedScan {
         self.blocks.iter().position(|block| block.covers(segment, at) && block.made > since)
     }
 
-    /// True if the block at `position` may be read now for this cursor; if false, the cursor must wait. A cursor with a
-    /// gate in a ring waits only for cursors nearby, because producers may be waiting for it.
+    /// True if the block at `position` may be read now for this cursor; if false, the cursor must wait. If `has_gate`
+    /// is true, a ring's producers may be waiting for the cursor's reader, so it waits only for cursors at most
+    /// `FAR_APART` bytes behind.
     pub fn may_load(&mut self, slot: usize, position: u64, has_gate: bool) -> bool {
         self.leave(slot);
         let in_blocks = self.blocks.iter().filter(|block| block.readers > 0).map(Block::position);
@@ -207,7 +210,7 @@ impl SharedScan {
         false
     }
 
-    /// Stops waiting for the cursors before `position`.
+    /// Marks the cursors before `position` as absent: no record was taken since the caller's last refused request.
     #[cold]
     fn stop_waiting_for_those_before(&mut self, position: u64) {
         for slot in 0..self.slots.len() {

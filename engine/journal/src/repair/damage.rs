@@ -46,7 +46,7 @@ impl Damage<'_> {
     pub fn repair(&self) -> Result<RepairedPlace, RepairError> {
         match (self.what, self.at) {
             (Malformed::Missing, _) => self.replace(),
-            // The checksums match, so any replacement of this frame would be equally wrong.
+            // The frame's checksums match, so nothing shows what it should be instead.
             (Malformed::Floor(_), _) => self.irreparable("its state says that it is not needed itself"),
             (_, 0) => self.rebuild_header(),
             _ => self.gap(),
@@ -82,7 +82,8 @@ impl Damage<'_> {
         if size == 0 {
             return self.irreparable("no segment is left");
         }
-        // A segment whose header is damaged gets a new header in a later round.
+        // If the next segment file has a damaged header, only the segments before it are replaced: a later round gives
+        // it a new header.
         let (count, begin, end) = match (before, next) {
             (Some(before), Some(next)) => {
                 let count = there.unwrap_or(next.number) - self.segment;
@@ -188,7 +189,9 @@ impl Damage<'_> {
         Ok(Some(copy))
     }
 
-    /// Covers the damage with a gap frame up to the next valid frame.
+    /// Covers the damage with a gap frame up to the next valid frame; without one, up to the segment's end, or in the
+    /// last segment up to the last nonzero byte or the durable mark. If the next segment's first frame follows the last
+    /// valid one, the bytes between them are cut instead.
     fn gap(&self) -> Result<RepairedPlace, RepairError> {
         let id = self.survey.id;
         let Some(own) = header(self.disk, self.segment, &id)? else { return self.irreparable("its head is gone") };
@@ -205,8 +208,8 @@ impl Damage<'_> {
         let file = self.disk.open(&name, false).map_err(self.failed("open"))?;
         let len = file.size().map_err(self.failed("read"))?;
         let mut read_ahead = ReadAhead::default();
-        // The snapshot at the head of the first segment holds state that no other segment has. It is replaced by a
-        // snapshot of the state that remains.
+        // No valid segment before this one supplies the state, so a snapshot with nothing but the floor takes the place
+        // of the damaged one.
         let headless = self.at == SEGMENT_HEAD && last.is_none();
         let from = self.at + if headless { 3 * ALIGN } else { ALIGN };
         let since = self.survey.chain_incarnation;
@@ -285,15 +288,16 @@ impl Damage<'_> {
         if len < to {
             file.truncate(to).map_err(self.failed("make longer"))?;
         }
-        // The bytes lie in one sector: one header at a multiple of 64, or three headers at the segment's head. So a
-        // crash leaves all of them or none.
+        // The bytes lie in one sector: 64 bytes at a multiple of 64, or 192 bytes at the segment's head. So a crash
+        // leaves all of them or none.
         file.write_at(&bytes, at).map_err(self.failed("write to"))?;
         file.sync().map_err(self.failed("sync"))?;
         Ok(self.done(RepairAction::Gap(to - at), copy))
     }
 }
 
-/// The header of a segment file; `None` if it is missing, damaged or of another journal.
+/// The header of a segment file; `None` if the file is missing, or the header is damaged or of another segment or
+/// journal.
 fn header(disk: &dyn Storage, number: u64, id: &JournalId) -> Result<Option<SegmentHeader>, DiskError> {
     let name = segment_name(number);
     let read = |cause: io::Error| DiskError::new("read", &name, &cause);
@@ -305,8 +309,8 @@ fn header(disk: &dyn Storage, number: u64, id: &JournalId) -> Result<Option<Segm
     Ok(header.filter(|header| header.number == number && header.id == *id))
 }
 
-/// Finds the next valid frame at or after offset `from` at which a gap may end. Only if `any` is true, that may be a
-/// snapshot.
+/// Finds the next valid frame at or after offset `from` at which a gap may end. It has an incarnation of `since` or
+/// higher, and is a snapshot only if `any` is true.
 #[expect(clippy::too_many_arguments, reason = "where, of what, and which")]
 fn find(
     read_ahead: &mut ReadAhead,

@@ -44,9 +44,9 @@ fn known(disk: &dyn Storage, id: &JournalId) -> Result<Vec<HeaderedFile>, DiskEr
 }
 
 /// Renames segment files to the numbers in their headers, except numbers that two files claim. Each file is first
-/// renamed to a name of its own; files that a crash left under such a name are renamed too. Files that this repair
-/// itself has put `aside` as useless stay there, or they would be put aside again without end. Returns the numbers of
-/// the renamed files.
+/// renamed to an unused `damaged-` name, because its right name may still belong to another of them; files that a crash
+/// left under such a name are renamed too. Copies in `aside`, which this repair has made, keep their names: renamed
+/// back, they would be put aside again without end. Returns the numbers of the renamed files.
 pub(super) fn restore_names(
     disk: &dyn Storage,
     id: &JournalId,

@@ -3,9 +3,9 @@
 //!
 //! A repair is rehearsed in memory first. A journal that cannot be repaired is not changed.
 //!
-//! Each round finds the first damage below the durable mark, as an opening does, and repairs it in steps. A crash may
-//! come after any step; the repair is then run again. The last step is an opening, which cuts the torn tail and begins
-//! a new segment.
+//! Each round finds the first damage that an opening would refuse, and repairs it in steps. A crash may come after any
+//! step; the repair is then run again. The last step is an opening, which cuts the torn tail. If the repair has left
+//! gaps, it begins a new segment, whose snapshot lists the lost offsets.
 
 use crate::error::OpenError;
 use crate::format::{MAX_SEGMENT, Malformed};
@@ -26,17 +26,19 @@ pub use report::{RepairAction, RepairError, RepairReport, RepairedPlace};
 pub use scrub::scrub;
 
 /// Repairs the journal in `storage`: copies damaged parts aside and leaves gaps. A journal without damage is not
-/// changed, nor is one that a [rehearsal](rehearse) cannot repair. `time` is in nanoseconds since the epoch. `progress`
-/// is called about once for each MiB with the count of bytes that the present pass has read.
+/// changed, nor is one that a [rehearsal](rehearse) cannot repair. `time`, in nanoseconds since the epoch, is the time
+/// that the gap frames state. `progress` is called about once for each MiB with the count of bytes that the present
+/// pass has read.
 ///
 /// # Errors
-/// A program has the journal open, a newer program wrote it, the disk fails, or no part of the journal can be saved.
+/// A program has the journal open, a newer program wrote it, the disk fails, or a damaged place cannot be repaired.
 pub fn repair(
     storage: Arc<dyn Storage>,
     time: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<RepairReport, RepairError> {
-    // Locking creates a file, so a directory whose files may belong to no journal is not locked.
+    // Locking creates a file. So if the files may belong to no journal, a rehearsal must first succeed without the
+    // lock.
     let (survey, damage) = inspect_to_damage(Arc::clone(&storage), false, progress)?;
     if survey.segments.is_empty() && damage.is_some() {
         repair_all(Arc::new(Overlay::new(Arc::clone(&storage))), None, time, progress)?;
@@ -107,7 +109,7 @@ fn repair_all(
     Ok((RepairReport { places, lost, torn, skipped_offsets }, true))
 }
 
-/// Reports what [`repair`] would do, up to the last damage, by repairing in memory. No file is changed or locked.
+/// Reports what [`repair`] would do, by repairing a copy in memory. No file is changed or locked.
 ///
 /// # Errors
 /// As [`repair`], except for the lock.

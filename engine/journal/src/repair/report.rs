@@ -9,7 +9,7 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// The repaired places, ordered by position; empty if the journal was not damaged.
+    /// The repaired places in the order of their repair; empty if the journal was not damaged.
     pub places: Vec<RepairedPlace>,
     /// The lost offsets by partition. Readers of the partition report them as gaps.
     pub lost: Vec<(PartitionId, Range<u64>)>,
@@ -32,7 +32,7 @@ pub struct RepairedPlace {
     pub what: Malformed,
     /// The action taken.
     pub action: RepairAction,
-    /// The file with the removed bytes; `None` if all of them were zero.
+    /// The name of the file with the removed bytes; `None` if no byte except zeros was removed.
     pub copy: Option<String>,
 }
 
@@ -44,7 +44,8 @@ pub enum RepairAction {
     Gap(u64),
     /// A segment of this many bytes was lost; a segment without frames takes its place.
     Lost(u64),
-    /// The header of the file was rewritten. No frame was lost.
+    /// The header of the file was rewritten, or a file without a valid frame was renamed to the name of a copy. No
+    /// frame was lost.
     Head,
     /// The segment's file had another segment's name, and was renamed. No frame was lost.
     Name,

@@ -93,7 +93,8 @@ impl File for SimulatedFile {
         let released = &self.disk.shared.released;
         inner = released.wait_while(inner, |inner| inner.hold_syncs).unwrap_or_else(PoisonError::into_inner);
         inner.syncs_held -= 1;
-        // As on Linux, a failed sync drops the bytes that it did not write: the next sync would succeed without them.
+        // As on Linux, a power cut after a failed sync loses the unsynced bytes. Unlike on Linux, a later successful
+        // sync makes them durable.
         let outcome = inner.call();
         inner.syncs += 1;
         let ignore = inner.ignore_sync;

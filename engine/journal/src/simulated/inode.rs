@@ -32,13 +32,12 @@ pub(super) enum FileChange {
     Size(usize),
 }
 
-/// A random number generator of its own (SplitMix64), so that one seed gives one crash whatever crates a program has. The
-/// seeds of past failures stand in tests.
+/// A random number generator of its own (SplitMix64), so that a seed gives the same crash with every version of every
+/// dependency: tests contain the seeds of past failures.
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     pub(super) fn roll(&mut self, sides: usize) -> usize {
-        // splitmix64
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -42,7 +42,8 @@ pub enum Fault {
     Full,
     /// Half of a write is done, then the disk is full. As [`Full`](Self::Full) for calls that do not write.
     Short,
-    /// The power is cut: this call and all later ones fail and do nothing.
+    /// The power is cut: this call and all later ones fail. If this call writes, a [crash](SimulatedDisk::crash) may
+    /// keep its bytes.
     PowerCut,
 }
 
@@ -94,7 +95,8 @@ struct NameChange {
 }
 
 impl DiskState {
-    /// Counts a call, and returns its fault as an error.
+    /// Counts a call that changes or syncs something. An error if a fault was set for this call, or if the power is
+    /// off.
     fn call(&mut self) -> Result<(), Fault> {
         if self.off {
             return Err(Fault::PowerCut);
@@ -194,13 +196,13 @@ impl SimulatedDisk {
     }
 
     /// Makes the `nth` changing or syncing [call](Self::calls) fail with `fault`. Calls are counted from 1 since the
-    /// disk was created.
+    /// disk was created; with 0 no call fails. Replaces an earlier fault.
     pub fn fail_at(&self, nth: u64, fault: Fault) {
         self.inner().fault = Some((nth, fault));
     }
 
     /// Makes the `nth` changing or syncing [call](Self::calls) from now on fail with `fault`; 1 is the next call.
-    /// Returns the number of that call, counted from 1 since the disk was created.
+    /// Returns the number of that call, counted from 1 since the disk was created. Replaces an earlier fault.
     pub fn fail_after(&self, nth: u64, fault: Fault) -> u64 {
         let mut inner = self.inner();
         let call = inner.calls + nth;
@@ -272,7 +274,7 @@ impl SimulatedDisk {
     }
 
     /// Limits the growth of all files together to `bytes` from now on. A call that needs more fails and changes
-    /// nothing. Cut and removed files return space. `None`: no limit.
+    /// nothing. Cut and removed files give space back. `None`: no limit.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.inner().room = bytes;
     }
@@ -321,8 +323,8 @@ impl SimulatedDisk {
         Ok(Self::with(inodes, names))
     }
 
-    /// Writes the files as they are now into a directory of the file system, which is created. Most zeros at the end of
-    /// a file are left out: no frame has been written there.
+    /// Writes the files as they are now into a directory of the file system, which is created. Of the zeros at the end
+    /// of a file at most 64 are written, because no frame lies there.
     ///
     /// # Errors
     /// The file system reports an error.

@@ -37,7 +37,8 @@ pub trait Storage: Send + Sync + 'static {
     fn lock(&self) -> io::Result<Lock>;
     /// The process that holds the lock, as text for a message.
     fn lock_holder(&self) -> String;
-    /// Why the held lock is weaker than usual; `None` if it is not, or if that is unknown.
+    /// Why the held lock is weaker than usual, as text for a message; `None` if it is not weaker, or if that is
+    /// unknown.
     fn lock_weakness(&self) -> Option<String> {
         None
     }
@@ -127,8 +128,8 @@ impl Process {
         if now == opened { Ok(()) } else { Err(NotOurs::Forked { opened, now }) }
     }
 
-    /// The error of [`check`](Self::check) in processes that will be forked from this one, whose numbers are not known
-    /// yet.
+    /// The text of the error that [`check`](Self::check) returns in a process forked from this one, without that
+    /// process's number.
     #[doc(hidden)]
     pub fn cause_in_forks(self) -> String {
         format!("this is {}", a_fork_of(self.0))

@@ -12,7 +12,7 @@ const PAGE: u64 = 4096;
 /// Changes in memory over another storage. Dropping it discards the changes.
 pub(crate) struct Overlay {
     below: Arc<dyn Storage>,
-    /// The changed names, each with its new file, or `None` if the name was removed.
+    /// The names that were opened or changed, each with its file, or `None` if the name was removed.
     names: Mutex<HashMap<String, Option<Arc<OverlayFile>>>>,
 }
 

@@ -52,7 +52,8 @@ impl Candidate {
     }
 }
 
-/// Reads the index of a segment, with the kind of its last frame. `None` if its checksums do not match the segment.
+/// Reads the index of a segment, with the kind of its last frame. `None` if there is no index that can be opened, or
+/// its checksums do not match the segment.
 fn read_index(
     storage: &dyn Storage,
     header: &SegmentHeader,

@@ -16,17 +16,17 @@ use crate::survey::candidate::Candidate;
 use crate::survey::checker::Checker;
 use std::sync::Arc;
 
-/// The part of the frame chain that was followed, with what these frames state.
+/// The result of following the chain of frames so far.
 pub(crate) struct Chain {
     /// The journal's state after the last frame.
     pub state: State,
-    /// The checksum of the last frame; `None` after a gap of a repair, where the chain restarts.
+    /// The checksum of the last frame; `None` at the start and after a gap of a repair, where any frame may follow.
     pub previous: Option<u32>,
-    /// The incarnation of the last frame.
+    /// The incarnation of the last frame read, or of the header of the last segment if its frames were not read.
     pub incarnation: u32,
     /// The highest durable mark, as a position in bytes.
     pub durable: u64,
-    /// Size of the segments whose frames were read, in bytes.
+    /// Size of the segments whose frames were read, each up to its last frame, in bytes.
     pub scanned: u64,
     pub gaps: Vec<SurveyedGap>,
     /// Numbers of the segments whose index has a valid checksum but contradicts the frames.
@@ -122,8 +122,8 @@ impl Chain {
         Ok(ChainStep::Ends { segment: Some(segment), what })
     }
 
-    /// Reads frames up to the first place without a valid one, and returns the fault there. The segment counts only if
-    /// the snapshot at its head is complete.
+    /// Reads frames up to the first place without a valid one, and returns the fault there. The chain and the segment's
+    /// end change only once the snapshot at the segment's head is complete, or a gap takes its place.
     fn follow_frames(
         &mut self,
         checker: &mut Checker<'_>,

@@ -26,7 +26,7 @@ pub(crate) struct Checker<'s> {
 
 /// The bytes of a segment file after the last valid frame.
 pub(crate) struct Tail {
-    /// The offset in the file after the last nonzero byte; 0 if all bytes are zero.
+    /// The offset in the file after the last nonzero byte; 0 if all bytes of the tail are zero.
     pub until: u64,
     /// The highest durable mark in a valid frame header; 0 if there is none.
     pub durable: u64,

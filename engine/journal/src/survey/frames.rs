@@ -95,7 +95,7 @@ impl Survey {
 }
 
 impl Frames {
-    /// Skips the segments for which `wanted` returns false.
+    /// Skips the segments for which `wanted` returns false. It is not called for segments that stand for lost ones.
     pub fn only(mut self, wanted: impl Fn(&SegmentReport) -> bool) -> Self {
         self.left.retain(|segment| segment.header.lost || wanted(&segment.report(false)));
         self
@@ -177,7 +177,7 @@ impl Frames {
         Ok(true)
     }
 
-    /// Skips the gap frame at the present offset. False if another frame is there.
+    /// Skips the gap frame at the present offset. False if no gap frame is there that continues the chain.
     fn pass_gap(&mut self, now: &Segment) -> Result<bool, ReplayError> {
         let (at, limit) = (self.at, now.end());
         let head = self.read_ahead.bytes(&now.file, at, FRAME_HEADER, limit);
@@ -193,7 +193,8 @@ impl Frames {
         Ok(true)
     }
 
-    /// True if another frame was written to the last segment since it was read.
+    /// If another frame was written to the last segment since it was read, extends the segment's end by that frame and
+    /// returns true.
     fn grown(&mut self, now: &Segment) -> Result<bool, ReplayError> {
         let failed = |cause| now.disk_error("read", &cause);
         let limit = now.file.size().map_err(failed)?.min(now.header.size);
@@ -220,8 +221,9 @@ impl Frames {
         if header.id != self.id || header.number != now.header.number + 1 {
             return Ok(None);
         }
-        // A segment that was created ahead has no frames. Once it has one, the segment before it is complete. The
-        // caller has read that segment to its end, or reads the rest of it in its next call.
+        // A segment that was created ahead has no frames. Once it has one, the segment before it is complete. If that
+        // segment still has frames to read, this one does not follow the last frame read: `None`, and the next call of
+        // [`next`](Self::next) reads them first.
         let first = frame_header(&file, &self.id, header.first, SEGMENT_HEAD).map_err(failed)?;
         let Ok((frame, _)) = first else { return Ok(None) };
         let follows = self.previous.is_none_or(|previous| previous == frame.previous);

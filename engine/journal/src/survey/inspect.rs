@@ -9,8 +9,8 @@ use crate::survey::{Progress, Survey};
 use std::io;
 use std::sync::Arc;
 
-/// Surveys a journal without changing or locking it. If `whole` is true, every segment is read, otherwise only those
-/// without a valid index.
+/// Surveys a journal without changing or locking it. If `whole` is true, every segment is read, otherwise reading
+/// begins one segment before the first one without a valid index, or with the last but one if all have one.
 ///
 /// # Errors
 /// As [`open`](crate::open), except for the lock.
@@ -41,7 +41,8 @@ pub fn inspect_to_damage(
             Err(refused) => refused,
         };
         // A writer may be active: the survey may see a durable mark of a frame that did not exist when the chain was
-        // followed, and retention may remove a file. Real damage looks the same at the second attempt.
+        // followed, and retention may remove a file. So an error is returned only if a second attempt fails at the same
+        // place.
         let place = match &refused {
             OpenError::Damaged { segment, at, what, .. } => Some((*segment, *at, Some(*what), String::new())),
             OpenError::Disk(cause) if cause.kind == io::ErrorKind::NotFound => Some((0, 0, None, cause.file.clone())),

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The most offsets after the last record that a lost reservation can have covered.
+/// The most offsets after a partition's end that a lost reservation is assumed to have covered.
 const MAX_RESERVATION: u64 = 1 << 30;
 
 /// The largest index file that is read, in bytes.
@@ -54,10 +54,10 @@ pub(crate) struct Losses {
     bytes: u64,
 }
 
-/// What the pass over the frames found out about a partition.
+/// The findings of the pass over the frames for one partition.
 #[derive(Default)]
 struct PartitionScan {
-    /// The offset after the last record or extent.
+    /// The offset after the last record, or the higher end that an extent states.
     end: u64,
     /// The gaps since that record: position and segment number.
     suspects: Vec<(u64, u64)>,
@@ -82,8 +82,8 @@ pub(crate) fn find_losses(
     let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else { return Ok(None) };
     // A segment that is lost as a whole may have left its index.
     fresh.iter().for_each(|gap| known.keep(&**storage, gap.segment, &survey.id));
-    // The pass begins at the last segment before the gap that has a complete snapshot, because that holds the extent of
-    // each partition.
+    // The pass begins at the last segment with a complete snapshot that is not after the first gap's segment: the
+    // snapshot holds the extent of each partition.
     let begins = |number: &u64| survey.segments.iter().any(|it| it.header.number == *number && it.has_snapshot());
     let from = (1..=first.segment).rev().find(begins).unwrap_or(0);
     let mut frames = survey.frames(Arc::clone(storage)).only(|segment| segment.header.number >= from);
@@ -142,8 +142,8 @@ pub(crate) fn find_losses(
 }
 
 impl Losses {
-    /// Adds a possible loss, cut to the offsets that the indexes state. Skips it if the index of the damaged segment
-    /// shows that the partition lost no records there.
+    /// Adds a possible loss, cut to the offsets that the indexes state. Skips it if the indexes of all suspected
+    /// segments are known and show that the partition lost no records there.
     fn add(&mut self, it: PossibleLoss, known: &KnownIndexes, records: &BTreeMap<(u64, PartitionId), u64>) {
         let PossibleLoss { partition, mut offsets, suspects, is_head, is_tail } = it;
         let mut within: Option<Range<u64>> = None;

@@ -30,7 +30,8 @@ pub struct Survey {
     pub(crate) segments: Vec<Arc<Segment>>,
     /// The segments of the journal without a valid index.
     pub(crate) unsealed: Vec<Arc<Segment>>,
-    /// The segments at and after the end, each with the offset in its file after the last nonzero byte.
+    /// The segments at and after the end, each with the offset in its file after the last nonzero byte; 0 if all bytes
+    /// after its frames are zero.
     pub(crate) beyond: Vec<(Arc<Segment>, u64)>,
     /// The segment after the last one, if it was created ahead.
     pub(crate) spare: Option<Segment>,
@@ -85,7 +86,7 @@ impl Survey {
             read_ahead.reset();
             while at < end {
                 let found = read_ahead.frame(&self.id, segment.header.first, &segment.file, at, end);
-                // Reading that frame later reports the damage.
+                // Damage ends the search in this segment: reading the frame later reports it.
                 let Ok(frame) = found.map_err(|cause| segment.disk_error("read", &cause))? else { break };
                 let seen = self.gaps.iter().any(|gap| gap.position == frame.header.position);
                 if frame.header.kind == FrameKind::Gap && !seen {
@@ -97,8 +98,8 @@ impl Survey {
         Ok(false)
     }
 
-    /// True if an opening can extend the last segment. It cannot if the segment has no snapshot, because such a segment
-    /// gets no index.
+    /// True if an opening can extend the last segment. False if there is no segment, or the last one has an older
+    /// format version, stands for a lost segment, or has a gap in the place of its snapshot.
     pub(crate) fn can_append(&self) -> bool {
         let last = self.segments.last();
         last.is_some_and(|last| last.header.version == MAJOR && !last.header.lost && !last.headless())
@@ -150,8 +151,8 @@ impl Survey {
         &self.others
     }
 
-    /// Numbers of the segments whose index has a valid checksum but contradicts the frames. Empty unless all segments
-    /// were read.
+    /// Numbers of the segments whose index has a valid checksum but contradicts the frames. Only segments whose frames
+    /// were read are compared.
     pub fn stale_indexes(&self) -> &[u64] {
         &self.stale
     }
@@ -178,18 +179,19 @@ impl Survey {
     }
 }
 
-/// The end of a journal whose writing a power cut or a crash interrupted: bytes that are no valid frames and were never
-/// durable.
+/// The end of a journal whose writing a power cut or a crash interrupted: bytes after the last frame of the chain,
+/// which were never durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TornTail {
     /// The position at which the valid frames end, in bytes.
     pub position: u64,
-    /// Count of the bytes from there up to the last nonzero one.
+    /// Count of these bytes: in each segment file, up to the last nonzero one.
     pub bytes: u64,
     /// The fault of the first of these bytes.
     pub what: Malformed,
-    /// The files with copies of these bytes. A full disk may prevent the copies; then this is empty.
+    /// The names of the files with copies of these bytes, one for each segment file. After an inspection, the names
+    /// that an opening would use. A copy for which the disk had no room is left out.
     pub copies: Vec<String>,
 }
 
@@ -199,6 +201,6 @@ pub struct TornTail {
 pub struct Progress {
     /// Count of the bytes that were read and checked so far.
     pub read: u64,
-    /// Count of the bytes to read in total, as far as known. It grows if bytes behind damage must be read.
+    /// Count of the bytes to read in total, as far as known. It grows if bytes after damage must be read.
     pub total: u64,
 }

@@ -74,8 +74,8 @@ impl<'s> Surveyor<'s> {
         let id = self.journal_id(&candidates);
         self.checkpoint = self.checkpoint.filter(|checkpoint| checkpoint.id == id);
         candidates.iter_mut().for_each(|candidate| candidate.require_journal(&id));
-        // Retention deletes segments in any order. So the journal begins after a hole in the numbers if the state there
-        // says that no segment before the hole is needed.
+        // A crash may leave any of the segments that retention was deleting. So the journal begins after a hole in the
+        // numbers if the state there says that no segment before the hole is needed.
         let holes = (1..candidates.len()).rev().filter(|at| candidates[at - 1].number + 1 != candidates[*at].number);
         for hole in holes.collect::<Vec<_>>() {
             if let Ok(mut survey) = self.walk(id, &candidates[hole..])
@@ -88,7 +88,7 @@ impl<'s> Surveyor<'s> {
         self.walk(id, &candidates)
     }
 
-    /// The id that most segment headers state; in a tie, the checkpoint's. A new random id for an empty directory.
+    /// The id that most segment headers state; in a tie, the checkpoint's. A new random id if no file states one.
     fn journal_id(&self, candidates: &[Candidate]) -> JournalId {
         let mut known: BTreeMap<JournalId, (usize, bool)> = BTreeMap::new();
         for header in candidates.iter().filter_map(|candidate| candidate.header.as_ref().ok()) {
@@ -108,8 +108,8 @@ impl<'s> Surveyor<'s> {
 
     /// Follows the chain of frames through these segments, and surveys the bytes after its end.
     fn walk(&mut self, id: JournalId, candidates: &[Candidate]) -> Result<Survey, OpenError> {
-        // The state comes from the snapshot of the first segment whose frames are read. That segment must have an
-        // index, which proves that its snapshot is complete.
+        // The state comes from the snapshot of the first segment whose frames are read. Unless it is the first of
+        // `candidates`, that segment must have an index, which proves that its snapshot is complete.
         let sealed = candidates.iter().take_while(|candidate| candidate.index.is_some()).count();
         let read_from = if self.checker.reads_all { 0 } else { sealed.min(candidates.len().saturating_sub(1)) };
         let read_from = read_from.saturating_sub(1);
@@ -239,7 +239,7 @@ impl<'s> Surveyor<'s> {
         let span = |from: u64| number.saturating_sub(from).saturating_mul(size);
         let first = last.map_or_else(|| span(1), |last| last.first.saturating_add(span(last.number)));
         let (id, incarnation) = (survey.id, survey.incarnation);
-        // The positions of the file's bytes must not exceed the limit either.
+        // With this limit the positions of the file's bytes do not overflow.
         SegmentHeader { version: MAJOR, id, number, first: first.min(MAX_POSITION), size, incarnation, lost: false }
     }
 }
@@ -253,8 +253,8 @@ fn random_id() -> JournalId {
     id
 }
 
-/// The error if the chain breaks where no crash can break it: below the durable mark, or in a header, which is written
-/// before its file gets its name.
+/// The error if the chain breaks where no crash can break it: below the durable mark, in the first segment's header, or
+/// at a file with another segment's name. `None` if it does not.
 fn damage_below_mark(survey: &Survey, candidates: &[Candidate], broken: Option<Broken>) -> Option<OpenError> {
     let (durable, position) = (survey.durable, survey.end);
     let damaged = |segment, at, what| Some(OpenError::Damaged { segment, at, position, durable, what });

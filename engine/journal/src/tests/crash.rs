@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 const STEPS: u64 = 22;
 
-/// Runs a workload until the power is cut at call number `cut`. Returns the story so far.
+/// Runs a workload until the power is cut at call number `cut`, or to its end if `cut` is `None`. Returns the story so
+/// far.
 fn run(seed: u64, cut: Option<u64>, options: &Options, disk: &SimulatedDisk) -> Story {
     let mut story = Story::default();
     if let Some(cut) = cut {
@@ -26,7 +27,8 @@ fn calls(seed: u64, options: &Options) -> u64 {
 }
 
 /// Tries `subsets` crashes at each call of a workload. A quarter of them crash once more after the recovery, and
-/// another quarter after some more work. Returns the count of examined states, or a description of the first wrong one.
+/// another quarter after some more work. `lie`: true if syncs of files, or of the directory, do nothing. Returns the
+/// count of examined states, or a description of the first wrong one.
 fn crashes(seed: u64, options: &Options, subsets: u64, lie: (bool, bool)) -> Result<u64, String> {
     let mut states = 0;
     for cut in 1..=calls(seed, options) {
@@ -60,7 +62,8 @@ fn crashes(seed: u64, options: &Options, subsets: u64, lie: (bool, bool)) -> Res
     Ok(states)
 }
 
-/// Crashes at each call of the recovery.
+/// Crashes at every `stride`-th call of a workload, and again at each call of the recovery. Returns the count of
+/// examined states.
 fn crashes_in_recovery(seed: u64, options: &Options, stride: u64) -> Result<u64, String> {
     let mut states = 0;
     for cut in (1..=calls(seed, options)).step_by(stride as usize) {
@@ -153,7 +156,7 @@ fn many_crashes_one_after_the_other() {
     }
 }
 
-/// Each fault is found by one of the tests above.
+/// The workloads of the tests above find each fault.
 #[test]
 fn each_fault_is_found() {
     let found = |what: &str, options: Options, lie| {

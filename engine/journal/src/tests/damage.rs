@@ -65,7 +65,8 @@ fn outcome_with(disk: &SimulatedDisk, story: &Story, options: Options) -> Result
     }
 }
 
-/// Count of the story's frames that end at or below the highest remaining durable mark.
+/// Count of the data frames in `before` that end at or below the highest durable mark that remains on `disk`. The
+/// checkpoint's mark counts if `checkpoint` is true.
 fn must_have(before: &[(u64, u64, FrameHeader)], disk: &SimulatedDisk, checkpoint: bool) -> usize {
     let mut durable = 0;
     let mut data = Vec::new();
@@ -262,7 +263,7 @@ fn arbitrary_bytes_never_panic() {
     }
 }
 
-/// This fault is found by the tests above.
+/// The comparison that the tests above make finds a reader with this fault.
 #[test]
 fn a_reader_that_accepts_bad_checksums_is_found() {
     let (disk, story) = journal(false);

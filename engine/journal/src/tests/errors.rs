@@ -141,7 +141,8 @@ fn a_real_directory_with_its_helper_gives_everything_back() {
         } else {
             writer.close(9).unwrap();
         }
-        // The helper thread of a dropped writer may still hold the lock for a moment.
+        // Waits until the lock is free. Dropping or closing the writer has ended the helper thread, which shares the
+        // lock.
         while Disk::new(dir.path()).lock().is_err() {
             std::thread::yield_now();
         }

@@ -10,7 +10,8 @@ fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/journal-1")
 }
 
-/// Writes three segments, two openings, a compressed payload, a state, and records with a fixed size and with times.
+/// Writes several segments in two openings, with compressed payloads, a state, and records with a fixed size and with
+/// times.
 fn write(disk: &SimulatedDisk) {
     for opening in 0..2_u64 {
         let codec = if opening == 0 { Codec::Plain } else { Codec::Lz4 };

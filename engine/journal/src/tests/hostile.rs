@@ -175,7 +175,8 @@ fn a_segment_is_made_in_place_of_nothing() {
 
 #[test]
 fn a_snapshot_by_links_and_its_original_leave_each_other_alone() {
-    // A closed journal; one with a torn tail, which the opening cuts; and a damaged one, which gets a gap.
+    // A journal without damage; one with bytes after the frames of a segment before the last, which a repair cuts; and
+    // one with a damaged frame, which gets a gap.
     for damage in [None, Some((4, 3000_u64)), Some((2, 700))] {
         let place = Hostile::with_a_journal();
         let (mut writer, _) = open_at(&place.dir).unwrap();
@@ -259,7 +260,7 @@ fn a_file_with_other_names_is_not_opened_to_be_written() {
     assert!(Disk::new(&place.dir).open(&segment_name(2), false).is_ok());
 }
 
-/// The content of a file that claims a segment's name.
+/// Given a number, returns the bytes of a file that claims to be that segment.
 type Forge = fn(&SimulatedDisk, u64) -> Vec<u8>;
 
 /// The first segment of the journal, with a header that states `number` and the position `first`.
@@ -296,7 +297,7 @@ fn a_file_whose_name_is_any_number_is_refused_cut_off_or_left_alone() {
     let numbers =
         [0, 1 << 31, u32::MAX.into(), edge - 1, edge, edge + 1, i64::MAX as u64, 1 << 63, u64::MAX - 1, u64::MAX];
     let names = numbers.iter().map(|number| (format!("{number:020}"), *number));
-    // Digits that no number has.
+    // Three more names: a number above `u64::MAX`, and two with more than 20 digits.
     for (digits, number) in names.chain([("9".repeat(20), u64::MAX), ("9".repeat(21), u64::MAX), ("9".repeat(200), 7)])
     {
         for (what, forge) in FORGES {

@@ -1,4 +1,5 @@
-//! The identity of a journal: its segments and its checkpoint state it, and override file names and derived files.
+//! The identity of a journal: the id and the number in a segment's header count, not the file's name, and a checkpoint
+//! with another id is ignored.
 
 use super::*;
 use crate::checkpoint::Checkpoint;
@@ -41,7 +42,7 @@ fn a_checkpoint_of_another_journal_says_nothing() {
     assert_eq!(count(&disk.copy()), Ok(20));
 }
 
-/// A checkpoint that is elder than its journal takes nothing back, and hides no damage.
+/// A checkpoint that is older than its journal withdraws no record, and hides no damage.
 #[test]
 fn an_elder_checkpoint_of_the_same_journal_takes_nothing_back() {
     let disk = journal(40);
@@ -59,7 +60,7 @@ fn an_elder_checkpoint_of_the_same_journal_takes_nothing_back() {
     let repaired = repair(Arc::new(disk.clone()), 1, &mut |_| {}).unwrap();
     assert!(repaired.places.is_empty() && repaired.lost.is_empty(), "{repaired:?}");
     assert_eq!(contents(&disk), before, "nothing was changed");
-    // A record in the middle: the frames behind it say that it was durable.
+    // A damaged record in the middle: the durable marks of later frames show that it was durable.
     let last = disk.list().unwrap().iter().filter_map(|name| files::names::segment_number(name)).max().unwrap();
     for segment in [1, 2, last] {
         let disk = disk.copy();
@@ -76,8 +77,8 @@ fn an_elder_checkpoint_of_the_same_journal_takes_nothing_back() {
     }
 }
 
-/// A checkpoint that is younger than its journal, as after segments were restored from an elder copy: what it says was durable
-/// is lost, and what is there is not blamed for it.
+/// A checkpoint that is newer than its journal, as after segments were restored from an older copy: a repair counts the
+/// records up to its durable mark as lost, and keeps the bytes of all segments.
 #[test]
 fn a_younger_checkpoint_of_the_same_journal_moves_no_sound_segment() {
     for further in [1, 3, 9, 60] {
@@ -100,7 +101,7 @@ fn a_younger_checkpoint_of_the_same_journal_moves_no_sound_segment() {
         let repaired = repair(Arc::new(elder.clone()), 1, &mut |_| {}).unwrap();
         assert!(!repaired.places.is_empty(), "{further}: {repaired:?}");
         assert!(repaired.places.iter().all(|place| place.copy.is_none()), "{further}: {repaired:?}");
-        // Each segment file still has all of its bytes, but for zeros.
+        // Each segment file still has all of its bytes up to the last nonzero one.
         for (name, content) in before.iter().filter(|(name, _)| name.ends_with(".segment")) {
             let (before, now) = (content.as_ref().unwrap(), elder.contents(name).unwrap());
             let used = before.iter().rposition(|byte| *byte != 0).unwrap() + 1;

@@ -1,6 +1,6 @@
 //! Tests of the journal's promises on a simulated disk, with crashes, errors and damage of every kind.
 //!
-//! They are part of the library because they switch on its faults.
+//! They are part of the library, not in `tests/`, because they use its private items.
 
 mod crash;
 mod damage;

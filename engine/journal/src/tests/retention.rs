@@ -138,7 +138,7 @@ fn times_in_the_future_keep_nothing_back() {
             if !is_wrong {
                 writer.retain(now, |_| week).unwrap();
                 let start = writer.state().extent(part(0)).unwrap().start;
-                // A frame written while the clock was wrong is at least as old as the frames after it.
+                // A frame written while the clock was ahead counts as at least as old as the frames after it.
                 let expected = match written_since(day) {
                     since @ 10..=15 if wrong_clock => 10..=since,
                     since => since..=since,

@@ -167,7 +167,7 @@ fn an_offset_or_time_is_found_among_many_segments_by_bisection() {
             let before = INDEX_LOOKS.get();
             let mut reader = journal.reader(partition, Start::Time(10 * asked), Visible::Written).unwrap();
             let looks = INDEX_LOOKS.get() - before;
-            // The first search for a time looks at all of them once.
+            // The first search for a time reads the index of each segment once more, for the cache of times.
             let most = if offsets == 1 && asked == 0 { 2 * segments as u64 } else { most };
             assert!(looks <= most, "{looks} indexes of {segments} were looked at for time {asked} of {partition:?}");
             let found = reader.next().unwrap().map(|record| (record.offset, record.bytes[0]));

@@ -20,8 +20,9 @@ pub(crate) struct ExpiryPoint {
 }
 
 impl ExpiryPoint {
-    /// Moves forward to the last frame that was written before `oldest` (nanoseconds since the epoch). Reads the frames
-    /// in between, and the stretch of the time index in which that frame lies.
+    /// Moves forward to the last frame that was written before `oldest` (nanoseconds since the epoch). Reads frames of
+    /// that frame's segment only, from the old point on if that is in the segment, and of segments whose index has no
+    /// times.
     pub fn advance(self, shared: &Shared, oldest: u64) -> Result<Self, ReplayError> {
         let Some((segment, at)) = last_before(shared, oldest)? else { return Ok(self) };
         let number = segment.header.number;
@@ -69,8 +70,8 @@ fn last_before(shared: &Shared, oldest: u64) -> Result<Option<(Arc<Segment>, u64
             break;
         }
     }
-    // Segments with an index of version 1 have no time index. It is computed here, from the oldest such segment on, up
-    // to the first without a frame that is too old.
+    // An index of version 1 has no times. They are computed from the frames, beginning with the oldest such segment,
+    // until a segment has no frame that is too old.
     for segment in unknown.into_iter().rev() {
         let mut times = Index::default();
         frames(shared, segment, SEGMENT_HEAD, segment.end(), |at, header, _| {

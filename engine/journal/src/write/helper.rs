@@ -67,7 +67,8 @@ impl NextSegment {
         self.changed.notify_all();
     }
 
-    /// Creates the segment if the writer still waits for it. True if the creation failed and must be retried.
+    /// Creates the segment if its order still stands (`Ordered` or `Failed`). True if the creation failed and must be
+    /// retried.
     fn make(&self, shared: &Shared, header: SegmentHeader) -> bool {
         match &mut *self.state() {
             NextState::Absent | NextState::Ready(_) => return false,
@@ -80,7 +81,8 @@ impl NextSegment {
     }
 }
 
-/// Wakes the writer when the thread ends, because the thread will create no more segments.
+/// When the thread ends, marks an ordered segment as failed and wakes the writer, because the thread will create no
+/// more segments.
 struct ThreadEnd(Arc<NextSegment>);
 
 impl Drop for ThreadEnd {
@@ -107,7 +109,8 @@ impl Helper {
         let (shared, lock, next) = (Arc::clone(shared), Arc::clone(lock), ThreadEnd(Arc::clone(next)));
         let work = move || {
             let _lock = lock;
-            // The segment that could not be created yet, because the disk is full or too many files are open.
+            // The header of the segment to create. It stays while the creation fails, for example because the disk is
+            // full.
             let mut wanted: Option<SegmentHeader> = None;
             loop {
                 let task = match wanted {
@@ -128,7 +131,8 @@ impl Helper {
         Ok(HelperThread { tasks: Mutex::new(tasks), handle })
     }
 
-    /// Submits a task.
+    /// Runs a task on the thread, or at once if there is none. Ignores [`Task::Create`] without a thread, or if the
+    /// next segment is ready.
     pub fn submit(&self, task: Task) {
         match (&self.thread, task) {
             (Some(thread), task) => {
@@ -177,8 +181,8 @@ impl Helper {
         state
     }
 
-    /// Waits until all tasks are done, and ends the thread. The lock is released when both the returned reference and
-    /// this helper are dropped.
+    /// Waits until all tasks are done, and ends the thread. The lock is released when the returned reference is
+    /// dropped.
     pub fn finish(mut self) -> Arc<Lock> {
         self.end();
         Arc::clone(&self.lock)
@@ -220,8 +224,9 @@ fn run(shared: &Shared, task: Task) {
         }
         Task::Remove(segments) => {
             for segment in segments {
-                // A reader of the segment continues to read the open file. The next opening removes files that remain,
-                // because the state's floor marks them as not needed.
+                // If a reader still uses the segment, the file is held open, so that it can be read without its name.
+                // If that fails, the files stay until the next opening, which removes all segments below the state's
+                // floor.
                 if Arc::strong_count(&segment) > 1 && segment.file.hold().is_err() {
                     continue;
                 }

@@ -38,7 +38,7 @@ pub struct Freed {
 impl Writer {
     /// Applies to each partition the retention that `of` returns for it, at the time `now` (nanoseconds since the
     /// epoch): moves its start, and releases segments that no partition needs. [`collect`](Writer::collect) deletes
-    /// these after the next sync.
+    /// these once the retention is durable.
     ///
     /// # Errors
     /// The journal is poisoned. A segment that cannot be read is no error: its records are kept.
@@ -87,8 +87,8 @@ impl Writer {
         Ok(freed)
     }
 
-    /// The oldest segments of which no partition keeps a record. The segment that is being written is never one of
-    /// them.
+    /// The segments before the first one in which a partition keeps a record, but never the segment that is being
+    /// written.
     fn needless(&self) -> Vec<Arc<Segment>> {
         let segments = self.shared().segments();
         let elder = &segments[..segments.len().saturating_sub(1)];
@@ -112,7 +112,8 @@ impl Writer {
         start.min(extent.end)
     }
 
-    /// The first offset from which on the partition's records have at most `bytes` bytes in total.
+    /// The first offset from which on the partition's records have at most `bytes` bytes in total. Segments that are
+    /// kept whole count with their records' lengths and times, the segment with that offset without.
     fn first_within(&self, partition: PartitionId, extent: Extent, bytes: u64) -> Result<u64, ReplayError> {
         let mut left = bytes;
         let mut within = None;
@@ -128,7 +129,7 @@ impl Writer {
             left -= indexed.bytes;
         }
         let Some((indexed, keep)) = within else { return Ok(extent.start) };
-        // Within this segment the offset is found record by record, skipping what an earlier retention removed.
+        // In this segment the offset is found record by record, from the partition's start on.
         let first = indexed.first.max(extent.start);
         let mut there = 0;
         self.each(partition, first..indexed.end, |_, cost| {

@@ -34,7 +34,7 @@ impl SyncJob {
         Self { shared, helper, segments, position, done: false }
     }
 
-    /// The position in bytes up to which frames will be durable.
+    /// The position in bytes below which all frames are durable once the job has run.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -64,7 +64,7 @@ impl SyncJob {
 }
 
 impl Drop for SyncJob {
-    /// Poisons the journal if the job was not run, because its frames would never become durable.
+    /// Poisons the journal if the job was not run: no later job covers its frames, so they would never become durable.
     fn drop(&mut self) {
         if !self.done {
             let cause = std::io::Error::new(std::io::ErrorKind::Interrupted, "the sync was dropped");

@@ -47,7 +47,7 @@ pub struct Writer {
     helper: Option<Arc<Helper>>,
     /// Segments to delete, each group with the position that must be durable first.
     pub(crate) pending_removal: Vec<(u64, Vec<Arc<Segment>>)>,
-    /// The expiry points of the last retention by age limit.
+    /// For each age limit, the point that the last retention reached.
     pub(crate) expiry: BTreeMap<Duration, ExpiryPoint>,
 }
 
@@ -86,8 +86,8 @@ impl Writer {
             pending_removal: Vec::new(),
             expiry: BTreeMap::new(),
         };
-        // The first frame of an opening carries the new incarnation, which distinguishes later frames from older
-        // openings' frames.
+        // The first frame of an opening carries the new incarnation. Frames that an earlier opening left after it in
+        // the file have a lower one, so the chain does not continue with them.
         let begun = if is_new { writer.snapshot(time) } else { writer.mark(time) };
         let serve_before_sync = writer.shared.options.sabotage().serve_before_sync;
         let begun = begun.and_then(|()| if serve_before_sync { Ok(0) } else { writer.sync() });
@@ -135,8 +135,9 @@ impl Writer {
     /// the position after the frame, which is durable once [`Journal::durable`] has reached that position.
     ///
     /// # Errors
-    /// If the frame or the state is too large, or an offset goes back, nothing is written, and `frame` is unchanged. If
-    /// the journal is poisoned, by this call or before, it is unknown whether the frame was written.
+    /// If the frame or the state is too large, an offset goes back, a payload is malformed, or the journal was poisoned
+    /// before, nothing is written. If this call poisons the journal, it is unknown whether the frame was written. After
+    /// any error `frame` keeps its entries.
     pub fn append(&mut self, frame: &mut FrameBuilder, time: u64) -> Result<u64, WriteError> {
         self.append_if(frame, time, || true)?;
         Ok(self.shared.written.load(Ordering::Relaxed))
@@ -189,8 +190,8 @@ impl Writer {
         if self.active.end() + len > size - reserve(size) {
             match self.next_segment() {
                 Ok(next) => self.roll(next, time)?,
-                // A frame without records may use the reserve at the end of the segment, because it frees space or
-                // belongs to an opening.
+                // A frame without records may use the reserve at the end of the segment, so that an opening or a
+                // retention succeeds on a full disk.
                 Err(_) if self.active.end() + len <= size && !has_records(plain) => {}
                 Err(WriteError::Poisoned(cause)) => return Err(self.shared.fail(cause)),
                 Err(refused) => return Err(refused),
@@ -230,7 +231,8 @@ impl Writer {
         }
     }
 
-    /// Updates index and state. Readers use them only once the written position has moved.
+    /// Updates the segment's index, the state and the extents. Readers read no frame beyond the written position, which
+    /// the caller moves afterwards.
     fn note(&mut self, kind: FrameKind, plain: &[u8], at: u64, end: u64, checksum: u32, time: u64) {
         let mut index = self.active.index();
         index.frame(at, end, checksum, time);
@@ -257,7 +259,7 @@ impl Writer {
         if let Some(made) = self.helper()?.take_next() {
             return Ok(made);
         }
-        // The disk may have room by now.
+        // The helper did not create it, but the disk may have room by now.
         let made = Segment::make(&self.shared.files, self.next_header());
         if made.is_err() {
             self.order_segment();
@@ -300,7 +302,8 @@ impl Writer {
     }
 
     fn snapshot(&mut self, time: u64) -> Result<(), WriteError> {
-        // A larger snapshot would begin one segment after another. Recovery and `append` hold the state to the limit.
+        // A snapshot that does not fit into a segment would begin one new segment after another. Openings and `append`
+        // refuse a state above the limit.
         debug_assert!(self.state.size() <= self.state_limit(), "{} bytes", self.state.size());
         let part = SNAPSHOT_FRAME.min(self.frame_limit());
         let mut parts = self.state.snapshot(part);
@@ -311,8 +314,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Creates a job that syncs all frames that are not durable yet, on any thread. `None` if all frames are durable, a
-    /// sync is in flight, or the journal is poisoned.
+    /// Creates a job that syncs all frames that are not durable yet, on any thread. `None` if no frame was written
+    /// since the last sync began, a sync is in flight, or the journal is poisoned.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
         if self.dirty.is_empty()
             || self.shared.poison.get().is_some()
@@ -328,7 +331,8 @@ impl Writer {
         Some(SyncJob::new(Arc::clone(&self.shared), self.helper.clone(), segments, position))
     }
 
-    /// Makes all written frames durable on the calling thread. Returns the durable position, in bytes.
+    /// Makes all written frames durable on the calling thread, unless a [`SyncJob`] is in flight: then does nothing.
+    /// Returns the durable position, in bytes.
     ///
     /// # Errors
     /// The journal is poisoned, by this call or before.
@@ -359,8 +363,8 @@ impl Writer {
         self.write(FrameKind::Mark, &mut FrameBuilder::new(), time)
     }
 
-    /// True if a frame with a payload of `len` bytes needs the next segment, and that segment could not be created,
-    /// because the disk is full or too many files are open.
+    /// True if a frame with a payload of `len` bytes needs the next segment, and the helper thread could not create
+    /// that segment, for example because the disk is full. Waits while the segment is being created.
     #[doc(hidden)]
     pub fn lacks_room(&self, len: usize) -> bool {
         let size = self.active.header.size;
@@ -368,7 +372,8 @@ impl Writer {
         end > size - reserve(size) && self.helper.as_ref().is_some_and(|helper| helper.lacks_next())
     }
 
-    /// Deletes the segments that retention has released, as soon as the retention is durable.
+    /// Deletes the segments that durable retentions have released. Segments of a retention that is not durable yet stay
+    /// for a later call.
     pub fn collect(&mut self) {
         let durable = self.shared.durable.load(Ordering::Acquire);
         let Some(helper) = &self.helper else { return };
@@ -385,7 +390,7 @@ impl Writer {
         &self.shared
     }
 
-    /// Closes the journal: makes all frames durable, writes a mark, returns reserved offsets that were not used, and
+    /// Closes the journal: gives reserved offsets that were not used back, makes all frames durable, writes a mark, and
     /// cuts the last segment to its frames and a reserve for the next opening.
     ///
     /// # Errors
@@ -404,7 +409,7 @@ impl Writer {
         if !frame.is_empty() {
             self.append_part(&mut frame, time)?;
         }
-        // The caller has waited for sync jobs on other threads.
+        // No sync job may be in flight, or this sync would do nothing: callers wait for their jobs before they close.
         self.sync()?;
         self.mark(time)?;
         self.sync()?;

@@ -14,7 +14,7 @@ struct Counting {
     /// `(count, source)`: once `count` sources were armed, each further arming wakes the waiter with the number
     /// `source`.
     rings: Option<(usize, usize)>,
-    /// How long the last of the armings takes.
+    /// How long each arming takes that wakes the waiter.
     slow: Duration,
 }
 
@@ -53,7 +53,7 @@ fn waiting(sources: usize) -> MultiWait {
     watch
 }
 
-/// Before a sleep each source was once checked a thousand times: a million checks of a thousand sources.
+/// An earlier version checked each source a thousand times before a sleep: a million checks of a thousand sources.
 #[test]
 fn the_polls_before_a_sleep_do_not_grow_with_the_number_of_sources() {
     for sources in [1, 4, 64, 1024] {
@@ -73,7 +73,7 @@ fn the_polls_before_a_sleep_do_not_grow_with_the_number_of_sources() {
     }
 }
 
-/// Each call once checked all sources.
+/// An earlier version checked all sources in each call.
 #[test]
 fn a_call_that_does_not_wait_polls_the_busy_sources_and_a_few_others() {
     for sources in [4, 64, 1024] {
@@ -108,7 +108,7 @@ fn a_call_that_does_not_wait_polls_the_busy_sources_and_a_few_others() {
     }
 }
 
-/// A waiting call once paused at each source.
+/// In an earlier version, a waiting call paused at each source.
 #[test]
 fn a_call_that_waits_pauses_at_one_source_at_most() {
     let mut watch = waiting(64);
@@ -139,7 +139,7 @@ fn a_source_that_may_not_rest_is_armed_for_a_sleep_alone() {
     assert_eq!(restless.0.arms, 0);
 }
 
-/// The thread once spun before each sleep, however far apart the events were.
+/// In an earlier version, the thread spun before each sleep, however far apart the events were.
 #[test]
 fn a_sparing_wait_spins_in_vain_once() {
     let mut watch = waiting(4).sparing();

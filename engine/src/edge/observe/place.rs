@@ -12,7 +12,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Greatest length of the path, in bytes. Except on Linux, the name of the private folder must fit after it.
+/// Greatest length of the path, in bytes: that of a socket's address. Except on Linux, 16 bytes less, so that the name
+/// of the [private folder](private_folder) fits after the path.
 const LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 - 16 };
 
 /// A socket's path, and the device and inode of the file that was created there. The path is absolute, because a
@@ -83,7 +84,8 @@ pub(super) fn bind(given: &Path) -> Result<(UnixListener, Place), ObserveError> 
     })
 }
 
-/// False if no process listens at the socket any more. Never waits, even if a process listens and does not accept.
+/// False if no process listens at the socket any more, or there is no file at the path. True if a process listens, and
+/// in doubt. Never waits, even if a process listens and does not accept.
 fn is_answered(path: &Path) -> bool {
     let connected = SocketAddrUnix::new(path).and_then(|address| {
         let socket = UnixStream::from(rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?);
@@ -135,7 +137,7 @@ fn bind_inside(folder: &Path, inside: &Path) -> io::Result<UnixListener> {
     if inside.as_os_str().len() <= LIMIT {
         return UnixListener::bind(inside);
     }
-    // The folder, by a name that is short enough for a socket address.
+    // The path is too long for a socket's address, so the folder is named by its open descriptor.
     let folder = fs::File::open(folder)?;
     UnixListener::bind(format!("/proc/self/fd/{}/s", folder.as_raw_fd()))
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-/// The time limits of a connection, for sending its request and then for reading its answer.
+/// The time that a client has to send its request; `ANSWER` is the time that it then has to read the answer.
 const ASK: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -31,7 +31,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// The observing thread and its socket. Dropping it ends the thread and removes the socket.
 pub(crate) struct Observer {
     place: Place,
-    /// The drop closes this, which ends the thread, even if the socket's path was replaced.
+    /// One end of a pair of sockets. The drop closes it, which the thread sees at the other end; then the thread ends,
+    /// even if another file has the socket's path by now.
     _end: UnixStream,
 }
 
@@ -75,7 +76,8 @@ enum State {
         answer: Vec<u8>,
         sent: usize,
     },
-    /// The answer is sent. Further input is read until the client closes, because closing first could lose the answer.
+    /// The answer is sent. Further input is read and ignored until the client closes its sending side or the deadline
+    /// passes, because the client could lose the answer if this side closed with unread input.
     Leaving,
 }
 
@@ -117,7 +119,8 @@ fn serve(listener: &UnixListener, over: &UnixStream, engine: &Weak<Registry>) {
     }
 }
 
-/// Accepts the clients that wait to connect. `Some` if the system refuses to accept one.
+/// Accepts the clients that wait to connect, until [`SERVED`] are connected. `Some` if the operating system refuses to
+/// accept one, for want of descriptors or memory.
 fn accept(listener: &UnixListener, connections: &mut Vec<Connection>, now: Instant) -> Option<()> {
     while connections.len() < SERVED {
         match listener.accept() {
@@ -139,7 +142,8 @@ fn accept(listener: &UnixListener, connections: &mut Vec<Connection>, now: Insta
     None
 }
 
-/// The connection has ended: it was answered, given up, or is past its deadline.
+/// The result of a step that ends its connection: the client was answered or has left, the deadline has passed, or the
+/// engine is gone.
 struct Over;
 
 impl From<io::Error> for Over {

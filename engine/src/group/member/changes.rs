@@ -15,7 +15,8 @@ use std::sync::atomic::Ordering;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// Returns the error for the partition `source`, whose topic was halted or has failed. If the member has other
-    /// topics, it drops all partitions of that topic, so that the error is returned only once.
+    /// topics that were neither halted nor have failed, it drops all partitions of that topic, so that the error is
+    /// returned only once.
     #[cold]
     pub(super) fn end_error(&mut self, source: usize, reason: Closed) -> GroupError {
         let Some((id, topic)) =

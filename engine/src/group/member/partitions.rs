@@ -6,8 +6,10 @@ use crate::group::assigned_partition::AssignedPartition;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 
-/// The partitions that a member has, each at the place that is its number as a source of the member's wait. A place is none
-/// after its partition was taken. Partitions are added and taken by the methods alone, which keep the index.
+/// The partitions that a member has. The index of a partition, its *place*, is its number as a source of the member's
+/// [`MultiWait`](crate::base::multi_wait::MultiWait). A place is `None` after its partition was taken, until another
+/// partition gets the place. Partitions must be added and taken only with the methods of this type, which keep the list
+/// of free places and the index by name.
 pub(in crate::group) struct MemberPartitions<E, K: Producers> {
     places: Vec<Option<AssignedPartition<E, K>>>,
     free: Vec<usize>,
@@ -21,7 +23,7 @@ impl<E, K: Producers> Default for MemberPartitions<E, K> {
 }
 
 impl<E, K: Producers> MemberPartitions<E, K> {
-    /// Adds a partition, and returns its place.
+    /// Adds a partition at a free place, and returns the place.
     pub(super) fn add(&mut self, assigned: AssignedPartition<E, K>) -> usize {
         let place = self.free.pop().unwrap_or(self.places.len());
         if place == self.places.len() {
@@ -32,7 +34,7 @@ impl<E, K: Producers> MemberPartitions<E, K> {
         place
     }
 
-    /// Takes the partition at this place.
+    /// Removes and returns the partition at this place; `None` if the place is free.
     pub(super) fn take(&mut self, place: usize) -> Option<AssignedPartition<E, K>> {
         let taken = self.places[place].take()?;
         self.by_name.remove(&taken.name);
@@ -40,12 +42,12 @@ impl<E, K: Producers> MemberPartitions<E, K> {
         Some(taken)
     }
 
-    /// Takes all partitions.
+    /// Removes and returns all partitions.
     pub(super) fn take_all(&mut self) -> Vec<AssignedPartition<E, K>> {
         std::mem::take(self).places.into_iter().flatten().collect()
     }
 
-    /// The place of a partition; none if the member does not have it.
+    /// The place of a partition; `None` if the member does not have it.
     pub(in crate::group) fn find(&self, name: &TopicPartition) -> Option<usize> {
         self.by_name.get(name).copied()
     }

@@ -23,7 +23,7 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Member<E, K> {
         armed && !self.unsettled && !self.signal.has_news() && !self.has_ended_meanwhile()
     }
 
-    /// True: what the group has to tell wakes the selector as the partitions do.
+    /// True, because both new events of the partitions and changes of the group wake the selector.
     fn may_rest(&self) -> bool {
         true
     }

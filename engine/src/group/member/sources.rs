@@ -41,8 +41,8 @@ impl<E: Send + Sync + 'static, K: Producers> WaitSources for AssignedSources<'_,
     fn arm(&mut self, source: usize, waiter: &Waiter) -> bool {
         match &mut self.partitions[source] {
             Some(AssignedPartition { feed: Feed::Ring(consumer), .. }) => consumer.arm(waiter, source),
-            // A partition that is read from the journal cannot be armed: it soon returns to the ring, or reaches its
-            // end.
+            // A partition that is read from the journal wakes no waiter. So the member polls again instead of sleeping,
+            // until the partition returns to the ring or ends.
             Some(_) => false,
             None => true,
         }

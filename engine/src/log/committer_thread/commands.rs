@@ -80,8 +80,9 @@ impl CommitterThread {
         freed
     }
 
-    /// If a frame of `len` bytes needs a new segment for which the disk had no room, deletes the records that are
-    /// outside of their topics' retention, and requests the segment again. Does nothing otherwise.
+    /// If a frame of `len` bytes needs a new segment that could not be created, because the disk was full or too many
+    /// files were open, deletes the records that are outside of their topics' retention. If that frees segments, waits
+    /// until the deletion is durable, and requests the new segment again. Does nothing if no topic has a retention.
     pub(super) fn free_first(&mut self, len: usize) -> Result<(), WriteError> {
         if self.keeps.is_empty() || !self.writer().lacks_room(len) {
             return Ok(());
@@ -93,7 +94,8 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Writes frames, one after the other, until one is refused. Calls `written` after each.
+    /// Writes frames in order, and calls `written` after each. At the first refused frame, returns the refusal and
+    /// writes no more.
     fn append_all(
         &mut self,
         frames: impl IntoIterator<Item = FrameBuilder>,

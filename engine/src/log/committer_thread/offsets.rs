@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl CommitterThread {
-    /// Adds the changed committed offsets to the frame. An offset that does not fit into it, or whose key the journal
-    /// does not have yet and may refuse, is written in a frame of its own, so that it cannot make events fail. The
-    /// outer error is a failure of the journal; the inner one is the first refusal of an offset.
+    /// Writes the deletions of forgotten groups' offsets, then adds the changed committed offsets to `self.frame`. An
+    /// offset that does not fit into this frame, or whose key the journal does not have yet and may refuse, is written
+    /// in a frame of its own, so that it cannot make events fail. The outer error is a failure of the journal; the
+    /// inner one is the first refusal of an offset.
     pub(super) fn put_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let mut outcome = Ok(());
         let moved = self.shared.committed_offsets.take_moved();
@@ -43,8 +44,9 @@ impl CommitterThread {
         Ok(outcome)
     }
 
-    /// Deletes the offsets of forgotten groups: all in one frame, if they fit into one. It comes before the offsets that new
-    /// groups of the same names have by now.
+    /// Writes the deletions of forgotten groups' offsets, in one frame if they fit into one. The caller does this
+    /// before it writes the offsets that new groups of the same names have committed. Offsets that the journal does not
+    /// have are skipped. Errors as in [`put_committed_offsets`](Self::put_committed_offsets).
     fn delete_offsets(
         &mut self,
         deleted: &[Arc<CommittedOffset>],
@@ -73,8 +75,8 @@ impl CommitterThread {
         Ok(Ok(()))
     }
 
-    /// Writes the changed committed offsets in frames without events. These are synced with the next frame or after
-    /// [`LAZY`](super::LAZY), or at once for a thread that waits for them. Errors as in
+    /// Writes the changed committed offsets in frames without events. Does not sync: the next sync covers them, which
+    /// comes after [`LAZY`](super::LAZY) at the latest, or at once if a thread waits for the offsets. Errors as in
     /// [`put_committed_offsets`](Self::put_committed_offsets).
     pub(super) fn write_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let outcome = self.put_committed_offsets()?;

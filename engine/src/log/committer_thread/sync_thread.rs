@@ -13,7 +13,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub(super) type Reply = SyncSender<Result<(), WriteError>>;
 pub(super) type Replies = Vec<Reply>;
 
-/// The progress that a sync makes durable: of a partition, or of a state source.
+/// The progress that a sync makes durable, of a partition or of a state source: the new value of `durable`, and the end
+/// (exclusive) of the reserved offsets. `None` if the sync does not change the value.
 pub(super) struct PendingProgress {
     pub(super) progress: Arc<Progress>,
     pub(super) durable: Option<u64>,
@@ -26,7 +27,8 @@ impl PendingProgress {
             self.progress.reserved.fetch_max(reserved, Ordering::Release);
         }
         if let Some(durable) = self.durable {
-            // For a transaction's events, `written` moves only here, so readers see them once they are durable.
+            // For a transaction's events, `written` moves only here, so no reader sees them before they are durable.
+            // For other events it has moved already.
             self.progress.written.fetch_max(durable, Ordering::Release);
             self.progress.durable.fetch_max(durable, Ordering::Release);
         }

@@ -1,5 +1,5 @@
-//! Every order in which threads may take the steps of a wait. Each step is one store or load, or holds the lock, so no two steps
-//! overlap, and one thread can run them all.
+//! Runs the steps of waiting and waking threads in every order. Each step is a store, a load, or a section under the
+//! lock, so no two steps overlap in time, and one thread can run the steps of all threads.
 
 use super::*;
 
@@ -10,17 +10,18 @@ enum Step {
     Move(Level),
     /// The partition ends before the offset.
     End,
-    /// A thread that has moved the progress reads it, and then wakes the reached waits.
+    /// A thread that has moved the progress reads it, and then, as the next step, wakes the reached waits. The number
+    /// is the thread's index in [`World::seen`].
     Read(usize),
     Wake(usize),
-    /// A waiter registers, checks the progress, and drops its wait.
+    /// The waiter with this index registers; then it checks the progress; then it drops its wait.
     Register(usize),
     Check(usize),
     Leave(usize),
 }
 use Step::{Check, End, Leave, Move, Read, Register, Wake as Take};
 
-/// The offset for which all wait.
+/// The offset for which all waiters wait.
 const OFFSET: u64 = 7;
 
 #[derive(Default)]
@@ -93,8 +94,8 @@ impl World {
         }
     }
 
-    /// True if each waiter that has not left has seen that its wait is over, or was woken; and nobody was woken twice or
-    /// for nothing.
+    /// True if each waiter whose wait is over was woken, has seen that it is over, or has left; no waiter was woken
+    /// twice, or although its wait is not over; and no wait is left in the lists.
     fn holds(mut self) -> bool {
         let holds = (0..self.waiting.len()).all(|index| {
             let Waiting { level, ref waker, has_seen, has_left, .. } = self.waiting[index];
@@ -108,7 +109,8 @@ impl World {
     }
 }
 
-/// Runs the threads' steps in every order. Returns the number of orders, and of those that do not hold.
+/// Runs the threads' steps in every order. Returns the number of orders, and the number of orders after which
+/// [`World::holds`] is false.
 fn all(levels: &[Level], threads: &[&[Step]]) -> (usize, usize) {
     fn go(done: &mut Vec<Step>, left: &mut [&[Step]], levels: &[Level], found: &mut (usize, usize)) {
         if left.iter().all(|thread| thread.is_empty()) {
@@ -149,7 +151,8 @@ fn no_order_of_steps_leaves_a_wait_asleep() {
     }
 }
 
-/// The check before the registration, and the list before the position, are found.
+/// A waiter that checks the progress before it registers, and a thread that wakes the waits before it moves the
+/// position, both miss wake-ups in some orders, and the search finds these.
 #[test]
 fn an_order_of_a_threads_own_steps_that_is_wrong_is_found() {
     let (orders, lost) = all(&[Level::Written], &[WRITES, &[Check(0), Register(0)]]);

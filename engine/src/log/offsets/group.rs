@@ -72,8 +72,9 @@ impl CommittedOffset {
         self.word.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the committer write the offset in `word`, the atomic of a new commit right, with the group's `epoch`. The
-    /// new right begins at the offset at which the one before was fenced, so the offset does not change here.
+    /// From now on the committer takes the offset from `word`, the atomic of a new commit right, and writes it with the
+    /// group's `epoch`. Does not signal the committer: a new right begins at the offset at which the one before was
+    /// fenced, so the offset has not changed.
     pub(crate) fn follow(&self, word: &Arc<AtomicU64>, epoch: u64) {
         *self.word() = Arc::clone(word);
         self.epoch.store(epoch, Ordering::Relaxed);
@@ -88,14 +89,15 @@ impl CommittedOffset {
     /// Signals the committer that the committed offset has changed. The caller has changed it before.
     #[inline]
     pub(crate) fn moved(&self) {
-        // A swap even if the flag is set already. If the committer's swap comes later, it sees the new offset; if it
-        // came before, this swap finds the flag cleared, and signals.
+        // Swapped even if the flag is set already, so that this swap and the committer's swap, which clears the flag,
+        // have an order. If the committer's comes later, the committer sees the new offset. If it came before, this
+        // swap finds the flag cleared, and signals.
         if !self.moved.swap(true, Ordering::AcqRel) {
             self.signal.moved();
         }
     }
 
-    /// True if its group was forgotten: its key is to be deleted.
+    /// True if the group was forgotten, so that the committer deletes the key instead of writing an offset.
     pub(crate) fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
     }
@@ -152,11 +154,13 @@ pub(crate) struct CommittedOffsets {
     signal: Arc<Signal>,
 }
 
-/// Offsets in the order in which they were added: one that was deleted stands before the next one of its key.
+/// Committed offsets, in the order in which they were added. So a deleted one comes before a later one with its key,
+/// and the committer deletes the key before it writes the new offset.
 #[derive(Debug, Default)]
 struct OffsetList {
     all: Vec<Arc<CommittedOffset>>,
-    /// The length at which those that nobody needs are removed.
+    /// The length of `all` from which the next push first removes the offsets that no group holds and that have no
+    /// change to write.
     full: usize,
 }
 
@@ -175,8 +179,8 @@ impl CommittedOffsets {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// No offsets yet. `waiter` is the committer's, which changes wake. `no_epoch_check` turns on a fault for tests: a
-    /// fenced member may commit.
+    /// An empty list. `waiter` is the committer's waiter, which is woken when an offset changes. `no_epoch_check` turns
+    /// on a fault for tests: a fenced member may commit.
     pub(crate) fn new(waiter: Arc<Waiter>, no_epoch_check: bool) -> Self {
         let _ = no_epoch_check;
         let signal = Signal {
@@ -218,21 +222,22 @@ impl CommittedOffsets {
         self.list().all.iter().filter(moved).cloned().collect()
     }
 
-    /// A group was forgotten, which has this offset: from now on it stands for the deletion of its key. Nobody may commit to
-    /// it any more.
+    /// Makes the committer delete this offset of a forgotten group from the journal. The caller makes sure that no
+    /// member commits to it any more.
     pub(crate) fn delete(&self, committed_offset: &CommittedOffset) {
         committed_offset.deleted.store(true, Ordering::Release);
         committed_offset.moved();
     }
 
-    /// The keys of all offsets of groups that are not forgotten.
+    /// The keys of the offsets that a group of this engine holds and that are not deleted.
     pub(crate) fn keys(&self) -> HashSet<Vec<u8>> {
         let list = self.list();
         let kept = list.all.iter().filter(|it| Arc::strong_count(it) > 1 && !it.is_deleted());
         kept.map(|it| it.key.clone()).collect()
     }
 
-    /// Adds a partition of a group. Its committed offset is not written until it is set.
+    /// Adds the offset of a group in a partition, as 0. The committer does not write it before its first signalled
+    /// change.
     pub(crate) fn add(&self, group: &str, of: PartitionId) -> Arc<CommittedOffset> {
         let committed_offset = Arc::new(CommittedOffset {
             key: key(group, of),

@@ -147,8 +147,10 @@ impl TransformOffsets {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a transform, and fences its earlier handle. `recorded` has the committed offsets that the journal had when
-    /// the engine opened it. Returns the epoch of the new handle and the committed offset of each partition.
+    /// Opens a transform, and fences its earlier handle. `at` is the transform's name and the number of its input
+    /// topic. `recorded` has the committed offsets that the journal had when the engine opened it; they are used only
+    /// if this engine has not opened the transform before. Returns the epoch of the new handle, and the committed
+    /// offset of each partition that has one.
     pub(crate) fn take_over(&self, at: (String, u32), recorded: BTreeMap<u32, u64>) -> (u64, BTreeMap<u32, u64>) {
         let mut list = self.list();
         let unknown =
@@ -160,7 +162,7 @@ impl TransformOffsets {
     }
 
     /// Sets the committed offsets of the partitions in `to`. Returns false, and changes nothing, if the transform was
-    /// opened again after the handle with this epoch.
+    /// opened again after the handle with this epoch, or its input topic was deleted.
     pub(crate) fn move_on(&self, at: &(String, u32), epoch: u64, to: BTreeMap<u32, u64>) -> bool {
         match self.list().get_mut(at) {
             Some(offset) if offset.epoch == epoch || self.no_epoch_check => {
@@ -185,8 +187,8 @@ impl TransformOffsets {
         }
     }
 
-    /// Sets the state to dropped for the handle with this epoch, unless the state already says how the transform ended,
-    /// or the transform was opened again after it.
+    /// Changes the state of the handle with this epoch from open to dropped. Does nothing in any other state, or if the
+    /// transform was opened again after this handle.
     pub(crate) fn note_dropped(&self, at: &(String, u32), epoch: u64) {
         let is_open = |offset: &&mut TransformOffset| offset.epoch == epoch && offset.state == TransformState::Open;
         if let Some(offset) = self.list().get_mut(at).filter(is_open) {

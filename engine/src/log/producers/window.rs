@@ -1,4 +1,4 @@
-//! The window of a producer name: for which of its sequences the journal has the events. And its encoding.
+//! The window of a producer name (the sequences for which the journal has the events), and the window's encoding.
 
 use super::WINDOW;
 use crate::base::clock::Timestamp;
@@ -65,7 +65,8 @@ impl SequenceWindow {
     /// and of all after it.
     pub(crate) fn receipts(&self) -> BTreeMap<u64, (u32, u64)> {
         let kept = self.next.unwrap_or(0).saturating_sub(WINDOW);
-        // Only the end of a long run matters, because no producer publishes more than [`WINDOW`] sequences ahead.
+        // A run ends at most [`WINDOW`] sequences after `next`, because no producer publishes further ahead. So only
+        // its last 2 * [`WINDOW`] sequences can be at or after `kept`.
         let kept_of = |run: &SequenceRun| run.len.saturating_sub(2 * WINDOW)..run.len;
         let each = self.runs.iter().flat_map(|run| kept_of(run).map(move |at| (run, at)));
         let each = each.map(|(run, at)| (run.sequence + at, (run.partition, run.first + at)));
@@ -87,7 +88,7 @@ impl SequenceWindow {
             out.push(0);
             return out;
         };
-        // No sequence is the highest number, so this does not overflow.
+        // No sequence is `u64::MAX`, so the addition never saturates.
         varint::put(&mut out, next.saturating_add(1));
         varint::put(&mut out, self.runs.len() as u64);
         let mut before = next;
@@ -130,8 +131,9 @@ impl SequenceWindow {
                 let sequence = varint::take(&mut bytes)?;
                 let run = SequenceRun::take(sequence, &mut bytes)?;
                 sequence.checked_add(run.len)?;
-                // No sequence before a run of this length can be missing, and only the receipts of its last sequences
-                // are kept.
+                // No sequence before a run of more than [`WINDOW`] sequences is missing, because no producer publishes
+                // further ahead of a missing one. So the skipped sequences need no entry, and their receipts are not
+                // kept.
                 let skipped = run.len.saturating_sub(2 * WINDOW);
                 if skipped > 0 {
                     window.next = window.next.max(Some(sequence + skipped));

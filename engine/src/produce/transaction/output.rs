@@ -14,8 +14,8 @@ use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
 use std::sync::Arc;
 
-/// The most bytes that a frame needs in addition to the encoded events: for all events of one partition together, and
-/// for each event.
+/// The greatest numbers of bytes that a frame needs in addition to the encoded events: [`RUN`] once for each partition,
+/// and [`RECORD`] for each event.
 const RUN: usize = 48;
 const RECORD: usize = 16;
 
@@ -38,8 +38,8 @@ struct TypedClaim<'t, E: Send + Sync + 'static, K: Producers> {
 
 impl<E: Send + Sync + 'static, K: Producers> ErasedClaim for TypedClaim<'_, E, K> {
     fn publish(self: Box<Self>) {
-        // If the topic has ended, the claim is cut: readers of the ring skip its slots, although the journal has their
-        // events.
+        // If the topic has ended, the claim is refused: readers of the ring skip these slots, although the journal has
+        // their events.
         let _ = self.claim.commit();
     }
 }
@@ -51,13 +51,14 @@ pub(super) trait Output: Send {
     fn clear(&mut self);
     /// Removes the last event of this partition. Returns the bytes that it took.
     fn take_back(&mut self, partition: usize) -> usize;
-    /// True if no partition's events fill more than half of its ring.
+    /// True if no partition's events fill more than half of its ring, apart from the slots of retained events.
     fn is_ample(&self) -> bool;
-    /// The error if this partition has more events than its ring can hold; `None` if it has not.
+    /// The error if this partition has more events than its ring can hold beside retained events; `None` if it has not.
     fn outgrown(&self, partition: usize) -> Option<PublishError>;
     /// True if a claim in each partition would probably find room.
     fn has_room(&self) -> bool;
-    /// Claims a slot for each event and fills it.
+    /// Claims a slot for each event and fills it, and adds the events to the frame. An error if a partition has no room
+    /// or is closed, or an event does not decode.
     fn claim<'t>(&'t mut self, claims: &mut Claims<'t>) -> Result<(), TransactionError>;
 }
 

@@ -27,7 +27,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         if let Some(changes) = state.leases.changes() {
             moved.into_iter().for_each(|(partition, next)| changes.cursor(Cursor::DeadLetters(partition), next));
         }
-        // The topic for dead letters may have room now, and `each` may have made letters messages again.
+        // The topic for dead letters may have room now, so `settle` tries to publish again. `each` may have made
+        // letters messages again, so a worker is woken.
         self.settle(&mut state, now);
         self.wake(&mut state);
     }
@@ -52,7 +53,8 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
 
     /// Makes a dead letter a message of the queue again. `next` is the letter's partition and the offset after it: all
     /// letters of that partition before this offset are purged or sent back; `None` for a topic in memory. Returns
-    /// false, and changes nothing, if the side store has no room or the letter cannot be decoded as the event's type.
+    /// false, and changes nothing, if the side store or the journal's state has no room, or if the letter cannot be
+    /// decoded as the event's type.
     pub(in crate::queue) fn restore(&self, letter: DeadLetter, next: Option<(u32, u64)>) -> bool {
         let DeadLetter { partition, offset, message, .. } = letter;
         // The lock of the dead letters' reader is held, so user code runs with [`held::inside`].

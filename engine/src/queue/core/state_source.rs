@@ -33,15 +33,16 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
             let is_there = codec::put_block(frame, number, partition, block, shift, known);
             let part = StatePart::Block(partition, block);
             if !state.leases.changes().is_none_or(|changes| changes.write(part, is_there)) {
-                // The message was read and finished between two frames, so the journal has no value of the block to
-                // delete.
+                // The block's messages were read and finished between two frames, so the journal has no value of the
+                // block, and the deletion is removed from the frame again.
                 frame.rewind(savepoint);
             }
         };
         // A dead letter and the removal of its message must be in the same frame.
         let settled = state.settle_dead_letters(log, self.dead_number, drained);
         if !settled.is_empty() {
-            // The next message of a partition may be due now, or the queue may have ended.
+            // In strict order the partition's next message may be leased now; or these were the last messages, so that
+            // the queue has ended.
             self.wake(&mut state);
         }
         for (partition, offset) in settled {

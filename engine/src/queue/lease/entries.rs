@@ -11,11 +11,11 @@ pub(super) enum EntryState {
     Leased,
     /// The message may be leased from `at` on.
     Waiting,
-    /// As `Waiting`, but in strict order the message is not the first of its partition, so it may not be leased. In
-    /// relaxed order, a message is in this state only until `line_up` is called.
+    /// As `Waiting`, but the message may not be leased: in strict order, because another message of its partition must
+    /// be finished first; in relaxed order only until `line_up` is called.
     Parked,
     Dying,
-    /// The message's dead letter is written, but not durable yet.
+    /// The message's dead letter is published, but not in a frame of the journal yet.
     Written,
 }
 

@@ -329,8 +329,8 @@ fn times_beyond_what_the_clock_can_count_are_for_ever() {
     assert_eq!(leases.ack(leased.id, Duration::from_secs(1 << 30)), Ok(()));
 }
 
-/// A dead letter that is being written counts as written: if its message were deleted here, there would be a letter of
-/// a deleted message.
+/// Once a dead letter is published, its message is neither deleted nor purged: otherwise there would be a letter of a
+/// deleted message.
 #[test]
 fn what_is_a_letter_by_now_is_not_deleted_or_purged() {
     let mut leases = leases(Order::Relaxed);

@@ -7,8 +7,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Order {
-    /// Any messages may be leased at the same time. A message that is leased again comes before unread messages, so
-    /// perhaps after later ones.
+    /// Any messages may be leased at the same time. A message that is leased again comes before unread messages, but
+    /// perhaps after later messages of its partition.
     #[default]
     Relaxed,
     /// One message at a time: the next message is leased when the one before it was acked, deleted or moved to the dead
@@ -25,9 +25,9 @@ pub struct LeaseSettings {
     pub max_attempts: Option<u32>,
     /// Which messages of a partition may be leased at the same time.
     pub order: Order,
-    /// The greatest number of messages that are leased, delayed or waiting to be leased again.
+    /// The greatest number of messages that the queue has read and not finished: leased, waiting or dying.
     pub max_messages: usize,
-    /// The greatest size of these messages, in bytes.
+    /// The size of these messages, in bytes, from which on no new one is admitted.
     pub max_bytes: usize,
     /// How long a message waits before it is leased again, after an expired lease or a retry.
     pub backoff: Backoff,
@@ -115,7 +115,8 @@ pub struct LeaseCounts {
     pub leased: usize,
     /// The number of messages that wait to be leased: they were sent with a delay, or are to be leased again.
     pub waiting: usize,
-    /// The number of messages that are to become dead letters, or whose dead letter is not durable yet.
+    /// The number of messages that are to become dead letters, or whose dead letter is published but not in a frame of
+    /// the journal yet.
     pub dying: usize,
     /// The size in bytes of all these messages.
     pub bytes: usize,

@@ -1,4 +1,4 @@
-//! A topic for dead letters gets its slots with the first letter, or when somebody asks for it.
+//! A topic for dead letters gets its slots with the first letter, or when the program gets the topic from the engine.
 
 use super::*;
 use crate::topic::deferred::tests::AT_MAKING;
@@ -120,7 +120,7 @@ fn the_letters_of_an_earlier_process_are_read_and_sent_back_without_slots() {
     assert!(letters[0] == 1 && letters[1] > 1, "{letters:?}");
 }
 
-/// A reader that comes together with the first letter reads it, and so does the queue.
+/// A reader that opens the topic while the first letter is published reads the letter, and so does the queue.
 #[test]
 fn the_first_letter_and_the_first_reader_find_the_same_slots() {
     for _ in 0..40 {
@@ -180,8 +180,8 @@ fn the_first_letters_of_two_queues_with_one_topic_are_both_kept() {
     }
 }
 
-/// The name under which a queue keeps its letters is made of two names. It is refused when the queue is opened, and not
-/// when the first letter comes.
+/// The subscriber that keeps a queue's letters is named after the topic and the queue. If another queue's subscriber
+/// has the same name already, the queue is refused when it is opened, and not only at its first letter.
 #[test]
 fn two_queues_that_would_keep_their_letters_under_one_name_are_told_at_once() {
     let engine = Engine::builder().build().unwrap();
@@ -195,7 +195,7 @@ fn two_queues_that_would_keep_their_letters_under_one_name_are_told_at_once() {
     assert_eq!(memory(&engine, "dead"), 0);
 }
 
-/// A letter that comes when its topic has ended stays a message.
+/// If a message dies after a shutdown has ended the topic for dead letters, the message stays in the queue.
 #[test]
 fn a_first_letter_after_the_end_stays_in_the_queue() {
     for (engine, jobs, mut worker) in both() {
@@ -211,7 +211,7 @@ fn a_first_letter_after_the_end_stays_in_the_queue() {
     }
 }
 
-/// A nack races with the end of everything: afterwards, the journal has either the letter or the message.
+/// A last nack races with the engine's shutdown: afterwards, the journal has either the letter or the message.
 #[test]
 fn a_first_letter_beside_the_end_is_a_letter_or_a_message() {
     let mut seen = [0; 2];
@@ -255,7 +255,7 @@ fn a_topic_without_slots_is_deleted_as_one_that_has_them() {
     drop(worker);
     jobs.delete_queue("q").unwrap();
     engine.delete(DEAD).unwrap();
-    // Nothing keeps the topic of a queue that was deleted before its first letter.
+    // The topic for dead letters can be deleted after its queue was deleted, even without a first letter.
     jobs.queue("q").open().unwrap();
     jobs.delete_queue("q").unwrap();
     engine.delete(DEAD).unwrap();
@@ -278,7 +278,7 @@ fn a_message_whose_topic_for_letters_was_deleted_stays_until_the_queue_is_opened
     assert_eq!(worker.queue().dead_letters(9).len(), 1);
 }
 
-/// Power fails before the slots are made, or after that and before the letter: the journal has the message in both.
+/// Power fails before the slots are made, or between that and the letter: in both cases the journal has the message.
 #[test]
 fn a_crash_around_the_making_of_the_slots_leaves_the_message() {
     let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
@@ -300,7 +300,8 @@ fn a_crash_around_the_making_of_the_slots_leaves_the_message() {
 #[test]
 fn without_memory_for_the_slots_a_message_stays_and_is_a_letter_later() {
     for (engine, jobs, mut worker) in both() {
-        // The journal's thread would make the slots in the durable queue: see below.
+        // For the durable queue, the journal's thread would make the slots: see
+        // `the_journals_thread_makes_the_slots_too`.
         if jobs.inner.durable.is_some() {
             continue;
         }
@@ -322,7 +323,7 @@ fn without_memory_for_the_slots_a_message_stays_and_is_a_letter_later() {
     }
 }
 
-/// The worker's thread is refused for ever, so the journal's own thread makes the slots.
+/// The worker's thread is never given the memory for the slots, so the journal's thread makes them.
 #[test]
 fn the_journals_thread_makes_the_slots_too() {
     let (engine, jobs, mut worker) = open(&SimulatedDisk::new(), &ManualClock::new());

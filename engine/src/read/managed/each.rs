@@ -13,8 +13,8 @@ use slipring_ring::Consumer;
 use std::fmt::Display;
 use std::sync::{Arc, Weak};
 
-/// Starts the threads of the partitions: the settings that they share, and the constructor of their handlers. The
-/// threads keep it alive.
+/// The settings and the constructor of handlers that the threads of a subscriber's partitions share. Registered with
+/// the topic, to start a thread for each added partition. The threads keep it alive.
 struct PartitionThreads<E, K: Producers, M> {
     builder: SubscriberBuilder<E, K>,
     run: Arc<ConsumerRun>,
@@ -30,7 +30,8 @@ where
     H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
     M: FnMut(u32) -> H + Send + 'static,
 {
-    /// Calls the user's function for the handler of a partition.
+    /// Returns the handler of a partition, which the user's function makes. An error if the function panics, or if it
+    /// has itself caused this call.
     fn make(&self, partition: u32) -> Result<H, SubscribeError> {
         let (topic, consumer) = (self.builder.topic.name.clone(), self.run.stats.name.clone());
         let Some(mut make) = self.make.take() else {
@@ -117,8 +118,9 @@ where
     topic.register(&stats);
     let run = ConsumerRun::new(stats);
     let threads = Arc::new(PartitionThreads { builder, run: Arc::clone(&run), make: Turn::new(make), forwarder });
-    // The user's function that returns handlers may use this topic. So the readers are locked only afterwards, and
-    // partitions that were added meanwhile get their handlers first.
+    // The user's function that makes the handlers may use this topic, so the readers are locked only after it was
+    // called for all partitions. If partitions were added meanwhile, it is called for these too, and the lock is taken
+    // again.
     let mut handlers = Vec::new();
     let mut readers = loop {
         for partition in handlers.len()..topic.partitions().len() {

@@ -62,7 +62,7 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
         }
     }
 
-    /// The next offset that is read from where the partition is read now.
+    /// The next offset to be read, from the journal or from the ring.
     pub(super) fn position(&self) -> u64 {
         match &self.mode {
             ReplayMode::Journal(catch_up) => catch_up.position().max(self.next),
@@ -74,8 +74,9 @@ impl<E: Send + Sync + 'static, K: Producers> ReplayPartition<E, K> {
     pub(super) fn has_more(&self, visible: Visible) -> bool {
         let may_read = match &self.mode {
             ReplayMode::Journal(_) => true,
-            // The events of a transaction are durable before they are published, so a reader of the ring cannot read
-            // them yet. When they are published, the committer passes over them, and the progress wakes its waits again.
+            // The events of a transaction are durable before they are published, so a reader of the ring may not be
+            // able to read them yet. After they are published, the committer skips them, and then wakes the waits for
+            // the partition's progress again.
             ReplayMode::Ring(consumer) => consumer.lag() > 0,
             ReplayMode::Over => false,
         };

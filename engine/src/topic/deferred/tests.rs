@@ -1,11 +1,12 @@
-//! A hook for tests of those who need deferred partitions.
+//! A hook with which tests make the creation of deferred partitions fail.
 
 use crate::topic::error::TopicError;
 use slipring_ring::BuildError;
 use std::cell::RefCell;
 
 thread_local! {
-    /// Called before deferred partitions are made by this thread. If it returns true, there is no memory for them.
+    /// Called before this thread makes deferred partitions. If it returns true, the thread gets the error for a lack of
+    /// memory. `None`: no hook.
     pub(crate) static AT_MAKING: RefCell<Option<Box<dyn FnMut() -> bool>>> = const { RefCell::new(None) };
 }
 

@@ -1,7 +1,7 @@
 //! The error for an offset that a partition does not keep.
 
-/// An offset at which nobody can begin or continue to read: it is no longer kept, or lies after the next offset to be
-/// published.
+/// The error for an offset at which no reader can begin or continue: the offset is no longer kept, or lies after the
+/// next offset to be published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "offset {asked} of partition {partition} of topic {topic:?} is out of range: the earliest that is kept is {earliest}, the next to be published is {latest}"

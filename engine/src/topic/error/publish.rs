@@ -22,8 +22,9 @@ pub enum PublishError {
         /// The journal's error, as text.
         cause: String,
     },
-    /// The partition is full. Returned only by `try_` methods and `offer`, and on topics with
-    /// [`Overflow::Fail`](crate::topic::Overflow::Fail).
+    /// The partition is full, or another producer is publishing a message with the same [id](crate::Record::id); then
+    /// `partition` is 0 and `by` is `None`. Returned only by `try_` methods and `offer`, and, for a full partition, on
+    /// topics with [`Overflow::Fail`](crate::topic::Overflow::Fail).
     #[error("partition {partition} of topic {topic:?} is full: {}", held_by(.by))]
     Full {
         /// The topic's name.
@@ -34,7 +35,8 @@ pub enum PublishError {
         /// unpublished claim.
         by: Option<String>,
     },
-    /// The partition was still full when the deadline passed.
+    /// The partition was still full when the deadline passed, or another producer was still publishing a message with
+    /// the same [id](crate::Record::id); then `partition` is 0 and `by` is `None`.
     #[error("partition {partition} of topic {topic:?} had no room until the deadline: {}", held_by(.by))]
     TimedOut {
         /// The topic's name.
@@ -110,7 +112,8 @@ pub enum PublishError {
         topic: String,
         /// The number of events in the batch.
         asked: usize,
-        /// The largest batch that the partition can hold: its capacity less the retained events.
+        /// The number of events of the largest batch that the partition can hold: its capacity minus the retained
+        /// events.
         largest: usize,
     },
     /// The message is larger than the topic's [`max_message`](crate::TopicBuilder::max_message).
@@ -126,7 +129,8 @@ pub enum PublishError {
         /// The largest message that the topic allows, in bytes.
         largest: usize,
     },
-    /// The name of one of the message's headers is too long.
+    /// The name of one of the message's headers is longer than
+    /// [`Record::MAX_HEADER_NAME`](crate::Record::MAX_HEADER_NAME) bytes.
     #[error(
         "topic {topic:?}: a header's name of {len} bytes is longer than {}",
         crate::event::record::Record::MAX_HEADER_NAME

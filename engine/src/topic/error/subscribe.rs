@@ -40,7 +40,7 @@ pub enum SubscribeError {
     OutOfRange {
         /// The consumer's name.
         consumer: String,
-        /// The refused start.
+        /// The refused offset, with the range of the kept offsets.
         refused: OutOfRange,
     },
     /// The consumer was to start at a time, but the topic was created without
@@ -197,10 +197,11 @@ pub enum DeadLetterError {
         /// Why no producer could be created.
         cause: ProducerError,
     },
-    /// The consumer that keeps the dead letters in their topic could not be created.
+    /// The queue's own subscriber of the topic for dead letters, which keeps the dead letters in a topic in memory from
+    /// being overwritten, could not be created.
     #[error("the dead letters of topic {topic:?} cannot be kept: {cause}")]
     Reader {
-        /// The topic's name.
+        /// The name of the topic for dead letters.
         topic: String,
         /// Why the consumer could not be created.
         cause: Box<SubscribeError>,

@@ -25,7 +25,7 @@ impl DiskFile {
         Self { file, process: Process::default(), limit }
     }
 
-    /// Returns an error if this process may not write a file of `size` bytes.
+    /// Returns an error in a forked child, or if this process may not write a file of `size` bytes.
     fn may_have(&self, size: u64) -> io::Result<()> {
         self.process.check()?;
         if size > self.limit {

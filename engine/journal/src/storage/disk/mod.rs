@@ -1,13 +1,13 @@
 //! A directory of the file system, held by its descriptor.
 //!
 //! The directory is opened once, and each file is opened relative to it. So the journal stays in this directory if the
-//! program changes its working directory or the directory is renamed. No link is followed and only regular files are
-//! opened: opening a pipe could block for ever, and a link could lead to another program's file.
+//! program changes its working directory or the directory is renamed. No link in it is followed and only regular files
+//! are opened: opening a pipe could block for ever, and a link could lead to another program's file.
 //!
 //! # Locks
-//! The directory itself is locked, because no file can replace it. The file `lock` is locked as well, for file systems
-//! that cannot lock directories, and to name the process that holds the lock. A forked child shares the locks with its
-//! parent, so only the process that took them releases them.
+//! The directory itself is locked, because a lock file alone could be removed or replaced while it is locked. The file
+//! `lock` is locked as well, for file systems that cannot lock directories, and to name the process that holds the
+//! lock. A forked child shares the locks with its parent, so only the process that took them releases them.
 
 use super::{File, Lock, NotOurs, Process, Storage, lock_file};
 use crate::files::names::{LOCK, UNFINISHED};
