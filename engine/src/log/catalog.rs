@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// The kinds of state that the engine keeps in the journal, as numbers for
 /// [`FrameBuilder::put`](slipring_journal::FrameBuilder::put).
 pub(crate) mod state_kind {
-    /// The topics. Key: the topic's name; value: a [`CatalogEntry`]. The value of the empty key is the number that the
+    /// The topics. Key: the topic's name; value: a `CatalogEntry`. The value of the empty key is the number that the
     /// next new topic gets.
     pub(crate) const TOPICS: u16 = 1;
     /// The committed offsets of groups: see [`CommittedOffsets`](crate::log::offsets::group::CommittedOffsets).
