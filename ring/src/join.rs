@@ -246,6 +246,11 @@ impl<E, K: Kind> Core<E, K> {
         stage.after.iter().for_each(|before| before.bell.ring());
     }
 
+    /// Checks if [`evict`](Self::evict) would be refused, and changes nothing.
+    pub(crate) fn check_evict(&self, name: &str) -> Result<(), StageError> {
+        evictable(&lock(&self.members), name).map(drop)
+    }
+
     /// Evicts the stage called `name`: removes its gate, whether its consumer responds or not. Returns the stage's
     /// position.
     ///
@@ -254,14 +259,7 @@ impl<E, K: Kind> Core<E, K> {
     /// the system refuses the fence, the stage is marked as evicted and its consumer removes the gate later.
     pub(crate) fn evict(&self, name: &str) -> Result<Sequence, StageError> {
         let mut members = lock(&self.members);
-        let stage = members.iter().find(|member| member.name == name).cloned();
-        let stage = stage.ok_or_else(|| StageError::Unknown { name: name.to_owned() })?;
-        if let Some(behind) = members.iter().find(|member| member.is_behind(&stage)) {
-            return Err(StageError::StoodBehind { name: name.to_owned(), behind: behind.name.clone() });
-        }
-        if stage.workers.is_some() {
-            return Err(StageError::Workers { name: name.to_owned() });
-        }
+        let stage = evictable(&members, name)?;
         stage.evict();
         // Pairs with HOLD_FENCE: this thread sees the batch, or the consumer sees the eviction.
         if let Err(cause) = fence::heavy_at(&EVICT_FENCE, self.fences) {
@@ -283,6 +281,19 @@ impl<E, K: Kind> Core<E, K> {
         self.ring_where_it_sleeps(&stage);
         Ok(Sequence(stage.position(&LOOK_AT_STAGE)))
     }
+}
+
+/// The stage called `name`, if it may be evicted. Otherwise the error says why not.
+fn evictable(members: &[Arc<StageState>], name: &str) -> Result<Arc<StageState>, StageError> {
+    let stage = members.iter().find(|member| member.name == name).cloned();
+    let stage = stage.ok_or_else(|| StageError::Unknown { name: name.to_owned() })?;
+    if let Some(behind) = members.iter().find(|member| member.is_behind(&stage)) {
+        return Err(StageError::StoodBehind { name: name.to_owned(), behind: behind.name.clone() });
+    }
+    if stage.workers.is_some() {
+        return Err(StageError::Workers { name: name.to_owned() });
+    }
+    Ok(stage)
 }
 
 /// Wakes the producers that wait for the gate of a stage that has left, so that they compute their limits from the

@@ -244,6 +244,15 @@ impl<E, K: Kind> Ring<E, K> {
         self.core.evict(name)
     }
 
+    /// Checks if [`evict`](Self::evict) would refuse this stage now, and changes nothing: for evicting a consumer from
+    /// several rings or from none.
+    ///
+    /// # Errors
+    /// The ring has no such stage, other stages are ordered after it, or it is shared by workers.
+    pub fn check_evict(&self, name: &str) -> Result<(), StageError> {
+        self.core.check_evict(name)
+    }
+
     /// The next sequence to be published: all events below it can be read. Equals the field of
     /// [`positions`](Self::positions), and allocates nothing.
     ///

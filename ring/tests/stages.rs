@@ -335,6 +335,10 @@ fn eviction_waits_for_the_end_of_a_batch_and_the_consumer_is_told() {
     let (mut producer, ring) = builder.build().unwrap();
     let mut slow = ring.consumer("slow").unwrap();
     let name = |name: &str| name.to_owned();
+    for refused in ["nobody", "first", "pool"] {
+        assert_eq!(ring.check_evict(refused), ring.evict(refused).map(drop));
+    }
+    assert_eq!(ring.check_evict("second"), Ok(()), "it changes nothing");
     assert_eq!(ring.evict("nobody"), Err(StageError::Unknown { name: name("nobody") }));
     assert_eq!(ring.evict("first"), Err(StageError::StoodBehind { name: name("first"), behind: name("second") }));
     assert_eq!(ring.evict("pool"), Err(StageError::Workers { name: name("pool") }));

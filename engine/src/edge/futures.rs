@@ -27,6 +27,10 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// [`poll`](Self::poll) as a future: returns the next batch, to be read in place. `None` once the topic was closed
     /// and all events were read.
     ///
+    /// While partitions are [paused](Self::pause), a closed topic does not end, as with `poll`: once all other partitions
+    /// are read to their end, each call returns an empty batch at once, until the paused partitions are resumed and
+    /// read. So a loop that pauses partitions must resume them at an empty batch, or end there.
+    ///
     /// ```
     /// # use slipring::Engine;
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -164,8 +168,9 @@ impl<T, E, K: Producers, F: FnMut(&E, At) -> T> Stream for EventStream<E, K, F> 
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// [`poll`](Self::poll) as a future: returns the next batch. `None` once all topics were closed, and the group has
-    /// read and committed all events. Waiting counts as progress of the member. A future that is dropped has taken
-    /// nothing: the next one returns its batch.
+    /// read and committed all events. As with `poll`, closed topics do not end while partitions are
+    /// [paused](Member::pause): once nothing else is left to read, each call returns an empty batch at once. Waiting
+    /// counts as progress of the member. A future that is dropped has taken nothing: the next one returns its batch.
     ///
     /// ```
     /// # use slipring::Engine;

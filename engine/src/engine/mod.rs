@@ -24,7 +24,7 @@ use crate::topic::error::TopicError;
 use crate::topic::metrics::Metrics;
 use crate::topic::registry::Registry;
 use crate::topic::report::{Report, TopicReport};
-use crate::topic::{Topic, TopicBuilder};
+use crate::topic::{AnyTopic, Topic, TopicBuilder};
 use crate::transform::{Outputs, TransformError, TransformRun};
 use slipring_journal::{FrameBuilder, Freed, Journal, Recovered};
 use slipring_ring::Multi;
@@ -367,33 +367,51 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// No topic has that name; it has consumers, queues or transforms, which the error names: a group as `group:NAME`,
-    /// a transform as `transform:NAME`; or the journal refuses the deletion or has ended. In the last case the topic is
-    /// closed and removed, but the journal may still have it.
+    /// No topic has that name, or it has consumers, queues or transforms, which the error names: a group as `group:NAME`, a
+    /// transform as `transform:NAME`. [`TopicError::Journal`] if a durable topic's journal has ended, or this is one of the
+    /// journal's own threads: then nothing has changed. [`TopicError::NotForgotten`] if the journal fails meanwhile: the
+    /// error has the report, and the topic is gone from the engine, but may be there when the journal is opened again.
     pub fn delete(&self, name: &str) -> Result<TopicReport, TopicError> {
-        let topic = self.shared.find(name)?;
+        let topic = self.find_to_delete(name)?;
         let in_use = |consumers| TopicError::InUse { name: name.to_owned(), consumers };
         topic.close_unread().map_err(in_use)?;
-        let _reserved = self.shared.remove(&topic);
-        self.shared.host.forget(topic.id());
-        topic.forget()?;
-        Ok(topic.shutdown(Duration::ZERO, Instant::now()))
+        self.remove(&topic)
     }
 
     /// Removes a topic even if it has consumers: halts it, and reports how far each consumer has read and how many
     /// events it has left unread. The next call of each of its producers and consumers returns an error.
     ///
     /// # Errors
-    /// No topic has that name, or the journal refuses the deletion of a durable topic or has ended. In the second case
-    /// the topic is halted and removed, but the journal may still have it.
+    /// No topic has that name; or one of the journal's, as of [`delete`](Self::delete).
     pub fn delete_forced(&self, name: &str) -> Result<TopicReport, TopicError> {
-        let topic = self.shared.find(name)?;
-        let _reserved = self.shared.remove(&topic);
+        let topic = self.find_to_delete(name)?;
         topic.halt();
-        topic.forget()?;
+        self.remove(&topic)
+    }
+
+    /// The topic `name`. An error if it cannot be deleted from the journal now.
+    fn find_to_delete(&self, name: &str) -> Result<Arc<dyn AnyTopic>, TopicError> {
+        let topic = self.shared.find(name)?;
+        topic.may_forget().map_err(|cause| TopicError::Journal { name: name.to_owned(), cause })?;
+        Ok(topic)
+    }
+
+    /// Removes a topic that is closed or halted. If the journal refuses to forget it, it is gone from the engine all the
+    /// same, because it cannot be opened again.
+    fn remove(&self, topic: &Arc<dyn AnyTopic>) -> Result<TopicReport, TopicError> {
+        let Some(_reserved) = self.shared.remove(topic) else {
+            let known = self.topics();
+            return Err(TopicError::Unknown { name: topic.name().to_owned(), known });
+        };
+        let forgotten = topic.forget();
         let report = topic.shutdown(Duration::ZERO, Instant::now());
         self.shared.host.forget(topic.id());
-        Ok(report)
+        match forgotten {
+            Ok(()) => Ok(report),
+            Err(cause) => {
+                Err(TopicError::NotForgotten { name: topic.name().to_owned(), cause, report: Box::new(report) })
+            }
+        }
     }
 
     /// A snapshot of the positions and counters of all topics and consumers. It makes no producer and no consumer wait.

@@ -20,7 +20,8 @@
 //! # State sources
 //! A state source, for example a queue, has state that must be written together with events. Changed state goes into
 //! the next frame of events. If no events follow within 20 ms, the state is written alone and synced a second later. If
-//! a thread waits for the state, it is written at once, and synced as events are. The committer asks the state sources
+//! a thread waits for the state, it is written at once, and synced as events are. Without [`Pace::sync`] no thread waits
+//! for that sync, because a queue whose changes are to be durable is refused. The committer asks the state sources
 //! after it has gathered the events of a frame, so a state source knows which events are in the same frame.
 //!
 //! # Transactions
@@ -64,8 +65,9 @@ pub struct Pace {
     pub linger: Duration,
     /// True if frames are synced as they are written. Default: true. If false, events become durable only when the
     /// journal is closed, and with the syncs that the engine itself needs: for reserved offsets, and for writes that a
-    /// thread waits for, such as transactions. A reservation then has 16,777,216 offsets, or eight times the capacity
-    /// if that is more, and a crash may leave that many offsets of each partition unused.
+    /// thread waits for, such as transactions and changes of topics. A receipt that is to reach
+    /// [`Level::Durable`](crate::Level::Durable) waits until then. A reservation then has 16,777,216 offsets, or eight
+    /// times the capacity if that is more, and a crash may leave that many offsets of each partition unused.
     pub sync: bool,
 }
 
@@ -226,6 +228,16 @@ impl Committer {
     /// would wait for itself.
     pub(crate) fn may_wait(&self) -> Result<(), String> {
         if self.notifier.is_own_thread() { Err(OWN_THREAD.to_owned()) } else { Ok(()) }
+    }
+
+    /// The reason why nothing can be committed at the moment: the journal has ended, or the calling thread is one of its
+    /// own.
+    pub(crate) fn may_commit(&self) -> Result<(), String> {
+        self.may_wait()?;
+        match self.notifier.forked_cause().as_deref().or(self.notifier.end_cause()) {
+            Some(cause) => Err(cause.to_owned()),
+            None => Ok(()),
+        }
     }
 
     fn send(&self, command: Command) {

@@ -8,7 +8,6 @@ use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::log::committer::STAGE;
 use crate::topic::description::Description;
-use crate::topic::error::TopicError;
 use crate::topic::metrics::{PartitionMetrics, TopicMetrics};
 use crate::topic::partition::Partition;
 use crate::topic::report::{TopicReport, WrittenPosition};
@@ -44,9 +43,11 @@ pub(crate) trait AnyTopic: Send + Sync {
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
     /// The journal's position in each partition. Empty for a topic without a journal.
     fn written(&self) -> Vec<WrittenPosition>;
+    /// The reason why a durable topic cannot be deleted from the journal at the moment.
+    fn may_forget(&self) -> Result<(), String>;
     /// Deletes a durable topic and its queues from the journal. For a topic in memory, only records the last lease
     /// numbers of its queues, so that later queues give higher ones.
-    fn forget(&self) -> Result<(), TopicError>;
+    fn forget(&self) -> Result<(), String>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -251,7 +252,11 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         report
     }
 
-    fn forget(&self) -> Result<(), TopicError> {
+    fn may_forget(&self) -> Result<(), String> {
+        self.durable.as_ref().map_or(Ok(()), |durable| durable.committer.may_commit())
+    }
+
+    fn forget(&self) -> Result<(), String> {
         let Some(durable) = &self.durable else {
             self.queues().iter().for_each(|queue| queue.note_numbers());
             return Ok(());

@@ -231,15 +231,16 @@ impl<E> DurableTopic<E> {
         }
     }
 
-    /// Deletes the topic and all its records from the journal.
-    pub(crate) fn forget(&self) -> Result<(), TopicError> {
+    /// Deletes the topic and all its records from the journal. If the journal refuses, which it does only when it ends,
+    /// the engine has lost the topic all the same.
+    pub(crate) fn forget(&self) -> Result<(), String> {
         let number = self.recorded().number;
         self.forgotten.store(true, Ordering::Release);
         // First the topic's state in memory, so that the committer writes no more of it.
         self.committer.producer_states.forget_topic(number);
         self.committer.committed_offsets.retire(number);
         self.committer.transform_offsets.forget_topic(number);
-        self.committer.forget(number, &self.name).map_err(|cause| refused(&self.name, cause))?;
+        self.committer.forget(number, &self.name)?;
         // The engine's copy of the recovered state must lose the topic too.
         let mut state = self.committer.recovered_state();
         let frames = forget(&state, &[Some(number)].into(), Some(&self.name), usize::MAX);

@@ -11,6 +11,7 @@ pub use subscribe::{DeadLetterError, SubscribeError};
 use crate::base::closed::Closed;
 use crate::base::ids::{MAX_NAME, MAX_PARTITIONS};
 use crate::text;
+use crate::topic::report::TopicReport;
 use slipring_ring::BuildError;
 
 /// Two settings of one builder that exclude one another. The builder refuses both, whatever the order of the calls.
@@ -167,6 +168,19 @@ pub enum TopicError {
         name: String,
         /// The journal's error, as text.
         cause: String,
+    },
+    /// The journal has failed while the topic was deleted. The topic is gone from the engine. The journal may still have
+    /// it when it is opened again.
+    #[error(
+        "topic {name:?} is gone from the engine, and the journal may still have it: {}: open the journal again and delete the topic there", text::line(.cause)
+    )]
+    NotForgotten {
+        /// The topic's name.
+        name: String,
+        /// The journal's error, as text.
+        cause: String,
+        /// The report of the topic's end, as a deletion returns it.
+        report: Box<TopicReport>,
     },
     /// The ring refused the topic's capacity, its retention or the journal's stage, or the operating system gave no
     /// memory for the slots or the publish times.

@@ -85,20 +85,30 @@ impl<E, K: Producers> TopicCore<E, K> {
         }
     }
 
-    /// Removes a consumer's stages from all partitions. Returns false if some stay until the consumer's batch ends or
-    /// it polls again.
+    /// Removes a consumer's stages from all partitions, or from none if it returns an error. Returns false if some stay
+    /// until the consumer's batch ends or it polls again.
     ///
     /// # Errors
-    /// No partition has a stage of this name, or another stage is ordered after it.
+    /// No partition has a stage of this name, or another stage is ordered after it in one.
     pub(crate) fn evict(&self, consumer: &str) -> Result<bool, slipring_ring::StageError> {
-        use slipring_ring::StageError::{Fence, InBatch, Unknown};
+        use slipring_ring::StageError::{Fence, InBatch, StoodBehind, Unknown};
         let (mut unknown, mut found, mut at_once) = (None, false, true);
-        for partition in self.partitions().iter() {
+        let partitions = self.partitions();
+        for partition in partitions.iter() {
+            match partition.ring.check_evict(consumer) {
+                Ok(()) | Err(Unknown { .. }) => {}
+                Err(refused) => return Err(refused),
+            }
+        }
+        for partition in partitions.iter() {
             match partition.ring.evict(consumer) {
                 Ok(_) => found = true,
                 // The consumer removes its stage itself, when its batch ends or at its next poll.
                 Err(InBatch { .. } | Fence { .. }) => (found, at_once) = (true, false),
                 Err(refused @ Unknown { .. }) => unknown = Some(refused),
+                // A consumer that joined after the check joins the first partition first, so it is found there before
+                // anything is removed. Found later, it is leaving again; the evicted consumer removes its stage itself.
+                Err(StoodBehind { .. }) if found => at_once = false,
                 Err(refused) => return Err(refused),
             }
         }

@@ -220,14 +220,15 @@ impl Registry {
     }
 
     /// Removes a topic. Its name stays reserved until the returned value is dropped, which the caller does once the
-    /// topic is deleted from the journal.
-    pub(crate) fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> ReservedName<'s> {
+    /// topic is deleted from the journal. `None` if another thread has removed it, and deletes it from the journal: a
+    /// topic that has the name by now is another one.
+    pub(crate) fn remove<'s>(&'s self, gone: &'s Arc<dyn AnyTopic>) -> Option<ReservedName<'s>> {
         let mut topics = self.topics();
-        topics.open.remove_if(gone.name(), |topic| Arc::ptr_eq(topic, gone));
+        topics.open.remove_if(gone.name(), |topic| Arc::ptr_eq(topic, gone))?;
         topics.busy.push(BusyName::new(gone.name(), gone.shape()));
         drop(topics);
         lifecycle!(info, "topic deleted", topic = gone.name());
-        ReservedName { shared: self, name: gone.name() }
+        Some(ReservedName { shared: self, name: gone.name() })
     }
 
     /// Reserves a name for a new topic. Waits while another thread creates or deletes a topic of this name.
@@ -284,5 +285,30 @@ impl Registry {
 impl BusyName {
     fn new(name: &str, shape: &Shape) -> Self {
         Self { name: name.to_owned(), shape: shape.to_string(), by: std::thread::current().id() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Engine;
+    use crate::log::catalog::recorded_topics;
+    use slipring_journal::simulated::SimulatedDisk;
+
+    /// Of two threads that delete a topic, the second one deleted the journal's entry of a topic that had got the name
+    /// meanwhile.
+    #[test]
+    fn a_topic_is_removed_once() {
+        let disk = SimulatedDisk::new();
+        let engine = Engine::builder().journal_in(disk.clone()).build().unwrap();
+        let create = || engine.topic::<u64>("ticks").durable().create().unwrap();
+        create();
+        let found = engine.shared.find("ticks").unwrap();
+        engine.delete("ticks").unwrap();
+        create();
+        assert!(engine.shared.remove(&found).is_none());
+        assert_eq!(engine.topics(), ["ticks"]);
+        assert!(engine.topic::<u64>("ticks").durable().create().is_err(), "the name is not free");
+        let recovered = Engine::builder().journal_in(disk.copy()).build().unwrap().recovered().unwrap();
+        assert_eq!(recorded_topics(&recovered.state).len(), 1);
     }
 }

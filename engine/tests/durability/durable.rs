@@ -291,6 +291,38 @@ fn without_syncs_events_are_written_and_durable_when_it_is_closed() {
     assert_eq!(receipt.wait(Level::Durable), Ok(Level::Durable), "closing syncs");
 }
 
+#[test]
+fn without_syncs_whoever_waits_for_the_disk_makes_it_sync() {
+    crate::soon::soon("a journal that does not sync", || {
+        let mut pace = Pace::default();
+        pace.sync = false;
+        let disk = SimulatedDisk::new();
+        let engine = Engine::builder().journal_in(disk.clone()).journal_pace(pace).build().unwrap();
+        let orders = engine.topic::<Message>("orders").durable().create().unwrap();
+        let mut producer = orders.producer().acknowledge(Level::Written).create().unwrap();
+        (0..4).for_each(|_| _ = producer.send(Record::new("buy")).unwrap());
+        let mut billing = orders.group("billing").start(StartAt::Earliest).join().unwrap();
+        billing.poll(LONG).unwrap().unwrap().commit_durable().unwrap();
+        let mut copy = orders.transform("copy").open().unwrap();
+        assert_eq!(copy.step(LONG, |_, _, _| Ok::<_, String>(())).unwrap(), Some(4));
+        let jobs = orders.queue("jobs").acknowledge(Level::Written).start(StartAt::Earliest);
+        let mut worker = jobs.join().unwrap();
+        worker.receive(LONG).unwrap().unwrap().ack().unwrap();
+        let mut transaction = engine.transaction().unwrap();
+        transaction.send(&orders, Record::new("sell")).unwrap();
+        transaction.commit().unwrap();
+        drop((billing, copy, worker));
+        orders.delete_queue("jobs").unwrap();
+        engine.forget_group("billing").unwrap();
+        engine.retain().unwrap();
+        orders.add_partitions(1).unwrap();
+        // What the disk has confirmed is there after a power cut, without a word from the journal in between.
+        let again = Engine::builder().journal_in(disk.crash(7)).build().unwrap();
+        assert_eq!(again.topic::<Message>("orders").partitions(2).durable().create().unwrap().partitions(), 2);
+        engine.delete_forced("orders").unwrap();
+    });
+}
+
 /// The sum of now and the pace overflowed, and the journal's thread panicked.
 #[test]
 fn a_pace_that_no_clock_reaches_waits_for_the_end() {

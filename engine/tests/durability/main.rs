@@ -9,5 +9,7 @@ mod damage;
 mod durable;
 mod full;
 mod receipts;
+#[path = "../common/soon.rs"]
+mod soon;
 mod state_costs;
 mod upgrade;

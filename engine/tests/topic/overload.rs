@@ -236,6 +236,30 @@ fn whoever_stands_behind_goes_first() {
     assert_eq!((topic.metrics().evicted, topic.metrics().consumers.len()), (2, 0));
 }
 
+/// It was evicted from the partitions before the one in which another consumer stood behind it.
+#[test]
+fn who_cannot_be_evicted_from_one_partition_stays_in_all() {
+    let topic = engine().topic::<u64>("ticks").capacity(2).slow(Slow::EVICT).overflow(Overflow::Fail).partitions(2);
+    let topic = topic.create().unwrap();
+    let mut first = topic.subscribe("first").poll().unwrap();
+    let mut second = topic.subscribe("second").after(["first"]).poll().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    producer.publish_to(1, |_| ()).unwrap();
+    assert_eq!(read(&mut first).len(), 1);
+    let batch = second.poll(NOW).unwrap().unwrap();
+    (0..2).for_each(|_| _ = producer.publish_to(0, |_| ()).unwrap());
+    // The first of these evicts the second consumer, which leaves partition 1 when its batch ends.
+    for _ in 0..3 {
+        assert!(matches!(producer.publish_to(0, |_| ()), Err(PublishError::Full { .. })));
+    }
+    assert_eq!(read(&mut first).len(), 2, "it is in both partitions still");
+    producer.publish_to(0, |_| ()).unwrap();
+    drop(batch);
+    assert!(second.poll(NOW).is_err());
+    assert_eq!(read(&mut first).len(), 1);
+    assert_eq!(topic.metrics().evicted, 1);
+}
+
 #[test]
 fn what_is_too_old_is_passed_over_and_counted() {
     let clock = ManualClock::new();

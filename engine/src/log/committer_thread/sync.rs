@@ -23,6 +23,8 @@ impl CommitterThread {
         }
         let lingered = self.dirty_since.is_some_and(|since| since.elapsed() >= self.pace.linger);
         let lazy = self.lazy_since.is_some_and(|since| since.elapsed() >= LAZY);
+        // Without `Pace::sync`, state of state sources and writes that no thread waits for are synced with the next reply,
+        // reservation or close. No thread waits for them to be durable: `Level::unsupported` refuses that level.
         let due = self.pace.sync && (lingered || lazy);
         let wanted = now || !self.replies.is_empty() || due || self.pending_reserves();
         if !wanted {
