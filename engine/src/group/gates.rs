@@ -35,22 +35,19 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         start: &StartAt,
     ) -> Result<bool, GroupError> {
         let epoch = state.coordinator.epoch();
-        let mut begun = false;
-        for (id, entry) in state.entries.iter_mut().filter(|(_, entry)| !entry.is_open()) {
+        // Either all partitions are joined or none: before the group's state changes, a consumer has joined, or the
+        // journal has the offset, in each partition.
+        let mut opened = Vec::new();
+        for (id, entry) in state.entries.iter().filter(|(_, entry)| !entry.is_open()) {
             let Some(topic) = topics.get(&id.topic) else { continue };
-            if let Some(committed_offset) = &entry.committed_offset {
+            if entry.committed_offset.is_some() {
                 let at = match entry.committed {
                     Some(committed) => committed,
                     None if *start == StartAt::Committed => return Err(self.never_read(entry)),
                     None => locate(&self.name, topic, &entry.partition, start, 0)?,
                 };
                 let goes_on = entry.committed.is_some();
-                if !goes_on {
-                    committed_offset.set(at, epoch);
-                    begun = true;
-                }
-                entry.committed = Some(at);
-                self.open_durable(entry, at, topic, goes_on)?;
+                opened.push((*id, at, self.open_durable(entry, at, topic, goes_on)?, goes_on));
                 continue;
             }
             let consumer = match (entry.committed, &entry.reset) {
@@ -63,8 +60,17 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 (None, None) if *start == StartAt::Committed => return Err(self.never_read(entry)),
                 (None, None) => self.begin(entry, start, topic)?,
             };
-            entry.committed = Some(consumer.consumed().0);
-            (entry.consumer, entry.reset) = (Some(consumer), None);
+            opened.push((*id, consumer.consumed().0, Some(consumer), true));
+        }
+        let mut begun = false;
+        for (id, at, consumer, goes_on) in opened {
+            let Some(entry) = state.entries.get_mut(&id) else { continue };
+            if let Some(committed_offset) = entry.committed_offset.as_ref().filter(|_| !goes_on) {
+                committed_offset.set(at, epoch);
+                begun = true;
+            }
+            (entry.committed, entry.reset) = (Some(at), None);
+            (entry.catching_up, entry.consumer) = (consumer.is_none(), consumer);
         }
         Ok(begun)
     }
@@ -74,28 +80,27 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         GroupError::NothingCommitted { group, topic: topic.to_string(), partition }
     }
 
-    /// Makes the group continue at offset `at` of a partition of a durable topic: in the ring, or in the journal if the
-    /// ring no longer has that offset. `goes_on` is true if the group has read the partition before: only then is a
-    /// closed topic no error, but read from the journal. A topic that was halted or has failed is always an error.
+    /// Joins a consumer at offset `at` of a partition of a durable topic. `None` if the group continues in the journal,
+    /// because the ring no longer has that offset or is closed. `goes_on` is true if the group has read the partition
+    /// before: only then is a closed topic no error, but read from the journal. A topic that was halted or has failed is
+    /// always an error. Leaves `entry` as it is.
     fn open_durable(
         &self,
-        entry: &mut PartitionEntry<E, K>,
+        entry: &PartitionEntry<E, K>,
         at: u64,
         topic: &TopicCore<E, K>,
         goes_on: bool,
-    ) -> Result<(), GroupError> {
+    ) -> Result<Option<Consumer<E, K>>, GroupError> {
         let ring = &entry.partition.ring;
         match join_stage(&self.name, Start::At(Sequence(at)), |stage| ring.join(stage)) {
-            Ok(consumer) => entry.consumer = Some(consumer),
+            Ok(consumer) => Ok(Some(consumer)),
+            // An error if the journal does not have the offset either.
             Err(BuildError::OutOfRange { .. }) => {
-                // An error if the journal does not have the offset either.
-                locate(&self.name, topic, &entry.partition, &StartAt::Offset(at), at)?;
-                entry.catching_up = true;
+                locate(&self.name, topic, &entry.partition, &StartAt::Offset(at), at).map(|_| None)
             }
-            Err(BuildError::Closed(Closed::Closed | Closed::Finished)) if goes_on => entry.catching_up = true,
-            Err(cause) => return Err(GroupError::join(&self.name, &topic.name, entry.partition.index, cause)),
+            Err(BuildError::Closed(Closed::Closed | Closed::Finished)) if goes_on => Ok(None),
+            Err(cause) => Err(GroupError::join(&self.name, &topic.name, entry.partition.index, cause)),
         }
-        Ok(())
     }
 
     /// Joins a consumer to a partition of a topic in memory, at `start`, and returns it. Leaves `entry` as it is.
@@ -160,8 +165,9 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         self.refuse_members(&state)?;
         let numbered: NumberedTopics<'_, E, K> =
             topics.iter().map(|topic| (state.number_of(&self.name, topic), topic)).collect();
-        // Either all partitions are reset or none: before any offset changes, the start offset is found, or a consumer
-        // joined, in each partition.
+        // Either all partitions are reset or none: before any offset changes, the start offset is found, and a consumer
+        // has joined if the group needs one, in each partition.
+        let (hold, epoch) = (state.hold, state.coordinator.epoch());
         let (mut probes, mut entries) = (BTreeMap::new(), BTreeMap::new());
         for (&id, entry) in &state.entries {
             let Some(topic) = numbered.get(&id.topic) else { continue };
@@ -170,21 +176,20 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 (Some(_), _) if *start == StartAt::Committed => {}
                 (committed, Some(_)) => {
                     let committed = committed.unwrap_or_default();
-                    entries.insert(id, locate(&self.name, topic, &entry.partition, start, committed)?);
+                    let at = locate(&self.name, topic, &entry.partition, start, committed)?;
+                    let held = if hold { Some(self.open_durable(entry, at, topic, false)?) } else { None };
+                    entries.insert(id, (at, held));
                 }
                 (_, None) => _ = probes.insert(id, self.begin(entry, start, topic)?),
             }
         }
-        let (hold, epoch) = (state.hold, state.coordinator.epoch());
-        for (id, at) in entries {
-            let (Some(entry), Some(topic)) = (state.entries.get_mut(&id), numbered.get(&id.topic)) else { continue };
+        for (id, (at, held)) in entries {
+            let Some(entry) = state.entries.get_mut(&id) else { continue };
             (entry.committed, entry.ended) = (Some(at), false);
-            (entry.consumer, entry.catching_up) = (None, false);
+            entry.catching_up = matches!(held, Some(None));
+            entry.consumer = held.flatten();
             if let Some(committed_offset) = &entry.committed_offset {
                 committed_offset.set(at, epoch);
-            }
-            if hold {
-                self.open_durable(entry, at, topic, false)?;
             }
         }
         for (id, probe) in probes {

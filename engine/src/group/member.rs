@@ -85,8 +85,8 @@ where
     scan: Option<Box<SharedScan>>,
     /// True if the next poll must ask the group for changes, even if the group has not signalled any.
     unsettled: bool,
-    /// A gap error that the next poll returns; `None` if there is none.
-    gap: Option<GroupError>,
+    /// The error that [`is_ready`](Self::is_ready) has found and that the next poll returns; `None` if there is none.
+    found: Option<GroupError>,
     over: bool,
 }
 
@@ -128,7 +128,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             watch,
             scan: None,
             unsettled: true,
-            gap: None,
+            found: None,
             over: false,
         })
     }
@@ -234,8 +234,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         let now = limit.is_zero();
         let deadline = if now || limit == Duration::MAX { None } else { Instant::now().checked_add(limit) };
         loop {
-            if let Some(gap) = self.gap.take() {
-                return Err(gap);
+            if let Some(refused) = self.found.take() {
+                return Err(refused);
             }
             if self.unsettled || self.signal.has_news() {
                 self.take_update()?;
@@ -325,12 +325,14 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     pub(crate) fn is_ready(&mut self) -> bool {
         match self.next(Duration::ZERO) {
             Ok(PollOutcome::Nothing) => self.has_ended_meanwhile(),
-            // A gap is reported only once, so it is kept for the next poll.
-            Err(gap @ GroupError::Gap { .. }) => {
-                (self.gap, self.unsettled) = (Some(gap), true);
+            // Each poll of a fenced member returns this error until the member joins again.
+            Ok(_) | Err(GroupError::Fenced(_)) => true,
+            // An error may be returned only once, such as a gap or the end of one of several topics, so it is kept for
+            // the next poll.
+            Err(refused) => {
+                (self.found, self.unsettled) = (Some(refused), true);
                 true
             }
-            _ => true,
         }
     }
 

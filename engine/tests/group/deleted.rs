@@ -1,6 +1,9 @@
 //! Members of a group over several topics of which one goes.
 
 use crate::*;
+use slipring::subscriber::Selector;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 /// A polled member was once told of it at nearly every poll, kept the dead partitions, and could not join again.
 #[test]
@@ -60,4 +63,34 @@ fn a_member_is_told_once_of_a_topic_that_was_deleted_by_force_lets_go_and_reads_
     orders.close();
     assert!(member.poll(LONG).unwrap().is_none());
     assert_eq!(run.wait_for(LONG), Some(MemberEnd::Finished));
+}
+
+/// A selector and a future check a member before they poll it. The check once took the error of the deleted topic, which
+/// is told only once, and the poll after it returned an empty batch.
+#[test]
+fn the_error_of_a_deleted_topic_is_told_to_who_waits_in_a_selector_or_a_task() {
+    for selects in [true, false] {
+        let engine = Engine::builder().build().unwrap();
+        let orders = engine.topic::<u64>("orders").create().unwrap();
+        let returns = engine.topic::<u64>("returns").create().unwrap();
+        let mut member = engine.group("billing").topics([&orders, &returns]).join().unwrap();
+        assert_eq!(member.poll(NOW).unwrap().unwrap().len(), 0);
+        engine.delete_forced("returns").unwrap();
+        let told = if selects {
+            let mut selector = Selector::round_robin();
+            // The second call finds the error that the first one has kept.
+            for _ in 0..2 {
+                assert_eq!(selector.select(&mut [&mut member], LONG).unwrap(), Some(0));
+            }
+            member.poll(NOW).map(|batch| batch.map(|batch| batch.len()))
+        } else {
+            match pin!(member.next_batch()).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(told) => told.map(|batch| batch.map(|batch| batch.len())),
+                Poll::Pending => panic!("the topic is deleted, and the future waits"),
+            }
+        };
+        assert!(matches!(&told, Err(GroupError::Closed { topic, .. }) if topic == "returns"), "{selects}: {told:?}");
+        orders.producer().create().unwrap().publish(|_| ()).unwrap();
+        assert_eq!(member.poll(NOW).unwrap().unwrap().len(), 1, "it is told once, and the other topic is read");
+    }
 }

@@ -608,3 +608,27 @@ fn who_pauses_what_is_in_the_journal_sleeps_until_the_end() {
     topic.close();
     reading.join().unwrap();
 }
+
+/// The partitions of the topics before the closed one once had their new offsets, which no journal had.
+#[test]
+fn a_reset_that_one_topic_refuses_moves_no_partition() {
+    let disk = SimulatedDisk::new();
+    let engine = engine(&disk);
+    let numbers = numbers(&engine, 1);
+    let others = engine.topic::<u64>("others").capacity(CAPACITY).durable().create().unwrap();
+    let group = || engine.group("sums").topics([&numbers, &others]).hold(true);
+    let mut member = group().join().unwrap();
+    let mut producer = numbers.producer().create().unwrap();
+    publish(&mut producer, 0, 0..3);
+    publish(&mut others.producer().create().unwrap(), 0, 0..3);
+    read(&mut member, 6);
+    member.leave();
+    others.close();
+    let refused = group().reset(StartAt::Earliest).unwrap_err();
+    assert!(refused.to_string().contains("others"), "{refused}");
+    let groups = engine.groups();
+    let committed = |topic: &str, partition| groups[0].partition(topic, partition).unwrap().committed;
+    assert_eq!([committed("numbers", 0), committed("others", 0)], [Some(3), Some(3)]);
+    publish(&mut producer, 0, 3..5);
+    assert_eq!(read(&mut group().join().unwrap(), 2), [(0, 3), (0, 4)]);
+}
