@@ -133,6 +133,12 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     /// The slots of a topic that the queue has created are allocated with its first dead letter, or when
     /// [`Engine::get`](crate::Engine::get) returns the topic. Until then the topic takes a few KiB. If there is no
     /// memory for the slots, messages that are to become dead letters stay in the side store too.
+    ///
+    /// If events differ in size ([`Persist::size`](crate::Persist::size) is `None`), the topic that the queue creates
+    /// has room for events of up to 4,096 bytes. A larger one stays in the side store, where it counts as
+    /// [dying](crate::metrics::QueueMetrics::dying) and holds up no other message. For larger events create the topic
+    /// with a larger [`max_message`](crate::TopicBuilder::max_message) before the queue. If that is done at a later
+    /// start of the program, the messages that a durable queue has kept become dead letters then.
     pub fn dead_letter(mut self, topic: impl Into<String>) -> Self {
         self.dead = Some(topic.into());
         self
@@ -396,7 +402,12 @@ const SMALLEST_FRAME: usize = 16 << 10;
 
 /// The offset at which a new queue starts in a partition. `latest` is the next offset to be published. The error says
 /// why the start is not possible.
-fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: &StartAt) -> Result<u64, String> {
+pub(super) fn begin<E: Job>(
+    durable: &DurableTopic<E>,
+    partition: u32,
+    latest: u64,
+    start: &StartAt,
+) -> Result<u64, String> {
     let (journal, id) = (durable.journal(), durable.id(partition));
     let extent = journal.extent(id).unwrap_or_default();
     let offset = match start {
@@ -407,7 +418,7 @@ fn begin<E: Job>(durable: &DurableTopic<E>, partition: u32, latest: u64, start: 
         StartAt::Offsets(offsets) => offsets.get(partition as usize).copied().unwrap_or(extent.start),
         StartAt::Timestamp(time) => {
             let found = journal.first_since(id, time.as_nanos()).map_err(|cause| cause.to_string())?;
-            found.unwrap_or(extent.end)
+            found.unwrap_or(extent.end).min(latest)
         }
     };
     // A start above `latest` is refused, because it would skip messages that are still to be published. The journal's

@@ -316,7 +316,9 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
             // would then signal it for ever.
             log.notify();
         }
-        state.write_dead_letters(self.log.as_ref());
+        if state.write_dead_letters(self.log.as_ref()) {
+            self.wake(state);
+        }
         state.drop_gone();
         state.counters.high_water = state.counters.high_water.max(state.leases.len());
         if let Some(log) = &self.log

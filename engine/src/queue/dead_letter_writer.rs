@@ -6,7 +6,7 @@ use crate::log::receipt::Receipt;
 use crate::produce::Producer;
 use crate::queue::Job;
 use crate::read::dead_letters::DeadLetterOrigin;
-use crate::topic::error::DeadLetterError;
+use crate::topic::error::{DeadLetterError, PublishError};
 use crate::topic::{ProducerCount, Topic};
 use slipring_ring::Multi;
 
@@ -23,6 +23,16 @@ enum LetterProducer {
     /// stands for the producer, so that a shutdown closes the topic for dead letters only after the queue's topic.
     Deferred(#[expect(dead_code, reason = "held for its drop")] ProducerCount<Message, Multi>),
     Open(Box<Producer<Message, Multi>>),
+}
+
+/// What became of a dead letter that was to be published.
+pub(crate) enum LetterOutcome {
+    Published(Receipt),
+    /// Nothing was published, and a later call may succeed: the topic is full or has ended, or there is no memory for
+    /// its first partitions.
+    NoRoom,
+    /// Nothing was published, and no later call succeeds: the letter is larger than the topic accepts.
+    TooLarge,
 }
 
 impl DeadLetterWriter {
@@ -56,8 +66,7 @@ impl DeadLetterWriter {
     }
 
     /// Publishes a message as a dead letter without waiting. `partition` and `offset` are the message's place,
-    /// `attempts` counts its attempts, `reason` says why it failed. `None` if nothing was published: the topic is full
-    /// or has ended, the letter is too large for it, or there is no memory for its first partitions.
+    /// `attempts` counts its attempts, `reason` says why it failed.
     pub(crate) fn take<E: Job>(
         &mut self,
         partition: u32,
@@ -65,14 +74,21 @@ impl DeadLetterWriter {
         attempts: u32,
         reason: &str,
         event: &E,
-    ) -> Option<Receipt> {
+    ) -> LetterOutcome {
         let Self { topic, producer, origin, consumer, .. } = self;
         if let LetterProducer::Deferred(_) = producer {
-            topic.inner.make_deferred().ok()?;
-            *producer = LetterProducer::Open(Box::new(topic.producer().create().ok()?));
+            if topic.inner.make_deferred().is_err() {
+                return LetterOutcome::NoRoom;
+            }
+            let Ok(created) = topic.producer().create() else { return LetterOutcome::NoRoom };
+            *producer = LetterProducer::Open(Box::new(created));
         }
-        let LetterProducer::Open(producer) = producer else { return None };
+        let LetterProducer::Open(producer) = producer else { return LetterOutcome::NoRoom };
         let origin = Origin { topic: origin, partition, offset, consumer, attempts, reason };
-        event.to_dead_letter(&DeadLetterOrigin(origin), |record| producer.try_send(record)).ok()
+        match event.to_dead_letter(&DeadLetterOrigin(origin), |record| producer.try_send(record)) {
+            Ok(receipt) => LetterOutcome::Published(receipt),
+            Err(PublishError::MessageTooLarge { .. }) => LetterOutcome::TooLarge,
+            Err(_) => LetterOutcome::NoRoom,
+        }
     }
 }

@@ -45,8 +45,8 @@ pub trait Job: Send + Sync + Sized + 'static {
     fn largest(max_message: usize) -> usize;
 }
 
-/// The greatest size in bytes, as a dead letter, of an event type of variable size. A larger event does not fit into
-/// the topic for dead letters, so its message stays in the queue as dying.
+/// The greatest size in bytes, as a dead letter, of an event type of variable size. A larger event does not fit into a
+/// topic for dead letters that the queue has created, so its message stays in the queue as dying.
 const LARGEST: usize = 4096;
 
 impl<E: Persist + Clone + Default> Job for E {

@@ -33,7 +33,7 @@ pub use types::{
 use super::changes::Changes;
 use super::deadlines::{Deadlines, SlotLinks, moment_after, moment_before, time_of};
 use hashbrown::HashTable;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 /// The messages that a queue has read and that are not finished: leased, waiting or dying.
@@ -50,6 +50,8 @@ pub struct Leases<M> {
     waiting: Deadlines,
     links: SlotLinks,
     dying: VecDeque<u32>,
+    /// Dying messages whose dead letters are too large for their topic.
+    too_large: HashSet<u32>,
     /// Why messages are dying, by the number of their slot. Includes messages whose dead letter is published but not in
     /// a frame of the journal yet.
     causes: HashMap<u32, DeathCause>,
@@ -83,6 +85,7 @@ impl<M: Clone> Leases<M> {
             waiting: Deadlines::default(),
             links: SlotLinks::new(),
             dying: VecDeque::new(),
+            too_large: HashSet::new(),
             causes: HashMap::new(),
             written: 0,
             lines: BTreeMap::new(),
@@ -139,7 +142,7 @@ impl<M: Clone> Leases<M> {
 
     /// The number of messages in each state.
     pub fn counts(&self) -> LeaseCounts {
-        let (leased, dying) = (self.leased.len(), self.dying.len() + self.written);
+        let (leased, dying) = (self.leased.len(), self.dying.len() + self.too_large.len() + self.written);
         let waiting = self.len() - leased - dying;
         LeaseCounts { leased, dying, waiting, bytes: self.bytes, expired: self.expired }
     }
@@ -199,7 +202,8 @@ impl<M: Clone> Leases<M> {
                 self.dying.push_back(slot);
                 self.causes.insert(slot, cause);
                 if self.settings.order == Order::Strict {
-                    self.out.insert(line(partition), slot);
+                    // A leased message stays the one that the others wait for.
+                    self.out.entry(line(partition)).or_insert(slot);
                 }
             }
         }

@@ -15,7 +15,7 @@ use crate::base::kind::Producers;
 use crate::base::threads::Panic;
 use crate::base::timer::TimerId;
 use crate::event::message::Message;
-use crate::queue::dead_letter_writer::DeadLetterWriter;
+use crate::queue::dead_letter_writer::{DeadLetterWriter, LetterOutcome};
 use slipring_journal::PartitionId;
 use slipring_ring::Waiter;
 use std::collections::{HashSet, VecDeque};
@@ -323,8 +323,10 @@ impl<E: Job, K: Producers> QueueState<E, K> {
     }
 
     /// Publishes the dead letters of dying messages. If a letter finds no room, its message stays, and the next call
-    /// tries again.
-    pub(super) fn write_dead_letters(&mut self, log: Option<&QueueLog<E>>) {
+    /// tries again. If a letter is too large, its message stays, and the others continue; then returns true, because
+    /// the next message of its partition may be due.
+    pub(super) fn write_dead_letters(&mut self, log: Option<&QueueLog<E>>) -> bool {
+        let mut passed_over = false;
         let most = log.map_or(usize::MAX, |log| log.max_pending);
         while self.pending_dead_letters.len() < most
             && !self.cannot_write_dead_letters
@@ -353,15 +355,24 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                     self.counters.lost += 1;
                     continue;
                 }
-                Ok(Err(_)) => return,
+                Ok(Err(_)) => return passed_over,
                 // The user's code has panicked. The message stays in the queue as dying, and the shutdown's report
                 // counts it.
                 Err(panic) => {
                     self.cannot_write_dead_letters = true;
-                    return self.fail(&panic);
+                    self.fail(&panic);
+                    return passed_over;
                 }
             };
-            let Some(letter) = letter else { return };
+            let letter = match letter {
+                LetterOutcome::Published(letter) => letter,
+                LetterOutcome::NoRoom => return passed_over,
+                LetterOutcome::TooLarge => {
+                    self.leases.pass_over_dying();
+                    passed_over = true;
+                    continue;
+                }
+            };
             #[cfg(test)]
             super::tests::dead_letter_is_out();
             if let Some(log) = log {
@@ -374,6 +385,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
             }
             self.counters.dead += 1;
         }
+        passed_over
     }
 
     /// Removes the messages whose dead letters are in the frame that is being gathered, or in earlier ones. `topic` is

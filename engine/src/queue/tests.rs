@@ -3,6 +3,7 @@ mod deferred;
 use super::*;
 use crate::base::clock::{Clock, ManualClock, Tick, Timestamp};
 use crate::event::message::Message;
+use crate::read::StartAt;
 use crate::{Engine, Level, Topic};
 use slipring_journal::{PartitionId, simulated::SimulatedDisk};
 use std::cell::RefCell;
@@ -135,4 +136,18 @@ fn what_was_sent_back_and_acked_is_no_letter_after_a_crash() {
     assert_eq!(worker.queue().redrive(9), 2);
     let offset = |_| worker.receive(Duration::MAX).unwrap().unwrap().offset();
     assert_eq!((0..2).map(offset).collect::<Vec<_>>(), [1, 2]);
+}
+
+/// A transaction's frame is in the journal before its events are published. A queue that was opened meanwhile, to start
+/// at a time, was once refused as the start was above the published offsets.
+#[test]
+fn a_start_by_time_is_never_above_what_is_published() {
+    let (_engine, jobs, _worker) = open(&SimulatedDisk::new(), &ManualClock::new());
+    let mut producer = jobs.producer().create().unwrap();
+    (0..3).for_each(|_| _ = producer.publish(|_| ()).unwrap().wait(Level::Written).unwrap());
+    let durable = jobs.inner.durable.as_ref().unwrap();
+    let far = StartAt::Timestamp(Timestamp::from_nanos(u64::MAX));
+    // The third event is in the journal, and not published.
+    assert_eq!(builder::begin(durable, 0, 2, &far), Ok(2));
+    assert_eq!(builder::begin(durable, 0, 3, &far), Ok(3));
 }

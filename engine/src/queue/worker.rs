@@ -186,8 +186,9 @@ impl<E: Job, K: Producers> Lease<E, K> {
     /// Acknowledges the message: it is never leased again.
     ///
     /// # Errors
-    /// The lease has expired, so that another worker may have the message; the message was deleted; or the journal
-    /// failed before the change reached the queue's acknowledgement level.
+    /// The lease has expired, so that another worker may have the message; another handle of the lease has ended it; the
+    /// message or its queue was deleted; or the journal failed before the change reached the queue's acknowledgement
+    /// level.
     pub fn ack(mut self) -> Result<(), LeaseError> {
         self.end(LeaseEnd::Ack)
     }
@@ -373,9 +374,12 @@ pub enum LeaseError {
         /// The journal's error, as text.
         cause: String,
     },
-    /// The lease has ended before its deadline: the message or its queue was deleted, or another handle of this lease,
-    /// from its [`Ticket`], has ended it.
-    #[error("message {partition}@{offset} of queue {queue:?} was deleted while it was leased: nothing is to be done")]
+    /// The lease has ended before its time: another handle of the lease, from its
+    /// [`Ticket`], has acked the message or given it back; or the message or its
+    /// queue was deleted.
+    #[error(
+        "the lease on message {partition}@{offset} of queue {queue:?} has ended before its time: another handle of the lease has acked the message or given it back, or the message or its queue was deleted; this handle has nothing more to do"
+    )]
     Deleted {
         /// The queue's name.
         queue: String,

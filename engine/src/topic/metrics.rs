@@ -329,8 +329,8 @@ pub struct QueueMetrics {
     pub leased: u64,
     /// How many messages wait to be leased: they were sent with a delay, or are to be leased again.
     pub waiting: u64,
-    /// How many messages have had their last attempt and are not in the topic for dead letters yet, for example because
-    /// it is full.
+    /// How many messages have had their last attempt and are not in the topic for dead letters, for example because it is
+    /// full, or because its [`max_message`](crate::TopicBuilder::max_message) is too small for them.
     pub dying: u64,
     /// The size in bytes of the leased, waiting and dying messages.
     pub bytes: u64,

@@ -320,6 +320,7 @@ fn a_single_message_is_deleted_by_its_receipt_wherever_it_is() {
     assert!(queue.delete(&receipts[0]).unwrap());
     let told = leased.ack().unwrap_err();
     assert!(matches!(told, LeaseError::Deleted { partition: 1, offset: 0, .. }), "{told:?}");
+    assert!(told.to_string().contains("the message or its queue was deleted"), "{told}");
     let delayed = take(&mut worker);
     assert_eq!(text(&delayed), "2");
     delayed.nack(MS(10), "later").unwrap();
@@ -725,5 +726,21 @@ fn a_ticket_of_a_deleted_queue_is_none_of_the_next_one_of_its_name() {
         let refused = worker.queue().resume(&ticket).unwrap_err();
         assert!(matches!(refused, LeaseError::Over { .. }), "{refused}");
         theirs.ack().unwrap();
+    }
+}
+
+/// It was once told that the message was deleted.
+#[test]
+fn a_handle_of_a_lease_that_another_handle_has_ended_says_so() {
+    let mut it = fixture(1, 8);
+    let mut worker = it.jobs.queue("q").join().unwrap();
+    (0..2).for_each(|index: u32| _ = it.send(&index.to_string()));
+    for acks in [true, false] {
+        let lease = take(&mut worker);
+        let other = worker.queue().resume(&lease.ticket()).unwrap();
+        if acks { other.ack() } else { other.nack(LONG, "no") }.unwrap();
+        let told = lease.ack().unwrap_err();
+        assert!(matches!(told, LeaseError::Deleted { .. }), "{told:?}");
+        assert!(told.to_string().contains("another handle of the lease has acked"), "{told}");
     }
 }

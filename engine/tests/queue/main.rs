@@ -5,6 +5,7 @@ mod bell;
 #[path = "../common/crash.rs"]
 mod crash;
 mod durable;
+mod large_letters;
 mod leases;
 #[path = "../common/sleeps.rs"]
 mod sleeps;

@@ -50,7 +50,9 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
                 put(&mut state, frame, partition, offset / crate::queue::changes::BLOCK);
             }
         }
-        state.write_dead_letters(self.log.as_ref());
+        if state.write_dead_letters(self.log.as_ref()) {
+            self.wake(&mut state);
+        }
         let mut drained_state = DrainedState {
             urgent: log.is_urgent(),
             awaits_events: !state.pending_dead_letters.is_empty(),

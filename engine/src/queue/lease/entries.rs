@@ -78,6 +78,7 @@ impl<M: Clone> Leases<M> {
             EntryState::Leased => self.leased.remove(&mut self.links, entry.at, slot),
             EntryState::Waiting => self.waiting.remove(&mut self.links, entry.at, slot),
             EntryState::Dying if self.dying.front() == Some(&slot) => _ = self.dying.pop_front(),
+            EntryState::Dying if self.too_large.remove(&slot) => {}
             EntryState::Dying => self.dying.retain(|dying| *dying != slot),
             EntryState::Written => self.written -= 1,
             EntryState::Parked => {}
@@ -88,13 +89,30 @@ impl<M: Clone> Leases<M> {
         self.note(entry.partition, entry.offset);
         self.free.push(slot);
         self.bytes -= (self.weigh)(&entry.message);
-        if self.lines.remove(&(entry.partition, entry.offset)).is_some() {
-            if self.out.get(&entry.partition) == Some(&slot) {
-                self.out.remove(&entry.partition);
-            }
-            self.first_of_line(entry.partition);
-        }
+        self.leave_line(slot, (entry.partition, entry.offset));
         Some(entry.message)
+    }
+
+    /// For strict order: lets the next message of a partition follow the message in `slot`, which is at this partition
+    /// and offset.
+    fn leave_line(&mut self, slot: u32, at: (u16, u64)) {
+        if self.lines.remove(&at).is_some() {
+            if self.out.get(&at.0) == Some(&slot) {
+                self.out.remove(&at.0);
+            }
+            self.first_of_line(at.0);
+        }
+    }
+
+    /// Makes the message that [`dying`](Self::dying) returns stay without a dead letter, so that the next one is
+    /// returned. It counts as dying until the queue is opened again, and no message of its partition waits for it.
+    pub(in crate::queue) fn pass_over_dying(&mut self) {
+        if let Some(slot) = self.dying.pop_front() {
+            self.too_large.insert(slot);
+            let entry = self.entry(slot);
+            let at = (entry.partition, entry.offset);
+            self.leave_line(slot, at);
+        }
     }
 
     pub(super) fn find(&self, partition: u32, offset: u64) -> Option<u32> {
@@ -148,6 +166,10 @@ impl<M: Clone> Leases<M> {
         };
         self.out.insert(partition, slot);
         let entry = self.entry(slot);
+        // After a restart, several messages of a partition may be leased or dying: see `pass_over_dying`.
+        if entry.state != EntryState::Parked {
+            return;
+        }
         entry.state = EntryState::Waiting;
         let at = entry.at;
         self.waiting.insert(&mut self.links, at, slot);

@@ -350,3 +350,33 @@ fn what_is_a_letter_by_now_is_not_deleted_or_purged() {
     assert!(leases.settle_dead_letter(0, 0));
     assert!(leases.is_empty());
 }
+
+/// After a restart, a partition in strict order may have more than one message that is leased or dying: the dying ones
+/// whose dead letters are too large, for which the others did not wait.
+#[test]
+fn in_strict_order_a_message_that_is_leased_or_dying_after_a_restart_is_not_leased_again() {
+    let known = |phase| types::KnownMessage { number: 1, attempts: 2, phase };
+    let dying = || known(Phase::Dying(DeathCause::Expired));
+    let mut two_dying = leases(Order::Strict);
+    assert!(two_dying.recall(0, 0, 0, dying()));
+    assert!(two_dying.recall(0, 1, 1, dying()));
+    assert!(two_dying.recall(0, 2, 2, known(Phase::Waiting(MS(0)))));
+    assert!(two_dying.delete(0, 1));
+    assert!(two_dying.lease_due(MS(1)).is_none(), "the first one is dying");
+    two_dying.pass_over_dying();
+    assert_eq!(two_dying.lease_due(MS(1)).unwrap().offset, 2);
+    let counts = two_dying.counts();
+    assert_eq!((counts.dying, counts.leased, counts.waiting), (1, 1, 0));
+
+    let mut leased_first = leases(Order::Strict);
+    assert!(leased_first.recall(0, 0, 0, known(Phase::Leased(MS(9)))));
+    assert!(leased_first.recall(0, 1, 1, dying()));
+    leased_first.pass_over_dying();
+    assert!(leased_first.lease_due(MS(1)).is_none(), "the first one is leased");
+    let counts = leased_first.counts();
+    assert_eq!((counts.dying, counts.leased, counts.waiting), (1, 1, 0));
+    assert!(leased_first.delete(0, 1));
+    assert!(leased_first.delete(0, 0));
+    assert!(leased_first.is_empty());
+    assert_eq!(leased_first.counts().dying, 0);
+}
