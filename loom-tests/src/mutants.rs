@@ -92,6 +92,11 @@ pub const SURVIVORS: &[Survivor] = &[
         covered_by: "CLOSE_FENCE",
     },
     Survivor {
+        mutant: "RING_FENCE@join.rs:ring_if_unread=>AcqRel",
+        reason: "a thread that waits until nobody reads looks under the members' lock, which it takes after it was armed; the leaving thread has taken that lock before it looks for sleepers",
+        covered_by: "the lock of the members",
+    },
+    Survivor {
         mutant: "RING_FENCE@join.rs:ring_where_it_sleeps=>AcqRel",
         reason: "the evicted consumer must see its eviction, which was stored before EVICT_FENCE",
         covered_by: "EVICT_FENCE",

@@ -23,7 +23,7 @@ pub struct Core<E, K: Kind> {
     pub(crate) gates: Gates,
     /// Wakes the threads that wait for published events or for the ring's end (see [`crate::bell`]).
     pub(crate) bell: Arc<Bell>,
-    /// Wakes the threads that wait for the ring's end only.
+    /// Wakes the threads that wait only for the ring's end, or for its last stage to leave.
     pub(crate) end_bell: Bell,
     pub(crate) closing: Closing,
     /// The kind of fences that the producers and consumers of this ring use.

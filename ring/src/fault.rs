@@ -181,6 +181,9 @@ faults! {
     /// A wake-up from outside wakes the waiter before it sets the flag, so the reader may check the flag too early and
     /// sleep again. The correct code sets the flag first.
     WakeupBeforeItsFlag;
+    /// A stage that is the last one to leave does not wake the threads that wait until no stage reads the ring. The
+    /// correct code wakes them.
+    LastToLeaveWakesNobody;
     /// A slot's initial stamp equals the stamp of its first event, so the slot counts as published before it is
     /// written. The correct initial stamp is one lap lower.
     FirstLapCountsAsPublished;

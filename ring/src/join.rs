@@ -191,9 +191,20 @@ impl<E, K: Kind> Core<E, K> {
     /// Removes the gate of a stage, whose consumer must hold no batch, and wakes the producers that wait for it. No
     /// effect if the ring does not have the stage any more.
     pub(crate) fn leave(&self, stage: &Arc<StageState>) {
-        let was_here = self.leave_locked(&mut lock(&self.members), stage);
+        let (was_here, is_last) = {
+            let mut members = lock(&self.members);
+            (self.leave_locked(&mut members, stage), members.is_empty())
+        };
         if was_here {
             ring_for_others(stage);
+            self.ring_if_unread(is_last);
+        }
+    }
+
+    /// Wakes the threads that wait until no stage reads the ring, if `is_last`: the last stage has just left.
+    fn ring_if_unread(&self, is_last: bool) {
+        if is_last && !fault(Fault::LastToLeaveWakesNobody) {
+            self.end_bell.ring();
         }
     }
 
@@ -221,9 +232,11 @@ impl<E, K: Kind> Core<E, K> {
         }
         let behind = members.iter().find(|member| member.is_behind(stage)).map(|member| member.name.clone());
         let was_here = self.leave_locked(&mut members, stage);
+        let is_last = members.is_empty();
         drop(members);
         if was_here {
             ring_for_others(stage);
+            self.ring_if_unread(is_last);
         }
         let phase = self.closing.phase();
         let unread = ahead(self.last(), stage.position(&LOOK_AT_STAGE)).max(0);
@@ -273,9 +286,11 @@ impl<E, K: Kind> Core<E, K> {
             return Err(StageError::InBatch { name: name.to_owned() });
         }
         let was_here = self.leave_locked(&mut members, &stage);
+        let is_last = members.is_empty();
         drop(members);
         if was_here {
             ring_for_others(&stage);
+            self.ring_if_unread(is_last);
         }
         // The consumer of the stage may be asleep, and must return the eviction as an error.
         self.ring_where_it_sleeps(&stage);

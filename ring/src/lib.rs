@@ -113,6 +113,7 @@
 //! | join and leave a running ring | [`Ring::join`], [`Ring::run`]; drop the consumer, or [`Ring::evict`] |
 //! | read events again, or skip them | [`Consumer::seek`] |
 //! | sleep on many rings with one thread | [`Waiter`], [`Consumer::arm`] |
+//! | learn that the last reader has left | [`Producer::is_read`], [`wait_until_unread`](Producer::wait_until_unread) |
 //! | end the wait of a reader from another thread | [`Consumer::wakeup`], [`Worker::wakeup`]: [`Wakeup`] |
 //! | read without ever holding up a writer | [`LossyRing`] |
 //!
@@ -245,6 +246,7 @@ mod sync;
 pub mod text;
 #[cfg(loom)]
 pub mod thorough;
+mod unread;
 mod wait;
 mod waiter;
 mod waiting;

@@ -501,3 +501,28 @@ fn end_between_parts<K: Kind>(build: fn(usize) -> Builder<u64, K>, first: u64) {
     drop(producer);
     assert!(ring.report().is_complete(), "{}", ring.report());
 }
+
+/// What a refusal lacks is counted in slots, for one producer and for several, beside retained events and others' claims.
+#[test]
+fn a_refused_claim_says_how_many_slots_are_missing() {
+    fn check<K: Kind>(mut builder: Builder<u64, K>) {
+        builder.poll("slow");
+        let (mut producer, ring) = builder.build().unwrap();
+        let mut slow = ring.consumer("slow").unwrap();
+        producer.publish_batch(6, |_, _| ()).unwrap();
+        for (len, missing) in [(3, 1), (5, 3), (8, 6)] {
+            assert_eq!(producer.try_claim(len).err(), Some(ClaimError::Full));
+            assert_eq!(producer.missing(len), missing);
+        }
+        assert_eq!(producer.missing(2), 0);
+        assert_eq!((&mut slow.poll(2).unwrap()).into_iter().count(), 2);
+        let refused = producer.claim_until(5, Instant::now()).err();
+        assert_eq!(refused, Some(ClaimError::TimedOut { by: Some("slow".into()) }));
+        assert_eq!(producer.missing(5), 1);
+        producer.publish_batch(4, |_, _| ()).unwrap();
+        assert_eq!(producer.try_publish(|_| ()), Err(ClaimError::Full));
+        assert_eq!(producer.missing(1), 1);
+    }
+    check(Builder::single(8, || 0));
+    check(Builder::multi(8, || 0));
+}

@@ -423,3 +423,41 @@ fn a_polled_stage_that_was_stopped_and_is_gone_is_in_the_report() {
         assert!(matches!(stage.ending, Some(Ending::Stopped(_))) && !report.is_complete(), "{report}");
     }
 }
+
+/// However the last stage leaves: dropped, evicted, or as the last of its workers.
+#[test]
+fn a_producer_is_told_that_the_last_reader_has_left() {
+    let mut builder = Builder::multi(8, || 0u64);
+    builder.poll("tape").workers("pool", 2);
+    let (producer, ring) = builder.build().unwrap();
+    let watch = |producer: &Producer<u64, Multi>| {
+        let watch = producer.clone();
+        std::thread::spawn(move || {
+            soon("a producer that waits until nobody reads", move || watch.wait_until_unread(None))
+        })
+    };
+    let tape = ring.consumer("tape").unwrap();
+    let [one, two] = [(); 2].map(|()| ring.worker("pool").unwrap());
+    let watching = watch(&producer);
+    assert!(producer.is_read());
+    drop(tape);
+    drop(one);
+    assert!(producer.is_read(), "a worker still reads");
+    assert_eq!(producer.wait_until_unread(Some(Instant::now())), Ok(false));
+    drop(two);
+    assert_eq!(watching.join().unwrap(), Ok(true));
+    assert!(!producer.is_read());
+    assert_eq!(producer.wait_until_unread(None), Ok(true), "it stays so");
+
+    let late = ring.join("late").unwrap();
+    assert!(producer.is_read(), "one that joins reads again");
+    let watching = watch(&producer);
+    ring.evict("late").unwrap();
+    assert_eq!(watching.join().unwrap(), Ok(true));
+    drop(late);
+
+    let _last = ring.join("last").unwrap();
+    let watching = watch(&producer);
+    ring.close();
+    assert_eq!(watching.join().unwrap(), Err(Closed::Closed), "the end comes before the last has left");
+}

@@ -129,8 +129,9 @@ impl<E, K: Producers> Appender<E, K> {
     ) -> Result<Claim<'_, E, K>, PublishError> {
         let Self { ring, partition } = self;
         // The claim is refused only if the topic has ended since.
-        let claim =
-            ring.try_claim(len).map_err(|refused| PublishError::new(&topic.name, partition.index, refused, || None))?;
+        let claim = ring
+            .try_claim(len)
+            .map_err(|refused| PublishError::new(&topic.name, partition.index, refused, 0, || None))?;
         let first = claim.sequences().first.0;
         if let Some(stamp) = meta.stamp {
             partition.stamps().set(first, stamp);
@@ -260,8 +261,8 @@ impl<E, K: Producers> Appender<E, K> {
                     if !matches!(full, WhenFull::Later) {
                         TopicCounters::add(&topic.counts.refused, len);
                     }
-                    let slowest = self.ring.slowest();
-                    return Err(PublishError::new(&topic.name, self.partition.index, refused, || slowest));
+                    let (slowest, missing) = (self.ring.slowest(), self.ring.missing(len));
+                    return Err(PublishError::new(&topic.name, self.partition.index, refused, missing, || slowest));
                 }
             };
             let own = matches!(last, Attempt::Wait)
@@ -289,7 +290,8 @@ impl<E, K: Producers> Appender<E, K> {
         if let ClaimError::TimedOut { .. } = refused {
             TopicCounters::add(&topic.counts.timed_out, len);
         }
-        Err(PublishError::new(&topic.name, self.partition.index, refused, || None))
+        let missing = self.ring.missing(len);
+        Err(PublishError::new(&topic.name, self.partition.index, refused, missing, || None))
     }
 }
 

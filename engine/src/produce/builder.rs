@@ -1,4 +1,4 @@
-//! A producer's settings, and its creation.
+//! A producer's settings, its creation, its clones and its end.
 
 use super::Producer;
 use crate::base::kind::Producers;
@@ -106,5 +106,39 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         }
         let Some(durable) = &topic.durable else { return Ok(()) };
         durable.wait_reserved().map_err(|cause| ProducerError::NotReserved { topic: name(), cause })
+    }
+}
+
+impl<E> Clone for Producer<E, Multi> {
+    fn clone(&self) -> Self {
+        let appender = |appender: &Appender<E, Multi>| Appender {
+            ring: appender.ring.clone(),
+            partition: Arc::clone(&appender.partition),
+        };
+        self.topic.lent.fetch_add(1, Ordering::AcqRel);
+        Self {
+            topic: Arc::clone(&self.topic),
+            fast_path: self.fast_path,
+            level: self.level,
+            first: self.first.as_ref().map(appender),
+            more: self.more.iter().map(|more| more.as_ref().map(appender)).collect(),
+            picker: PartitionPicker::new(self.picker.partitioner.clone()),
+            wait: self.wait.clone(),
+            limiter: self.limiter.clone(),
+            is_limited: self.is_limited,
+            is_bare: self.is_bare,
+            stamp: self.stamp,
+        }
+    }
+}
+
+impl<E, K: Producers> Drop for Producer<E, K> {
+    fn drop(&mut self) {
+        // The first partition's ring is given back last, because a new producer takes that ring first, and then needs
+        // all others.
+        for Appender { ring, partition } in self.more.drain(..).flatten().chain(self.first.take()) {
+            partition.give_back(ring);
+        }
+        self.topic.lent.fetch_sub(1, Ordering::AcqRel);
     }
 }

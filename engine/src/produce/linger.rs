@@ -337,7 +337,7 @@ impl<K: Producers> LingerBuffer<K> {
         if let Some(failed) = self.failed.as_ref().filter(|_| self.count > 0) {
             return Err(failed.clone());
         }
-        let largest = self.producer.largest_batch();
+        let largest = self.producer.topic().settings.largest_batch();
         for (partition, stack) in self.partitions.iter_mut().enumerate() {
             while !stack.entries.is_empty() {
                 let len = stack.entries.len().min(largest);

@@ -7,6 +7,7 @@ pub(crate) mod idempotent;
 pub(crate) mod linger;
 mod messages;
 pub(crate) mod partitioner;
+mod readers;
 pub(crate) mod transaction;
 
 pub use builder::ProducerBuilder;
@@ -99,11 +100,6 @@ impl<E, K: Producers> Producer<E, K> {
 
     pub(crate) fn stamp(&mut self, stamp: ProducerStamp) {
         self.stamp = Some(stamp);
-    }
-
-    /// The greatest count of events that a partition can hold, apart from retained ones.
-    pub(crate) fn largest_batch(&self) -> usize {
-        self.topic.settings.capacity - self.topic.settings.retain
     }
 
     /// The appenders in the order of their partitions; `None` for a partition into which this producer has not
@@ -330,7 +326,7 @@ impl<E, K: Producers> Producer<E, K> {
     /// The error of an event that was filled when the topic had ended already.
     #[cold]
     fn too_late(&self, partition: u32, closed: slipring_ring::Closed) -> PublishError {
-        PublishError::new(&self.topic.name, partition, closed, || None)
+        PublishError::new(&self.topic.name, partition, closed, 0, || None)
     }
 
     /// For a topic's only producer: chooses the partition of the next `len` events, and waits for room there, as `full`
@@ -476,39 +472,5 @@ impl<E, K: Producers> Producer<E, K> {
 impl<E, K: Producers> fmt::Debug for Producer<E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Producer of {:?}", self.topic.name)
-    }
-}
-
-impl<E> Clone for Producer<E, Multi> {
-    fn clone(&self) -> Self {
-        let appender = |appender: &Appender<E, Multi>| Appender {
-            ring: appender.ring.clone(),
-            partition: Arc::clone(&appender.partition),
-        };
-        self.topic.lent.fetch_add(1, Ordering::AcqRel);
-        Self {
-            topic: Arc::clone(&self.topic),
-            fast_path: self.fast_path,
-            level: self.level,
-            first: self.first.as_ref().map(appender),
-            more: self.more.iter().map(|more| more.as_ref().map(appender)).collect(),
-            picker: PartitionPicker::new(self.picker.partitioner.clone()),
-            wait: self.wait.clone(),
-            limiter: self.limiter.clone(),
-            is_limited: self.is_limited,
-            is_bare: self.is_bare,
-            stamp: self.stamp,
-        }
-    }
-}
-
-impl<E, K: Producers> Drop for Producer<E, K> {
-    fn drop(&mut self) {
-        // The first partition's ring is given back last, because a new producer takes that ring first, and then needs
-        // all others.
-        for Appender { ring, partition } in self.more.drain(..).flatten().chain(self.first.take()) {
-            partition.give_back(ring);
-        }
-        self.topic.lent.fetch_sub(1, Ordering::AcqRel);
     }
 }

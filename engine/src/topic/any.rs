@@ -2,7 +2,7 @@
 //! topics.
 
 use super::attached::end_all;
-use super::{Shape, TopicCore, TopicSettings};
+use super::{Shape, TopicCore, TopicReader, TopicSettings};
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
@@ -67,6 +67,29 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
             Some(queue) => queue.is_read_elsewhere(),
             None => self.stats(name).is_some_and(|stats| stats.is_read_elsewhere()),
         }
+    }
+
+    /// The names of the consumers, queues and transforms that read the topic, each once. `readers` has those that read all
+    /// partitions.
+    fn names_of(&self, readers: &[Arc<dyn TopicReader<E, K>>]) -> Vec<String> {
+        let partitions = self.partitions();
+        let stages = partitions.iter().flat_map(|partition| partition.ring.positions().stages);
+        let stages = stages.map(|stage| without_generation(&stage.name).to_owned());
+        let stages = stages.filter(|name| self.durable.is_none() || name != STAGE);
+        let transforms = self.durable.iter().flat_map(|durable| durable.transforms());
+        let queues = self.queues().iter().map(|queue| queue.name().to_owned()).collect::<Vec<_>>();
+        // A reader of a topic whose partitions are not made yet has no stage in a ring.
+        let of_deferred = readers.iter().filter(|_| partitions.is_empty()).map(|reader| reader.name().to_owned());
+        // A reader that catches up reads the journal, and has no stage in a ring either.
+        let all = stages.chain(of_deferred).chain(queues).chain(self.journal_readers()).chain(transforms);
+        let mut known = HashSet::new();
+        all.filter(|name| known.insert(name.clone())).collect()
+    }
+
+    /// The names of the consumers, queues and transforms that read the topic now, each once.
+    pub(crate) fn reader_names(&self) -> Vec<String> {
+        let readers = self.readers().all();
+        self.names_of(&readers)
     }
 
     /// Waits until the polled consumers have read the closed topic to its end, the topic is halted or has failed, or
@@ -164,19 +187,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     fn close_unread(&self) -> Result<(), Vec<String>> {
         // The lock is held until the topic is marked as ended, so no reader can join after this check.
         let readers = self.readers();
-        let partitions = self.partitions();
-        let stages = partitions.iter().flat_map(|partition| partition.ring.positions().stages);
-        let stages = stages.map(|stage| without_generation(&stage.name).to_owned());
-        let stages = stages.filter(|name| self.durable.is_none() || name != STAGE);
-        let transforms = self.durable.iter().flat_map(|durable| durable.transforms());
-        let queues = self.queues().iter().map(|queue| queue.name().to_owned()).collect::<Vec<_>>();
-        // Not all readers have a stage in a ring: those of a topic whose partitions are not made yet have none, nor do
-        // those that read the journal, which `journal_readers` returns.
-        let readers_of_deferred = if partitions.is_empty() { readers.all() } else { Vec::new() };
-        let stages = stages.chain(readers_of_deferred.iter().map(|reader| reader.name().to_owned()));
-        let all = stages.chain(queues).chain(self.journal_readers()).chain(transforms);
-        let mut known = HashSet::new();
-        let names: Vec<String> = all.filter(|name| known.insert(name.clone())).collect();
+        let names = self.names_of(&readers.all());
         if names.is_empty() {
             readers.end();
             self.close_all();

@@ -52,6 +52,13 @@ pub(crate) struct TopicSettings {
     pub(crate) keep: Retention,
 }
 
+impl TopicSettings {
+    /// The greatest count of events that a partition can hold, apart from retained ones.
+    pub(crate) fn largest_batch(&self) -> usize {
+        self.capacity - self.retain
+    }
+}
+
 impl Default for TopicSettings {
     fn default() -> Self {
         Self {

@@ -3,6 +3,7 @@
 use slipring::{
     Engine, Message, Producer, Record, Subscriber, Topic,
     clock::ManualClock,
+    journal::simulated::SimulatedDisk,
     producer::{Producers, PublishError},
     subscriber::At,
     topic::{Closed, Overflow, RateLimit, Slow, TopicError},
@@ -115,7 +116,10 @@ fn block_for_gives_up_with_the_name_of_who_was_in_the_way() {
     let (topic, mut producer, mut tape) = full(Overflow::BlockFor(Duration::from_millis(1)), Slow::Gate);
     for _ in 0..3 {
         let refused = producer.publish(|_| panic!("nothing is filled")).unwrap_err();
-        assert!(matches!(&refused, PublishError::TimedOut { by: Some(by), .. } if by == "tape"), "{refused}");
+        assert!(
+            matches!(&refused, PublishError::TimedOut { by: Some(by), missing: 1, .. } if by == "tape"),
+            "{refused}"
+        );
     }
     let refused = producer.publish_until(Instant::now(), |_| ()).unwrap_err();
     assert!(matches!(refused, PublishError::TimedOut { .. }));
@@ -129,10 +133,11 @@ fn fail_gives_the_value_back_and_names_who_is_in_the_way() {
     let (topic, mut producer, mut tape) = full(Overflow::Fail, Slow::Gate);
     let refused = producer.publish(|_| panic!("nothing is filled")).unwrap_err();
     assert!(matches!(&refused, PublishError::Full { by: Some(by), partition: 0, .. } if by == "tape"), "{refused}");
-    assert!(refused.to_string().contains("\"tape\" is the furthest behind"), "{refused}");
+    assert!(refused.to_string().contains("1 slot is missing: consumer \"tape\" is the furthest behind"), "{refused}");
     let rejected = producer.offer(77).unwrap_err();
     assert_eq!((rejected.value, rejected.reason.is_full()), (77, true));
-    assert!(producer.publish_batch(3, |_, _| panic!("nothing is filled")).is_err());
+    let refused = producer.publish_batch(3, |_, _| panic!("nothing is filled")).unwrap_err();
+    assert!(matches!(refused, PublishError::Full { missing: 3, .. }), "{refused}");
     assert!(producer.try_publish(|_| ()).is_err());
     assert_eq!(topic.metrics().refused, 1 + 1 + 3 + 1);
     assert_eq!(read(&mut tape), [0, 1, 2, 3]);
@@ -464,5 +469,25 @@ fn a_panic_while_an_only_producer_fills_publishes_nothing() {
         }
         seen.sort_unstable();
         assert_eq!(seen, [1, 2, 3]);
+    }
+}
+
+/// The journal of a durable topic reads it always, and does not count.
+#[test]
+fn a_producer_knows_who_reads_what_it_publishes() {
+    let engine = Engine::builder().journal_in(SimulatedDisk::new()).build().unwrap();
+    for durable in [false, true] {
+        let builder = engine.topic::<u64>(format!("ticks-{durable}")).partitions(2);
+        let topic = if durable { builder.durable().create() } else { builder.create() }.unwrap();
+        let producer = topic.producer().create().unwrap();
+        assert_eq!(producer.readers(), [""; 0]);
+        let tape = topic.subscribe("tape").poll().unwrap();
+        let member = topic.group("sums").join().unwrap();
+        let mut readers = producer.readers();
+        readers.sort();
+        assert_eq!(readers, ["group:sums", "tape"], "each once, whatever the number of partitions");
+        drop(tape);
+        assert_eq!(producer.readers(), ["group:sums"]);
+        drop(member);
     }
 }

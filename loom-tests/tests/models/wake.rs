@@ -4,7 +4,7 @@
 //! what they wait for, because a drop rings bells.
 
 use crate::support::*;
-use slipring_ring::{Builder, Sequence, Stage};
+use slipring_ring::{Builder, Closed, Sequence, Stage};
 
 /// A consumer parks, and a producer publishes one event and is not dropped.
 /// Allowed: the consumer finds the event at its first or second look, or is woken. Forbidden: it sleeps on.
@@ -53,6 +53,33 @@ fn a_parked_consumer_is_woken_by_either_of_two_producers() {
         put(&mut two, 1).unwrap();
         reading.join().unwrap();
         writing.join().unwrap();
+    });
+}
+
+/// A producer sleeps until nobody reads its ring, and the only stage leaves.
+/// Allowed: the producer sees that the stage has left, or is woken. Forbidden: it sleeps on.
+#[test]
+fn a_producer_that_waits_for_the_last_reader_to_leave_is_woken() {
+    model_of_sleep(Mixed(3, None), "the last stage to leave wakes who waits until nobody reads", || {
+        let (producer, ring) = single(1, &[("reader", &[])]);
+        let reader = ring.consumer("reader").unwrap();
+        let leaving = thread::spawn(move || drop(reader));
+        assert_eq!(producer.wait_until_unread(None), Ok(true));
+        leaving.join().unwrap();
+    });
+}
+
+/// A producer sleeps until nobody reads its ring, and the ring is closed. Its only stage stays.
+/// Allowed: the producer sees the end, or is woken, and gets the reason. Forbidden: it sleeps on.
+#[test]
+fn a_producer_that_waits_for_the_last_reader_hears_of_the_end() {
+    model_of_sleep(All, "the end wakes who waits until nobody reads", || {
+        let (producer, ring) = single(1, &[("reader", &[])]);
+        let _reader = ring.consumer("reader").unwrap();
+        let other = ring.clone();
+        let ending = thread::spawn(move || other.close());
+        assert_eq!(producer.wait_until_unread(None), Err(Closed::Closed));
+        ending.join().unwrap();
     });
 }
 

@@ -133,12 +133,12 @@ impl<E: Send + Sync + 'static, K: Producers> Output for TypedOutput<E, K> {
     }
 
     fn is_ample(&self) -> bool {
-        let half = self.producer.largest_batch() / 2;
+        let half = self.topic.settings.largest_batch() / 2;
         self.parts.iter().all(|buffer| buffer.ends.len() <= half)
     }
 
     fn outgrown(&self, partition: usize) -> Option<PublishError> {
-        let (asked, largest) = (self.parts.get(partition)?.ends.len(), self.producer.largest_batch());
+        let (asked, largest) = (self.parts.get(partition)?.ends.len(), self.topic.settings.largest_batch());
         let topic = || self.topic.name.clone();
         (asked > largest).then(|| PublishError::BatchTooLarge { topic: topic(), asked, largest })
     }
@@ -162,7 +162,7 @@ impl<E: Send + Sync + 'static, K: Producers> Output for TypedOutput<E, K> {
             let refused = |refused: ClaimError| {
                 let by =
                     || partition.ring.positions().stages.iter().max_by_key(|stage| stage.lag).map(|it| it.name.clone());
-                TransactionError::Publish(PublishError::new(&topic.name, index, refused, by))
+                TransactionError::Publish(PublishError::new(&topic.name, index, refused, 0, by))
             };
             let mut claim = ring.try_claim(len).map_err(refused)?;
             let now = partition.times.as_ref().map(|times| (times, topic.host.clock.wall()));

@@ -22,10 +22,9 @@ pub enum PublishError {
         /// The journal's error, as text.
         cause: String,
     },
-    /// The partition is full, or another producer is publishing a message with the same [id](crate::Record::id); then
-    /// `partition` is 0 and `by` is `None`. Returned only by `try_` methods and `offer`, and, for a full partition, on
-    /// topics with [`Overflow::Fail`](crate::topic::Overflow::Fail).
-    #[error("partition {partition} of topic {topic:?} is full: {}", held_by(.by))]
+    /// The partition is full. Returned only by `try_` methods and `offer`, and on topics with
+    /// [`Overflow::Fail`](crate::topic::Overflow::Fail).
+    #[error("partition {partition} of topic {topic:?} is full{}: {}", lacks(*.missing), held_by(.by))]
     Full {
         /// The topic's name.
         topic: String,
@@ -34,10 +33,11 @@ pub enum PublishError {
         /// The consumer that is furthest behind; `None` if the partition is full because of another producer's
         /// unpublished claim.
         by: Option<String>,
+        /// Count of slots that are missing for the refused events; 0 if it is not known, as in a transaction.
+        missing: usize,
     },
-    /// The partition was still full when the deadline passed, or another producer was still publishing a message with
-    /// the same [id](crate::Record::id); then `partition` is 0 and `by` is `None`.
-    #[error("partition {partition} of topic {topic:?} had no room until the deadline: {}", held_by(.by))]
+    /// The partition was still full when the deadline passed.
+    #[error("partition {partition} of topic {topic:?} had no room until the deadline{}: {}", lacks(*.missing), held_by(.by))]
     TimedOut {
         /// The topic's name.
         topic: String,
@@ -46,6 +46,8 @@ pub enum PublishError {
         /// The consumer that is furthest behind; `None` if the partition is full because of another producer's
         /// unpublished claim.
         by: Option<String>,
+        /// Count of slots that are missing for the refused events; 0 if it is not known, as in a transaction.
+        missing: usize,
     },
     /// The partition is full, and the consumer that is furthest behind is the one whose handler makes this call, so the
     /// call would wait for itself. See [publishing in a handler](crate::subscriber::SubscriberBuilder::run).
@@ -168,21 +170,22 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Converts a ring's error. `slowest` returns the name of the consumer that is furthest behind; it is called only
-    /// if the ring's error needs that name and does not have it.
+    /// Converts a ring's error. `missing` is the count of slots that a full ring lacks. `slowest` returns the name of
+    /// the consumer that is furthest behind; it is called only if the ring's error needs that name and does not have it.
     #[cold]
     pub(crate) fn new(
         topic: &str,
         partition: u32,
         reason: impl Into<ClaimError>,
+        missing: usize,
         slowest: impl FnOnce() -> Option<String>,
     ) -> Self {
         let topic = topic.to_owned();
         match reason.into() {
             ClaimError::Nothing => Self::Nothing { topic },
             ClaimError::TooLarge { asked, largest } => Self::BatchTooLarge { topic, asked, largest },
-            ClaimError::Full => Self::Full { topic, partition, by: slowest() },
-            ClaimError::TimedOut { by } => Self::TimedOut { topic, partition, by },
+            ClaimError::Full => Self::Full { topic, partition, by: slowest(), missing },
+            ClaimError::TimedOut { by } => Self::TimedOut { topic, partition, by, missing },
             ClaimError::Closed(reason) => Self::Closed { topic, reason: reason.into() },
             // Errors that a later version of the ring may add. In each such case nothing was published.
             _ => Self::Closed { topic, reason: Closed::Closed },
@@ -210,5 +213,13 @@ fn held_by(consumer: &Option<String>) -> String {
     match consumer {
         Some(consumer) => format!("consumer {consumer:?} is the furthest behind"),
         None => "another producer's claim is not committed yet".to_owned(),
+    }
+}
+
+fn lacks(missing: usize) -> String {
+    match missing {
+        0 => String::new(),
+        1 => ", 1 slot is missing".to_owned(),
+        several => format!(", {several} slots are missing"),
     }
 }
