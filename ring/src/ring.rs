@@ -237,9 +237,10 @@ impl<E, K: Kind> Ring<E, K> {
     /// [`Closed::Evicted`] at its next poll. Returns the stage's position.
     ///
     /// # Errors
-    /// The ring has no such stage, other stages are ordered after it, or it is shared by workers: then nothing changes.
-    /// Or its consumer holds a batch, or the system refuses the fence: then the gate leaves when that batch ends, or
-    /// when the consumer polls next.
+    /// - The ring has no such stage, other stages are ordered after it, or workers share it. Nothing changes.
+    /// - The stage's consumer holds a batch. The stage is evicted, and its consumer removes the gate when the batch ends.
+    /// - The operating system refuses a memory fence that an eviction needs (see [`Refused`](crate::fence::Refused)).
+    ///   The stage is evicted, and its consumer removes the gate at its next poll, or when a batch that it holds ends.
     pub fn evict(&self, name: &str) -> Result<Sequence, StageError> {
         self.core.evict(name)
     }

@@ -29,11 +29,12 @@ struct TimerCore {
     no_threads: std::sync::atomic::AtomicBool,
 }
 
-/// The thread that runs tasks now; `None` if none does. A thread that has moved the clock waits for that thread, so
-/// that all due tasks have run when the move returns. This is not a lock that is held while tasks run: a task wakes
-/// user code, which may move the clock on this thread.
+/// Which thread runs tasks now. Another thread that has moved the clock waits until that thread is done, so that all
+/// due tasks have run when the move returns. A mutex held while tasks run would not do: a task wakes user code, which
+/// may move the clock on the same thread, and that thread would then wait for itself.
 #[derive(Default)]
 struct TaskTurn {
+    /// `None` if no thread runs tasks.
     runs: Option<ThreadId>,
 }
 

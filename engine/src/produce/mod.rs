@@ -120,7 +120,7 @@ impl<E, K: Producers> Producer<E, K> {
     }
 
     /// Adds this producer's appender for partition `to`, which is not 0: the appender of partition 0 exists from the
-    /// start. Returns false if the topic has no such partition, or another producer has the partition's only one.
+    /// start. Returns false if the topic has no such partition.
     #[cold]
     #[inline(never)]
     fn lend(&mut self, to: u32) -> bool {

@@ -23,8 +23,8 @@ pub(crate) struct RingSource<E, K: Producers> {
     pub(crate) progress: Arc<Progress>,
     /// The end (exclusive) of the last requested reservation of offsets, whether it is durable or not.
     pub(crate) reserving: u64,
-    /// As `reserving`, until [`Source::reserves`] takes it for the next sync; `None` if no reservation was requested
-    /// since then.
+    /// The end (exclusive) of a reservation that [`Source::drain`] has added to its frame and [`Source::reserves`] has not
+    /// returned yet; `None` if there is none. The reservation holds once that frame is synced.
     pub(crate) reserves: Option<u64>,
     pub(crate) reserves_at_once: u64,
     pub(crate) capacity: u64,

@@ -302,8 +302,9 @@ impl Writer {
     }
 
     fn snapshot(&mut self, time: u64) -> Result<(), WriteError> {
-        // A snapshot that does not fit into a segment would begin one new segment after another. Openings and `append`
-        // refuse a state above the limit.
+        // Each new segment begins with a snapshot. So a snapshot that does not fit into a segment would need a further
+        // segment, which begins with a snapshot again, without end. Openings and `append` therefore refuse a state above the
+        // limit.
         debug_assert!(self.state.size() <= self.state_limit(), "{} bytes", self.state.size());
         let part = SNAPSHOT_FRAME.min(self.frame_limit());
         let mut parts = self.state.snapshot(part);

@@ -128,8 +128,9 @@ impl<M: Clone> Leases<M> {
         self.entries[slot as usize].as_mut().expect("a slot in a set or in the index is in use")
     }
 
-    /// Makes a parked message wait. In strict order, makes the first message of its partition wait instead, if none of
-    /// the partition is leased or dying.
+    /// Sets a [`Parked`](EntryState::Parked) message to [`Waiting`](EntryState::Waiting): it may be leased from its time
+    /// `at` on. In strict order, does so for the first message of its partition instead, unless a message of the partition
+    /// is leased, is dying, or has a dead letter that is not in the journal yet.
     pub(super) fn line_up(&mut self, slot: u32) {
         let order = self.settings.order;
         let entry = self.entry(slot);
