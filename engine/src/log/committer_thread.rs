@@ -370,6 +370,8 @@ impl CommitterThread {
             if rings.is_over() {
                 // The source's last events are not synced yet. `pending` keeps the source's progress until they are.
                 self.watch.remove(source);
+                let (id, issued) = (rings.id(), rings.issued());
+                self.writer.as_mut().expect("taken when the journal is closed only").note_issued(id, issued);
                 self.sources.list[source] = None;
             }
         }
@@ -443,7 +445,8 @@ impl CommitterThread {
         }
         self.sync(true)?;
         let now = self.now();
-        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        self.sources.list.iter().flatten().for_each(|source| writer.note_issued(source.id(), source.issued()));
         writer.close(now)?;
         self.shared.notifier.notify();
         Ok(())

@@ -79,4 +79,6 @@ pub(crate) trait Source: Send {
     fn failed(&mut self) -> Option<String>;
     /// The offset below which all events are in the frame that is being gathered, or in earlier frames.
     fn drained(&self) -> u64;
+    /// The offset after the last one that was published or given up. Final once the source is over or closed.
+    fn issued(&self) -> u64;
 }

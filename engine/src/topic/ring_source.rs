@@ -220,6 +220,10 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
     fn drained(&self) -> u64 {
         self.drained.unwrap_or(self.noted)
     }
+
+    fn issued(&self) -> u64 {
+        self.partition.ring.published().0
+    }
 }
 
 /// The arguments of gathering one partition's events into a frame.

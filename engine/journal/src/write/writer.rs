@@ -49,6 +49,8 @@ pub struct Writer {
     pub(crate) pending_removal: Vec<(u64, Vec<Arc<Segment>>)>,
     /// For each age limit, the point that the last retention reached.
     pub(crate) expiry: BTreeMap<Duration, ExpiryPoint>,
+    /// For some partitions, the offset after the last issued one: see [`note_issued`](Self::note_issued).
+    issued: BTreeMap<PartitionId, u64>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -85,6 +87,7 @@ impl Writer {
             helper: Some(helper),
             pending_removal: Vec::new(),
             expiry: BTreeMap::new(),
+            issued: BTreeMap::new(),
         };
         // The first frame of an opening carries the new incarnation. Frames that an earlier opening left after it in
         // the file have a lower one, so the chain does not continue with them.
@@ -391,7 +394,13 @@ impl Writer {
         &self.shared
     }
 
-    /// Closes the journal: gives reserved offsets that were not used back, makes all frames durable, writes a mark, and
+    /// Notes that the partition's offsets below `next` were issued, also those without a record. [`close`](Self::close)
+    /// gives back none of these: a reader may have passed them, and would pass over a later record at one of them.
+    pub fn note_issued(&mut self, partition: PartitionId, next: u64) {
+        self.issued.insert(partition, next);
+    }
+
+    /// Closes the journal: gives reserved offsets that were not issued back, makes all frames durable, writes a mark, and
     /// cuts the last segment to its frames and a reserve for the next opening.
     ///
     /// # Errors
@@ -399,8 +408,9 @@ impl Writer {
     pub fn close(mut self, time: u64) -> Result<(), WriteError> {
         let mut frame = FrameBuilder::new();
         for (partition, extent) in self.state.extents().collect::<Vec<_>>() {
-            if extent.reserved != extent.end {
-                frame.extent(partition, Extent { reserved: extent.end, ..extent });
+            let issued = self.issued.get(&partition).map_or(extent.end, |issued| extent.end.max(*issued));
+            if extent.reserved != issued {
+                frame.extent(partition, Extent { reserved: issued, ..extent });
             }
             if frame.len() + 64 > self.frame_limit() {
                 self.append_part(&mut frame, time)?;
