@@ -77,7 +77,8 @@ pub fn command(arguments: &BaselineArgs) -> Result<(), Failure> {
     }
 }
 
-/// Returns `name` if it is one path component, so that it can't lead out of the store.
+/// Returns `name` if it has only ASCII letters, digits, `-`, `_` and `.`, and does not begin with `.`: then it can't
+/// lead out of the store.
 fn checked(name: &str) -> Result<&str, Failure> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! The command line: the commands, and where results go. The options of a command stand beside it.
+//! The command line: the commands, and where results go. The options of a command are in its module.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! The clock of the measurements: the processor's time-stamp counter where its rate is constant. It measures intervals only.
+//! The clock of the measurements: the processor's time-stamp counter where its rate is constant, otherwise the system's
+//! monotonic clock. It measures intervals only.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ impl Clock {
     /// A calibrated clock.
     pub fn new() -> Self {
         let source = quanta::Clock::new();
-        // quanta knows the scale; converting a long span of ticks avoids its rounding.
+        // quanta converts ticks to whole nanoseconds: over a long span the rounding does not matter.
         const SPAN: u64 = 1 << 40;
         let nanos = source.delta_as_nanos(0, SPAN).max(1);
         let ticks_per_nano = SPAN as f64 / nanos as f64;

@@ -48,10 +48,10 @@ pub struct CompareArgs {
     pub work: Vec<String>,
 }
 
-/// Fewer rounds than this allow no verdict.
+/// With fewer rounds than this on a side, the verdict is `Inconclusive`.
 const FEWEST: usize = 3;
 
-/// A side of a comparison: a result with its figures.
+/// A side of a comparison: a stored result, or a build to run.
 enum Side {
     Run(Box<RunDocument>),
     Peers(Box<PeersDocument>),
@@ -268,7 +268,8 @@ fn work(document: &RunDocument) -> String {
 
 const NAMES: [&str; 6] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
-/// The figures of a `run` result: one value for each of its runs.
+/// The values of the figure `name` in a `run` result, one for each run that has it: a percentile in nanoseconds, or by
+/// any other name the rate in million messages a second.
 fn samples(document: &RunDocument, name: &str) -> Vec<f64> {
     document
         .runs

@@ -298,7 +298,8 @@ fn load(environment: &Environment) -> Finding {
     finding("load", mark, found, "stop what else runs (top -o %CPU), and look again in a minute")
 }
 
-/// Runs a spinning thread on each core for a moment, and finds how long the machine stops it.
+/// Runs a spinning thread on each allowed core for 0.2 s, and finds how long the machine stops it: the longest stop,
+/// and the share of the time that is lost in stops of more than 5 us.
 fn hiccups() -> Finding {
     let threads: Vec<_> = pin::allowed_cores()
         .into_iter()

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 
-/// The description that is stored with each result. Text that the system does not tell is empty.
+/// The description that is stored with each result. Text that the system does not report is empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Environment {
-    /// A digest of the machine's identity: equal for one machine, without its name.
+    /// A digest of the machine's identity, processor, cores and memory. Results of one machine have equal digests,
+    /// which do not reveal its name.
     pub machine: String,
     /// The model name of the processor.
     pub cpu: String,

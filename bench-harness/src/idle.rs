@@ -41,7 +41,7 @@ struct IdleDocument {
     topics: usize,
     partitions: usize,
     capacity: usize,
-    /// Bytes of the slots of one topic, by its description.
+    /// Bytes of the slots of one topic, as the topic reports them.
     described: u64,
     /// Resident bytes before the topics were created, with them, and with a sleeping subscriber of each.
     before: u64,
@@ -58,7 +58,7 @@ struct IdleDocument {
 ///
 /// # Errors
 ///
-/// [`Failure`]: the engine refused a call, or the system does not tell the figures.
+/// [`Failure`]: the engine refused a call, or the system does not report the figures.
 pub fn command(arguments: &IdleArgs) -> Result<(), Failure> {
     let environment = Environment::capture();
     let before = resident()?;
@@ -75,7 +75,7 @@ pub fn command(arguments: &IdleArgs) -> Result<(), Failure> {
         let subscriber = subscriber.run(|_, _| Ok::<_, std::convert::Infallible>(()));
         subscriber.map_err(Failure::refused)?;
     }
-    // All subscribers' threads sleep after this.
+    // Gives the subscribers' threads time to fall asleep.
     std::thread::sleep(Duration::from_secs(2));
     let with_subscribers = resident()?;
     let (began, cpu) = (Instant::now(), others_time()?);

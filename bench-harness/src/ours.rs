@@ -7,7 +7,7 @@ use slipring::producer::Producers;
 use slipring::{Engine, Subscriber, Topic, TopicBuilder, Wait};
 use slipring_ring::{Builder, Consumer, Multi, Producer, Ring, Single, Stage, Worker};
 
-/// What depends on the kind of producers, beside what the library itself makes of it.
+/// What the harness needs for each kind of producers, single and multi, beyond the library's own trait.
 pub trait Kind: Producers {
     /// True if any number of producers may publish.
     const MANY: bool;
@@ -21,13 +21,16 @@ pub trait Kind: Producers {
     /// The builder of a topic.
     fn topic<E: Send + Sync + 'static>(topic: TopicBuilder<E>) -> TopicBuilder<E, Self>;
 
-    /// The events of a ring's batch as slices; `None` if its slots may have gaps.
+    /// The events of a ring's batch as slices; `None` with many producers, where slots between the events may hold
+    /// none.
     fn of_ring<'b, E>(batch: &'b mut slipring_ring::Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])>;
 
-    /// The events of a topic's batch as slices; `None` if its slots may have gaps.
+    /// The events of a topic's batch as slices; `None` with many producers, where slots between the events may hold
+    /// none.
     fn of_topic<'b, E>(batch: &'b mut slipring::subscriber::Batch<'_, E, Self>) -> Option<(&'b [E], &'b [E])>;
 
-    /// The events of a group's batch as slices; `None` if its slots may have gaps.
+    /// The events of a group's batch as slices; `None` with many producers, where slots between the events may hold
+    /// none.
     fn of_group<'b, E: Send + Sync + 'static>(batch: &'b GroupBatch<'_, E, Self>) -> Option<(&'b [E], &'b [E])>;
 }
 
@@ -102,13 +105,13 @@ pub struct Reader<R, O> {
 
 /// Reads batches.
 pub trait Drain<E>: Send + 'static {
-    /// Waits for a batch and gives each event to `see`: as slices if `SLICES` and the reader has them. A ring's batch has at
-    /// most `most` events, any other as many as its builder said. Returns their number; `None` once everything was read and
-    /// the producers are gone.
+    /// Waits for a batch and gives each event to `see`: as slices if `SLICES` and the batch has them, otherwise one by
+    /// one. A consumer's batch has at most `most` events, a worker's one, any other as many as its builder said.
+    /// Returns their number; `None` after an error, or once everything was read and the producers are gone.
     fn drain<const SLICES: bool>(&mut self, most: usize, see: impl FnMut(&E)) -> Option<usize>;
 }
 
-/// Gives the events of a batch to `see`, as slices if `SLICES` and `slices` has some.
+/// Gives the events of a batch to `see`: as slices if `SLICES` and `$slices` is not `None`, otherwise one by one.
 macro_rules! see_all {
     ($see:ident, $slices:expr, $batch:expr) => {
         match if SLICES { $slices } else { None } {
@@ -183,7 +186,7 @@ pub type RingReader<E, K> = Reader<Consumer<E, K>, Ring<E, K>>;
 /// A producer, and the consumers of a graph in the order of its stages.
 pub type Graph<E, K> = (Producer<E, K>, Vec<RingReader<E, K>>);
 
-/// Builds a ring with these stages, each with the stages that it stands behind.
+/// Builds a ring with these stages, each with the stages that it reads after.
 ///
 /// # Errors
 ///

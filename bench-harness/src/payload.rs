@@ -31,7 +31,8 @@ impl<const N: usize> Payload<N> {
         self.0[N - 1]
     }
 
-    /// When the message was meant to be sent, in ticks of the clock, if it was [filled](Self::fill_timed) so.
+    /// The intended time of the message, in ticks of the clock, if it was [written](Self::fill_timed) with one;
+    /// otherwise its number.
     #[inline(always)]
     pub fn intended(&self) -> u64 {
         self.0[0]
@@ -61,7 +62,7 @@ impl<const N: usize> Default for Payload<N> {
     }
 }
 
-/// The bit of a number above which its producer's index is.
+/// The lowest bit of the producer's index in a message's number. The bits below count the messages of the producer.
 const PRODUCER_SHIFT: u32 = 48;
 
 /// The most producers that a check can tell apart.
@@ -75,7 +76,7 @@ pub const fn first_of(producer: usize) -> u64 {
 
 /// A check that each message arrives once, in its producer's order, with every word intact.
 pub trait Check: Default + Send + 'static {
-    /// One message arrived.
+    /// Checks a message that arrived.
     fn see<const N: usize>(&mut self, message: &Payload<N>);
 
     /// The verdict, where each of `producers` has sent `each` messages.
@@ -132,8 +133,8 @@ impl Check for PerProducer {
     }
 }
 
-/// The check of `run`: unlike the others it knows where numbers are missing, since a full ring may drop messages and workers
-/// share a stream.
+/// The check of `run`: unlike the others it reports missing numbers apart, since a full ring may drop messages and
+/// workers share a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     next: [u64; MOST_PRODUCERS],
@@ -147,7 +148,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// One message arrived.
+    /// Checks a message that arrived.
     #[inline(always)]
     pub fn see<const N: usize>(&mut self, message: &Payload<N>) {
         let value = message.value();
@@ -161,7 +162,7 @@ impl Seen {
         self.sum = self.sum.wrapping_add(value);
     }
 
-    /// What is wrong with the stream, in words; `None` if nothing is. With `shares` numbers may be missing.
+    /// What is wrong with the stream, in words; `None` if nothing is. If `shares`, missing numbers are no fault.
     pub fn fault(&self, shares: bool) -> Option<String> {
         if self.damaged > 0 {
             Some(format!("{} messages were damaged", self.damaged))

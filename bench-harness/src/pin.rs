@@ -16,8 +16,8 @@ pub struct PinPlan {
 }
 
 impl PinPlan {
-    /// The plan that the user gave, which may name isolated cores outside of the process's mask; without one,
-    /// [`spread`](Self::spread).
+    /// The plan that the user gave, or [`spread`](Self::spread) without one. A given plan may also name isolated cores
+    /// outside of the process's mask: from then on every core may be used.
     pub fn given_or_spread(given: Option<&Self>, cores: &[usize], producers: usize) -> Self {
         match given {
             Some(plan) => {
@@ -28,19 +28,20 @@ impl PinPlan {
         }
     }
 
-    /// Producers from the front of `cores`, consumers behind them, starting over when they run out.
+    /// Producers take `cores` from the first on, consumers those after the `producers` first ones; both start over when
+    /// cores run out.
     pub fn spread(cores: &[usize], producers: usize) -> Self {
         let first_consumer = producers % cores.len().max(1);
         let rotated = cores[first_consumer..].iter().chain(&cores[..first_consumer]).copied();
         Self { producers: cores.to_vec(), consumers: rotated.collect(), off: false }
     }
 
-    /// The core of producer `index`; `None` where pinning is off.
+    /// The core of producer `index`; `None` if pinning is off or the plan names no core for producers.
     pub fn producer(&self, index: usize) -> Option<usize> {
         self.pick(&self.producers, index)
     }
 
-    /// The core of consumer `index`; `None` where pinning is off.
+    /// The core of consumer `index`; `None` if pinning is off or the plan names no core for consumers.
     pub fn consumer(&self, index: usize) -> Option<usize> {
         self.pick(&self.consumers, index)
     }

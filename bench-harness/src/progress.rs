@@ -25,7 +25,7 @@ impl Progress {
         Self { bar }
     }
 
-    /// Sets the count of steps, and begins at the first.
+    /// Sets the count of steps, of which none has begun.
     pub fn begin(&self, steps: u64) {
         self.bar.set_length(steps);
         self.bar.set_position(0);
@@ -42,7 +42,7 @@ impl Progress {
         self.bar.set_message(message.to_owned());
     }
 
-    /// Prints a line above the bar.
+    /// Prints a line above the bar, or on standard error if the bar is hidden.
     pub fn print(&self, line: &str) {
         if self.bar.is_hidden() {
             eprintln!("{line}");

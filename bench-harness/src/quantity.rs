@@ -18,7 +18,8 @@ fn bad(given: &str, wanted: &'static str) -> BadQuantity {
     BadQuantity { given: given.to_owned(), wanted }
 }
 
-/// Reads a number with an optional suffix: `k`, `M`, `G`, or `Ki`, `Mi`, `Gi`. `None` if it is none, or negative.
+/// Reads a number with an optional suffix: `k`, `M`, `G`, or `Ki`, `Mi`, `Gi`. `None` if the text is no number, or a
+/// negative one.
 fn scaled(text: &str) -> Option<f64> {
     let text = text.trim().replace('_', "");
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -79,7 +80,7 @@ pub fn duration(text: &str) -> Result<Duration, BadQuantity> {
     Ok(Duration::from_nanos((number * nanos) as u64))
 }
 
-/// Rates that a schedule can have: the gaps, and their sums over a run, fit into the clock's ticks.
+/// Rates that a schedule can have, in events a second: the gaps, and their sums over a run, fit into the clock's ticks.
 const RATES: std::ops::RangeInclusive<f64> = 1e-3..=1e12;
 
 /// The rate of a schedule.
@@ -164,7 +165,7 @@ impl FromStr for Steps {
 }
 
 impl Steps {
-    /// The steps as capacities: the powers of two nearest to them, each once.
+    /// The steps as capacities: the power of two nearest to each, without equal neighbours.
     pub fn capacities(&self) -> Vec<usize> {
         let mut sizes: Vec<usize> = self.0.iter().map(|value| 1usize << value.log2().round() as u32).collect();
         sizes.dedup();
@@ -198,7 +199,7 @@ pub fn nanos(value: u64) -> String {
     }
 }
 
-/// A number with three significant digits.
+/// A number with about three significant digits: no decimal from 100 on, one from 10 on, two below.
 pub fn three(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),

@@ -68,7 +68,7 @@ impl Scenario {
         }
     }
 
-    /// The stages of the ring, each with those that it stands behind. A fanout has `consumers` of them.
+    /// The stages of the ring, each with the stages that it reads after. A fanout has `consumers` stages.
     pub fn stages(self, consumers: usize) -> Vec<(String, &'static [&'static str])> {
         let stage = |name: &str, after: &'static [&'static str]| (name.to_owned(), after);
         match self {
@@ -245,7 +245,7 @@ impl Scenario {
         }
     }
 
-    /// What has to be built before this scenario can run; `None` if it can run.
+    /// The command of its own that measures this scenario, in words; `None` if `run` or `peers` measures it.
     pub fn awaits(self) -> Option<&'static str> {
         match self {
             Self::Journal => Some("a command of its own, `bench-harness journal`"),

@@ -1,4 +1,4 @@
-//! Medians, ratios and bootstrap intervals over paired rounds.
+//! Medians, ratios and their bootstrap intervals.
 
 /// The median, the smallest and the largest of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,8 +53,8 @@ pub struct Interval {
 
 const SAMPLES: usize = 2_000;
 
-/// The median of `one[i] / other[i]` and its interval; `None` without a pair. Rounds are resampled as pairs, because both
-/// values of a round were measured right after each other.
+/// The median of `one[i] / other[i]` and its interval; `None` without a pair. Pairs with `other[i]` of 0 are left out.
+/// Rounds are resampled as pairs, because both values of a round were measured right after each other.
 pub fn paired_ratio(one: &[f64], other: &[f64]) -> Option<Interval> {
     let ratios: Vec<f64> = one.iter().zip(other).filter(|(_, other)| **other > 0.0).map(|(a, b)| a / b).collect();
     bootstrap(&ratios, |sample| median(sample).unwrap_or(f64::NAN))

@@ -74,12 +74,12 @@ pub struct SweepDocument {
     pub over: String,
     /// The points, in order.
     pub points: Vec<Point>,
-    /// The highest rate that was reached with a p99 of at most [`KNEE`] times the lowest one; `None` if there is none, or if
-    /// another quantity varies.
+    /// The highest rate that was reached with a p99 of at most [`KNEE`] times the lowest one; `None` if no valid point
+    /// has a p99, or if another quantity varies.
     pub knee: Option<f64>,
     /// The machine.
     pub environment: Environment,
-    /// The command line that made it.
+    /// The command line of the measurement.
     pub command: String,
 }
 
@@ -95,7 +95,7 @@ pub struct Point {
     pub latency: Percentiles,
     /// True if the rate was reached and the values were right.
     pub valid: bool,
-    /// Why it is valid, or why not.
+    /// Why the figures are usable, or each reason why not.
     pub reason: String,
 }
 
@@ -113,7 +113,7 @@ pub fn command(arguments: &SweepArgs) -> Result<(), Failure> {
         (None, Some(steps)) => ("payload", steps.0.clone()),
         (None, None) => ("rate", arguments.rate.0.clone()),
     };
-    // A sweep over another quantity has the rate that was given, or a million if a span was given.
+    // A sweep over another quantity has the rate that was given, or a million a second if several rates were given.
     let rate = match arguments.rate.0.as_slice() {
         [one] => *one,
         _ => 1e6,
@@ -275,7 +275,7 @@ fn chart(document: &SweepDocument) -> String {
                 .filter_map(|point| Some((point.at, point.latency.values()[index]? as f64)))
                 .collect()
         };
-        // Only valid points have dots: a line without a dot is at a rate that was missed.
+        // Only valid points have dots: a line without a dot marks a rate that was missed, or wrong values.
         series.push(Series { name: name.to_owned(), colour, mark: Mark::Line, points: points(false) });
         series.push(Series { name: String::new(), colour, mark: Mark::Dots, points: points(true) });
     }

@@ -14,7 +14,7 @@ fn unknown(what: &str) -> Failure {
 ///
 /// # Errors
 ///
-/// [`Failure`]: the system does not tell.
+/// [`Failure`]: the system does not report it.
 pub fn resident() -> Result<u64, Failure> {
     let path = Path::new("/proc/self/status");
     let status = fs::read_to_string(path).map_err(|error| Failure::file(path, error))?;
@@ -23,7 +23,7 @@ pub fn resident() -> Result<u64, Failure> {
     kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| unknown("resident memory"))
 }
 
-/// The processor time that this process has used so far; `None` if the system does not tell.
+/// The processor time that this process has used so far; `None` if the system does not report it.
 pub fn process_time() -> Option<Duration> {
     #[cfg(target_os = "linux")]
     return spent(rustix::time::ClockId::ProcessCPUTime);
@@ -35,7 +35,7 @@ pub fn process_time() -> Option<Duration> {
 ///
 /// # Errors
 ///
-/// [`Failure::Usage`]: the system does not tell.
+/// [`Failure::Usage`]: the system does not report it.
 pub fn thread_time() -> Result<Duration, Failure> {
     #[cfg(target_os = "linux")]
     let spent = spent(rustix::time::ClockId::ThreadCPUTime);
@@ -50,12 +50,12 @@ fn spent(clock: rustix::time::ClockId) -> Option<Duration> {
     Some(Duration::new(now.tv_sec.try_into().ok()?, now.tv_nsec.try_into().ok()?))
 }
 
-/// Nanoseconds that all threads of this process have run so far, without the main thread: to read the figures of a thousand
-/// threads takes it some milliseconds.
+/// Nanoseconds that all threads of this process have run so far, without the main thread: it needs some milliseconds to
+/// read the figures of a thousand threads.
 ///
 /// # Errors
 ///
-/// [`Failure`]: the system does not tell.
+/// [`Failure`]: the system does not report it.
 pub fn others_time() -> Result<u64, Failure> {
     let path = Path::new("/proc/self/task");
     let tasks = fs::read_dir(path).map_err(|error| Failure::file(path, error))?;
@@ -63,7 +63,7 @@ pub fn others_time() -> Result<u64, Failure> {
     let mut told = false;
     let mut sum = 0;
     for task in tasks.flatten() {
-        // A thread that has just ended is not counted.
+        // The file of a thread that has just ended is gone: that thread is not counted.
         let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else { continue };
         told = true;
         if task.file_name().to_str() != Some(&main) {

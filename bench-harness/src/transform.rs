@@ -52,7 +52,7 @@ struct TransformDocument {
     /// Thousand messages a second, by rounds, where each batch's outputs are durable before the next batch is read.
     at_least_once_durable: Vec<f64>,
     exactly_once: Vec<f64>,
-    /// The median over the rounds of exactly once by at least once (written).
+    /// The median over the rounds of the rate of exactly once, divided by that of at least once (written).
     ratio: f64,
 }
 
@@ -92,7 +92,7 @@ fn measure(arguments: &TransformArgs, folder: &Path) -> Result<TransformDocument
     let promises = [Promise::AtLeastOnce(Level::Written), Promise::ExactlyOnce, Promise::AtLeastOnce(Level::Durable)];
     let mut rates = promises.map(|_| Vec::new());
     for round in 0..arguments.rounds as usize {
-        // Each round begins with another one.
+        // Each round begins with another guarantee.
         for turn in 0..promises.len() {
             let which = (round + turn) % promises.len();
             rates[which].push(once(arguments, folder, promises[which])?);

@@ -82,7 +82,7 @@ struct WaitsDocument {
     rows: Vec<Row>,
 }
 
-/// A figure with the feature that is measured, and without it.
+/// A figure of our side, and of the side that it is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Row {
     /// The part of `waits`, and what it measured.
@@ -90,9 +90,11 @@ struct Row {
     unit: String,
     /// Median, lowest and highest round; `None` if no round reached its rate.
     ours: Option<[f64; 3]>,
-    /// Median, lowest and highest round of the other side; `None` if there is none.
+    /// Median, lowest and highest round of the other side; `None` if there is no other side, or if no round reached its
+    /// rate.
     other: Option<[f64; 3]>,
-    /// The median of ours by the other's over paired rounds, and the ends of its 95 % interval.
+    /// The median of ours divided by the other's over paired rounds, and the ends of its 95 % interval; `None` as
+    /// `other`.
     ratio: Option<[f64; 3]>,
     /// Count of the rounds that reached their rate, and of all rounds.
     valid: [usize; 2],
@@ -167,7 +169,8 @@ fn latency(arguments: &WaitsArgs, pins: &PinPlan, progress: &Progress, rows: &mu
                     let (percentiles, valid) =
                         open_loop(sides[side], load, arguments.capacity, arguments.duration, pins)?;
                     both[side] = percentiles.p50.zip(percentiles.p99).filter(|_| valid);
-                    // Linux stops real-time threads that have used a core for 95 % of a second.
+                    // Linux stops real-time threads that have used a core for 95 % of a second, so each run is followed
+                    // by a pause.
                     std::thread::sleep(arguments.duration / 5);
                 }
                 // Only pairs count: a round of one side alone says nothing about the difference.
@@ -259,7 +262,7 @@ fn idle(arguments: &WaitsArgs) -> Result<Row, Failure> {
         let mut consumer = ring.consumer(&format!("sleeper{index}")).map_err(|error| refused(error.to_string()))?;
         sleepers.push(std::thread::spawn(move || while consumer.poll_wait(64).is_ok_and(|batch| !batch.is_empty()) {}));
     }
-    // All of them sleep after this.
+    // Gives the consumers time to fall asleep.
     std::thread::sleep(Duration::from_millis(100));
     let mut found = Vec::new();
     for _ in 0..arguments.rounds {
@@ -276,8 +279,8 @@ fn idle(arguments: &WaitsArgs) -> Result<Row, Failure> {
     Ok(Row::new(format!("idle: {SLEEPERS} sleeping consumers, processor time a second"), "us", &found, &[]))
 }
 
-/// Million events a second of a producer without readers, and the count of heavy fences a second that another thread issued
-/// meanwhile, one each `every`; none if that is `None`.
+/// Million events a second of a producer without readers, and the count of heavy fences a second that another thread
+/// issued meanwhile: one each `every`, or none if that is `None`.
 fn under_fences(every: Option<Duration>, arguments: &WaitsArgs, pins: &PinPlan) -> Result<(f64, f64), Failure> {
     let (mut producer, _ring) = Builder::single(arguments.capacity, u64::default)
         .build()

@@ -1,5 +1,5 @@
-//! Builds of the test binaries with their flags. Each build has a target folder of its own, so that none invalidates
-//! another.
+//! Builds of the test binaries with their flags. Each build has a target folder of its own, so that no build makes
+//! cargo rebuild another.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,7 +22,7 @@ pub enum Configuration {
     Loom,
     /// loom, with crossbeam-epoch under loom as well.
     Reclaim,
-    /// shuttle.
+    /// shuttle, which runs random schedules.
     Shuttle,
 }
 
@@ -60,7 +60,7 @@ pub fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// The target folder of the builds.
+/// The folder that has the builds' target folders: `CARGO_TARGET_DIR`, or `target` in the workspace.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
@@ -99,7 +99,7 @@ pub struct Program {
     pub name: String,
     /// True if its target is one of `tests/`.
     pub is_test: bool,
-    /// Where the executable is.
+    /// The path of the executable.
     pub path: PathBuf,
 }
 

@@ -1,5 +1,6 @@
 //! The generated part of `docs/MEMORY_ORDERING.md`: the sites, their uses, and the model that kills each mutant. The
-//! runner reads its hints there, and rewrites the part with `--write-docs`. A test compares it with the code.
+//! runner reads there which model to try first with a mutant, and rewrites the part with `--write-docs`. A test
+//! compares it with the code.
 
 use crate::build::workspace;
 use crate::mutants::SURVIVORS;
@@ -28,7 +29,7 @@ fn parts() -> Result<[String; 3], String> {
     split.ok_or_else(|| format!("{} has lost the marks of its generated part", path.display()))
 }
 
-/// The model that kills each mutant, according to the page.
+/// The model that kills each mutant, according to the page. A mutant that no model kills has no entry.
 pub fn killers() -> Result<HashMap<String, String>, String> {
     let [_, generated, _] = parts()?;
     let mut killers = HashMap::new();

@@ -15,13 +15,13 @@ use syn::{BinOp, Block, Expr, ExprBinary, ExprCall, ExprLit, ExprMethodCall, Exp
 /// The kind of an edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A use of an ordering is relaxed.
+    /// The ordering of an access is relaxed.
     Order,
     /// A fence is removed.
     Fence,
     /// A comparison is off by one or negated.
     Comparison,
-    /// A number or operand is one more or one less.
+    /// A number, or the operand of a wrapping addition or subtraction, is one more or one less.
     OneMoreOrLess,
     /// A call whose result is unused is removed.
     DroppedCall,
@@ -77,7 +77,7 @@ pub fn put_in(edits: &[Edit], source: &Path) -> Result<(), String> {
     fs::write(library, text + IS_ON).map_err(wrong)
 }
 
-/// The text of a range with the edits inserted.
+/// The text of a range with these edits inserted, which lie in the range and are in order.
 fn with(text: &str, range: Range<usize>, edits: &[(usize, &Edit)]) -> String {
     let (mut whole, mut at, mut rest) = (String::new(), range.start, edits);
     while let Some(((number, edit), behind)) = rest.split_first() {
@@ -122,8 +122,8 @@ impl Part {
     }
 }
 
-/// Files without edits: faults and the models' replacement of `std` are not part of production; errors, reports and
-/// texts have no memory orderings.
+/// Files without edits: faults and the atomics of thorough models are not part of production; errors, reports and texts
+/// have no memory orderings.
 const LEFT_OUT: [&str; 5] = ["fault.rs", "thorough.rs", "error.rs", "report.rs", "text.rs"];
 
 /// All possible edits of a part, ordered by file and line.
@@ -217,7 +217,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         }
     }
 
-    // Compile-time values cannot depend on a condition at run time.
+    // Compile-time values, types and patterns cannot depend on a condition at run time.
     fn visit_item_const(&mut self, _: &'ast syn::ItemConst) {}
     fn visit_item_static(&mut self, _: &'ast syn::ItemStatic) {}
     fn visit_impl_item_const(&mut self, _: &'ast syn::ImplItemConst) {}
@@ -298,7 +298,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         if let Some(nothing) = fence_of(call) {
             return self.note(Kind::Fence, call, |_| nothing.to_owned());
         }
-        // Faults are evaluated only in models.
+        // The arguments of `fault` are evaluated only in models.
         if !matches!(&*call.func, Expr::Path(path) if name_of(path) == "fault") {
             visit::visit_expr_call(self, call);
         }
@@ -324,7 +324,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     }
 }
 
-/// True if an item or a statement is compiled in production, according to its leading `cfg`s on 64-bit Linux.
+/// True if an item or a statement is compiled in production, according to its leading `cfg`s on Linux on x86-64.
 fn is_in_production(tokens: TokenStream) -> bool {
     let mut tokens = tokens.into_iter();
     while let (Some(TokenTree::Punct(hash)), Some(TokenTree::Group(attribute))) = (tokens.next(), tokens.next()) {

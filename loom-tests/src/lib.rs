@@ -25,17 +25,18 @@ use std::time::Duration;
 /// The options of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Run less: models with at most two preemptions, and no mutants that are listed as survivors.
+    /// Run less of each model: at most two preemptions, or one if the model has a bound of its own, and a tenth of
+    /// shuttle's schedules. Mutants run in full.
     pub quick: bool,
     /// Run only models and mutants whose names contain this text; `None` for all.
     pub filter: Option<String>,
     /// Run no mutants.
     pub models_only: bool,
-    /// Write the model that kills each mutant into docs/MEMORY_ORDERING.md.
+    /// Write the model that kills each mutant into docs/MEMORY_ORDERING.md. Only then are listed survivors run.
     pub write_docs: bool,
-    /// Run only ring's behaviour tests, under this tool.
+    /// Run only tests of ring and of engine's events, under this tool; `None` for the models and mutants.
     pub tool: Option<sanitize::Tool>,
-    /// Run only edits of ring, drawn with a seed.
+    /// Run only edits of ring, drawn with a seed; `None` for the models and mutants.
     pub draw: Option<trial::Draw>,
 }
 
@@ -45,7 +46,7 @@ impl Options {
     }
 }
 
-/// The time limit of a model. A model that exceeds it needs a bound or a smaller shape.
+/// The time limit of a model. A model that exceeds it has failed: it needs a bound or a smaller shape.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs the models, then the mutants, and prints the tables. The error lists what failed.
@@ -75,7 +76,7 @@ pub fn everything(options: &Options) -> Result<(), String> {
     if !options.models_only {
         let costs = wanted.iter().zip(&outcomes).map(|(model, outcome)| (model.name.as_str(), outcome.took()));
         let costs = costs.collect();
-        // shuttle treats every ordering as sequentially consistent, so no mutant fails there.
+        // shuttle treats every ordering as sequentially consistent, so no weakened ordering fails there.
         models.retain(|model| model.binary.configuration != Configuration::Shuttle);
         let uses = uses::name(&places(&models, &wanted, &outcomes))?;
         let (survived, tried) = mutants::run(&models, &uses, &costs, options)?;
@@ -88,7 +89,8 @@ pub fn everything(options: &Options) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-/// The places that each model executes. Models that did not run yet are run for it.
+/// The names of the models that execute each place. Models that are not wanted are run here, since their places are not
+/// known yet.
 fn places(models: &[Model], wanted: &[Model], outcomes: &[Outcome]) -> BTreeMap<Place, BTreeSet<String>> {
     let others: Vec<Model> = models.iter().filter(|it| wanted.iter().all(|w| w.name != it.name)).cloned().collect();
     let asked = in_parallel(&others, |model| run::model_with(model, &[run::PLACES], true, LIMIT), |_, _| ());

@@ -1,4 +1,5 @@
-//! The mutants: the model that kills each, and the list of those that no model can kill.
+//! The mutants: ring with one ordering weakened or one fault switched on. A model kills a mutant if it fails with it.
+//! Here are the search for each mutant's killer, and the list of those that no model can kill.
 
 use crate::run::{self, Model, Outcome};
 use crate::sites::{Catalogue, mutant};
@@ -139,7 +140,7 @@ struct Mutant<'u> {
     name: String,
     /// The value of `SLIPRING_MUTANT` that switches it on.
     variable: String,
-    /// The models that execute its place; `None` if any model might.
+    /// The names of the models that execute its place; `None` for a fault, which any model may execute.
     models: Option<&'u BTreeSet<String>>,
 }
 
@@ -186,7 +187,7 @@ pub fn run(
     table::mutants_begin();
     let fates = in_parallel(
         &mutants,
-        // Listed survivors are run only to rewrite the page, because every model must be tried.
+        // Every model must be tried with a listed survivor, so these are run only to rewrite the page.
         |mutant| match SURVIVORS.iter().any(|survivor| survivor.mutant == mutant.name) && !options.write_docs {
             true => Fate::Listed,
             false => hunt(mutant, known.get(&mutant.name).map(String::as_str), models, costs),
@@ -215,7 +216,7 @@ pub fn run(
         killers.extend(kept);
         docs::write(&catalogue, &names, &killers)?;
     } else {
-        // The page lists the uses by site, in the order of the sites.
+        // The page has the uses in the order of the sites, `names` by name.
         let mut listed = docs::uses()?;
         listed.sort();
         if names != listed {
@@ -235,8 +236,8 @@ pub fn run(
 /// other models are tried.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// The time limit in the model that the documentation names. On a busy machine it may need longer, and other models
-/// would be tried without success.
+/// The time limit in the model that the documentation names. It is longer, since this model may be slow on a busy
+/// machine, and then all others would be tried without success.
 const LIMIT_OF_THE_EXPECTED: Duration = Duration::from_secs(150);
 
 fn hunt(mutant: &Mutant<'_>, expected: Option<&str>, models: &[Model], costs: &HashMap<&str, Duration>) -> Fate {

@@ -29,11 +29,11 @@ pub struct Place {
 /// The result of a run.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// All schedules were explored, and none failed.
+    /// All schedules within the model's bound were explored (with shuttle: random ones), and none failed.
     Completed {
         /// Count of schedules.
         iterations: u64,
-        /// `all`, or the bound of preemptions.
+        /// `all`, the bounds of preemptions, or `random, PCT` with shuttle.
         explored: String,
         /// The property that the model checks.
         property: String,
@@ -102,7 +102,8 @@ fn process(binary: &Binary, name: &str, variables: &[(&str, &str)], limit: Durat
     (ended == Some(true), said)
 }
 
-/// Runs a program. Returns true if it succeeded, `None` if it exceeded the time limit, and its output.
+/// Runs a program. Returns true if it succeeded, false if it failed or did not start, `None` if it exceeded the time
+/// limit; and its output, or why there is none.
 pub(crate) fn ended(mut command: Command, limit: Duration) -> (Option<bool>, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
@@ -136,7 +137,7 @@ fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-/// Runs a model, with a mutant if one is named, and less deep if `quick`.
+/// Runs a model, with a mutant if one is named. If `quick`, fewer of its schedules are explored.
 pub fn model(model: &Model, mutant: Option<&str>, quick: bool, limit: Duration) -> Outcome {
     let mutant = mutant.map(|mutant| ("SLIPRING_MUTANT", mutant));
     model_with(model, mutant.as_slice(), quick, limit)
@@ -154,8 +155,8 @@ pub fn model_with(model: &Model, variables: &[(&str, &str)], quick: bool, limit:
     judge(succeeded, &said, started.elapsed())
 }
 
-/// Judges the output of a run. A failure counts only if a model's own check failed, or loom found a race or a deadlock;
-/// not a panic elsewhere, an exhausted number of branches, or the time limit.
+/// Judges the output of a run. A failure counts only if a check of a model or an assertion in ring failed, or loom
+/// found a race or a deadlock; not another panic, an exhausted number of branches, or the time limit.
 fn judge(succeeded: bool, said: &str, took: Duration) -> Outcome {
     if succeeded {
         let completed = said.lines().find_map(|line| {
@@ -182,7 +183,8 @@ fn place(line: &str) -> Option<Place> {
     Some(Place { file: file.to_owned(), line: line.parse().ok()?, site: site.to_owned() })
 }
 
-/// The message of the first panic if it counts; otherwise `None`. Later panics may be its consequence.
+/// The message of the first panic, at most 72 characters of it; `None` if it does not count. Later panics may be its
+/// consequence.
 fn why(said: &str) -> Option<String> {
     let mut lines = said.lines().skip_while(|line| !line.contains("panicked at ")).map(str::trim);
     let place = lines.next()?;

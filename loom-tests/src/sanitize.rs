@@ -3,7 +3,7 @@
 use crate::build::workspace;
 use std::process::{Command, Stdio};
 
-/// The tool.
+/// A tool that checks a program while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
     /// Finds undefined behaviour, and data races in the schedules that it happens to run.
@@ -23,7 +23,7 @@ impl Tool {
         }
     }
 
-    /// Why the tool cannot run here; `None` if it can.
+    /// Why this machine cannot run the tool; `None` if it can.
     fn missing(self) -> Option<&'static str> {
         let succeeds = |arguments: &[&str]| {
             let mut probe = cargo(arguments);
@@ -45,7 +45,7 @@ impl Tool {
         }
     }
 
-    /// Runs `cargo test` with the tool for these arguments.
+    /// The command `cargo test` with the tool and these arguments.
     fn command(self, arguments: &[&str]) -> Command {
         let target = workspace().join("target").join(self.name());
         let mut command = match self {
@@ -70,8 +70,8 @@ impl Tool {
         command
     }
 
-    /// The arguments of each `cargo test`. Miri runs a thousand times slower than the machine, and slower still where threads
-    /// spin, so it gets fewer tests, and these are smaller under `cfg!(miri)`.
+    /// The arguments of each `cargo test`. Code runs a thousand times slower under Miri, and slower still where threads
+    /// spin, so Miri gets fewer tests, and these are smaller under `cfg!(miri)`.
     fn runs(self) -> &'static [&'static [&'static str]] {
         match self {
             Self::Miri => &[

@@ -3,16 +3,16 @@
 use crate::build::workspace;
 use std::fs;
 
-/// A named ordering.
+/// An ordering with a name, which ring declares once and uses at one or more accesses or fences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     /// The site's name.
     pub name: String,
     /// Its ordering in production.
     pub order: String,
-    /// The next weaker orderings; empty if the site is relaxed.
+    /// The next weaker orderings, each a mutant at each use; empty if the site is relaxed.
     pub weaker: Vec<String>,
-    /// The names of the sites that it synchronises with.
+    /// The names of the sites that it synchronises with, as one text.
     pub partner: String,
     /// Its documentation, in one line.
     pub what: String,
@@ -27,7 +27,7 @@ pub struct Catalogue {
     pub faults: Vec<Fault>,
 }
 
-/// A fault in ring's logic.
+/// A wrong step in ring's logic that models can switch on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Its name.
@@ -64,7 +64,8 @@ impl Catalogue {
     }
 }
 
-/// The rows of the table that begins with `begin`: its lines, each with the documentation before it.
+/// The rows of the table that begins with `begin`: its lines, each with the documentation before it. `None` if there is
+/// no such table, or if `row` refuses a line.
 fn rows<R>(source: &str, begin: &str, row: impl Fn(&str, String) -> Option<R>) -> Option<Vec<R>> {
     let (table, _) = source.split_once(begin)?.1.split_once("\n}\n")?;
     let (mut rows, mut what) = (Vec::new(), String::new());

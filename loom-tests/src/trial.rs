@@ -15,16 +15,17 @@ use std::time::{Duration, Instant};
 pub struct Draw {
     /// The seed, fixed before the run.
     pub seed: u64,
-    /// Count of edits that compile.
+    /// Count of the edits to try, all of which compile.
     pub count: usize,
     /// The part of ring to edit.
     pub part: Part,
 }
 
-/// The time limit of a test, even on a busy machine. A test that exceeds it hangs.
+/// The time limit of a test program or model, long enough for a busy machine. One that exceeds it counts as failed.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The tests that code does not compile. They build programs of their own, which an edit does not affect.
+/// The test program that checks which code must not compile. It builds programs of its own, which an edit does not
+/// affect.
 const LEFT_OUT: &str = "compile";
 
 /// The environment variable that switches an edit on by its number.
@@ -67,8 +68,8 @@ impl Copy {
         command
     }
 
-    /// Draws edits until as many as requested compile together. Edits that do not compile are replaced: they change a
-    /// compile-time value, or have the wrong type.
+    /// Draws edits until as many as requested compile together, or none is left. Edits that do not compile are
+    /// replaced: they change a compile-time value, or have the wrong type.
     fn settle(&self, draw: Draw, all: Vec<Edit>) -> Result<Vec<Edit>, String> {
         let mut drawn = edits::draw(all, draw.seed);
         let mut settled: Vec<Edit> = drawn.by_ref().take(draw.count).collect();
@@ -122,7 +123,7 @@ impl Copy {
         Ok(Programs { tests: tests.collect(), models: models.collect() })
     }
 
-    /// The test of a program that fails, as text; `None` if all succeed.
+    /// The first test of a program that fails, as text; `None` if all succeed.
     fn failing_test(&self, (name, path): &(String, PathBuf), edit: Option<&str>) -> Option<String> {
         let mut command = Command::new(path);
         command.current_dir(self.root.join("ring")).env_remove(EDIT).envs(edit.map(|edit| (EDIT, edit)));
@@ -137,7 +138,7 @@ impl Copy {
         }
     }
 
-    /// The test or model that fails with an edit, as text; `None` if none fails.
+    /// The first test or model that fails with an edit, as text; `None` if none fails.
     fn killer(&self, programs: &Programs, edit: &str) -> Option<String> {
         let test = programs.tests.iter().find_map(|test| self.failing_test(test, Some(edit)));
         test.or_else(|| {

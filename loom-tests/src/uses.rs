@@ -11,7 +11,7 @@ use std::fs;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
-/// A use of a site.
+/// A use of a site: an access or a fence that has the site's ordering.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Use {
     /// The site's name.
@@ -36,7 +36,8 @@ impl Use {
     }
 }
 
-/// Names the places that models executed, in the order of files and lines.
+/// Names the places that models executed. The numbers in the names follow the order of lines; the result is sorted by
+/// site.
 pub fn name(seen: &BTreeMap<Place, BTreeSet<String>>) -> Result<Vec<Use>, String> {
     let mut functions: BTreeMap<&str, Vec<Function>> = BTreeMap::new();
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
@@ -49,7 +50,7 @@ pub fn name(seen: &BTreeMap<Place, BTreeSet<String>>) -> Result<Vec<Use>, String
         let function = around.min_by_key(|it| it.last - it.first);
         let function = function.ok_or_else(|| format!("{place:?} lies in no function"))?;
         let mut at = format!("{}:{}", place.file, function.name);
-        // Two functions of a file may have one name.
+        // Functions of one name in a file are numbered as if they were one function.
         let before = count.entry(format!("{}@{at}", place.site)).or_default();
         *before += 1;
         if *before > 1 {
@@ -68,7 +69,7 @@ struct Function {
     last: usize,
     /// True if the function is `track_caller`, so that its callers are the places.
     passes_on: bool,
-    /// The names in its body.
+    /// The last segments of the paths in its body.
     paths: BTreeSet<String>,
 }
 

@@ -1,6 +1,6 @@
-//! How a cost may grow with the number of things, and how it did grow.
+//! How a cost may grow with n, the count of things, and how it did grow.
 
-/// What a row allows.
+/// How the cost of a row may grow with n.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
     /// The cost does not depend on n.
@@ -42,8 +42,8 @@ impl Bound {
         exponent(&points, f64::MIN_POSITIVE)
     }
 
-    /// True if these costs, as (n, cost), grow no faster than this. An exponent may be larger by `slack`.
-    /// Fewer than two sizes say nothing about growth: false.
+    /// True if these costs, as (n, cost), keep this bound. [`AtMost`](Self::AtMost): there is a cost, and each is
+    /// within the limit. Otherwise: there are two sizes, and the exponent is at most the bound's own plus `slack`.
     pub fn allows(self, points: &[(f64, f64)], floor: f64, slack: f64) -> bool {
         if let Self::AtMost(most) = self {
             return !points.is_empty() && points.iter().all(|(_, cost)| *cost <= most);
@@ -96,7 +96,7 @@ mod tests {
         }
         assert!(Bound::Log.allows(&points(f64::ln), 0.1, 0.05));
         assert!(!Bound::Log.allows(&points(|n| n), 0.1, 0.35));
-        // A cubic assignment is none of O(n log n), however generous one is.
+        // A cubic cost is not within n log n, even with a slack of 0.5.
         assert!(!Bound::LinearLog.allows(&points(|n| n.powi(3)), 1.0, 0.5));
     }
 

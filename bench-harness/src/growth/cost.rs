@@ -1,4 +1,4 @@
-//! What the scenarios share: processor time of a piece of work, and engines to grow.
+//! Helpers of the scenarios: the processor time of a piece of work, engines and topics.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::failure::Failure;
 use crate::statistics;
 use crate::system::thread_time;
 
-/// Longer than anything that these scenarios wait for takes.
+/// A time limit that no wait of these scenarios reaches.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// By what a limit in processor time is multiplied: a build without optimisation is that much slower.
+/// The factor on a limit in processor time: a build without optimisation is that much slower.
 pub const UNOPTIMISED: f64 = if cfg!(debug_assertions) { 20.0 } else { 1.0 };
 
 /// What `work` returns, and the nanoseconds of processor time that it takes the calling thread.
 ///
 /// # Errors
 ///
-/// [`Failure`]: that of `work`, or the system does not tell.
+/// [`Failure`]: that of `work`, or the system does not report the thread's time.
 pub fn thread_nanos<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<(T, f64), Failure> {
     let before = thread_time()?;
     let done = work()?;
@@ -37,7 +37,7 @@ pub fn median(times: usize, mut figure: impl FnMut() -> Result<f64, Failure>) ->
     Ok(statistics::median(&figures).unwrap_or(0.0))
 }
 
-/// The nanoseconds of processor time of one of `calls` calls, in the median of 5 such series.
+/// The processor time of a call in nanoseconds: the mean over `calls` calls, as the median of 5 such series.
 ///
 /// # Errors
 ///

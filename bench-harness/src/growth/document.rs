@@ -1,18 +1,18 @@
-//! What `growth` found.
+//! The result of `growth`, one line for each scenario.
 
 use serde::{Deserialize, Serialize};
 
 use super::row::{Row, Verdict};
 use crate::environment::Environment;
 
-/// What `growth` found, as it is stored.
+/// The result of `growth`, as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GrowthDocument {
     /// Version of this contract.
     pub version: u32,
     /// The machine.
     pub environment: Environment,
-    /// The command that made it.
+    /// The command line of the measurement.
     pub command: String,
     /// A line for each scenario.
     pub rows: Vec<Line>,
@@ -23,25 +23,25 @@ pub struct GrowthDocument {
 pub struct Line {
     /// The name on the command line.
     pub row: String,
-    /// What is counted.
+    /// The cost that is counted, in words.
     pub cost: String,
-    /// What there are n of.
+    /// The things that there are n of, in words.
     pub of: String,
     /// `count`, `bytes`, `ns` of processor time, or `times`.
     pub unit: String,
     /// The costs, by size.
     pub points: Vec<Point>,
-    /// The slope of log cost over log n; `null` for a row with a limit.
+    /// The slope of log cost over log n; `null` for a row with a limit, or with fewer than two sizes.
     pub exponent: Option<f64>,
-    /// The exponent of the bound over these sizes; `null` for a row with a limit.
+    /// The exponent of the bound over these sizes; `null` likewise.
     pub allowed: Option<f64>,
-    /// What the row is meant to hold.
+    /// The bound that the row should keep.
     pub target: String,
-    /// What is known to hold today, if that is worse.
+    /// The bound that the row is known to keep today; `null` if that is the target.
     pub today: Option<String>,
-    /// What became of it.
+    /// How the costs compare with both bounds.
     pub verdict: Verdict,
-    /// What was measured before anything was mended; empty if that is not known.
+    /// What was measured before the first improvement; empty if that is not known.
     pub before: String,
 }
 
@@ -87,7 +87,7 @@ impl Line {
 }
 
 impl GrowthDocument {
-    /// The rows that are worse than they say.
+    /// The rows whose verdict is [`Worse`](Verdict::Worse).
     pub fn worse(&self) -> impl Iterator<Item = &Line> {
         self.rows.iter().filter(|line| line.verdict == Verdict::Worse)
     }

@@ -46,7 +46,8 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-/// Each layer has a stage `a` and a stage `b`; one stage that changes events stands behind all.
+/// A ring with layers of two stages `a` and `b`, each of which reads after both stages of the layer before. The stage
+/// `last`, which may change events, reads after the last layer.
 fn graph(layers: usize) -> Result<(SingleProducer<u64>, Ring<u64, Single>), Failure> {
     let mut builder = Builder::single(8, u64::default);
     let name = |layer: usize, side: char| format!("{layer}-{side}");

@@ -181,12 +181,12 @@ fn join_and_leave(topic: &Topic<u64>, index: usize) -> Result<(), Failure> {
 fn memory_of_names(n: usize) -> Result<f64, Failure> {
     let engine = in_memory()?;
     let topic = partitioned(&engine, 1)?;
-    // What the first ones take is not theirs.
+    // The first groups also allocate what all groups share, so they are not measured.
     (n..n + 64).try_for_each(|index| join_and_leave(&topic, index))?;
     let before = resident()?;
     (0..n).try_for_each(|index| join_and_leave(&topic, index))?;
     let grown = resident()?.saturating_sub(before);
-    // Memory that is given back would be taken again for the next size, which would then seem to need none.
+    // Freed memory would be used again for the next size, which would then seem to need none.
     std::mem::forget((engine, topic));
     Ok(grown as f64 / n as f64)
 }

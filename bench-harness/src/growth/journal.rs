@@ -1,4 +1,5 @@
-//! The journal: bytes, files and syncs by partitions, segments, topics and restarts. All on a simulated disk, which counts.
+//! The journal: bytes, files and syncs by partitions, segments, topics and restarts. All on a simulated disk, which
+//! counts bytes, syncs and open files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -153,17 +154,18 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-/// Events of `catch-up` and `commit-bytes` at `n` partitions: so many that what each partition needs once is little beside them.
+/// Events of `catch-up` and `commit-bytes` at `n` partitions: so many that the one-time cost of each partition is small
+/// beside theirs.
 fn events(n: usize) -> u64 {
     2_048.max(16 * n as u64)
 }
 
-/// Bytes of a segment where the journal is to have few.
+/// Bytes of a segment of a journal that should have few segments.
 const LARGE: u64 = 8 << 20;
-/// Bytes of a segment where it is to have many.
+/// Bytes of a segment of a journal that should have many segments.
 const SMALL: u64 = 4 << 10;
 
-/// What was read and written of segments since the last call.
+/// The traffic of all segment files since the last call.
 fn segment_traffic(disk: &SimulatedDisk) -> Traffic {
     let done: BTreeMap<String, Traffic> = disk.take_traffic();
     let segments = done.iter().filter(|(name, _)| name.ends_with(".segment"));
@@ -175,7 +177,8 @@ fn segment_traffic(disk: &SimulatedDisk) -> Traffic {
     })
 }
 
-/// A durable topic of `n` partitions with so many [`events`], in a journal that was closed and opened again.
+/// A durable topic of `n` partitions with as many events as [`events`] returns, in a journal that was closed and opened
+/// again.
 fn history(n: usize) -> Result<(SimulatedDisk, Engine, Topic<u64>), Failure> {
     let disk = SimulatedDisk::new();
     let open = || -> Result<(Engine, Topic<u64>), Failure> {
@@ -244,7 +247,8 @@ fn segments(disk: &SimulatedDisk, n: usize) -> Result<(Writer, u64), Failure> {
         frame.clear();
         frame.record(ONE, offset, None, &[7; 512]);
         offset += 1;
-        // The record's time is its frame's.
+        // The frame's time, which is its record's too, is the offset after the record: `find-time` searches for such
+        // times.
         writer.append(&mut frame, offset).map_err(Failure::refused)?;
         writer.sync().map_err(Failure::refused)?;
     }
@@ -323,7 +327,7 @@ fn reopen(n: usize) -> Result<f64, Failure> {
     Ok(syncs as f64)
 }
 
-/// What an event costs.
+/// The cost of an event: syncs, and nanoseconds of processor time (0 if the system does not report it).
 struct Slow {
     syncs: f64,
     nanos: f64,
@@ -350,7 +354,7 @@ fn slow_events(n: usize, commits: bool) -> Result<Slow, Failure> {
         }
         std::thread::sleep(PAUSE);
     }
-    // A pause of a second that the machine makes is idle time, after which the journal may sync once more.
+    // If the machine stalls for a second, the journal is idle and may sync once more: such syncs are not counted.
     let pauses = (begun.elapsed().saturating_sub(PAUSE * n as u32)).as_secs();
     let syncs = segment_traffic(&disk).syncs.saturating_sub(pauses);
     let nanos = spent.zip(process_time()).map_or(0.0, |(before, after)| (after - before).as_nanos() as f64);

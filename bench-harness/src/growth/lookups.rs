@@ -1,4 +1,4 @@
-//! Lookups by name, and what is made for each partition.
+//! Lookups of topics by name, and producers of topics with many partitions.
 
 use slipring::producer::Multi;
 

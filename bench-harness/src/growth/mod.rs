@@ -49,12 +49,13 @@ pub struct GrowthArgs {
     pub output: OutputArgs,
 }
 
-/// How often a row is measured before it counts as worse than it says.
+/// How often a row is measured before it counts as worse than its bounds.
 const ATTEMPTS: usize = 3;
-/// A size that may take longer is left out, with the larger ones.
+/// The most time for a size: one that is expected to take longer is left out, with the larger ones.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// All rows. Those that look at resident memory are the first: what others have given back would be taken again unseen.
+/// All rows. Those that measure resident memory are the first: they would use memory again that other rows have freed,
+/// and seem to need less.
 fn rows() -> impl Iterator<Item = &'static Row> {
     let all = [queues::ROWS, groups::ROWS, graph::ROWS, journal::ROWS, tasks::ROWS, waiting::ROWS, lookups::ROWS];
     all.into_iter().flatten()
@@ -77,7 +78,7 @@ fn list() -> String {
 ///
 /// # Errors
 ///
-/// [`Failure`]: a row is worse than it says, the engine refused, or files.
+/// [`Failure`]: a row is worse than its bounds, the engine refused, or files.
 pub fn command(arguments: &GrowthArgs) -> Result<(), Failure> {
     let environment = Environment::capture();
     let progress = Progress::new();
@@ -100,7 +101,8 @@ pub fn command(arguments: &GrowthArgs) -> Result<(), Failure> {
     if document.worse().next().is_some() { Err(Failure::Regression(document.verdict_line())) } else { Ok(()) }
 }
 
-/// Measures a row until it holds, at most [`ATTEMPTS`] times: other work on the machine makes a cost larger, never smaller.
+/// Measures a row until it keeps a bound, at most [`ATTEMPTS`] times, and returns the best line: other work on the
+/// machine makes a cost larger, never smaller.
 fn measure(row: &Row, sizes: &[usize]) -> Result<Line, Failure> {
     let mut best: Option<Line> = None;
     for _ in 0..ATTEMPTS {
@@ -132,8 +134,8 @@ fn costs(row: &Row, sizes: &[usize]) -> Result<Vec<(f64, f64)>, Failure> {
     Ok(points)
 }
 
-/// True if the next size would take longer than [`PATIENCE`], should processor time go on to grow as from the size `before`
-/// (none if there is no such size) to the last one.
+/// True if the next size is expected to take longer than [`PATIENCE`]: the processor time of the `last` size, times its
+/// growth since the size `before`. `None` counts as no growth.
 fn is_too_long(before: Option<Duration>, last: Duration) -> bool {
     let last = last.as_secs_f64();
     let growth = before.map_or(1.0, |before| (last / before.as_secs_f64().max(1e-6)).max(1.0));

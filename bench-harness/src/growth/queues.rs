@@ -1,4 +1,4 @@
-//! What a queue takes.
+//! The memory of a queue.
 
 use super::bound::Bound;
 use super::cost::in_memory;
@@ -24,12 +24,12 @@ fn memory(n: usize) -> Result<f64, Failure> {
     let engine = in_memory()?;
     let jobs = engine.topic::<Message>("jobs").max_message(32).capacity(64).create().map_err(Failure::refused)?;
     let queue = |index| jobs.queue(format!("queue-{index}")).open().map_err(Failure::refused);
-    // What the first one takes is not its own.
+    // The first queue also allocates what all queues share, so it is not measured.
     let first = queue(n)?;
     let before = resident()?;
     let queues = (0..n).map(queue).collect::<Result<Vec<_>, _>>()?;
     let grown = resident()?.saturating_sub(before);
-    // Memory that is given back would be taken again for the next size, which would then seem to need none.
+    // Freed memory would be used again for the next size, which would then seem to need none.
     std::mem::forget((engine, jobs, first, queues));
     Ok(grown as f64 / n as f64)
 }

@@ -76,7 +76,7 @@ fn csv(document: &GrowthDocument) -> String {
     output::csv(&titles, records)
 }
 
-/// A bar for each exponent.
+/// The bar chart of the exponents. Rows without an exponent have no bar.
 fn chart(document: &GrowthDocument) -> String {
     let bars = document.rows.iter().filter_map(|line| {
         let exponent = line.exponent?.max(0.0);

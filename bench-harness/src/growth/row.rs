@@ -6,7 +6,7 @@ use super::bound::{Bound, exponent};
 use crate::failure::Failure;
 use crate::quantity::{grouped, nanos, three};
 
-/// What a cost is counted in.
+/// The unit of a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Calls, wake-ups, files.
@@ -15,7 +15,7 @@ pub enum Unit {
     Bytes,
     /// Nanoseconds of processor time.
     Nanos,
-    /// One processor time by another.
+    /// A ratio of two processor times.
     Times,
 }
 
@@ -30,7 +30,7 @@ impl Unit {
         }
     }
 
-    /// Costs below this are equal: they are within what it takes to measure.
+    /// Costs below this count as this: they are too small to be measured.
     fn floor(self) -> f64 {
         match self {
             Self::Count | Self::Bytes => 1.0,
@@ -65,35 +65,35 @@ impl Unit {
 pub struct Row {
     /// The name on the command line.
     pub name: &'static str,
-    /// What is counted.
+    /// The cost that is counted, in words.
     pub cost: &'static str,
-    /// What there are n of.
+    /// The things that there are n of, in words.
     pub of: &'static str,
-    /// What it is counted in.
+    /// The unit of the cost.
     pub unit: Unit,
     /// The sizes of `--quick`.
     pub quick: &'static [usize],
     /// The sizes without it.
     pub full: &'static [usize],
-    /// What the row is meant to hold.
+    /// The bound that the row should keep.
     pub target: Bound,
-    /// What holds today, if that is worse than the target.
+    /// The bound that the row keeps today; `None` if that is the target.
     pub today: Option<Bound>,
-    /// What was measured before anything was mended; empty if that is not known.
+    /// What was measured before the first improvement; empty if that is not known.
     pub before: &'static str,
     /// Sets the scenario up with n things and returns its cost.
     pub measure: fn(usize) -> Result<f64, Failure>,
 }
 
-/// What became of a row.
+/// How the costs of a row compare with its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Within its target.
     Met,
-    /// Worse than its target, and no worse than what is known of it.
+    /// Worse than its target, but within its bound of [today](Row::today).
     Known,
-    /// Worse than its row says.
+    /// Worse than its target, and than its bound of today if it has one.
     Worse,
 }
 

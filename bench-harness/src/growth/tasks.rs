@@ -1,4 +1,4 @@
-//! Tasks that wait for one thing each: how many are woken for it.
+//! Many tasks, each waiting for a message or a receipt: how many of them a message or a frame wakes.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -46,7 +46,7 @@ const MESSAGES: u64 = 16;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Runs tasks on the calling thread.
+/// A small executor that runs tasks on the calling thread.
 #[derive(Default)]
 struct Tasks {
     /// `None` once a task has ended.
@@ -75,7 +75,7 @@ impl Wake for TaskWaker {
 }
 
 impl Tasks {
-    /// Runs this task until it waits for the first time.
+    /// Adds a task and runs it until it waits for the first time.
     fn add(&mut self, task: impl Future<Output = ()> + 'static) {
         self.tasks.push(Some(Box::pin(task)));
         self.run(self.tasks.len() - 1);
@@ -89,7 +89,8 @@ impl Tasks {
         }
     }
 
-    /// Runs the tasks that were woken, until `done` or until half a minute has passed.
+    /// Runs woken tasks until none is left and `done` returns true. Fails after half a minute without a woken task that
+    /// does so.
     fn run_until(&mut self, done: impl Fn() -> bool) -> Result<(), Failure> {
         let until = Instant::now() + LONG / 2;
         loop {
@@ -145,7 +146,7 @@ fn receipts(n: usize) -> Result<f64, Failure> {
         reached.map_err(Failure::refused)?;
         Ok(receipt)
     };
-    // Nothing becomes durable from now on: each receipt waits, and each frame is written.
+    // While syncs are held back, frames are written but do not become durable, so each receipt keeps waiting.
     disk.hold_syncs(true);
     let mut tasks = Tasks::default();
     let published = (0..n).map(|_| publish()).collect::<Result<Vec<_>, _>>();
@@ -156,7 +157,7 @@ fn receipts(n: usize) -> Result<f64, Failure> {
         let before = tasks.wakes();
         for _ in 0..MESSAGES {
             publish()?;
-            // Until the journal's thread has woken those that it wakes.
+            // Gives the journal's thread time to wake tasks for the frame.
             std::thread::sleep(Duration::from_millis(5));
             tasks.run_until(|| true)?;
         }

@@ -1,4 +1,4 @@
-//! What readers with many sources spend before they sleep, and beside one busy source.
+//! The processor time of readers with many partitions or topics: before they sleep, and while one of these has events.
 
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ fn poll_one_busy(n: usize) -> Result<f64, Failure> {
     })
 }
 
-/// Polls until one event was read.
+/// Polls until a batch has an event.
 fn read_one(reader: &mut Subscriber<u64>) -> Result<(), Failure> {
     loop {
         match reader.poll(Duration::ZERO).map_err(Failure::refused)? {
@@ -155,7 +155,7 @@ fn select_one_busy(n: usize) -> Result<f64, Failure> {
     let mut selector = Selector::round_robin();
     let mut one = || {
         producer.publish(|event| *event = 1).map_err(Failure::refused)?;
-        // Listing the readers is the caller's own cost.
+        // Listing the readers is the caller's own cost, so it is not measured.
         let mut all = selectable(&mut readers);
         let (found, spent) = thread_nanos(|| selector.select(&mut all, LONG).map_err(Failure::refused))?;
         let reader = found.and_then(|found| readers.get_mut(found));

@@ -40,8 +40,8 @@ pub fn write(path: &Path, bytes: u64, group: usize, sync: bool) -> Result<f64, F
     Ok(own)
 }
 
-/// Writes `bytes` without a sync, after it has made each message with its length and has taken each group's checksum: work that
-/// no journal can avoid. Returns megabytes a second.
+/// Writes `bytes` in groups of `group` without a sync. Each group is made of messages with their lengths and ends with
+/// a checksum: work that no journal can avoid. Returns megabytes a second.
 pub fn make_and_write(path: &Path, bytes: u64, group: usize) -> Result<f64, Failure> {
     let failed = |error| Failure::file(path, error);
     let file = file(path, bytes)?;

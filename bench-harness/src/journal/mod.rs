@@ -62,7 +62,7 @@ struct Row {
     /// Megabytes a second, by rounds.
     journal: Vec<f64>,
     bare: Vec<f64>,
-    /// The median over the rounds of the journal's rate by the bare loop's.
+    /// The median over the rounds of the journal's rate divided by the bare loop's.
     ratio: f64,
     /// Messages a second, by rounds; empty if they were not counted.
     messages: Vec<f64>,
@@ -79,9 +79,10 @@ struct JournalDocument {
     group: u64,
     bytes: u64,
     rows: Vec<Row>,
-    /// The opening of a journal of many segments; `None` if it was not measured.
+    /// Count of the segments of the journal whose opening `open_ms` times; 0 if it was not measured.
     segments: usize,
     open_ms: Vec<f64>,
+    /// The opening of an engine with `--open-gib`; `None` without it.
     large: Option<Large>,
     /// Messages a second while the time of each publish was measured.
     rate: u64,
@@ -170,7 +171,8 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
     if !arguments.no_throughput {
         let [mut topic_synced, mut topic_written] = [Row::new("topic, fsynced"), Row::new("topic, written")];
         let [mut synced, mut unsynced] = [Row::new("frames, fsynced"), Row::new("frames, written")];
-        // The rate of the bare loop if it makes its messages and takes their checksum: no journal can be faster.
+        // Instead of the journal, a bare loop that makes its messages and takes their checksum: no journal can be
+        // faster.
         let mut made = Row::new("bare, made and summed");
         let mut topic_replay = Row::new("topic, replay");
         let [mut scan, mut catch_up] = [Row::new("recovery scan"), Row::new("catch-up reading")];
@@ -182,7 +184,7 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
             topic_replay.journal.push(topic::replay(&journal, bytes / MESSAGE as u64)?);
             for (row, sync) in [(&mut synced, true), (&mut unsynced, false)] {
                 let _ = std::fs::remove_dir_all(&journal);
-                // Each round begins with another one.
+                // The journal is the first in even rounds, the bare loop in odd ones.
                 let each = group_bytes(arguments.group);
                 let bare = || bare::write(&bare, bytes, each, sync);
                 let before = if round % 2 == 1 { Some(bare()?) } else { None };
@@ -252,7 +254,8 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
     })
 }
 
-/// Measures a topic, and a loop that writes as many bytes in groups of the topic's average size.
+/// Measures a topic, and a loop that writes as many bytes in groups: with syncs, of the topic's average bytes of a
+/// sync, otherwise of 1 MiB.
 fn through_a_topic(row: &mut Row, journal: &Path, bare: &Path, bytes: u64, level: Level) -> Result<(), Failure> {
     let _ = std::fs::remove_dir_all(journal);
     let sync = level == Level::Durable;
@@ -267,7 +270,8 @@ fn through_a_topic(row: &mut Row, journal: &Path, bare: &Path, bytes: u64, level
     Ok(())
 }
 
-/// Bytes of a frame of `messages`: the headers of frame, entry and each message, up to a multiple of 64.
+/// Bytes of a frame of `group` messages with the headers of frame, entry and each message, rounded up to a multiple of
+/// 64.
 fn group_bytes(group: u64) -> usize {
     (64 + 32 + group as usize * (4 + MESSAGE)).next_multiple_of(64)
 }

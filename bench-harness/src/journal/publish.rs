@@ -56,7 +56,8 @@ impl Times {
     }
 }
 
-/// A schedule that was played: when the first publish was due, and how late each one was done, in ticks of the clock.
+/// A schedule that was played: when the first publish was due, and how late each one was done, both in ticks of the
+/// clock.
 struct Run {
     begun: u64,
     late: Vec<u32>,
@@ -70,7 +71,7 @@ fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, coun
         while clock.now() < due {
             std::hint::spin_loop();
         }
-        // A publish that waits for room would be another measurement.
+        // A publish that waits for room would be another measurement, so a full ring ends the round with an error.
         let number = number as u64;
         let published = producer.try_publish(|tick| *tick = [number; MESSAGE / 8]);
         published.map_err(|error| Failure::Invalid(error.to_string()))?;
@@ -79,7 +80,8 @@ fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, coun
     Ok(Run { begun, late })
 }
 
-/// One round of both topics. The producer has a core of its own, all other threads share the other core.
+/// One round of both topics, the durable one first if `first`. The producer has a core of its own, all other threads
+/// share the other core.
 pub fn round(dir: &Path, rate: u64, length: Duration, first: bool) -> Result<Round, Failure> {
     let cores = pin::allowed_cores();
     let [producers, others, ..] = cores[..] else {
@@ -87,7 +89,8 @@ pub fn round(dir: &Path, rate: u64, length: Duration, first: bool) -> Result<Rou
     };
     let measured = std::thread::scope(|scope| {
         let measure = scope.spawn(|| {
-            // Threads that start here inherit the core.
+            // Threads that this one starts inherit its core. The producers' threads then pin themselves to the other
+            // one.
             pin::pin_current(others).map_err(|error| Failure::usage(error.to_string()))?;
             let count = (rate as f64 * length.as_secs_f64()) as usize;
             let (mut memory, mut durable) = (None, None);
@@ -166,7 +169,8 @@ fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, u
     Ok((nanos(late), rolls.len(), nanos(at_rolls)))
 }
 
-/// The reader copies, takes the checksum, writes, and has another thread sync, one sync at a time: the work of a journal.
+/// Measures the topic in memory. Its reader copies, takes the checksum, writes, and has another thread sync, one sync
+/// at a time: the work of a journal.
 fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Failure> {
     let path = dir.join("memory");
     let bytes = (count * MESSAGE) as u64 + (1 << 20);

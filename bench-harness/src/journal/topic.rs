@@ -31,7 +31,7 @@ pub struct Written {
     pub group: usize,
 }
 
-/// An engine that syncs its journal, or only writes it.
+/// An engine whose journal is synced if `sync`, otherwise only written, in segments of `segment` bytes.
 pub fn engine(dir: &Path, sync: bool, segment: u64) -> Result<Engine, Failure> {
     let mut pace = Pace::default();
     pace.sync = sync;
@@ -96,8 +96,8 @@ pub fn replay(dir: &Path, messages: u64) -> Result<f64, Failure> {
     Ok(own)
 }
 
-/// Opens an engine with `bytes` in segments of the default size after an orderly end. Returns the milliseconds with the files
-/// in the page cache and without, and the count of segments.
+/// Opens an engine with `bytes` in segments of the default size after an orderly end. Returns the count of segments,
+/// and the milliseconds of three openings with the files in the page cache and of three without.
 pub fn open_large(dir: &Path, bytes: u64) -> Result<(usize, Vec<f64>, Vec<f64>), Failure> {
     let engine_of = || engine(dir, false, Options::default().segment_size);
     let first = engine_of()?;

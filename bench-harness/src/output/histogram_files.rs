@@ -32,7 +32,7 @@ pub fn hgrm(histogram: &Histogram<u64>) -> String {
         histogram.max() as f64 / UNIT,
         histogram.len(),
         histogram.buckets(),
-        // The power of two that holds three significant digits twice.
+        // HdrHistogram's count for three significant digits: the smallest power of two that is at least 2,000.
         2_048
     );
     text

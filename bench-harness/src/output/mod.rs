@@ -18,12 +18,14 @@ pub struct Output {
     written: Vec<PathBuf>,
 }
 
-/// The default directory of results: in a cargo project it is in the build's directory.
+/// The directory of all results without `--out`: `target/bench-harness` if there is a folder `target`, otherwise
+/// `bench-results`.
 fn base() -> &'static Path {
     Path::new(if Path::new("target").is_dir() { "target/bench-harness" } else { "bench-results" })
 }
 
-/// Creates the directory of the results, and a file in it, which is removed.
+/// Checks that results can be written: creates their directory (without `--out` the one above all results), and a file
+/// in it, which is removed.
 ///
 /// # Errors
 ///
@@ -66,7 +68,7 @@ pub fn scratch(dir: &Path) -> Result<tempfile::TempDir, Failure> {
 /// The records as comma-separated values below a line of titles. A record is a tuple or struct of the values.
 pub fn csv<R: serde::Serialize>(titles: &[&str], records: impl IntoIterator<Item = R>) -> String {
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-    // Writing to memory fails only if a record has another number of values than there are titles.
+    // Writing to memory fails only if a record has another number of values than there are titles, which is a bug here.
     let written =
         writer.write_record(titles).and_then(|()| records.into_iter().try_for_each(|it| writer.serialize(it)));
     assert!(written.is_ok(), "{written:?}");
@@ -160,7 +162,7 @@ fn show_plainly(document: &mut serde_json::Value) {
 ///
 /// # Errors
 ///
-/// [`Failure::File`] if it can't be read, [`Failure::Usage`] if it is something else.
+/// [`Failure::File`] if it can't be read, [`Failure::Usage`] if it is no such document.
 pub fn load<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text = fs::read_to_string(path).map_err(|error| Failure::file(path, error))?;
     serde_json::from_str(&text)

@@ -44,7 +44,8 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// An axis over `values`, with labels from `show`.
+    /// An axis that holds all finite `values`, and 0 if it is linear. Without values it is an arbitrary one. `show`
+    /// makes the labels.
     pub fn over(label: &str, scale: Scale, values: impl Iterator<Item = f64>, show: impl Fn(f64) -> String) -> Self {
         let (mut low, mut high) = values
             .filter(|value| value.is_finite())

@@ -14,7 +14,7 @@ macro_rules! channel {
             fn send<W: Waiting>(&mut self, value: u64) {
                 let mut message = Payload::new(value);
                 if W::NATIVE {
-                    // The driver keeps the receiver for longer than the sender.
+                    // This cannot fail: the receiver lives longer than the sender.
                     let _ = <$sender>::send(self, message);
                     return;
                 }

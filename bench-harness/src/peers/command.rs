@@ -104,7 +104,7 @@ pub const PEERS: &[Scenario] = &[
     Scenario::Message,
 ];
 
-/// A scenario that `peers` measures.
+/// The scenario of this name, if `peers` measures it. `mpsc` stands for mpsc-1 and mpsc-2.
 fn peers_scenario(name: &str) -> Result<Scenario, String> {
     scenario_of(name, |scenario| scenario == Scenario::Mpsc || PEERS.contains(&scenario), "peers")
 }

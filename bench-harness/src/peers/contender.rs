@@ -28,7 +28,8 @@ pub type Measure = fn(Scenario, &Work) -> Result<Round, NoFigure>;
 pub struct Contender {
     /// Its name in tables and in `peers.json`.
     pub name: String,
-    /// The name in `--with` that includes it.
+    /// The name in `--with` that includes it. Contenders with another name (`ours`, `ring`, `java`, `floor`) are always
+    /// included.
     pub group: &'static str,
     /// Its origin.
     pub family: Family,
@@ -110,16 +111,18 @@ fn disruptor(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
 #[cfg(feature = "rivals")]
 fn disruptor_polled(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     if scenario != Scenario::Spsc {
-        // `disruptor` has managed handlers; in ping-pong it has event pollers already.
+        // Only spsc is measured both ways: `disruptor` has event pollers in ping-pong already, and managed handlers
+        // elsewhere.
         return Err(NoFigure::NotApplicable("measured as `disruptor` here"));
     }
     on_link::<super::disruptor::Polled>(scenario, work)
 }
 
-/// The groups that `--with` takes.
+/// The groups that `--with` takes beside `native`.
 pub const GROUPS: [&str; 8] = ["all", "none", "crossbeam", "rtrb", "disruptor", "kanal", "flume", "std"];
 
-/// The contenders of `scenario`, ours first, the floor last.
+/// The contenders of `scenario`, ours first, the floor last. A topic or a group has only the parts under it as rivals,
+/// messages only a channel of vectors; these scenarios have no floor.
 ///
 /// `groups` are names of [`GROUPS`] or `native`, which adds the channels' own blocking calls.
 pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
@@ -129,7 +132,7 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
     );
     all.extend(ours::below(scenario).into_iter().map(|(name, run)| Contender::new(name, "ring", Family::Rival, run)));
     if matches!(scenario, Scenario::Topic | Scenario::TopicMulti | Scenario::Group) {
-        // A topic is compared with its ring; the rivals are compared with the ring.
+        // A topic is compared with its ring only. The ring is compared with the rivals in its own scenarios.
         return all;
     }
     #[cfg(feature = "rivals")]

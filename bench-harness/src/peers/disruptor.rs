@@ -28,7 +28,7 @@ impl WaitStrategy for Idle {
     }
 }
 
-/// A producer of either kind.
+/// A producer of disruptor-rs, single or multi.
 struct Writer<P>(P);
 
 impl<const N: usize, P: Producer<Payload<N>> + Send + 'static> Sender<N> for Writer<P> {
@@ -69,7 +69,7 @@ impl<const N: usize, P: Producer<Payload<N>> + Send + 'static> Sender<N> for Wri
     }
 }
 
-/// The place where a handler leaves its check and the time when it has read all events.
+/// The place where a handler leaves its check and the time when it has read all events; `None` until then.
 type Outcome<C> = Arc<Mutex<Option<(Instant, C)>>>;
 
 /// A handler that checks `total` events and then notes the time.
@@ -90,7 +90,8 @@ fn handler<C: Check, const N: usize>(
     (handle, outcome)
 }
 
-/// Runs the producers, with handlers that wait already; each handler has to read all events.
+/// Measures one round: runs the producers. The handlers, one for each outcome, already wait on threads of disruptor-rs,
+/// and each has to read all events.
 fn drive<P, C: Check, W: Waiting, const N: usize>(
     producers: Vec<P>,
     outcomes: Vec<Outcome<C>>,
@@ -191,7 +192,7 @@ pub fn managed<const N: usize>(scenario: Scenario, work: &Work) -> Result<Round,
     }
 }
 
-/// The event poller behind a single producer.
+/// The link between a single producer and an event poller.
 pub struct Polled;
 
 /// An event poller.

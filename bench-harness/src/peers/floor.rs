@@ -1,5 +1,5 @@
-//! The floor: the least that a ring has to do, for comparison. These are no rivals: they have no closing, gates or stages, and
-//! carry only words.
+//! The floor: the least that a ring has to do, for comparison. These are no rivals: they have one producer and one
+//! consumer, cannot be closed, and carry only words of 64 bits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use super::link::{Link, NoFigure, Receiver, Round, Sender, Work, round_trips};
 use super::waiting::{ShortBatchPause, WaitClass, Waiting};
 use crate::payload::Payload;
 
-/// Slots and two positions; with `PAUSE` also the short-batch pause of our consumers.
+/// A ring of slots and two positions; with `PAUSE` also the short-batch pause of our consumers.
 pub struct BareRing<const PAUSE: bool>;
 
 struct Shared<const N: usize> {

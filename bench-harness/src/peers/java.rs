@@ -1,5 +1,5 @@
-//! LMAX's Java Disruptor as a contender: its program is compiled when it is first needed, and each round is a process, which
-//! warms up before it measures. Java can't pin single threads: the whole process is limited to the table's cores.
+//! LMAX's Java Disruptor as a contender: its program is compiled once before the rounds, and each round is a process,
+//! which warms up before it measures. Java can't pin single threads: the whole process is limited to the table's cores.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +20,8 @@ const SOURCE: &str = include_str!("../../java/LmaxRound.java");
 ///
 /// # Errors
 ///
-/// [`Failure::Usage`]: there is no such jar or no JDK, or the jar is not the Disruptor's.
+/// [`Failure::Usage`]: there is no such jar or no JDK, or the jar is not the Disruptor's. [`Failure::File`]: the
+/// program can't be written.
 pub fn prepare(jar: &Path) -> Result<TempDir, Failure> {
     let jar = jar.canonicalize().map_err(|error| Failure::usage(format!("--jar {}: {error}", jar.display())))?;
     let directory = tempfile::tempdir().map_err(|error| Failure::file(&std::env::temp_dir(), error))?;
@@ -45,7 +46,7 @@ pub fn prepare(jar: &Path) -> Result<TempDir, Failure> {
     Ok(directory)
 }
 
-/// True if a jar was given.
+/// True if a jar was given and the program was compiled.
 pub fn is_prepared() -> bool {
     PROGRAM.get().is_some()
 }

@@ -66,7 +66,8 @@ pub trait Sender<const N: usize>: Send + 'static {
 
 /// The receiving half.
 pub trait Receiver<const N: usize>: Send + 'static {
-    /// Receives exactly `total` messages, waiting for them.
+    /// Receives `total` messages, waiting for them, and gives each to `see`; fewer only if the senders are gone.
+    /// `BATCHED` is true if they are published in batches: then they may be read in chunks, too.
     fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, see: impl FnMut(&Payload<N>));
 }
 
@@ -201,7 +202,8 @@ fn ping_pong<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Roun
                     answer.send::<W>(value);
                 }
             });
-            // Kept until the client has ended, since a closed link would look like an answer.
+            // Kept until the client has ended: a link that is closed earlier could end the client's last receive
+            // without an answer.
             (request_end, answer)
         },
         move |number| {
@@ -213,7 +215,8 @@ fn ping_pong<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Roun
     )
 }
 
-/// Measures the round trips between a client and a server on another core.
+/// Measures the round trips between a client and a server on another core. `serve` answers all requests; `trip` sends
+/// the request of a number and returns the number in the answer.
 pub fn round_trips<T: Send + 'static>(
     work: &Work,
     serve: impl FnOnce(&StartLine, Option<usize>) -> T + Send + 'static,
@@ -261,7 +264,8 @@ pub fn new_histogram() -> Histogram<u64> {
         .unwrap_or_else(|error| unreachable!("one nanosecond to a minute with three digits is a legal range: {error}"))
 }
 
-/// The warning of a largest latency `worst`, in nanoseconds, that a histogram cannot hold; `None` if it can.
+/// The warning that `worst` nanoseconds, the largest of the values that `what` names, are more than a histogram can
+/// hold; `None` if they are not.
 pub fn beyond(what: &str, worst: u64) -> Option<String> {
     let (worst_text, largest) = (nanos(worst), nanos(LARGEST));
     (worst > LARGEST)
@@ -271,7 +275,7 @@ pub fn beyond(what: &str, worst: u64) -> Option<String> {
 /// The latencies of one thread.
 struct Latencies {
     histogram: Histogram<u64>,
-    /// The largest, in nanoseconds.
+    /// The largest latency, in nanoseconds.
     worst: u64,
 }
 
@@ -359,7 +363,7 @@ pub fn measure<L: Link<N>, const N: usize>(shape: Shape, work: &Work) -> Result<
     if work.batch > 1 && !L::BATCHES {
         return Err(NoFigure::NotApplicable("can't publish a batch at once"));
     }
-    // The constants come first, so that loops that a link cannot run are not compiled for it.
+    // The branches are on the link's constants, so that loops that a link cannot run are not compiled for it.
     let native = L::SLEEPS && work.waiting == WaitClass::Native;
     match shape {
         Shape::IdleWake => idle_wake::<L, N>(work),
@@ -456,7 +460,7 @@ mod tests {
         }
     }
 
-    /// A minute counts as what it is; what is longer is not counted as a minute.
+    /// A histogram holds a latency of a minute. It would record a longer one as a minute, so that one gives no figure.
     #[test]
     fn a_latency_beyond_the_histogram_gives_no_figure() {
         let of = |largest| {

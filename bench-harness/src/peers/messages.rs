@@ -37,7 +37,7 @@ struct Seen {
     count: u64,
     /// The sum of all words.
     sum: u64,
-    /// True if a message had the key of another one.
+    /// True if a message had the key of another one, or a value that is not whole words.
     astray: bool,
 }
 
@@ -204,7 +204,7 @@ fn vectors_by<W: Waiting>(work: &Work) -> Result<Round, NoFigure> {
     )
 }
 
-/// Our contenders: name and round of each. Ratios are of the first one.
+/// Our contenders: name and round of each. The tables show the ratios of the first one.
 pub fn contenders() -> Vec<(&'static str, Measure)> {
     vec![("topic-single", messages_of_one), ("topic-multi", messages_of_many)]
 }

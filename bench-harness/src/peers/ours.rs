@@ -17,17 +17,17 @@ use crate::scenario::Scenario;
 /// A ring with one kind of producer.
 pub struct Ours<K>(PhantomData<K>);
 
-/// The multi-producer ring with one more producer than publish: a producer that is not alone claims by compare-and-swap, one
-/// that is alone by a store.
+/// The multi-producer ring with one producer more, which never publishes: a producer that is alone claims slots by a
+/// store, one that is not alone by a compare-and-swap.
 pub struct WithIdleProducer;
 
 /// A topic of one partition with one kind of producer.
 pub struct Typed<K>(PhantomData<K>);
 
-/// A group of one member, which reads such a topic and commits each batch.
+/// A group of one member, which reads a topic of one partition and commits each batch.
 pub struct Grouped<K>(PhantomData<K>);
 
-/// Our way of waiting for a class.
+/// Our wait strategy for a class of waiting.
 pub fn wait(class: WaitClass) -> Wait {
     match class {
         WaitClass::Spin => Wait::spin(),
@@ -174,7 +174,8 @@ fn graph<W: Waiting, const N: usize>(scenario: Scenario, work: &Work) -> Result<
         })
     };
     let begun = join(publisher)?;
-    // All threads are joined before a reader is dropped: a stage that leaves ends the stages behind it.
+    // All threads are joined before a reader is dropped: a stage whose reader is dropped ends the stages that read
+    // after it.
     let ended: Vec<_> = consumers.into_iter().map(join).collect::<Result<_, _>>()?;
     let Some((first, _producer)) = begun else { return Err(NoFigure::Wrong(line.reason())) };
     let mut last = first;
@@ -200,7 +201,8 @@ fn single(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     }
 }
 
-/// The contenders that a topic or a group is compared with beside the rivals: the ring under it.
+/// The contenders that a topic or a group is compared with: the ring under it, and for a group also the topic. None for
+/// other scenarios.
 pub fn below(scenario: Scenario) -> Vec<(&'static str, Measure)> {
     match scenario {
         Scenario::Topic => vec![("ring", on_link::<Ours<Single>>)],
@@ -215,7 +217,7 @@ pub fn below(scenario: Scenario) -> Vec<(&'static str, Measure)> {
     }
 }
 
-/// Our contenders for `scenario`: name and round of each. Ratios are of the first one.
+/// Our contenders for `scenario`: name and round of each. The tables show the ratios of the first one.
 pub fn contenders(scenario: Scenario) -> Vec<(&'static str, Measure)> {
     match scenario {
         Scenario::MpscOne => {

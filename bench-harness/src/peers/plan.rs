@@ -30,7 +30,7 @@ pub struct Plan {
     pub rounds: usize,
     /// The time that a round should take.
     pub duration: Duration,
-    /// The class of waiting; `None` to choose it by the count of threads.
+    /// The class of waiting; `None` to choose it by the counts of threads and cores.
     pub waiting: Option<WaitClass>,
     /// The cores of the threads; `None` to spread them.
     pub pins: Option<PinPlan>,
@@ -53,7 +53,7 @@ pub fn is_latency(scenario: Scenario) -> bool {
     matches!(scenario, Scenario::PingPong | Scenario::IdleWake)
 }
 
-/// The rounds of a contender in a cell of the table.
+/// The rounds of a contender in a cell: its messages for each producer, its figures, and why it has none, if so.
 struct Lane {
     contender: Contender,
     each: u64,
@@ -62,7 +62,7 @@ struct Lane {
 }
 
 impl Plan {
-    /// Measures all cells.
+    /// Measures all cells: each is a scenario with one batch size, message size and capacity.
     pub fn run(&self, environment: Environment, progress: &Progress) -> PeersDocument {
         let mut document =
             PeersDocument { version: VERSION, command: command_line(), environment, ..PeersDocument::default() };
@@ -89,7 +89,7 @@ impl Plan {
         document
     }
 
-    /// All combinations to measure.
+    /// The cells, in the order in which they are measured. Their count of messages is still 0.
     fn cells(&self, cores: &[usize]) -> Vec<(Scenario, Work)> {
         let mut cells = Vec::new();
         for scenario in &self.scenarios {
@@ -167,7 +167,7 @@ impl Plan {
         }
     }
 
-    /// The count of messages for a round of the wanted time, by trials.
+    /// Sets the lane's count of messages so that a round takes about the wanted time, by at most three trials.
     fn calibrate(&self, scenario: Scenario, work: &Work, lane: &mut Lane) {
         if scenario == Scenario::IdleWake {
             // A median needs 200 samples; see `latency::enough`.

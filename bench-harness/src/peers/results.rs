@@ -16,9 +16,9 @@ pub struct PeersDocument {
     pub version: u32,
     /// The machine.
     pub environment: Environment,
-    /// The command line that made it.
+    /// The command line of the measurement.
     pub command: String,
-    /// A row for each contender, mode, capacity and payload.
+    /// A row for each scenario, contender, mode, capacity, payload and unit.
     pub rows: Vec<Row>,
     /// The figure of each round of each row, in the order of `rows`.
     #[serde(default)]
@@ -26,10 +26,10 @@ pub struct PeersDocument {
     /// The ratios of our figures to the other contenders', over paired rounds.
     #[serde(default)]
     pub ratios: Vec<Ratio>,
-    /// The contenders without a figure.
+    /// The contenders that cannot do the work of a scenario.
     #[serde(default)]
     pub not_applicable: Vec<NotApplicable>,
-    /// The rounds that were discarded because messages arrived wrong, in words.
+    /// The rounds that were discarded because messages arrived wrong or a thread could not start, in words.
     #[serde(default)]
     pub faults: Vec<String>,
     /// The cores and the waiting of the threads, a line for each scenario.
@@ -108,7 +108,7 @@ pub struct NotApplicable {
     pub contender: String,
     /// `one-by-one` or `batch`.
     pub mode: String,
-    /// How its semantics differ.
+    /// Why the contender cannot do this work.
     pub reason: String,
 }
 
@@ -116,7 +116,7 @@ pub struct NotApplicable {
 const WIDE: f64 = 0.25;
 
 impl Ratio {
-    /// The width of the interval by the ratio.
+    /// The width of the interval, divided by the ratio.
     fn breadth(&self) -> f64 {
         (self.high - self.low) / self.ratio
     }
@@ -146,12 +146,13 @@ pub fn is_floor(contender: &str) -> bool {
 }
 
 impl PeersDocument {
-    /// True if every row is valid.
+    /// True if every row is valid and no round was discarded.
     pub fn valid(&self) -> bool {
         self.faults.is_empty() && self.rows.iter().all(|row| row.valid)
     }
 
-    /// The warning that names our ratios with intervals wider than [`WIDE`]; `None` if there are none.
+    /// The warning that counts the ratios against rivals with intervals wider than [`WIDE`], and names the widest;
+    /// `None` if there are none.
     pub fn warning(&self) -> Option<String> {
         let rivals = || self.ratios.iter().filter(|ratio| !ratio.floor);
         let wide = || rivals().filter(|ratio| ratio.breadth() > WIDE);
@@ -171,7 +172,7 @@ impl PeersDocument {
         ))
     }
 
-    /// Adds a row with the figures of its rounds.
+    /// Adds a row with the figures of its rounds; nothing if there are no figures.
     pub fn push(&mut self, mut row: Row, samples: Vec<f64>) {
         let Some(spread) = statistics::spread(&samples) else { return };
         (row.median, row.min, row.max) = (spread.median, spread.min, spread.max);

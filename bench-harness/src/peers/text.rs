@@ -36,7 +36,8 @@ pub fn render(document: &PeersDocument) -> String {
     text
 }
 
-/// The contenders without a figure, grouped by reason: names, scenarios and reason.
+/// The contenders that cannot do the work: their names, the scenarios with modes, and the reason. Those with equal
+/// scenarios and reason share an entry.
 pub fn absences(document: &PeersDocument) -> Vec<(String, String, String)> {
     let mut places: Vec<(String, Vec<String>, &str)> = Vec::new();
     for entry in &document.not_applicable {
@@ -62,7 +63,7 @@ pub fn absences(document: &PeersDocument) -> Vec<(String, String, String)> {
 
 /// The rows of a table: they differ only in contender and capacity.
 pub struct Table<'a> {
-    /// The rows.
+    /// The rows, at least one.
     pub rows: Vec<&'a Row>,
 }
 
@@ -99,7 +100,7 @@ impl Table<'_> {
         names
     }
 
-    /// The row of a contender at a capacity.
+    /// The row of a contender at a capacity; `None` if there is none.
     pub fn cell(&self, contender: &str, capacity: usize) -> Option<&Row> {
         self.rows.iter().find(|row| row.contender == contender && row.capacity == capacity).copied()
     }
@@ -118,7 +119,7 @@ impl Table<'_> {
         format!("{}, {how}, {}-byte messages: {unit}", row.scenario, row.payload)
     }
 
-    /// The ratio of ours to `against` at a capacity; `None` if there is none.
+    /// The ratio of our first contender to `against` at a capacity; `None` if there is none.
     pub fn ratio<'d>(&self, document: &'d PeersDocument, against: &str, capacity: usize) -> Option<&'d Ratio> {
         let row = self.rows[0];
         document.ratios.iter().find(|ratio| {
@@ -131,7 +132,7 @@ impl Table<'_> {
         })
     }
 
-    /// The rival with the best median at a capacity.
+    /// The rival with the best median at a capacity; `None` if there is no rival.
     pub fn best_rival(&self, capacity: usize) -> Option<&Row> {
         let rivals = self.rows.iter().filter(|row| row.capacity == capacity && !row.ours && !row.is_floor()).copied();
         let better = |one: &&Row, other: &&Row| one.median.total_cmp(&other.median);

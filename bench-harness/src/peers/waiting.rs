@@ -98,8 +98,9 @@ impl Waiting for Native {
     }
 }
 
-/// The short-batch pause of a consumer on an almost empty ring: after a short batch soon after the last one it pauses, longer
-/// each time, so that the producer keeps its cache line meanwhile. After a long wait it does not pause.
+/// The short-batch pause of a consumer on an almost empty ring. After a batch shorter than the [target](Self::target)
+/// that came within 64 empty polls it spins, each time about twice as long, so that the producer keeps its cache line
+/// meanwhile. A short batch that came later sets the pause back to 0.
 #[derive(Clone, Debug, Default)]
 pub struct ShortBatchPause {
     pause: u32,
@@ -115,13 +116,13 @@ impl ShortBatchPause {
         (capacity / 4).clamp(1, 256)
     }
 
-    /// The ring was empty.
+    /// Counts a poll that found the ring empty.
     #[inline(always)]
     pub fn empty(&mut self) {
         self.empty_looks += 1;
     }
 
-    /// A batch of `length` was handled.
+    /// Pauses, if a batch of `length` events that was just read is shorter than `target` and came soon.
     #[inline(always)]
     pub fn handled(&mut self, length: usize, target: usize) {
         if length < target {

@@ -18,20 +18,22 @@ pub struct RunDocument {
     pub scenario: String,
     /// True if the figures are usable.
     pub valid: bool,
-    /// Why it is valid, or why not.
+    /// Why the figures are usable, or each reason why not.
     pub reason: String,
-    /// The rate that was asked for, in messages a second; `null` if as fast as possible.
+    /// The rate that was asked for, in messages a second; `null` if there was none: as fast as possible, bursts or a
+    /// trace.
     pub rate_asked: Option<f64>,
     /// The rate that was reached, in messages a second.
     pub rate_achieved: f64,
-    /// `count`, and in nanoseconds `p50`, `p90`, `p99`, `p999`, `p9999`, `max`; `null` is n/a.
+    /// `count`, and in nanoseconds `p50`, `p90`, `p99`, `p999`, `p9999`, `max`; `null` if there are too few samples for
+    /// it.
     #[serde(flatten)]
     pub latency: Percentiles,
-    /// The hiccups of the same cores, measured without a ring.
+    /// The hiccups: how late the same cores met a schedule without a ring, in nanoseconds.
     pub hiccup: Percentiles,
     /// The machine.
     pub environment: Environment,
-    /// The command line that made it.
+    /// The command line of the measurement.
     pub command: String,
     /// The settings.
     #[serde(default)]
@@ -39,25 +41,25 @@ pub struct RunDocument {
     /// Count of the messages that were dropped because the ring was full.
     #[serde(default)]
     pub drops: u64,
-    /// The harness's own time for each message, in nanoseconds.
+    /// The harness's own time for each message on the consumer's side, in nanoseconds.
     #[serde(default)]
     pub harness_ns: f64,
     /// An entry for each run.
     #[serde(default)]
     pub runs: Vec<OneRun>,
-    /// The points of the percentile plot: quantile and nanoseconds.
+    /// The points of the percentile plot: quantile (0 to 1) and nanoseconds.
     #[serde(default)]
     pub plot: Vec<(f64, u64)>,
-    /// The points of the hiccups' percentile plot.
+    /// The points of the hiccups' percentile plot: quantile and nanoseconds.
     #[serde(default)]
     pub hiccup_plot: Vec<(f64, u64)>,
-    /// The largest latency of each slice of the first run: seconds and nanoseconds.
+    /// The largest latency of each slice of time of the first run: seconds at the start of the slice, and nanoseconds.
     #[serde(default)]
     pub timeline: Vec<(f64, u64)>,
-    /// The largest hiccup of each slice: seconds and nanoseconds.
+    /// The largest hiccup of each slice of time: seconds at the start of the slice, and nanoseconds.
     #[serde(default)]
     pub hiccup_timeline: Vec<(f64, u64)>,
-    /// The result of the closed loop, with `--loop both`.
+    /// The result of the closed loop, with `--loop both`; otherwise left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<Box<RunDocument>>,
 }
@@ -73,7 +75,7 @@ pub struct Setup {
     pub arrival: String,
     /// Bytes a message.
     pub payload: u64,
-    /// Slots.
+    /// Slots of the ring.
     pub capacity: usize,
     /// Count of the publishing threads.
     pub producers: usize,
@@ -89,7 +91,7 @@ pub struct Setup {
     pub pin: String,
     /// The measured time of a run, in seconds.
     pub seconds: f64,
-    /// The deliberate stall of a consumer; `null` for none.
+    /// The deliberate stall of a consumer, in words; empty for none.
     pub stall: String,
 }
 
@@ -99,13 +101,14 @@ pub struct OneRun {
     /// Its latencies.
     #[serde(flatten)]
     pub latency: Percentiles,
-    /// Its rate.
+    /// The rate that it reached, in messages a second.
     pub rate_achieved: f64,
-    /// True if it reached its rate and its values were right.
+    /// True if it reached its rate, its values were right, and each latency fitted into the histogram.
     pub valid: bool,
 }
 
-/// The points of a percentile plot, up to the last quantile with enough samples.
+/// The points of a percentile plot, as (quantile, nanoseconds), up to the quantile with one sample above it. Empty
+/// without samples.
 pub fn plot(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     let count = histogram.len();
     let mut points = Vec::new();
@@ -122,7 +125,8 @@ pub fn plot(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     points
 }
 
-/// The points of a timeline of `seconds`. Slices without a message have no point.
+/// The points of a timeline over `seconds`, as (start of the slice in seconds, largest latency in nanoseconds). Slices
+/// without a message have no point.
 pub fn timeline(slices: &[u64], seconds: f64) -> Vec<(f64, u64)> {
     let step = seconds / slices.len() as f64;
     slices

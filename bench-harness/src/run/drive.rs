@@ -15,17 +15,17 @@ use crate::payload::{Payload, Seen, first_of};
 use crate::peers::link::StartLine;
 use crate::pin::PinPlan;
 
-/// The output of a producer's loop.
+/// The publishing end of a ring or a topic, as a producer's loop uses it.
 pub trait Publish: Send + 'static {
-    /// Publishes messages with numbers from `first` on, one for each intended time. Returns false if they were not published,
-    /// which with `may_drop` happens on a full ring.
+    /// Publishes messages with numbers from `first` on, one for each intended time. Returns false if they were not
+    /// published: the ring is closed, or with `may_drop` it is full.
     fn publish(&mut self, intended: &[u64], first: u64, may_drop: bool) -> bool;
 }
 
 /// A consumer's part in the graph.
 #[derive(Clone, Copy, Debug)]
 pub struct Role {
-    /// True if its latencies count.
+    /// True if no stage reads after this consumer. Only its latencies are in the result.
     pub last: bool,
     /// True if it shares the stream with other consumers.
     pub shares: bool,
@@ -36,11 +36,11 @@ pub struct Role {
 pub struct Load {
     /// Measured time.
     pub duration: Duration,
-    /// Time before it, which is not recorded.
+    /// Time before the measured time, in which nothing is recorded.
     pub warmup: Duration,
     /// Messages of a batch.
     pub batch: usize,
-    /// True in closed loop: the next message is sent when the last one has arrived.
+    /// True in closed loop: the next batch is sent when the last one has arrived.
     pub closed: bool,
     /// True if messages are dropped when the ring is full.
     pub may_drop: bool,
@@ -60,7 +60,8 @@ pub struct Outcome {
     pub sent: u64,
     /// Count of the messages that were dropped because the ring was full.
     pub dropped: u64,
-    /// The time of publishing, in seconds: longer than the measured time if the producers were late.
+    /// The time from the end of the warm-up to the last publish, in seconds; at least the measured time. It is longer
+    /// if the producers were late.
     pub seconds: f64,
     /// The faults of the messages that arrived, in words; empty if there are none.
     pub faults: Vec<String>,
@@ -244,7 +245,8 @@ fn produce<P: Publish>(
             let planned = schedule.intended(offered);
             offered += 1;
             *slot = match planned {
-                // Closed loop keeps the gap to the time at which the last message was sent, even if that was late.
+                // In closed loop the schedule's gap counts from the time at which the last batch was sent, even if that
+                // was late.
                 Some(at) if load.closed => {
                     let gap = at - previous;
                     previous = at;
@@ -286,7 +288,7 @@ fn produce<P: Publish>(
         }
         done.ended = clock.now();
         if done.ended >= end + (end - from) {
-            // After twice the measured time the rate cannot be reached, and the run is invalid.
+            // Twice the measured time has passed: the rate was missed, so the rest is not sent.
             break;
         }
     }

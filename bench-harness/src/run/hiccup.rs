@@ -1,5 +1,5 @@
-//! Hiccups: how late the machine lets a schedule be that has no ring at all. They are the floor of the latencies of a run on
-//! the same cores.
+//! Hiccups: how late a thread that only waits for the times of a schedule meets them, without any ring. They are the
+//! delay that the machine itself adds, and so the floor of the latencies of a run on the same cores.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::peers::link::{StartLine, new_histogram};
 /// Intended times for each second.
 const RATE: f64 = 1e6;
 
-/// Plays a schedule of a million times a second on each of `cores` at once, and records how late each time was met. `None` is
-/// a thread without a pin.
+/// Plays a schedule of a million times a second on each of `cores` at once, and records how late each time was met. If
+/// `cores` is empty, one thread without a pin plays it.
 pub fn measure(cores: &[usize], duration: Duration, clock: &Clock) -> Record {
     let places: Vec<Option<usize>> =
         if cores.is_empty() { vec![None] } else { cores.iter().copied().map(Some).collect() };

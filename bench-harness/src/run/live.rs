@@ -18,7 +18,8 @@ pub struct Display {
 }
 
 impl Display {
-    /// Shows `live` four times a second, on a core that is none of `measured` if the process has one.
+    /// Shows `live` four times a second, on an allowed core outside of `measured`. If there is no such core, the
+    /// display warns and is not pinned.
     pub fn start(live: Arc<Live>, measured: &[usize]) -> Self {
         let free = pin::allowed_cores().into_iter().find(|core| !measured.contains(core));
         if free.is_none() {
@@ -50,7 +51,7 @@ fn show(live: &Live, stopped: &AtomicBool) {
             continue;
         }
         let at = |quantile| nanos(Live::quantile(&fresh, quantile));
-        // Messages under way at a moment, by Little's law: their rate times their latency.
+        // Messages that are published but not read yet, by Little's law: their rate times their latency.
         let lag = rate * Live::quantile(&fresh, 0.5) as f64 / 1e9;
         let line = format!(
             "live: {:>9}  p50 {:>8}  p99 {:>8}  p99.9 {:>8}  max {:>8}  lag {lag:.0}",

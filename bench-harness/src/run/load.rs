@@ -9,7 +9,8 @@ use crate::pin::PinPlan;
 use crate::quantity::{self, Rate};
 use crate::scenario::{Scenario, scenario_of};
 
-/// The scenario of this name, if `run` measures it.
+/// The scenario of this name, even one that only another command measures: [`shape`](super::measure::shape) refuses
+/// that.
 ///
 /// # Errors
 ///

@@ -23,10 +23,10 @@ use crate::progress::Progress;
 use crate::quantity::{Rate, nanos, per_second};
 use crate::scenario::Scenario;
 
-/// Bytes of a message that `run` knows.
+/// The sizes of a message that `run` measures, in bytes.
 const PAYLOADS: [u64; 4] = [32, 64, 128, 256];
 
-/// A run has missed its rate if publishing took this many times the measured time.
+/// A run has missed its rate if publishing took longer than this many times the measured time.
 const MISSED: f64 = 1.01;
 
 /// A measured scenario.
@@ -50,7 +50,7 @@ impl Measured {
     }
 }
 
-/// Checks the options, and completes them by the scenario.
+/// Checks the options, and completes them by the scenario and, for the wait strategy, by the count of allowed `cores`.
 ///
 /// # Errors
 ///
@@ -138,7 +138,8 @@ pub fn measure(
     } else {
         (arguments.runs, arguments.duration, arguments.warmup)
     };
-    // Waking takes tens of microseconds: at a thousand messages a second the consumer has time to sleep.
+    // Waking takes tens of microseconds: at a thousand messages a second the consumer has time to sleep, so idle-wake
+    // has no higher rate.
     let rate = match (shape.scenario, arguments.rate) {
         (Scenario::IdleWake, Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(1e3)),
         (_, rate) => rate,
@@ -297,7 +298,7 @@ fn judge(document: &mut RunDocument, rate: Rate, closed: bool, outcomes: &[Outco
     };
 }
 
-/// Tries a pin on another thread, so that a refused one is a usage error and not a failed run.
+/// Pins another thread to `core`, so that a refused pin is a usage error and not a failed run.
 fn check_pin(core: usize) -> Result<(), Failure> {
     match std::thread::spawn(move || pin_current(core)).join() {
         Ok(Ok(())) => Ok(()),

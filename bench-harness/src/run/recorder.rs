@@ -53,7 +53,8 @@ impl Record {
         }
     }
 
-    /// The warning of a latency that is larger than a histogram can hold; `None` if there is none.
+    /// The warning that the largest of the values, which `what` names, is larger than a histogram can hold; `None` if
+    /// it is not.
     pub fn clipped(&self, what: &str) -> Option<String> {
         beyond(what, self.slices.iter().copied().max().unwrap_or(0))
     }
@@ -74,7 +75,8 @@ pub fn intervals(duration: Duration) -> usize {
 }
 
 impl Recorder {
-    /// A recorder for messages with intended times from tick `from` on.
+    /// A recorder for messages with intended times from tick `from` on; earlier ones are not recorded. It adds each
+    /// latency to `live`, too, if there is one.
     pub fn new(clock: &Clock, from: u64, duration: Duration, live: Option<Arc<Live>>) -> Self {
         let ticks = clock.span(duration).max(1);
         let count = intervals(duration);
@@ -138,8 +140,8 @@ impl Recorder {
     }
 }
 
-/// A coarse histogram that one thread writes while another reads it. It has eight buckets for each doubling, so that a figure
-/// is exact to about 10 %.
+/// A coarse histogram that one thread writes while another reads it. It has eight buckets for each doubling, so that a
+/// figure is too large by at most an eighth.
 pub struct Live {
     buckets: Vec<AtomicU64>,
 }
@@ -165,12 +167,12 @@ impl Live {
         ((u64::from(log) << FINE) | fine) as usize
     }
 
-    /// The present counts.
+    /// The present count of each bucket.
     pub fn snapshot(&self) -> Vec<u64> {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect()
     }
 
-    /// The value at a quantile of these counts, in nanoseconds.
+    /// The value at a quantile of these counts, in nanoseconds; 0 if all counts are 0.
     pub fn quantile(counts: &[u64], quantile: f64) -> u64 {
         let total: u64 = counts.iter().sum();
         let wanted = (total as f64 * quantile).ceil() as u64;
@@ -200,7 +202,7 @@ mod tests {
         }
     }
 
-    /// Before the mend it was the largest value, and nothing told of the larger one.
+    /// A latency of an hour is recorded as a minute, the most that a histogram holds. `Record::clipped` reports it.
     #[test]
     fn what_is_longer_than_a_histogram_tells_is_marked() {
         let clock = Clock::new();

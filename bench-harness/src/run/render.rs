@@ -55,7 +55,7 @@ fn cell(value: Option<u64>) -> String {
     value.map_or_else(|| "n/a".to_owned(), nanos)
 }
 
-/// The rows of the table: the latencies, the hiccups under them, the harness.
+/// The rows of the table: the latencies, those of the closed loop if both loops were measured, and the hiccups.
 fn rows(document: &RunDocument) -> Vec<(String, Percentiles)> {
     let name = |document: &RunDocument| match document.setup.pace.as_str() {
         "closed" => "closed loop (hides waiting)".to_owned(),
@@ -221,7 +221,7 @@ fn percentile_chart(document: &RunDocument) -> String {
             more => format!("99.{} %", "9".repeat(more - 2)),
         }
     });
-    // Whole nines only, whatever the span.
+    // Only the ticks at whole nines are kept: 0 %, 90 %, 99 % and so on.
     x.ticks.retain(|(value, _)| (value.log10() - value.log10().round()).abs() < 1e-6);
     let y = Axis::over("latency", Scale::Log, all().map(|point| point.1), tick);
     Chart {
@@ -254,7 +254,7 @@ fn over_time(title: &str, note: &str, points: &[(f64, u64)], range: (f64, f64), 
     .svg()
 }
 
-/// Both timelines have one vertical axis, so that they can be compared.
+/// The range of the vertical axis, in nanoseconds. Both timelines have the same, so that they can be compared.
 fn worst_range(document: &RunDocument) -> (f64, f64) {
     let values = document.timeline.iter().chain(&document.hiccup_timeline).map(|point| point.1);
     let low = values.clone().min().unwrap_or(10);

@@ -12,16 +12,17 @@ use crate::quantity::{self, Rate, nanos};
 pub enum Arrival {
     /// At equal gaps.
     Fixed,
-    /// At random, with the rate as the mean.
+    /// At random times with exponentially distributed gaps; the rate is the mean.
     Poisson,
-    /// `count` messages at once, again after each `every` nanoseconds.
+    /// Each producer sends `count` messages at once, again after each `every` nanoseconds. The rate is not used.
     Burst {
         /// Messages of a burst.
         count: u64,
         /// Nanoseconds from one burst to the next.
         every: u64,
     },
-    /// The times of a file: on each line nanoseconds since the start, in ascending order.
+    /// The times of a file: on each line nanoseconds since the start, ascending. After the last time they start again.
+    /// The rate is not used.
     Trace(PathBuf),
 }
 
@@ -70,7 +71,7 @@ pub enum TraceError {
     /// The file can't be read.
     #[error("{0}: {1}")]
     File(String, std::io::Error),
-    /// A line is no number, or less than the line before it.
+    /// A line is no number, is less than the line before it, or is larger than 10^18 nanoseconds.
     #[error("{path}, line {line}: `{text}`; wanted nanoseconds since the start, ascending, one a line")]
     Line {
         /// The file.
@@ -80,7 +81,7 @@ pub enum TraceError {
         /// The text of the line.
         text: String,
     },
-    /// The file has no lines.
+    /// The file has no times: each line is empty or a comment.
     #[error("{0} holds no times")]
     Empty(String),
 }
@@ -101,7 +102,8 @@ enum Kind {
 }
 
 impl Schedule {
-    /// The schedules of `producers`, which share the rate. The times of a trace go to the producers in turn.
+    /// The schedules of `producers`, which share the rate. The times of a trace go to the producers in turn; each
+    /// producer sends all bursts.
     ///
     /// # Errors
     ///
@@ -148,8 +150,8 @@ impl Schedule {
             .collect())
     }
 
-    /// The intended time of message `number`, in ticks after the start; `None` if it is sent at once. Call it with ascending
-    /// numbers.
+    /// The intended time of message `number`, in ticks after the start; `None` if it is sent at once. Call it once for
+    /// each number, in ascending order.
     #[inline(always)]
     pub fn intended(&mut self, number: u64) -> Option<u64> {
         match &mut self.kind {

@@ -1,4 +1,4 @@
-//! The scenarios of `run` on rings and topics: which readers there are, and which of them stand behind others.
+//! The scenarios of `run` on rings and topics: the readers of each, and the stages that a reader has to wait for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,14 +22,15 @@ pub struct Shape {
     pub producers: usize,
     /// Count of the consuming threads.
     pub consumers: usize,
-    /// Slots.
+    /// Slots of the ring.
     pub capacity: usize,
     /// How consumers wait, as `--wait` takes it.
     pub wait: String,
 }
 
 impl Shape {
-    /// The most events of a batch: a quarter of the ring, so that producers have room while a batch is read.
+    /// The most events of a batch: a quarter of the ring, so that producers have room while a batch is read, and at
+    /// most 256.
     pub fn limit(&self) -> usize {
         (self.capacity / 4).clamp(1, 256)
     }
@@ -49,7 +50,8 @@ impl<const W: usize, K: Kind> Publish for Producer<Payload<W>, K> {
     }
 }
 
-/// A producer of a topic. The last one that is dropped closes the topic: a topic without producers stays open by itself.
+/// A producer of a topic. The drop of the last one closes the topic, which would stay open otherwise: its reader would
+/// never end.
 struct TopicProducer<const W: usize, K: Kind> {
     producer: slipring::Producer<Payload<W>, K>,
     topic: Topic<Payload<W>, K>,
@@ -76,8 +78,8 @@ impl<const W: usize, K: Kind> Drop for TopicProducer<W, K> {
     }
 }
 
-/// How producers wait for room where consumers wait so: they spin, since a producer that waits is late, unless there are more
-/// threads than cores.
+/// The wait strategy of the producers: that of the consumers if it occupies a core, otherwise spinning and yielding,
+/// since a producer that sleeps would be late.
 fn producers_wait(consumers: &Wait) -> Wait {
     if consumers.occupies_a_core() { consumers.clone() } else { Wait::spin_yield() }
 }
