@@ -47,6 +47,10 @@
 //!   slots of that claim, too. A stage that reads its stamps without that order may see a part of a claim, and finds
 //!   the rest at a later look.
 //!
+//! *Kept claims.* A cut may leave out claims whose events have been given elsewhere already, such as those of a
+//! transaction that the journal writes. They stay uncommitted claims of a closed ring: stages wait for them. A later
+//! cut may take them; it finds the same sequences unpublished as the first one, less what was published meanwhile.
+//!
 //! *Without the fence.* If the system refuses `membarrier` to the closer of a ring that was built with it, the
 //! producers' light fences order nothing, and no other system call makes every thread execute a barrier. The closer
 //! waits 10 ms, in which processors most likely make their stores visible, and records the refusal: the report is then
@@ -132,8 +136,10 @@ pub(crate) struct End {
     /// Runs of sequences below the end that hold no event, because their claims were withdrawn or cut: for each run its
     /// first sequence and its end (exclusive), in the order of sequences.
     gaps: Vec<(u64, u64)>,
-    /// The runs that were cut, as `gaps` has them; `None` before the cut.
-    cut: Option<Vec<(u64, u64)>>,
+    /// The runs that were cut, as `gaps` has them; empty before the cut.
+    cut: Vec<(u64, u64)>,
+    /// True if a cut has taken all uncommitted claims, so that another one finds none.
+    is_cut: bool,
     /// The failed stage's name and cause; `None` if no stage failed.
     failure: Option<(String, String)>,
     /// The system's refusal of CLOSE_FENCE; `None` if the fence was issued, or if no producer was left whose claims it
@@ -173,10 +179,16 @@ impl End {
         let end = self.at;
         self.gaps.sort_by_key(|(first, _)| std::cmp::Reverse(ahead(end, *first)));
     }
+}
 
-    fn cuts(&self) -> &[(u64, u64)] {
-        self.cut.as_deref().unwrap_or_default()
+/// The parts of `run` that lie in none of `others`.
+fn outside(run: (u64, u64), others: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut parts = vec![run];
+    for &(first, end) in others {
+        let rest = |(from, to)| [(from, earlier(to, first)), (later(from, end), to)];
+        parts = parts.into_iter().flat_map(rest).filter(|(from, to)| ahead(*to, *from) > 0).collect();
     }
+    parts
 }
 
 fn is_in(at: u64, first: u64, end: u64) -> bool {
@@ -261,7 +273,7 @@ impl<E, K: Kind> Core<E, K> {
                 end.at = too_early.unwrap_or_else(|| K::claimed(self));
             }
             if phase.at_once() {
-                self.cut_locked(&mut end);
+                self.cut_locked(&mut end, &[]);
             }
         }
         self.wake_all();
@@ -288,13 +300,14 @@ impl<E, K: Kind> Core<E, K> {
         self.end(Phase::Failed, Some((stage.to_owned(), cause.to_owned())));
     }
 
-    /// Cuts all uncommitted claims: their sequences become gaps, and their commits return an error. Returns all claims
-    /// that were cut, by this call or before; none while the ring is open.
-    pub(crate) fn cut(&self) -> Vec<Sequences> {
+    /// Cuts all uncommitted claims except `kept`: their sequences become gaps, and their commits return an error.
+    /// Returns all claims that were cut, by this call or before; none while the ring is open. Each of `kept` is a whole
+    /// claim; a later cut may take it.
+    pub(crate) fn cut(&self, kept: &[Sequences]) -> Vec<Sequences> {
         let cuts = {
             let Some(mut end) = self.closing.end() else { return Vec::new() };
-            self.cut_locked(&mut end);
-            runs(end.cuts())
+            self.cut_locked(&mut end, kept);
+            runs(&end.cut)
         };
         // Events after a gap may be readable now, so waiting stages must check again.
         if !fault(Fault::CutWakesNobody) {
@@ -303,22 +316,27 @@ impl<E, K: Kind> Core<E, K> {
         cuts
     }
 
-    fn cut_locked(&self, end: &mut End) {
-        if end.cut.is_some() {
+    fn cut_locked(&self, end: &mut End, kept: &[Sequences]) {
+        if end.is_cut {
             return;
         }
-        let mut cut = K::unpublished(self, end.at);
-        // A single producer's only claim may have been withdrawn: then its sequences are a gap already.
-        cut.retain(|(first, _)| end.past_gaps(*first) == *first);
+        let keeps_none = kept.is_empty();
+        let kept = kept.iter().map(|claim| (claim.first.0, claim.first.0.wrapping_add(claim.len as u64)));
+        // Some unpublished sequences may be gaps already: of an earlier cut, or of a single producer's only claim,
+        // which was withdrawn.
+        let others: Vec<_> = kept.chain(end.gaps.iter().copied()).collect();
+        let unpublished = K::unpublished(self, end.at);
+        let cut: Vec<_> = unpublished.into_iter().flat_map(|run| outside(run, &others)).collect();
         if !fault(Fault::CutLeavesNoGap) {
             cut.iter().for_each(|gap| end.add_gap(*gap));
         }
-        end.cut = Some(cut);
+        end.cut.extend(cut);
+        end.is_cut = keeps_none;
     }
 
     /// The claims that were cut; none while the ring is open or before the cut.
     pub(crate) fn cuts(&self) -> Vec<Sequences> {
-        self.closing.end().map(|end| runs(end.cuts())).unwrap_or_default()
+        self.closing.end().map(|end| runs(&end.cut)).unwrap_or_default()
     }
 
     /// Notes for the report that the consumer of `stage` is dropped, if the ring was halted or has failed before the
@@ -343,7 +361,7 @@ impl<E, K: Kind> Core<E, K> {
     /// if the claim was cut, or made in the parent of this process.
     pub(crate) fn judge(&self, first: u64) -> Result<(), Closed> {
         let end = lock(&self.closing.end);
-        let is_cut = end.is_fork || end.cuts().iter().any(|&(from, to)| is_in(first, from, to));
+        let is_cut = end.is_fork || end.cut.iter().any(|&(from, to)| is_in(first, from, to));
         if !is_cut || fault(Fault::CutClaimIsCommitted) {
             return Ok(());
         }

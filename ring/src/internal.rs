@@ -8,6 +8,7 @@
 //!   refused commit.
 //! - [`Consumer::poll_paced`], [`Consumer::look_anew`] and [`Consumer::nothing`]: for loops that read several rings.
 //! - [`Ring::unread`]: the count of events in a report.
+//! - [`Ring::cut_except`]: a cut that leaves out claims whose events were given elsewhere already.
 
 use crate::access::Access;
 use crate::batch::Batch;
@@ -17,7 +18,7 @@ use crate::consumer::Consumer;
 use crate::kind::Kind;
 use crate::producer::Producer;
 use crate::ring::Ring;
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, Sequences};
 use crate::waiting::Look;
 
 pub use crate::deadline::deadline;
@@ -146,5 +147,24 @@ impl<E, K: Kind> Ring<E, K> {
     /// ```
     pub fn unread(&self, from: Sequence) -> u64 {
         self.core.unread(from.0)
+    }
+
+    /// Closes the ring and [cuts](Self::cut) all uncommitted claims except `kept`, each of which is a whole claim.
+    /// Stages wait for these. A later cut, halt or failure of the ring takes them. Returns all claims that were cut, by
+    /// this call or before.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Closed};
+    /// let (mut producer, ring) = Builder::multi(8, u64::default).build()?;
+    /// let mut other = producer.clone();
+    /// let (stuck, given) = (producer.claim(1)?, other.claim(2)?);
+    /// assert_eq!(ring.cut_except(&[given.sequences()]).len(), 1);
+    /// assert_eq!(stuck.commit(), Err(Closed::Cut));
+    /// assert!(given.commit().is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cut_except(&self, kept: &[Sequences]) -> Vec<Sequences> {
+        self.close();
+        self.core.cut(kept)
     }
 }

@@ -66,7 +66,7 @@ impl<E, K: Kind> Ring<E, K> {
     /// ```
     pub fn cut(&self) -> Vec<Sequences> {
         self.close();
-        self.core.cut()
+        self.core.cut(&[])
     }
 
     /// Stops the ring at once: consumers get an error at their next poll, even if events are unread, and uncommitted
@@ -92,7 +92,7 @@ impl<E, K: Kind> Ring<E, K> {
     pub fn shutdown(&self, limit: Duration) -> Report {
         self.close();
         if !self.drain(deadline(limit)) {
-            let more = if self.core.cut().is_empty() { Duration::ZERO } else { A_MOMENT };
+            let more = if self.core.cut(&[]).is_empty() { Duration::ZERO } else { A_MOMENT };
             self.drain(deadline(more));
             if !self.shared.threads.wait(deadline(Duration::ZERO)) {
                 self.core.end(Phase::Halted, None);

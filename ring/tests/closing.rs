@@ -374,3 +374,61 @@ fn positions_of_a_closed_ring_stop_at_the_end() {
     }
     each_kind!(check);
 }
+
+/// A cut leaves out the claims that it is told of: readers wait for them, and a later cut takes them.
+#[test]
+fn a_claim_that_a_cut_keeps_is_waited_for_and_read_or_cut_later() {
+    for first in [0, u64::MAX - 2] {
+        for is_published in [true, false] {
+            let mut builder = Builder::multi(8, || 0);
+            builder.start_at(Sequence(first)).poll("tape");
+            let (mut one, ring) = builder.build().unwrap();
+            let [mut two, mut three, mut four] = [one.clone(), one.clone(), one.clone()];
+            let mut tape = ring.consumer("tape").unwrap();
+            let stuck = one.claim(1).unwrap();
+            let mut given = two.claim(2).unwrap();
+            let behind = three.claim(1).unwrap();
+            four.publish(|event| *event = 9).unwrap();
+            given.iter_mut().for_each(|(_, event)| *event = 7);
+            let [before, kept, after] = [stuck.sequences(), given.sequences(), behind.sequences()];
+            assert_eq!(ring.cut_except(&[kept]), [before, after]);
+            assert_eq!(ring.cut_except(&[kept]), [before, after], "again");
+            assert_eq!(stuck.commit(), Err(Closed::Cut));
+            assert!(tape.poll(9).unwrap().is_empty(), "it waits before the kept claim");
+            let (read, refused) = if is_published {
+                assert!(given.commit().is_ok());
+                assert_eq!(ring.cut(), [before, after], "there is nothing left to cut");
+                (vec![7, 7, 9], behind.commit())
+            } else {
+                assert_eq!(ring.cut(), [before, after, kept]);
+                assert_eq!(behind.commit(), Err(Closed::Cut));
+                (vec![9], given.commit())
+            };
+            assert_eq!((refused, read_to_the_end(tape)), (Err(Closed::Cut), (read, Closed::Closed)));
+        }
+    }
+}
+
+/// The same for an only producer, whose claim may also be dropped.
+#[test]
+fn an_only_claim_that_a_cut_keeps_is_waited_for_and_read_or_given_back() {
+    for is_published in [true, false] {
+        let mut builder = Builder::single(8, || 0);
+        builder.poll("tape");
+        let (mut producer, ring) = builder.build().unwrap();
+        let mut tape = ring.consumer("tape").unwrap();
+        let mut given = producer.claim(2).unwrap();
+        given.iter_mut().for_each(|(_, event)| *event = 7);
+        assert_eq!(ring.cut_except(&[given.sequences()]), []);
+        assert!(tape.poll(9).unwrap().is_empty(), "it waits");
+        let read = if is_published {
+            assert!(given.commit().is_ok());
+            vec![7, 7]
+        } else {
+            drop(given);
+            vec![]
+        };
+        assert_eq!(ring.cut(), []);
+        assert_eq!(read_to_the_end(tape), (read, Closed::Closed));
+    }
+}

@@ -23,8 +23,10 @@
 //! - A commit that waits for room in one partition holds no slots of another.
 //!
 //! # Errors
-//! [`TransactionError`]. Each error means that nothing was published, except [`Unknown`](TransactionError::Unknown):
+//! [`TransactionError`]. Each error means that nothing was published, except two. [`Unknown`](TransactionError::Unknown):
 //! the disk failed while the frame was written, and only opening the journal again shows whether the frame is there.
+//! [`Late`](TransactionError::Late): the frame is durable, and a topic had ended before, so its events are read when it
+//! is opened again.
 //!
 //! # Unlike Kafka
 //! There are no markers, no coordinator and no isolation level: an aborted transaction is never written, so readers

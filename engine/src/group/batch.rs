@@ -167,16 +167,17 @@ impl<E: Send + Sync + 'static, K: Producers> HeldBatch<'_, E, K> {
                     Box::new(move || right.commit_recorded(to))
                 },
             });
-            let receipts = match committed {
-                Err(TransactionError::Refused { .. }) if self.right.is_fenced() => {
-                    return Err(self.group.fenced(self.epoch).into());
-                }
-                committed => committed?,
-            };
+            if let Err(refused) = &committed
+                && !refused.is_late()
+            {
+                let is_fenced = matches!(refused, TransactionError::Refused { .. }) && self.right.is_fenced();
+                return if is_fenced { Err(self.group.fenced(self.epoch).into()) } else { committed };
+            }
+            // The journal has the committed offset, also if the transaction is late.
             self.events.pass_over_to(to);
             self.events.release();
             self.signal.see(self.group.now());
-            return Ok(receipts);
+            return committed;
         }
         transaction.commit_outputs()
     }
@@ -270,7 +271,8 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
     /// Nothing was published or committed, because the member was [fenced](TransactionError::Member), the topic is not
     /// in the transaction's journal, a partition had no room within the transaction's
     /// [patience](Transaction::patience), or the journal refused the frame. Or the disk failed meanwhile, and the
-    /// outcome is [unknown](TransactionError::Unknown).
+    /// outcome is [unknown](TransactionError::Unknown). Or the batch is committed and the transaction durable, but a
+    /// topic of it had ended and is read when it is opened again: [late](TransactionError::Late).
     pub fn commit_with(mut self, mut transaction: Transaction) -> Result<Vec<BatchReceipt>, TransactionError> {
         match &mut self.held {
             Some(held) => held.commit_with(held.end, &mut transaction),

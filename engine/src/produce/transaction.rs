@@ -8,6 +8,7 @@ mod output;
 
 use output::{Claims, Output, TypedOutput};
 
+use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::when_full::nap;
 use crate::event::codec::Unreadable;
@@ -122,6 +123,21 @@ pub enum TransactionError {
         /// Why, as text.
         cause: String,
     },
+    /// The transaction is durable, and a topic of it was halted or has failed before it could publish the events there:
+    /// for example a shutdown has waited for the disk as long as it could. Readers of this engine get no event of that
+    /// partition from here on, and no group passes over these. Unless the topic is deleted, they are read when the
+    /// journal is opened again. So do not commit the events again.
+    #[error(
+        "the transaction is durable, but partition {partition} of topic {topic:?} had ended ({reason}): its events there are read when the journal is opened again"
+    )]
+    Late {
+        /// The topic's name.
+        topic: String,
+        /// The partition's number, from 0.
+        partition: u32,
+        /// Why the topic has ended.
+        reason: Closed,
+    },
     /// The disk failed while the frame was written. When the journal is opened again, all events of the transaction
     /// exist, or none.
     #[error("it is unknown whether the transaction is in the journal: {}", text::line(.cause))]
@@ -135,6 +151,11 @@ impl TransactionError {
     /// True if the transaction, or a partition's part of it, was too large. Then one with fewer events may succeed.
     pub(crate) fn is_too_much(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::Publish(PublishError::BatchTooLarge { .. }))
+    }
+
+    /// True if the transaction is in the journal, with what was committed in its frame.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Self::Late { .. })
     }
 
     /// True if a partition had no room. The same events may be committed later.
@@ -370,7 +391,8 @@ impl Transaction {
     /// ([`Publish`](TransactionError::Publish)), the events exceed one frame of the journal
     /// ([`TooLarge`](TransactionError::TooLarge)), or the journal has ended, or this thread is committing another
     /// transaction already ([`Refused`](TransactionError::Refused)). With [`Unknown`](TransactionError::Unknown) the
-    /// disk failed meanwhile, and the events may have been written.
+    /// disk failed meanwhile, and the events may have been written. With [`Late`](TransactionError::Late) they are
+    /// durable, and a topic had ended before they could be read.
     pub fn commit(mut self) -> Result<Vec<BatchReceipt>, TransactionError> {
         self.commit_outputs()
     }
@@ -415,7 +437,8 @@ impl Transaction {
         for output in &mut self.outputs {
             output.claim(&mut claims)?;
         }
-        let Claims { mut frame, held, parts, receipts } = claims;
+        let Claims { mut frame, mut held, parts, receipts } = claims;
+        held.iter_mut().try_for_each(|claim| claim.promise())?;
         if self.committer.journal.sabotage().commit_before_frame {
             let mut early = FrameBuilder::new();
             (extras.put)(&mut early);
@@ -426,8 +449,8 @@ impl Transaction {
         }
         match self.committer.transact(turn, TransactionFrame { parts, frame, decide: (extras.decide)() }) {
             TransactionOutcome::Durable => {
-                held.into_iter().for_each(|claim| claim.publish());
-                Ok(receipts)
+                let published: Vec<_> = held.into_iter().map(|claim| claim.publish()).collect();
+                published.into_iter().collect::<Result<(), _>>().map(|()| receipts)
             }
             TransactionOutcome::Denied => Err(TransactionError::Refused { cause: "it was denied".to_owned() }),
             TransactionOutcome::Refused(WriteError::TooLarge { len, limit }) => {

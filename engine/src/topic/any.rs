@@ -240,8 +240,12 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         // Producers have until the deadline to publish their outstanding claims. Claims that are still outstanding then
         // are given up: their publish is refused.
         let is_settled = partitions.iter().all(|partition| partition.ring.settle(deadline));
-        partitions.iter().for_each(|partition| drop(partition.ring.cut()));
-        if !drained(if is_settled { deadline } else { deadline.max(grace()) }) {
+        let promised = partitions.iter().filter(|partition| partition.cut_unpromised()).count() > 0;
+        // Claims whose events the journal was given are waited for as long as the journal is.
+        let is_kept =
+            !promised || partitions.iter().all(|partition| partition.ring.settle(deadline.max(journal_until)));
+        // Where one is still outstanding then, readers stop before it: the next opening may find its events.
+        if !is_kept || !drained(if is_settled { deadline } else { deadline.max(grace()) }) {
             if let Some(durable) = &self.durable {
                 // The committer gets no more events from a halted ring, so the published events are written before the
                 // halt.

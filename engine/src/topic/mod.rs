@@ -51,6 +51,7 @@ mod grow;
 pub(crate) mod identity;
 pub(crate) mod metrics;
 pub(crate) mod partition;
+pub(crate) mod promises;
 mod reader;
 pub(crate) mod registry;
 pub(crate) mod report;

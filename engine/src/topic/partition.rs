@@ -4,7 +4,8 @@ use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
 use crate::log::producers::ProducerStamps;
 use crate::topic::error::SubscribeError;
-use slipring_ring::{BuildError, Consumer, Ring, Sequence, Stage};
+use crate::topic::promises::Promises;
+use slipring_ring::{BuildError, Consumer, Ring, Sequence, Sequences, Stage};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -20,6 +21,8 @@ pub(crate) struct Partition<E, K: Producers> {
     /// The idempotent producer and sequence of the event in each slot. Unset until a durable topic has an idempotent
     /// producer.
     stamps: OnceLock<ProducerStamps>,
+    /// The claims whose events the journal was given.
+    pub(crate) promises: Promises,
 }
 
 /// A partition that is not made yet: see [`deferred`](crate::topic::deferred).
@@ -45,7 +48,15 @@ impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
         builder.retain(retain).start_at(Sequence(first));
         let (first, ring) = builder.build()?;
         let times = timestamps.then(|| PublishTimes::new(capacity)).transpose()?;
-        Ok(Self { index, capacity, ring, spare: Mutex::new(Some(first)), times, stamps: OnceLock::new() })
+        Ok(Self {
+            index,
+            capacity,
+            ring,
+            spare: Mutex::new(Some(first)),
+            times,
+            stamps: OnceLock::new(),
+            promises: Promises::default(),
+        })
     }
 }
 
@@ -77,6 +88,22 @@ impl<E, K: Producers> Partition<E, K> {
             if times.get(middle) < at { low = middle + 1 } else { high = middle }
         }
         low
+    }
+
+    /// Closes the ring and cuts its uncommitted claims, except promised ones. True if there are promised ones.
+    pub(super) fn cut_unpromised(&self) -> bool {
+        self.promises.cut_others(|promised| drop(self.ring.cut_except(promised)))
+    }
+
+    /// The promised claims that are not published: the journal may have their events.
+    pub(super) fn unsettled(&self) -> Vec<Sequences> {
+        let mut claims = self.promises.claims();
+        let (published, cut) = (self.ring.positions().published, self.ring.report().cut);
+        claims.retain(|claim| {
+            let is_in = |cut: &Sequences| (0..cut.len as u64).contains(&claim.first.0.wrapping_sub(cut.first.0));
+            claim.first.0 >= published.0 || cut.iter().any(is_in)
+        });
+        claims
     }
 
     /// Joins a consumer's stage to the ring. `topic` is the topic's name, for the error.

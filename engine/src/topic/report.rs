@@ -9,7 +9,7 @@ use crate::text;
 use crate::topic::consumers::ConsumerRun;
 use crate::topic::partition::{DeferredPartition, Partition};
 use slipring_ring::fence::Refused;
-use slipring_ring::{Ending, Sequence};
+use slipring_ring::{Ending, Sequence, Sequences};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -43,6 +43,10 @@ pub struct TopicReport {
     /// Claims that producers had neither published nor dropped within the shutdown's limit. Their publish is refused,
     /// and their events are never read.
     pub cut: Vec<CutClaim>,
+    /// Claims of transactions that the journal was given and that were not durable in time. No reader of this engine
+    /// gets their events, and no group passes over them. If the journal has them when it is opened again, they are
+    /// read then. The commit tells which.
+    pub unsettled: Vec<CutClaim>,
     /// The operating system's refusal of the memory barrier `membarrier(2)`, by which the topic's end and its
     /// producers' publishes see each other; for example a sandbox forbids the call since the topic was created. Then an
     /// event whose publish overlapped the end may be unread and not counted, although its publish returned `Ok`. `None`
@@ -54,13 +58,23 @@ pub struct TopicReport {
     pub queues: Vec<QueueReport>,
 }
 
+/// The parts of `run` that lie in none of `others`, which lie apart from each other.
+fn without(run: Range<u64>, others: &[Range<u64>]) -> impl Iterator<Item = Range<u64>> {
+    let mut others: Vec<_> = others.iter().filter(|it| it.start < run.end && run.start < it.end).cloned().collect();
+    others.sort_by_key(|other| other.start);
+    let starts = std::iter::once(run.start).chain(others.clone().into_iter().map(|other| other.end));
+    let ends = others.into_iter().map(|other| other.start).chain([run.end]);
+    starts.zip(ends).map(|(start, end)| start..end).filter(|part| !part.is_empty())
+}
+
 /// A claim that a shutdown has given up, because the producer had neither published nor dropped it within the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CutClaim {
     /// The partition's number, from 0.
     pub partition: u32,
-    /// The claimed offsets (end exclusive). They have no event.
+    /// The claimed offsets (end exclusive). They have no event, unless the claim is
+    /// [unsettled](TopicReport::unsettled).
     pub offsets: Range<u64>,
 }
 
@@ -104,17 +118,20 @@ impl TopicReport {
         queues: Vec<QueueReport>,
     ) -> Self {
         let mut published = Vec::new();
-        let mut cut = Vec::new();
+        let (mut cut, mut unsettled) = (Vec::new(), Vec::new());
         let mut unfenced = None;
         let mut consumers = Vec::new();
         for partition in partitions {
             let at = partition.ring.positions();
             let ring_report = partition.ring.report();
             unfenced = unfenced.or(ring_report.unfenced);
-            cut.extend(ring_report.cut.iter().map(|claim| {
-                let first = claim.first.0;
-                CutClaim { partition: partition.index, offsets: first..first + claim.len as u64 }
-            }));
+            let offsets = |claim: &Sequences| claim.first.0..claim.first.0 + claim.len as u64;
+            let here = |offsets| CutClaim { partition: partition.index, offsets };
+            let given: Vec<Range<u64>> = partition.unsettled().iter().map(offsets).collect();
+            for run in ring_report.cut.iter().map(offsets) {
+                cut.extend(without(run, &given).map(here));
+            }
+            unsettled.extend(given.into_iter().map(here));
             let stage_report = |name: &str| ring_report.stages.iter().find(|stage| stage.name == name);
             let left = |consumed: u64| partition.ring.unread(Sequence(consumed));
             let mut attended = Vec::new();
@@ -167,13 +184,14 @@ impl TopicReport {
             published.push(at.published.0);
         }
         let closed = partitions.iter().find_map(|partition| partition.ring.closed()).map(Closed::from);
-        Self { name: name.to_owned(), published, closed, cut, unfenced, consumers, queues }
+        Self { name: name.to_owned(), published, closed, cut, unsettled, unfenced, consumers, queues }
     }
 
     /// True if every consumer has read all events of the topic, the topic has not failed,
-    /// [`unfenced`](Self::unfenced) is `None`, and no queue loses a message when the process ends.
+    /// [`unfenced`](Self::unfenced) is `None`, [`unsettled`](Self::unsettled) is empty, and no queue loses a message when the process ends.
     pub fn is_complete(&self) -> bool {
-        if matches!(self.closed, Some(Closed::Failed { .. })) || self.unfenced.is_some() {
+        let is_certain = self.unfenced.is_none() && self.unsettled.is_empty();
+        if matches!(self.closed, Some(Closed::Failed { .. })) || !is_certain {
             return false;
         }
         let read = self.consumers.iter().all(|consumer| consumer.left == 0 && !consumer.running);
@@ -375,6 +393,13 @@ impl fmt::Display for TopicReport {
         for claim in &self.cut {
             let Range { start, end } = claim.offsets;
             write!(f, "\n  claim cut in partition {}: offsets {start} to {end} hold no event", claim.partition)?;
+        }
+        for claim in &self.unsettled {
+            let (Range { start, end }, partition) = (&claim.offsets, claim.partition);
+            write!(
+                f,
+                "\n  offsets {start} to {end} of partition {partition} are of a transaction that was not durable in time: they are read when the journal is opened again, if it has them"
+            )?;
         }
         if let Some(refused) = &self.unfenced {
             write!(f, "\n  an event that was published while the topic ended may be missing: {refused}")?;

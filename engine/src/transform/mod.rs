@@ -127,7 +127,8 @@ impl TransformError {
         let reason = match self {
             Self::Input(ReplayError::Closed { reason, .. })
             | Self::Transaction(TransactionError::Publish(PublishError::Closed { reason, .. }))
-            | Self::Transaction(TransactionError::Producer(ProducerError::Closed { reason, .. })) => reason,
+            | Self::Transaction(TransactionError::Producer(ProducerError::Closed { reason, .. }))
+            | Self::Transaction(TransactionError::Late { reason, .. }) => reason,
             _ => return false,
         };
         matches!(reason, Closed::Closed | Closed::Halted | Closed::Cut)
@@ -408,8 +409,12 @@ impl<E: Send + Sync + 'static, K: Producers> Transform<E, K> {
         let Some(BatchRead { handled, next, .. }) = read else { return Ok(None) };
         if let Some(next) = next {
             let replay = input.replay.take();
-            holder.commit(transaction, &NextOffsets::from([next]))?;
-            input.offsets.insert(next.0, next.1);
+            let committed = holder.commit(transaction, &NextOffsets::from([next]));
+            // A late transaction is in the journal, with this offset.
+            if committed.as_ref().err().is_none_or(TransactionError::is_late) {
+                input.offsets.insert(next.0, next.1);
+            }
+            committed?;
             input.replay = replay;
         }
         Ok(Some(handled))

@@ -285,7 +285,13 @@ impl<E: Send + Sync + 'static, K: Producers> InputReader<'_, E, K> {
         match outcome {
             Ok(()) => self.input.offsets.extend(job.read),
             Err(refused) if job.batches > 1 && refused.is_too_much() => self.read_again(job.batches)?,
-            Err(refused) => return Err(refused.into()),
+            Err(refused) => {
+                // A late transaction is in the journal, with these offsets.
+                if refused.is_late() {
+                    self.input.offsets.extend(job.read);
+                }
+                return Err(refused.into());
+            }
         }
         Ok(())
     }

@@ -6,6 +6,9 @@ mod accounts;
 mod crash;
 mod deduplication;
 mod idempotence;
+mod late;
 mod messages;
 mod producers;
+#[path = "../common/soon.rs"]
+mod soon;
 mod transactions;

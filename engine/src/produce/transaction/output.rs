@@ -9,6 +9,8 @@ use crate::produce::Producer;
 use crate::produce::append::{Appender, Route};
 use crate::topic::TopicCore;
 use crate::topic::error::PublishError;
+use crate::topic::partition::Partition;
+use crate::topic::promises::Promise;
 use slipring_journal::{FrameBuilder, PartitionId};
 use slipring_ring::{Claim, ClaimError};
 use std::any::Any;
@@ -29,18 +31,37 @@ pub(super) struct Claims<'t> {
 }
 
 pub(super) trait ErasedClaim {
-    fn publish(self: Box<Self>);
+    /// Notes in the partition that the journal is given the claim's events, so that a shutdown does not cut the claim.
+    /// An error if it was cut already: then the journal must not get them.
+    fn promise(&mut self) -> Result<(), TransactionError>;
+    /// Publishes the events, which the journal has.
+    fn publish(self: Box<Self>) -> Result<(), TransactionError>;
 }
 
 struct TypedClaim<'t, E: Send + Sync + 'static, K: Producers> {
     claim: Claim<'t, E, K>,
+    topic: &'t str,
+    partition: &'t Partition<E, K>,
+    /// `None` before the journal is given the events. Dropped after the claim.
+    promise: Option<Promise<'t>>,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> ErasedClaim for TypedClaim<'_, E, K> {
-    fn publish(self: Box<Self>) {
-        // If the topic has ended, the claim is refused: readers of the ring skip these slots, although the journal has
-        // their events.
-        let _ = self.claim.commit();
+    fn promise(&mut self) -> Result<(), TransactionError> {
+        self.promise = self.partition.promises.promise(self.claim.sequences());
+        if self.promise.is_some() {
+            return Ok(());
+        }
+        Err(PublishError::new(self.topic, self.partition.index, slipring_ring::Closed::Cut, 0, || None).into())
+    }
+
+    fn publish(self: Box<Self>) -> Result<(), TransactionError> {
+        let Self { claim, topic, partition, promise } = *self;
+        let Err(closed) = claim.commit() else { return Ok(()) };
+        promise.into_iter().for_each(Promise::keep);
+        // `closed` says that the claim was cut; the ring says why.
+        let reason = partition.ring.closed().unwrap_or(closed).into();
+        Err(TransactionError::Late { topic: topic.to_owned(), partition: partition.index, reason })
     }
 }
 
@@ -185,7 +206,7 @@ impl<E: Send + Sync + 'static, K: Producers> Output for TypedOutput<E, K> {
             }
             claims.parts.push(ClaimedRun { id, first, end: first + len as u64 });
             claims.receipts.push(BatchReceipt { topic: topic.id, partition: index, first, len });
-            claims.held.push(Box::new(TypedClaim { claim }));
+            claims.held.push(Box::new(TypedClaim { claim, topic: &topic.name, partition, promise: None }));
         }
         Ok(())
     }
