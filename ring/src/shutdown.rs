@@ -84,7 +84,8 @@ impl<E, K: Kind> Ring<E, K> {
 
     /// Closes the ring and lets all its stages, polled ones included, read the published events until `limit` has
     /// passed. Then [cuts](Self::cut) uncommitted claims, and halts the ring if managed stages have not ended. Returns
-    /// a report of read and unread events. Never panics, and never waits for the calling thread.
+    /// a report of read and unread events. Never panics, and never waits for the calling thread, unless that thread holds
+    /// a claim, for instance inside the closure that fills an event: then the claim is waited for until `limit`.
     ///
     /// A polled consumer that exists and has unread events is waited for, so drop consumers that you no longer read.
     /// Events that a polled consumer has not read within the limit count as unread, and the consumer may still read
