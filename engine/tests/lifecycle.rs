@@ -121,7 +121,8 @@ fn hostile() {
     let transform = transform.run(copies, |_, _, _| Err::<(), _>(cause("the transform's"))).unwrap();
     let mut producer = ticks.producer().create().unwrap();
     producer.publish(|_| ()).unwrap();
-    (member.wait(), transform.wait());
+    member.wait();
+    transform.wait();
     ticks.subscribe("book").run(|_, _| Err::<(), _>(cause("the subscriber's"))).unwrap();
     while producer.publish(|_| ()).is_ok() {
         std::thread::yield_now();
