@@ -243,7 +243,7 @@ fn leases(_: &Engine, _: &ManualClock, _: &Topic<u64>, jobs: &Topic<Message>, ro
     let ticket = take(&mut worker).leave();
     let mut lease = worker.queue().resume(&ticket).unwrap();
     lease.renew(LONG).unwrap();
-    if round % 3 == 0 {
+    if round.is_multiple_of(3) {
         lease.nack(Duration::ZERO, "it is of no use").unwrap()
     } else {
         lease.ack().unwrap()

@@ -19,12 +19,15 @@ const LONG: Duration = Duration::from_secs(120);
 /// More than a selector checks in each call. The first of them rest, and the last 16 do not.
 const MANY: usize = 60;
 
+/// Whom to wake, and with which token.
+type Watcher = Option<(Arc<Waiter>, usize)>;
+
 /// Counts how often it is checked, and has nothing until it is woken.
 #[derive(Clone, Default)]
 struct Counted {
     checks: Rc<Cell<usize>>,
     is_ready: Rc<Cell<bool>>,
-    watcher: Rc<Cell<Option<(Arc<Waiter>, usize)>>>,
+    watcher: Rc<Cell<Watcher>>,
 }
 
 impl Selectable for Counted {
