@@ -1,9 +1,8 @@
 //! A bank as a transform: exactly once through failures, a second holder and a crash after each call to the disk.
 
-use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Engine, EngineError, Level, Topic,
+    Engine, Level, Topic,
     transaction::{Transaction, TransactionError},
     transform::TransformError,
 };
@@ -12,17 +11,9 @@ use std::time::Duration;
 
 use crate::accounts::{ACCOUNTS, Change, ledger, read_all};
 use crate::crash::at_each_call;
+use crate::{engine, try_engine};
 
 const LONG: Duration = Duration::from_secs(60);
-
-fn try_engine(disk: &SimulatedDisk) -> Result<Engine, EngineError> {
-    let options = Options { segment_size: 1 << 18, ..Options::default() };
-    Engine::builder().journal_in(disk.clone()).journal_options(options).build()
-}
-
-fn engine(disk: &SimulatedDisk) -> Engine {
-    try_engine(disk).unwrap()
-}
 
 /// From, to, amount.
 type Transfer = [i64; 3];

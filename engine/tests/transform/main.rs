@@ -7,3 +7,16 @@ mod bank;
 mod crash;
 mod managed;
 mod parts;
+
+use slipring::journal::Options;
+use slipring::journal::simulated::SimulatedDisk;
+use slipring::{Engine, EngineError};
+
+fn try_engine(disk: &SimulatedDisk) -> Result<Engine, EngineError> {
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
+    Engine::builder().journal_in(disk.clone()).journal_options(options).build()
+}
+
+fn engine(disk: &SimulatedDisk) -> Engine {
+    try_engine(disk).unwrap()
+}

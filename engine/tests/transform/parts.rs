@@ -1,9 +1,8 @@
 //! Transforms: what is too much for one transaction goes in several, and what one has left is told.
 
-use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
-    Engine, EngineError, Topic,
+    Engine, Topic,
     group::{Delivery, MemberEnd},
     subscriber::At,
     topic::MAX_NAME,
@@ -14,17 +13,9 @@ use std::time::Duration;
 
 use crate::accounts::read_all;
 use crate::crash::at_each_call;
+use crate::{engine, try_engine};
 
 const LONG: Duration = Duration::from_secs(60);
-
-fn try_engine(disk: &SimulatedDisk) -> Result<Engine, EngineError> {
-    let options = Options { segment_size: 1 << 18, ..Options::default() };
-    Engine::builder().journal_in(disk.clone()).journal_options(options).build()
-}
-
-fn engine(disk: &SimulatedDisk) -> Engine {
-    try_engine(disk).unwrap()
-}
 
 fn topic(engine: &Engine, name: &str, capacity: usize) -> Topic<u64> {
     engine.topic::<u64>(name).capacity(capacity).durable().create().unwrap()
