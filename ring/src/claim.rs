@@ -109,6 +109,8 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         if sequences.len == 0 {
             return Ok(sequences);
         }
+        // Not `commit_first(len)`: a claim that is dropped after the publish is kept in memory until then, which costs
+        // each publish 25 to 38 instructions more.
         let claim = std::mem::ManuallyDrop::new(self);
         // SAFETY: the claim is not dropped, so no other code uses the borrow that is copied out of it.
         let producer: &mut Producer<E, K> = unsafe { std::ptr::read(&claim.producer) };
