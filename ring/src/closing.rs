@@ -145,6 +145,8 @@ pub(crate) struct End {
     /// The system's refusal of CLOSE_FENCE; `None` if the fence was issued, or if no producer was left whose claims it
     /// would order.
     unfenced: Option<Refused>,
+    /// The end that [`announce`](Core::announce) has announced; `None` without one.
+    announced: Option<Announced>,
     /// The stages whose consumers were dropped with unread events after the ring was halted or had failed.
     stopped: Vec<Arc<StageState>>,
     /// The failure of the ring's copy in a forked process; `None` if that copy goes on. See [`crate::forks`].
@@ -152,6 +154,13 @@ pub(crate) struct End {
     /// True if this is the record of a copy that has failed in a forked process. Then the commit of a claim that was
     /// made before the fork returns an error.
     is_fork: bool,
+}
+
+/// An end that a ring is about to get, together with other rings.
+pub(crate) enum Announced {
+    Halt,
+    /// The failed stage's name and the cause.
+    Failure(String, String),
 }
 
 impl End {
@@ -298,6 +307,24 @@ impl<E, K: Kind> Core<E, K> {
     /// Fails the ring because a stage failed: all callers get the stage's name and the cause.
     pub(crate) fn fail(&self, stage: &str, cause: &str) {
         self.end(Phase::Failed, Some((stage.to_owned(), cause.to_owned())));
+    }
+
+    /// Announces the end that the ring is about to get together with other rings. Does nothing if an end was announced
+    /// before.
+    pub(crate) fn announce(&self, announced: Announced) {
+        lock(&self.closing.end).announced.get_or_insert(announced);
+    }
+
+    /// Ends the ring as announced; does nothing if no end was announced. Called before a stage leaves: a reader of
+    /// several rings that sees one of them ended drops its consumers in the others. What it has not read there must be
+    /// in the report, and it must not fail these rings by leaving before the stages that are ordered after it.
+    pub(crate) fn end_as_announced(&self) {
+        let announced = lock(&self.closing.end).announced.take();
+        match announced {
+            None => {}
+            Some(Announced::Halt) => self.end(Phase::Halted, None),
+            Some(Announced::Failure(stage, cause)) => self.fail(&stage, &cause),
+        }
     }
 
     /// Cuts all uncommitted claims except `kept`: their sequences become gaps, and their commits return an error.

@@ -9,11 +9,12 @@
 //! - [`Consumer::poll_paced`], [`Consumer::look_anew`] and [`Consumer::nothing`]: for loops that read several rings.
 //! - [`Ring::unread`]: the count of events in a report.
 //! - [`Ring::cut_except`]: a cut that leaves out claims whose events were given elsewhere already.
+//! - [`Ring::announce_halt`] and [`Ring::announce_failure`]: ending several rings together.
 
 use crate::access::Access;
 use crate::batch::Batch;
 use crate::claim::Claim;
-use crate::closing::Closed;
+use crate::closing::{Announced, Closed};
 use crate::consumer::Consumer;
 use crate::kind::Kind;
 use crate::producer::Producer;
@@ -166,5 +167,31 @@ impl<E, K: Kind> Ring<E, K> {
     pub fn cut_except(&self, kept: &[Sequences]) -> Vec<Sequences> {
         self.close();
         self.core.cut(kept)
+    }
+
+    /// Announces that this ring is about to be [halted](Self::halt), together with other rings. From now on, a stage
+    /// that leaves halts the ring first. A reader of several rings that sees one halted drops its consumers in the
+    /// others, whose turn is still to come: their reports then have its unread events, and the stages ordered after it
+    /// are told of the halt.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Closed, Stage};
+    /// let mut builder = Builder::single(8, u64::default);
+    /// builder.poll("first").poll(Stage::new("second").after(["first"]));
+    /// let (_producer, ring) = builder.build()?;
+    /// let first = ring.consumer("first")?;
+    /// ring.announce_halt();
+    /// assert_eq!(ring.closed(), None);
+    /// drop(first);
+    /// assert_eq!(ring.closed(), Some(Closed::Halted));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn announce_halt(&self) {
+        self.core.announce(Announced::Halt);
+    }
+
+    /// As [`announce_halt`](Self::announce_halt), before this ring is [failed](Self::fail) with these arguments.
+    pub fn announce_failure(&self, stage: &str, cause: &str) {
+        self.core.announce(Announced::Failure(stage.to_owned(), cause.to_owned()));
     }
 }

@@ -224,8 +224,9 @@ impl<E, K: Kind> Core<E, K> {
     /// Removes a stage because its consumer, or its last worker, is dropped. If other stages are ordered after the
     /// stage, the ring fails, because they could never continue. It does not fail if it was halted or has failed
     /// already, or if they have nothing left to read: the ring is ending, and the consumer has got the end as an error
-    /// (`at_end`) or has read everything.
+    /// (`at_end`) or has read everything. A ring whose end was [announced](Self::announce) ends first.
     pub(crate) fn leave_for_good(&self, stage: &Arc<StageState>, at_end: bool) {
+        self.end_as_announced();
         let mut members = lock(&self.members);
         if members.iter().any(|member| Arc::ptr_eq(member, stage)) {
             self.note_stopped(stage);

@@ -18,4 +18,5 @@ pub(crate) mod trace;
 pub(crate) mod turn;
 pub(crate) mod varint;
 pub(crate) mod wakeup;
+pub(crate) mod watchers;
 pub(crate) mod when_full;

@@ -73,7 +73,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
                 false if assigned.ended => {}
                 false => {
                     self.watch.add(source);
-                    self.signal.wake_watcher();
+                    self.signal.watchers.wake();
                 }
             }
         }
@@ -116,7 +116,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         if !assigned.paused {
             // The wait has registered for events at the old position, so the partition must be checked again.
             watch.add(source);
-            signal.wake_watcher();
+            signal.watchers.wake();
         }
         Ok(())
     }

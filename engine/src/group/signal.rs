@@ -3,9 +3,10 @@
 use super::coordinator::Activity;
 use crate::base::ids::next_reader;
 use crate::base::multi_wait::MultiWait;
+use crate::base::watchers::Watchers;
 use slipring_ring::Waiter;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The number of nanoseconds that stands for a time that never comes.
@@ -24,9 +25,8 @@ pub(super) struct MemberSignal {
     /// The time of the member's last progress, in nanoseconds of the engine's clock; `NEVER` while it waits for events.
     pub(super) seen: AtomicU64,
     pub(super) waiter: Arc<Waiter>,
-    /// The waiter of a selector that waits for this member, and the token with which it is woken; `None` if no selector
-    /// does.
-    watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
+    /// The selectors that wait for this member, so that they poll it.
+    pub(super) watchers: Watchers,
 }
 
 impl MemberSignal {
@@ -38,30 +38,14 @@ impl MemberSignal {
             managed: AtomicBool::new(false),
             seen: AtomicU64::new(nanos(now)),
             waiter: Arc::new(Waiter::new()),
-            watcher: Mutex::default(),
+            watchers: Watchers::default(),
         }
     }
 
     pub(super) fn notify(&self) {
         self.news.store(true, Ordering::Release);
         self.waiter.wake(MultiWait::WAKE);
-        self.wake_watcher();
-    }
-
-    /// Wakes the selector that waits for this member, so that it polls the member. Does nothing if there is none.
-    pub(super) fn wake_watcher(&self) {
-        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((watcher, token)) = watcher {
-            watcher.wake(token);
-        }
-    }
-
-    /// Makes each signal to the member wake `waiter` too, with `token`. Replaces the selector that was set before.
-    pub(super) fn watch(&self, waiter: &Arc<Waiter>, token: usize) {
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
-        if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
-            *watcher = Some((Arc::clone(waiter), token));
-        }
+        self.watchers.wake();
     }
 
     pub(super) fn stop(&self) {

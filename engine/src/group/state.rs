@@ -18,7 +18,7 @@ use crate::topic::error::SubscribeError;
 use crate::topic::partition::Partition;
 use crate::topic::stage_name::stage_name;
 use crate::topic::{Preparation, TopicCore, TopicReader};
-use slipring_ring::{Consumer, Stage};
+use slipring_ring::{Closed, Consumer, Stage};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -195,7 +195,13 @@ impl<E, K: Producers> SharedState<E, K> {
             if self.coordinator.reads(number) {
                 continue;
             }
-            source.reader = None;
+            let at_once = |entry: &PartitionEntry<E, K>| {
+                matches!(entry.partition.ring.closed(), Some(Closed::Halted | Closed::Failed { .. }))
+            };
+            // The report of a topic that was halted or has failed still asks the reader what the group has left.
+            if !self.entries.iter().any(|(id, entry)| id.topic == number && at_once(entry)) {
+                source.reader = None;
+            }
             for (_, entry) in self.entries.iter_mut().filter(|(id, _)| id.topic == number) {
                 if !entry.ended {
                     (entry.consumer, entry.catching_up) = (None, false);
@@ -255,6 +261,20 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for NewPartitions
         state.close_gates();
         group.settle(&mut state);
         nothing
+    }
+
+    fn positions_in_journal(&self) -> Vec<(u32, u64)> {
+        let Some(group) = self.group.upgrade() else { return Vec::new() };
+        let state = group.state();
+        if state.topics.get(&self.topic).is_none_or(|source| source.reader.is_none()) {
+            return Vec::new();
+        }
+        let of_topic = state.entries.iter().filter(|(id, _)| id.topic == self.topic);
+        // A partition that is open and not caught up with has a stage in the ring.
+        let in_journal = of_topic.filter(|(_, entry)| {
+            entry.committed_offset.is_some() && !entry.ended && (entry.is_catching_up() || !entry.is_open())
+        });
+        in_journal.filter_map(|(id, entry)| Some((id.partition, entry.committed()?))).collect()
     }
 
     fn drain(&self, deadline: Instant) -> bool {

@@ -157,7 +157,9 @@ impl CommitterThread {
         };
         // The rings fail first: a producer that gets an unknown outcome for its receipt must find its topic failed.
         let open = self.sources.list.iter().flatten().filter(|source| outcome.is_err() || !source.is_closed());
-        open.for_each(|source| source.fail(&cause));
+        let open: Vec<_> = open.collect();
+        open.iter().for_each(|source| source.announce_failure(&cause));
+        open.iter().for_each(|source| source.fail(&cause));
         // Threads that wait for the journal get the cause after the rings have failed.
         self.shared.notifier.end(cause.clone());
         if let Err(refused) = &outcome {
@@ -329,6 +331,7 @@ impl CommitterThread {
                 if let Some(cause) = rings.failed() {
                     let topic = rings.id().topic;
                     let of_topic = self.sources.list.iter().flatten().filter(|source| source.id().topic == topic);
+                    of_topic.clone().for_each(|source| source.announce_failure(&cause));
                     of_topic.for_each(|source| source.fail(&cause));
                     break;
                 }

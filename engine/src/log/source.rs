@@ -74,6 +74,9 @@ pub(crate) trait Source: Send {
     /// read all events get [`Closed`](crate::topic::Closed).
     fn close(&self);
     fn fail(&self, cause: &str);
+    /// Announces [`fail`](Self::fail): called for all sources that are to fail together before the first of them fails,
+    /// so that a reader that leaves all partitions because one has failed is not blamed for the others.
+    fn announce_failure(&self, cause: &str);
     /// The reason why an event could not be written; `None` if there was no error. After an error no later event of the
     /// partition is written.
     fn failed(&mut self) -> Option<String>;

@@ -8,6 +8,7 @@ use crate::base::ids::next_reader;
 use crate::base::kind::Producers;
 use crate::base::multi_wait::MultiWait;
 use crate::base::overload::ConsumerStats;
+use crate::base::watchers::Watchers;
 use crate::topic::error::{OutOfRange, SubscribeError};
 use crate::topic::partition::Partition;
 use crate::topic::{Preparation, TopicCore, TopicReader};
@@ -25,9 +26,9 @@ pub(crate) struct Membership<E, K: Producers> {
     pub(super) stage: Stage,
     pub(super) waiter: Arc<Waiter>,
     pub(super) wait: Wait,
-    /// The selector that waits for this subscriber: its waiter, and the subscriber's token there. `None` if no selector
-    /// has waited for it yet.
-    watcher: Mutex<Option<(Arc<Waiter>, usize)>>,
+    /// The selectors that wait for this subscriber. They are woken when partitions are added, or a seek or a resume
+    /// gives the subscriber something to read.
+    pub(super) watchers: Watchers,
     /// Another wait strategy, to be used from the next wait on.
     pub(super) other_wait: Mutex<Option<Wait>>,
     pub(super) has_changes: AtomicBool,
@@ -43,31 +44,11 @@ impl<E: Send + Sync + 'static, K: Producers> Membership<E, K> {
             stage: builder.stage(),
             waiter: Arc::new(Waiter::new()),
             wait: builder.wait.clone(),
-            watcher: Mutex::default(),
+            watchers: Watchers::default(),
             other_wait: Mutex::default(),
             has_changes: AtomicBool::new(false),
             added: Mutex::default(),
         })
-    }
-}
-
-impl<E, K: Producers> Membership<E, K> {
-    /// Sets the waiter of the selector that waits for this subscriber. When partitions are added, or a seek or a resume
-    /// gives the subscriber something to read, this waiter is woken under `token`.
-    pub(super) fn tell(&self, waiter: &Arc<Waiter>, token: usize) {
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
-        if !watcher.as_ref().is_some_and(|(known, under)| Arc::ptr_eq(known, waiter) && *under == token) {
-            *watcher = Some((Arc::clone(waiter), token));
-        }
-    }
-
-    /// Wakes the selector that waits for this subscriber. If the selector does not wait now, its next call polls the
-    /// subscriber.
-    pub(super) fn wake_watcher(&self) {
-        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((watcher, token)) = watcher {
-            watcher.wake(token);
-        }
     }
 }
 
@@ -100,7 +81,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for Membership<E,
         self.has_changes.store(true, Ordering::Release);
         Box::new(move || {
             self.waiter.wake(MultiWait::WAKE);
-            self.wake_watcher();
+            self.watchers.wake();
         })
     }
 }

@@ -263,7 +263,7 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// Registers another waiter, such as a selector's, to be woken under `token` when there are events to read, or an
     /// end or an error. False if there are some by now, or other threads have left changes: then the caller polls.
     pub(crate) fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
-        self.membership.tell(waiter, token);
+        self.membership.watchers.add(waiter, token);
         self.arm_paused(waiter, token);
         if !self.paused.is_empty() && !matches!(self.find(true, None), Ok(FindOutcome::Nothing)) {
             return false;

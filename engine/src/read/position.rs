@@ -109,7 +109,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         // The partition may be waiting to be woken, or be read to its end, but has events again.
         if !self.paused.contains(&partition) {
             watch.add(partition as usize);
-            membership.wake_watcher();
+            membership.watchers.wake();
         }
         if let Some(over) = self.over.iter().position(|&over| over == partition) {
             self.over.swap_remove(over);
@@ -173,7 +173,7 @@ impl<E, K: Producers> Subscriber<E, K> {
         self.paused.retain(|&paused| paused != partition);
         if !self.over.contains(&partition) {
             self.watch.add(partition as usize);
-            self.membership.wake_watcher();
+            self.membership.watchers.wake();
         }
         Ok(())
     }

@@ -101,6 +101,8 @@ impl Selector {
         let same = self.watched.len() == readers.len()
             && self.watched.iter().zip(&*readers).all(|(known, reader)| *known == reader.identity());
         if !same {
+            // The old waiter is dropped, so that the readers before no longer wake this selector.
+            self.waiter = Arc::new(Waiter::new());
             self.watch.renew(Arc::clone(&self.waiter));
             self.watched = readers.iter().map(|reader| reader.identity()).collect();
             self.minded = (0..readers.len()).filter(|reader| readers[*reader].is_minded()).collect();

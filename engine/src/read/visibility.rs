@@ -5,7 +5,7 @@ use crate::base::kind::Producers;
 use crate::log::progress::{Acks, Progress};
 use slipring_journal::Visible;
 use slipring_ring::Waiter;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 /// The read limit of a subscriber that waits until events are written or durable.
@@ -14,7 +14,8 @@ pub(super) struct VisibilityLimit {
     acks: Arc<Acks>,
     /// The journal's progress in each partition, by the partition's number. `None` before the partition is first read.
     progress: Vec<Option<Arc<Progress>>>,
-    /// One waker for each waiter and token. The notifier recognizes a waker only by identity, so the waker is kept.
+    /// One waker for each waiter and token. The notifier recognizes a waker only by identity, so the waker is kept, until
+    /// its waiter is dropped.
     wakers: Vec<(Arc<NotifyWaker>, Waker)>,
 }
 
@@ -60,12 +61,13 @@ impl VisibilityLimit {
 
     fn waker(&mut self, waiter: &Arc<Waiter>, token: usize) -> Waker {
         let known = |(notify_waker, _): &&(Arc<NotifyWaker>, Waker)| {
-            Arc::ptr_eq(&notify_waker.waiter, waiter) && notify_waker.token == token
+            notify_waker.waiter.as_ptr() == Arc::as_ptr(waiter) && notify_waker.token == token
         };
         if let Some((_, waker)) = self.wakers.iter().find(known) {
             return waker.clone();
         }
-        let notify_waker = Arc::new(NotifyWaker { waiter: Arc::clone(waiter), token });
+        self.wakers.retain(|(notify_waker, _)| notify_waker.waiter.strong_count() > 0);
+        let notify_waker = Arc::new(NotifyWaker { waiter: Arc::downgrade(waiter), token });
         let waker = Waker::from(Arc::clone(&notify_waker));
         self.wakers.push((notify_waker, waker.clone()));
         waker
@@ -73,12 +75,14 @@ impl VisibilityLimit {
 }
 
 struct NotifyWaker {
-    waiter: Arc<Waiter>,
+    waiter: Weak<Waiter>,
     token: usize,
 }
 
 impl Wake for NotifyWaker {
     fn wake(self: Arc<Self>) {
-        self.waiter.wake(self.token);
+        if let Some(waiter) = self.waiter.upgrade() {
+            waiter.wake(self.token);
+        }
     }
 }

@@ -211,7 +211,10 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
 
     fn halt(&self) {
         self.readers().end();
-        for partition in self.partitions().iter() {
+        let partitions = self.partitions();
+        // A consumer that sees one ring halted leaves all of them, the ones to be halted next too.
+        partitions.iter().for_each(|partition| partition.ring.announce_halt());
+        for partition in partitions.iter() {
             partition.ring.halt();
         }
     }
@@ -263,6 +266,15 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         let mut report = TopicReport::new(&self.name, &partitions, &self.runs(), queues);
         if partitions.is_empty() {
             report.note_deferred(deferred);
+        }
+        if let Some(durable) = &self.durable {
+            for reader in self.readers().all() {
+                let positions = reader.positions_in_journal().into_iter().filter_map(|(number, next)| {
+                    let published = partitions.get(number as usize)?.ring.published().0;
+                    Some((number, next, durable.unread(number, next, published)))
+                });
+                report.note_in_journal(reader.name(), positions);
+            }
         }
         report
     }

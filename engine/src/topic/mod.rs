@@ -302,7 +302,10 @@ impl<E, K: Producers> TopicCore<E, K> {
     /// Fails all rings without taking the readers' lock. Called after [`TopicReaders::end`], and in a forked process,
     /// where another thread of the parent may hold the lock for ever.
     pub(crate) fn fail_all(&self, consumer: &str, cause: &str) {
-        self.partitions().iter().for_each(|partition| partition.ring.fail(consumer, cause));
+        let partitions = self.partitions();
+        // As in a halt: a consumer that sees one ring failed leaves all of them.
+        partitions.iter().for_each(|partition| partition.ring.announce_failure(consumer, cause));
+        partitions.iter().for_each(|partition| partition.ring.fail(consumer, cause));
     }
 }
 

@@ -39,6 +39,12 @@ pub(crate) trait TopicReader<E, K: Producers>: Send + Sync {
         prepared: Preparation,
     ) -> Box<dyn FnOnce()>;
 
+    /// The partitions that the reader reads from the journal, without a stage in the ring, or has not read to the end when
+    /// the topic was halted or failed, each with the next offset; for the topic's report. Default: none.
+    fn positions_in_journal(&self) -> Vec<(u32, u64)> {
+        Vec::new()
+    }
+
     /// Waits until the reader's own threads have read the closed topic to its end. Returns false if `deadline` passes
     /// first; true at once if the reader has no threads of its own (the default).
     fn drain(&self, deadline: Instant) -> bool {

@@ -8,6 +8,7 @@ use crate::log::offsets::transform::{TransformDescription, TransformPartition, T
 use crate::text;
 use crate::topic::consumers::ConsumerRun;
 use crate::topic::partition::{DeferredPartition, Partition};
+use crate::topic::stage_name::without_generation;
 use slipring_ring::fence::Refused;
 use slipring_ring::{Ending, Sequence, Sequences};
 use std::fmt;
@@ -213,6 +214,32 @@ impl TopicReport {
                 ending: None,
                 running: false,
             }));
+        }
+    }
+
+    /// Adds a group that reads these partitions from the journal: for each its number, the next offset, and the count of
+    /// unread events. Leaves out partitions that were read to their end, and those that the report already has for the
+    /// group.
+    pub(crate) fn note_in_journal(&mut self, name: &str, positions: impl Iterator<Item = (u32, u64, u64)>) {
+        for (partition, consumed, left) in positions.filter(|(_, _, left)| *left > 0) {
+            let is_it =
+                |known: &ConsumerReport| known.partition == partition && without_generation(&known.name) == name;
+            if self.consumers.iter().any(is_it) {
+                continue;
+            }
+            let ending = match &self.closed {
+                Some(reason @ (Closed::Halted | Closed::Failed { .. })) => Ending::Stopped(reason.to_string()),
+                _ => Ending::Unread,
+            };
+            self.consumers.push(ConsumerReport {
+                name: name.to_owned(),
+                partition,
+                consumed,
+                left,
+                skipped: 0,
+                ending: Some(ending),
+                running: false,
+            });
         }
     }
 

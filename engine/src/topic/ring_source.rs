@@ -213,6 +213,10 @@ impl<E: Send + Sync + 'static, K: Producers> Source for RingSource<E, K> {
         self.partition.ring.fail(STAGE, cause);
     }
 
+    fn announce_failure(&self, cause: &str) {
+        self.partition.ring.announce_failure(STAGE, cause);
+    }
+
     fn failed(&mut self) -> Option<String> {
         self.failed.take()
     }

@@ -1,14 +1,14 @@
 //! One thread that reads many topics.
 
 use slipring::{
-    Engine, Message, Record, Subscriber, Topic,
+    Engine, Message, Record, Subscriber, Topic, Wait,
     clock::ManualClock,
     group::{GroupError, Member},
     subscriber::{Selectable, Selector, StartAt},
 };
 use slipring_ring::Waiter;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::sleeps::asleep;
 
@@ -269,4 +269,63 @@ fn one_that_goes_back_or_is_resumed_between_two_calls_is_found_by_the_next() {
     assert_eq!(select(&mut member, soon), None);
     member.resume(second).unwrap();
     assert_eq!(select(&mut member, late), Some(0), "it was resumed");
+}
+
+/// The second selector took a reader's signals from the first, which then slept through a seek back, a resume and an added
+/// partition, for as long as it was allowed to.
+#[test]
+fn two_selectors_that_wait_for_one_reader_in_turns_are_both_woken() {
+    let engine = Engine::builder().build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").retain(4).create().unwrap();
+    let mut tape = ticks.subscribe("tape").poll().unwrap();
+    publish(&ticks, 0..1);
+    read(&mut tape);
+    // They sleep at once, so that the tape wakes them: whoever still spins looks by itself.
+    let mut selectors = [Selector::round_robin(), Selector::by_priority()]
+        .map(|selector| selector.wait(Wait::spin_then_park().spins(0).yields(0)));
+    let mut both = |tape: &mut Subscriber<u64>, change: &mut dyn FnMut(&mut Subscriber<u64>)| {
+        for selector in &mut selectors {
+            assert_eq!(selector.select(&mut [tape], Duration::from_millis(1)).unwrap(), None);
+        }
+        change(tape);
+        for selector in &mut selectors {
+            assert_eq!(selector.select(&mut [tape], LONG).unwrap(), Some(0));
+        }
+        read(tape);
+    };
+    both(&mut tape, &mut |tape| tape.seek(0, 0).unwrap());
+    tape.pause(0).unwrap();
+    both(&mut tape, &mut |tape| {
+        publish(&ticks, 1..2);
+        tape.resume(0).unwrap();
+    });
+    both(&mut tape, &mut |_| {
+        ticks.add_partitions(1).unwrap();
+        ticks.producer().create().unwrap().publish_to(1, |tick| *tick = 2).unwrap();
+    });
+}
+
+/// A newcomer got no partition while the first selector slept.
+#[test]
+fn a_member_for_which_two_selectors_wait_in_turns_gives_a_newcomer_its_part() {
+    let engine = Engine::builder().build().unwrap();
+    let ticks = engine.topic::<u64>("ticks").partitions(2).create().unwrap();
+    let mut member = ticks.group("sums").join().unwrap();
+    let mut selectors = [Selector::round_robin(), Selector::round_robin()]
+        .map(|selector| selector.wait(Wait::spin_then_park().spins(0).yields(0)));
+    for selector in &mut selectors {
+        assert_eq!(selector.select(&mut [&mut member], Duration::from_millis(1)).unwrap(), None);
+    }
+    let [mut first, second] = selectors;
+    let watching = asleep(move || (first.select(&mut [&mut member], LONG).unwrap(), first, member));
+    let mut newcomer = ticks.group("sums").join().unwrap();
+    let begun = Instant::now();
+    while newcomer.assignment().is_empty() && begun.elapsed() < LONG / 2 {
+        drop(newcomer.poll(Duration::from_millis(10)).unwrap());
+    }
+    assert_eq!(newcomer.assignment().len(), 1);
+    ticks.producer().create().unwrap().publish_to(1 - newcomer.assignment()[0].partition, |_| ()).unwrap();
+    let (found, _first, _member) = watching.join();
+    assert_eq!(found, Some(0));
+    drop(second);
 }

@@ -4,13 +4,18 @@ use slipring::journal::Options;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
     Engine, Producer, Topic,
+    metrics::{Ending, TopicReport},
     producer::{Producers, PublishError},
+    subscriber::StartAt,
     topic::Closed,
 };
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -169,4 +174,111 @@ fn an_orderly_restart_under_load_loses_nothing_that_was_acknowledged() {
     let one = engine.topic::<u64>("one").capacity(64).single_producer().durable().create().unwrap();
     assert_eq!(read_all(&many, acknowledged[0].len()), acknowledged[0]);
     assert_eq!(read_all(&one, acknowledged[1].len()), acknowledged[1]);
+}
+
+/// A reader that its thread drops when the task with this waker is woken.
+struct Drops<R>(Mutex<Option<R>>, AtomicBool);
+
+impl<R: Send + 'static> Wake for Drops<R> {
+    fn wake(self: Arc<Self>) {
+        let reader = self.0.lock().unwrap().take();
+        drop(reader);
+        self.1.store(true, SeqCst);
+    }
+}
+
+/// Ends a topic of two partitions. The first one that has ended wakes a task, which drops `reader` before the second one ends.
+fn dropped_between<R: Send + 'static, T>(ticks: &Topic<u64>, reader: R, end: impl FnOnce() -> T) -> T {
+    let drops = Arc::new(Drops(Mutex::new(Some(reader)), AtomicBool::new(false)));
+    let mut task = ticks.subscribe("task").start(StartAt::Latest).poll().unwrap();
+    let mut next = pin!(task.next_batch());
+    let waker = Waker::from(Arc::clone(&drops));
+    assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let ended = end();
+    let begun = Instant::now();
+    while !drops.1.load(SeqCst) {
+        assert!(begun.elapsed() < LONG, "the end wakes the task");
+        std::thread::yield_now();
+    }
+    ended
+}
+
+fn left(report: &TopicReport, name: &str) -> Vec<(u32, u64, bool)> {
+    let of = report.consumer(name);
+    let mut left: Vec<_> =
+        of.map(|it| (it.partition, it.left, matches!(it.ending, Some(Ending::Stopped(_))))).collect();
+    left.sort_unstable();
+    left
+}
+
+/// The reader that left because the first partition had ended was told to have failed the second one, by leaving before the one
+/// that reads after it; and what it had not read of the second one was missing from the report.
+#[test]
+fn who_leaves_the_partitions_of_an_ending_topic_is_not_blamed_and_is_in_the_report() {
+    for fails in [false, true] {
+        let engine = Engine::builder().build().unwrap();
+        let ticks = engine.topic::<u64>("ticks").partitions(2).retain(8).create().unwrap();
+        let first = ticks.subscribe("first").poll().unwrap();
+        let mut second = ticks.subscribe("second").after(["first"]).poll().unwrap();
+        let mut producer = ticks.producer().create().unwrap();
+        (0..2).for_each(|partition| _ = producer.publish_to(partition, |_| ()).unwrap());
+        let (expected, report) = if fails {
+            let fail = || ticks.subscribe("bad").start(StartAt::Earliest).run(|_, _| Err("no")).unwrap();
+            dropped_between(&ticks, first, fail);
+            let report = engine.shutdown(Duration::ZERO);
+            (Closed::Failed { consumer: "bad".to_owned(), cause: "no".to_owned() }, report.topics[0].clone())
+        } else {
+            (Closed::Halted, dropped_between(&ticks, first, || engine.delete_forced("ticks").unwrap()))
+        };
+        for partition in 0..2 {
+            let refused = producer.publish_to(partition, |_| ()).unwrap_err();
+            let PublishError::Closed { reason, .. } = &refused else { panic!("{refused}") };
+            assert_eq!(*reason, expected, "partition {partition}");
+        }
+        assert_eq!(second.poll(Duration::ZERO).unwrap_err().reason, expected);
+        assert_eq!(report.closed, Some(expected));
+        assert_eq!(left(&report, "first"), [(0, 1, true), (1, 1, true)], "{report}");
+        assert!(!report.is_complete(), "{report}");
+    }
+}
+
+/// So was a group, whose members leave when one partition has ended; and one that reads from the journal was never there.
+#[test]
+fn what_a_group_has_left_in_an_ending_topic_is_in_the_report() {
+    let in_journal =
+        |engine: &Engine| engine.topic::<u64>("ticks").partitions(2).capacity(8).durable().create().unwrap();
+    for durable_topic in [false, true] {
+        for deleted in [false, true] {
+            let what = format!("durable {durable_topic}, deleted {deleted}");
+            let engine =
+                if durable_topic { durable(&SimulatedDisk::new()) } else { Engine::builder().build().unwrap() };
+            let ticks = match durable_topic {
+                true => in_journal(&engine),
+                false => engine.topic::<u64>("ticks").partitions(2).capacity(128).create().unwrap(),
+            };
+            let join = || {
+                let mut member = ticks.group("sums").start(StartAt::Earliest).join().unwrap();
+                drop(member.poll(Duration::ZERO).unwrap());
+                assert_eq!(member.assignment().len(), 2);
+                member
+            };
+            // A group that joins a durable topic late reads from the journal what the ring no longer has.
+            let early = (!durable_topic).then(join);
+            let mut producer = ticks.producer().create().unwrap();
+            for number in 0..120 {
+                producer.publish_to(number % 2, |_| ()).unwrap();
+            }
+            drop(producer);
+            let member = early.unwrap_or_else(join);
+            let report = if deleted {
+                dropped_between(&ticks, member, || engine.delete_forced("ticks").unwrap())
+            } else {
+                let report = engine.shutdown(Duration::ZERO);
+                drop(member);
+                report.topics[0].clone()
+            };
+            assert_eq!(left(&report, "group:sums"), [(0, 60, deleted), (1, 60, deleted)], "{what}: {report}");
+            assert!(!report.is_complete(), "{what}: {report}");
+        }
+    }
 }

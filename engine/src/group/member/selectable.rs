@@ -13,7 +13,7 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Member<E, K> {
     }
 
     fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
-        self.signal.watch(waiter, token);
+        self.signal.watchers.add(waiter, token);
         self.arm_paused(waiter, token);
         let mut read = self.partitions.iter_mut().flatten().filter(|assigned| !assigned.paused && !assigned.ended);
         let armed = read.all(|assigned| match &mut assigned.feed {
