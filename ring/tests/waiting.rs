@@ -391,7 +391,9 @@ fn without_the_heavy_fence_both_sides_do_miss() {
             return;
         }
     }
-    println!("SKIPPED: the relaxed outcome was not seen in {rounds} rounds; the two threads may never have run at the same time");
+    println!(
+        "SKIPPED: the relaxed outcome was not seen in {rounds} rounds; the two threads may never have run at the same time"
+    );
 }
 
 /// Where the system has no `membarrier` both sides pay a full fence, and all of this holds as well.
