@@ -44,6 +44,7 @@ use crate::log::producers::ProducerStates;
 use crate::log::progress::Notifier;
 use slipring_journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
 use slipring_ring::Waiter;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -105,6 +106,10 @@ pub(crate) struct Committer {
     /// asks for state: a frame with a dead letter must also have the state of the queue that published it, even if that
     /// queue was opened a moment ago.
     pub(super) new_state_sources: Mutex<Vec<Weak<dyn StateSource>>>,
+    /// State sources, by their numbers, that have published an event whose frame must have their state too. Held so that
+    /// they are still there when the committer's thread writes that frame, even if the engine's last handle is dropped
+    /// meanwhile. `None` once the thread has ended: no frame is written any more.
+    pub(super) held_state_sources: Mutex<Option<BTreeMap<u32, Arc<dyn StateSource>>>>,
     /// The result of closing the journal: the error says why the journal does not have all events. Unset while the
     /// journal is open; set before `closed` is notified.
     pub(super) outcome: OnceLock<Result<(), String>>,
@@ -212,6 +217,7 @@ impl Committer {
             waiter,
             closed: Arc::default(),
             new_state_sources: Mutex::default(),
+            held_state_sources: Mutex::new(Some(BTreeMap::new())),
             outcome: OnceLock::new(),
             transaction_turn: Turn::new(()),
             syncs: pace.sync,
@@ -359,6 +365,21 @@ impl Committer {
         self.new_state_sources.lock().unwrap_or_else(PoisonError::into_inner).push(source);
         // The source may have state to write already.
         self.notify_state_urgent();
+    }
+
+    /// Keeps a state source until [`release_state_source`](Self::release_state_source), or until the journal ends.
+    pub(crate) fn hold_state_source(&self, number: u32, source: Arc<dyn StateSource>) {
+        if let Some(held) = &mut *self.held_state_sources.lock().unwrap_or_else(PoisonError::into_inner) {
+            held.insert(number, source);
+        }
+    }
+
+    /// Ends [`hold_state_source`](Self::hold_state_source). The caller has another reference to the source, so that the
+    /// source is not dropped here.
+    pub(crate) fn release_state_source(&self, number: u32) {
+        if let Some(held) = &mut *self.held_state_sources.lock().unwrap_or_else(PoisonError::into_inner) {
+            held.remove(&number);
+        }
     }
 
     /// Signals that a state source has state to write. The state goes into the next frame of events, or, without

@@ -173,6 +173,9 @@ impl CommitterThread {
             let _ = self.done.recv();
         }
         drop(self.writer.take());
+        let held = self.shared.held_state_sources.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The messages of a dropped queue are of the users' types, whose drops may panic.
+        let _ = caught(|| drop(held));
         let commands = self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).take();
         for command in commands.into_iter().flatten() {
             match (command, &outcome) {
@@ -410,6 +413,9 @@ impl CommitterThread {
             more |= state.more;
             *state_awaits_events |= state.awaits_events;
             state_written.extend(state.changes.map(|changes| (Arc::clone(source.progress()), changes)));
+            // This may be the last reference, and the messages of a queue are of the users' types, whose drops may
+            // panic.
+            let _ = caught(|| drop(source));
             true
         });
         if more {

@@ -319,6 +319,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         if state.write_dead_letters(self.log.as_ref()) {
             self.wake(state);
         }
+        self.note_pending_dead_letters(state);
         state.drop_gone();
         state.counters.high_water = state.counters.high_water.max(state.leases.len());
         if let Some(log) = &self.log

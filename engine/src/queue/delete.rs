@@ -122,6 +122,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         self.note_numbers(&state);
         let leases = std::mem::replace(&mut state.leases, super::core::leases(self.settings));
         state.pending_dead_letters.clear();
+        self.note_pending_dead_letters(&state);
         state.deleted.clear();
         if let Some((_, due)) = state.alarm.take() {
             self.cancel(due);

@@ -9,6 +9,7 @@ use crate::log::gap::{GapReport, ReaderKind};
 #[cfg(feature = "async")]
 use crate::log::offset_waits::OffsetWait;
 use crate::log::progress::Progress;
+use crate::log::source::StateSource;
 use crate::topic::durable::DurableTopic;
 use slipring_journal::{self as journal, Journal, PartitionId, Reader, Start, Visible};
 use slipring_ring::Waiter;
@@ -77,8 +78,18 @@ impl<E: Job> QueueLog<E> {
         self.committer.notify_state_urgent();
     }
 
-    pub(super) fn set_pending_dead_letters(&self, pending: usize) {
-        self.pending.store(pending, Ordering::Release);
+    /// Notes how many dead letters are published and not in a frame yet. While there are any, the committer holds the
+    /// queue `core`: the frame that gets a letter must also get the removal of its message. Called under the queue's
+    /// lock.
+    pub(super) fn set_pending_dead_letters(&self, pending: usize, core: impl FnOnce() -> Option<Arc<dyn StateSource>>) {
+        let before = self.pending.swap(pending, Ordering::AcqRel);
+        if before == 0 && pending > 0 {
+            if let Some(core) = core() {
+                self.committer.hold_state_source(self.number, core);
+            }
+        } else if before > 0 && pending == 0 {
+            self.committer.release_state_source(self.number);
+        }
     }
 
     pub(super) fn pending_dead_letters(&self) -> usize {

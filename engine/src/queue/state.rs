@@ -375,11 +375,10 @@ impl<E: Job, K: Producers> QueueState<E, K> {
             };
             #[cfg(test)]
             super::tests::dead_letter_is_out();
-            if let Some(log) = log {
+            if log.is_some() {
                 self.leases.dead_letter_written();
                 let letter = (letter.partition, letter.offset);
                 self.pending_dead_letters.push_back(PendingDeadLetter { partition, offset, letter });
-                log.set_pending_dead_letters(self.pending_dead_letters.len());
             } else {
                 self.leases.dead_letter_done();
             }
@@ -393,7 +392,6 @@ impl<E: Job, K: Producers> QueueState<E, K> {
     /// [`StateSource::drain`](crate::log::source::StateSource::drain). Returns the messages' partitions and offsets.
     pub(super) fn settle_dead_letters(
         &mut self,
-        log: &QueueLog<E>,
         topic: u32,
         drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
     ) -> Vec<(u32, u64)> {
@@ -407,7 +405,6 @@ impl<E: Job, K: Producers> QueueState<E, K> {
             }
             !is_in
         });
-        log.set_pending_dead_letters(self.pending_dead_letters.len());
         settled
     }
 

@@ -5,10 +5,10 @@ use crate::base::clock::{Clock, ManualClock, Tick, Timestamp};
 use crate::event::message::Message;
 use crate::read::StartAt;
 use crate::{Engine, Level, Topic};
-use slipring_journal::{PartitionId, simulated::SimulatedDisk};
+use slipring_journal::{PartitionId, simulated::SimulatedDisk, storage::Storage};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 /// Opens a queue whose messages die after one attempt.
@@ -150,4 +150,77 @@ fn a_start_by_time_is_never_above_what_is_published() {
     // The third event is in the journal, and not published.
     assert_eq!(builder::begin(durable, 0, 2, &far), Ok(2));
     assert_eq!(builder::begin(durable, 0, 3, &far), Ok(3));
+}
+
+/// A clock that stops the journal's thread where it begins a frame, after the frame's events were gathered.
+#[derive(Clone, Default)]
+struct Stopping(ManualClock, Arc<(Mutex<Stop>, Condvar)>);
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Stop {
+    #[default]
+    Never,
+    Next,
+    Reached,
+}
+
+impl Stopping {
+    fn set(&self, stop: Stop) {
+        *self.1.0.lock().unwrap() = stop;
+        self.1.1.notify_all();
+    }
+
+    fn wait_while(&self, stop: Stop) {
+        drop(self.1.1.wait_while(self.1.0.lock().unwrap(), |now| *now == stop).unwrap());
+    }
+}
+
+impl Clock for Stopping {
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        if std::thread::current().name() == Some("slipring-journal") && *self.1.0.lock().unwrap() == Stop::Next {
+            self.set(Stop::Reached);
+            self.wait_while(Stop::Reached);
+        }
+        self.0.wall()
+    }
+
+    fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+        self.0.watch(tick)
+    }
+}
+
+/// If the last handle of the engine was dropped between the gathering of a dead letter and the writing of its frame, the
+/// frame once had the letter without the removal of its message, as the queue was gone. In the next process the message
+/// died again, and there were two letters.
+#[test]
+fn a_letter_is_in_no_frame_without_the_end_of_its_message_when_the_engine_is_dropped_meanwhile() {
+    let (disk, clock) = (SimulatedDisk::new(), Stopping::default());
+    let (engine, jobs, mut worker) = open(&disk, &clock);
+    engine.get::<Message, Multi>("jobs.q.dead").unwrap();
+    jobs.producer().create().unwrap().publish(|event| *event = 7).unwrap();
+    let lease = worker.receive(Duration::MAX).unwrap().unwrap();
+    let mut producer = jobs.producer().create().unwrap();
+    clock.set(Stop::Next);
+    producer.publish(|event| *event = 8).unwrap();
+    clock.wait_while(Stop::Next);
+    // The stopped frame is without the letter. The next stop is at the frame that has it, or shortly before that.
+    drop(lease);
+    clock.set(Stop::Next);
+    clock.wait_while(Stop::Next);
+    drop((engine, jobs, worker, producer));
+    clock.set(Stop::Never);
+    let until = Instant::now() + Duration::from_secs(60);
+    while disk.lock().is_err() {
+        assert!(Instant::now() < until, "the journal is not closed");
+        std::thread::yield_now();
+    }
+    let (_engine, _jobs, worker) = open(&disk, &clock);
+    clock.0.advance(Duration::from_secs(3600));
+    let left = worker.queue().peek(9).iter().map(|waiting| *waiting.message).collect::<Vec<_>>();
+    assert_eq!(left, [8]);
+    assert_eq!(worker.queue().dead_letters(9).len(), 1);
 }

@@ -15,6 +15,16 @@ use std::sync::Arc;
 /// The room in bytes that a frame must have before one more part of the state is added.
 const PART_BYTES: usize = BLOCK_BYTES + 16 * 110;
 
+impl<E: Job, K: Producers> QueueCore<E, K> {
+    /// Makes the count of dead letters that are published and not in a frame yet known outside of the lock. The caller
+    /// has changed that count under the lock of `state`, and has not released the lock since.
+    pub(in crate::queue) fn note_pending_dead_letters(&self, state: &QueueState<E, K>) {
+        if let Some(log) = &self.log {
+            log.set_pending_dead_letters(state.pending_dead_letters.len(), || Some(self.this.upgrade()? as Arc<_>));
+        }
+    }
+}
+
 impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
     fn drain(
         &self,
@@ -39,7 +49,7 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
             }
         };
         // A dead letter and the removal of its message must be in the same frame.
-        let settled = state.settle_dead_letters(log, self.dead_number, drained);
+        let settled = state.settle_dead_letters(self.dead_number, drained);
         if !settled.is_empty() {
             // In strict order the partition's next message may be leased now; or these were the last messages, so that
             // the queue has ended.
@@ -53,6 +63,7 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
         if state.write_dead_letters(self.log.as_ref()) {
             self.wake(&mut state);
         }
+        self.note_pending_dead_letters(&state);
         let mut drained_state = DrainedState {
             urgent: log.is_urgent(),
             awaits_events: !state.pending_dead_letters.is_empty(),
