@@ -26,6 +26,10 @@
 //! withdrawn sequences become a gap. So below the end every claim is published, withdrawn, or still uncommitted, and
 //! above the end there is no event.
 //!
+//! *No position passes the end.* Above the end there may be skipped slots, of claims that were made after the end was
+//! recorded. Such a claim's fence came after the closer's, so a consumer that acquires its stamp also sees that the
+//! phase is not open, and looks for events below the end only.
+//!
 //! *Closing does not wait.* A claim that is uncommitted may still be committed. A stage's poll returns the end only
 //! after the stage has passed all sequences below it. So stages wait for such a claim, and its commit or withdrawal
 //! wakes them.

@@ -298,12 +298,14 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             Ok(run) => run,
             Err(closed) => return Err(self.over(closed)),
         };
-        self.pass_over(run);
         if run.start == run.end {
-            // In a ring that is not open the recorded end decides, because claims that were made after the close leave
-            // skipped slots beyond that end.
-            let is_open = self.core.closing.phase() == Phase::Open;
-            return if is_open { Ok(None) } else { self.begin_at_the_end(limit) };
+            // Claims that were made after the close leave skipped slots beyond the recorded end, and this stage's
+            // position must not pass that end. Who finds such a slot also sees that the ring is not open.
+            if self.core.closing.phase() != Phase::Open {
+                return self.begin_at_the_end(limit);
+            }
+            self.pass_over(run);
+            return Ok(None);
         }
         let too_early = fault(Fault::StageLooksForTheEndTooEarly).then(|| self.core.closing.phase());
         self.stage.hold();
@@ -317,6 +319,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         if too_early.unwrap_or_else(|| self.core.closing.phase()) != Phase::Open {
             return self.begin_at_the_end(limit);
         }
+        self.pass_over(run);
         if fault(Fault::GateMovedBeforeTheRead) {
             self.stage.advance(run.end);
         }

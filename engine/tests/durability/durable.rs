@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-fn engine(disk: &SimulatedDisk) -> Engine {
+pub(crate) fn engine(disk: &SimulatedDisk) -> Engine {
     let options = Options { segment_size: 1 << 20, ..Options::default() };
     Engine::builder().journal_in(disk.clone()).journal_options(options).build().unwrap()
 }
@@ -94,50 +94,6 @@ fn another_shape_at_opening_shows_both() {
     assert_eq!(ticks.partitions(), 3, "those that were there");
     let refused = Engine::builder().build().unwrap().topic::<u64>("ticks").durable().create().unwrap_err();
     assert!(matches!(refused, TopicError::NoJournal { .. }), "{refused}");
-}
-
-/// Slots that are given up at a partition's end have no record. A group passed and committed them, the next opening issued
-/// their offsets again, and the group passed over what was published there in silence.
-#[test]
-fn no_offset_that_a_group_has_passed_is_issued_again_after_a_shutdown() {
-    let disk = SimulatedDisk::new();
-    let open = || {
-        let engine = engine(&disk);
-        let ticks = engine.topic::<u64>("ticks").capacity(64).partitions(2).durable().create().unwrap();
-        (engine, ticks)
-    };
-    let mut published = Vec::new();
-    let mut read = Vec::new();
-    for life in 0..4 {
-        let (engine, ticks) = open();
-        let mut producer = ticks.producer().acknowledge(Level::Durable).create().unwrap();
-        for tick in [life * 10, life * 10 + 1] {
-            published.push((producer.publish_to(0, |event| *event = tick).unwrap().offset, tick));
-        }
-        // In a partition that has events, and in one that never gets any.
-        for partition in [0, 0, 1] {
-            let given_up = || producer.publish_to(partition, |_| std::panic::resume_unwind(Box::new("given up")));
-            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(given_up)).is_err());
-        }
-        let mut member = ticks.group("sums").join().unwrap();
-        while read.len() < published.len() {
-            let batch = member.poll(LONG / 4).unwrap().unwrap();
-            assert!(!batch.is_empty(), "read {read:?} of {published:?}");
-            read.extend(batch.iter().map(|(tick, at)| (at.offset, *tick)));
-            batch.commit().unwrap();
-        }
-        // The group passes the slots at the end, too, and commits behind them.
-        member.poll(Duration::ZERO).unwrap().unwrap().commit().unwrap();
-        // One topic ends before the engine does, and one with it.
-        if life % 2 == 1 {
-            drop((member, producer));
-            ticks.close();
-        }
-        let report = engine.shutdown(LONG);
-        assert_eq!(report.journal, Some(Ok(())), "{report}");
-    }
-    assert_eq!(read, published);
-    assert!(published.is_sorted_by(|(one, _), (next, _)| one < next), "{published:?}");
 }
 
 #[test]

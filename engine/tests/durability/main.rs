@@ -8,6 +8,7 @@ mod counting;
 mod damage;
 mod durable;
 mod full;
+mod issued;
 mod receipts;
 #[path = "../common/soon.rs"]
 mod soon;
