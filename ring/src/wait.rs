@@ -153,12 +153,27 @@ impl Wait {
 
     /// True if the strategy executes spin hints between looks, so that a few more hints do no harm.
     pub(crate) const fn hints(&self) -> bool {
-        matches!(self.strategy, Strategy::Spin | Strategy::SpinYield | Strategy::SpinThenPark)
+        match self.strategy {
+            Strategy::Spin | Strategy::SpinYield | Strategy::SpinThenPark => true,
+            Strategy::BusySpin | Strategy::Backoff | Strategy::Custom(_) => false,
+        }
     }
 
     /// True for the strategies that never sleep, and so keep a core busy while they wait; false for a custom strategy.
     pub const fn occupies_a_core(&self) -> bool {
-        matches!(self.strategy, Strategy::BusySpin | Strategy::Spin | Strategy::SpinYield)
+        match self.strategy {
+            Strategy::BusySpin | Strategy::Spin | Strategy::SpinYield => true,
+            Strategy::Backoff | Strategy::SpinThenPark | Strategy::Custom(_) => false,
+        }
+    }
+
+    /// True for the strategies that neither sleep nor yield: while such a thread waits, another thread on its core runs
+    /// only when the scheduler interrupts the first. False for a custom strategy.
+    pub const fn never_yields(&self) -> bool {
+        match self.strategy {
+            Strategy::BusySpin | Strategy::Spin => true,
+            Strategy::SpinYield | Strategy::Backoff | Strategy::SpinThenPark | Strategy::Custom(_) => false,
+        }
     }
 
     /// Passes some time after `looks` (1 or more) consecutive empty looks, and returns what to do next. The wait loop

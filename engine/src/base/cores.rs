@@ -71,7 +71,7 @@ impl CorePlan {
                 return Err(CoresError::Core { consumer: consumer.clone(), cause });
             }
         }
-        let spinning = self.waits.iter().filter(|(_, wait)| spins(wait));
+        let spinning = self.waits.iter().filter(|(_, wait)| wait.never_yields());
         let mut planned: Vec<ThreadEntry> = Vec::new();
         for (consumer, _) in spinning {
             let core = self.pins.get(consumer).copied();
@@ -99,9 +99,9 @@ impl CorePlan {
             return Ok(());
         }
         let consumer = || consumer.to_owned();
-        let spinning = || there.iter().filter(|entry| spins(&entry.wait));
+        let spinning = || there.iter().filter(|entry| entry.wait.never_yields());
         let on_the_same = |entry: &&ThreadEntry| core.is_some() && entry.core == core;
-        let mut in_the_way = there.iter().filter(|entry| spins_too || spins(&entry.wait)).filter(on_the_same);
+        let mut in_the_way = there.iter().filter(|entry| spins_too || entry.wait.never_yields()).filter(on_the_same);
         if let (Some(core), Some(other)) = (core, in_the_way.next()) {
             return Err(CoresError::CoreTaken { consumer: consumer(), core, other: other.consumer.clone() });
         }
@@ -112,11 +112,6 @@ impl CorePlan {
         }
         Ok(())
     }
-}
-
-/// True if a waiting thread with this strategy never yields or sleeps.
-fn spins(wait: &Wait) -> bool {
-    matches!(&*wait.to_string(), "busy-spin" | "spin")
 }
 
 /// Why a thread cannot have the core that it needs, or its wait strategy cannot be changed.
@@ -278,7 +273,7 @@ impl Cores {
         let (topic, thread) = (topic.to_owned(), visible(thread));
         let core = core.or_else(|| self.only(&cores));
         let mut entries = self.entries();
-        self.plan.admit(&entries.1, &self.allowed, consumer, core, spins(wait))?;
+        self.plan.admit(&entries.1, &self.allowed, consumer, core, wait.never_yields())?;
         entries.0 += 1;
         let (number, wait) = (entries.0, wait.clone());
         entries.1.push(ThreadEntry { number, topic, consumer: consumer.to_owned(), thread, core, cores, wait });
@@ -298,8 +293,8 @@ impl Cores {
         let before: BTreeMap<u64, Wait> = its.iter().map(|entry| (entry.number, entry.wait.clone())).collect();
         let mut admitted = Ok(());
         for mut entry in its {
-            admitted =
-                admitted.and_then(|()| self.plan.admit(&others, &self.allowed, consumer, entry.core, spins(wait)));
+            admitted = admitted
+                .and_then(|()| self.plan.admit(&others, &self.allowed, consumer, entry.core, wait.never_yields()));
             entry.wait = wait.clone();
             others.push(entry);
         }
@@ -321,7 +316,7 @@ impl Cores {
             core: entry.core,
             cores: entry.cores.clone(),
             wait: entry.wait.clone(),
-            spins: spins(&entry.wait),
+            spins: entry.wait.never_yields(),
         });
         CoresReport { cores: self.allowed.clone(), threads: threads.collect() }
     }

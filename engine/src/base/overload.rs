@@ -23,6 +23,16 @@ pub enum Overflow {
     DropNewest,
 }
 
+impl Overflow {
+    /// True if a publish into a full partition waits.
+    pub(crate) fn waits(self) -> bool {
+        match self {
+            Self::Block | Self::BlockFor(_) => true,
+            Self::Fail | Self::DropNewest => false,
+        }
+    }
+}
+
 /// What producers do when a full partition has no room because one subscriber has not read far enough. Set with
 /// [`TopicBuilder::slow`](crate::TopicBuilder::slow) for all subscribers of a topic, or with
 /// [`SubscriberBuilder::slow`](crate::subscriber::SubscriberBuilder::slow) for one. Groups are never evicted: producers

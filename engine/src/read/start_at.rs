@@ -32,17 +32,19 @@ impl StartAt {
         match self {
             Self::Offset(offset) => Some(*offset),
             Self::Offsets(offsets) => offsets.get(partition as usize).copied(),
-            _ => None,
+            Self::Earliest | Self::Latest | Self::Timestamp(_) | Self::Committed => None,
         }
     }
 
     /// The start with which a consumer joins the ring of this partition. For a timestamp that is the earliest event,
     /// and the subscriber then moves forward to the first event of that time.
     pub(crate) fn in_ring(&self, partition: u32) -> Start {
-        match self.offset(partition) {
-            Some(offset) => Start::At(Sequence(offset)),
-            None if *self == Self::Latest => Start::Latest,
-            None => Start::Earliest,
+        match self {
+            Self::Latest => Start::Latest,
+            Self::Earliest | Self::Timestamp(_) | Self::Committed => Start::Earliest,
+            Self::Offset(_) | Self::Offsets(_) => {
+                self.offset(partition).map_or(Start::Earliest, |offset| Start::At(Sequence(offset)))
+            }
         }
     }
 }

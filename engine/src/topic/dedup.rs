@@ -169,7 +169,7 @@ impl DedupIndex {
                 },
             };
             let never = matches!(full, WhenFull::Refuse | WhenFull::Later) || by == own || topic.may_wait().is_err();
-            let by_policy = matches!(topic.settings.overflow, Overflow::Block | Overflow::BlockFor(_));
+            let by_policy = topic.settings.overflow.waits();
             if never || !(by_policy || matches!(full, WhenFull::Until(_))) {
                 if !matches!(full, WhenFull::Later) {
                     TopicCounters::add(&topic.counts.refused, 1);
