@@ -465,6 +465,26 @@ fn a_commit_that_overlaps_the_cut_is_read_or_refused() {
     });
 }
 
+/// Two claims are committed while a cut takes all claims but one.
+/// Allowed: the kept claim's event, and the other one's event if its commit returned `Ok`. Forbidden: an error for the
+/// kept claim, the kept event lost, an acknowledged event lost, or no end.
+#[test]
+fn a_claim_that_a_cut_keeps_is_read() {
+    model_of_sleep(Mixed(1, Some(2)), "a claim that a cut keeps is committed and read", || {
+        let (mut one, ring) = multi(2, &[("reader", &[])]);
+        let mut two = one.clone();
+        let reader = ring.consumer("reader").unwrap();
+        let (other, kept) = (one.try_claim(1).unwrap(), two.try_claim(1).unwrap());
+        let keeps = [kept.sequences()];
+        let cutting = thread::spawn(move || ring.cut_except(&keeps).len());
+        let reading = thread::spawn(move || read_out(reader));
+        assert!(fill(kept).is_ok(), "the kept claim was refused");
+        let acknowledged = u64::from(fill(other).is_ok());
+        assert_eq!(reading.join().unwrap(), 1 + acknowledged, "acknowledged and read");
+        assert_eq!(cutting.join().unwrap() as u64, 1 - acknowledged);
+    });
+}
+
 /// A claim of two slots, followed by another producer's event, is committed while it is being cut.
 /// Allowed: `Ok` and all three events, or an error and the later event. Forbidden: half of the claim, or the later
 /// event is lost.
