@@ -45,6 +45,11 @@ impl<T> Turn<T> {
 }
 
 impl<T> Turn<T> {
+    /// True if the calling thread has borrowed the value.
+    pub(crate) fn is_taken_here(&self) -> bool {
+        self.state().by == Some(std::thread::current().id())
+    }
+
     /// Borrows the value without waiting. `None` if any thread has borrowed it.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<TurnGuard<T>> {
         let mut state = self.state();
@@ -93,7 +98,7 @@ mod tests {
     fn one_thread_has_it_others_wait_and_it_is_never_waited_for_by_itself() {
         let turn = Turn::new(1);
         let mut taken = turn.take().unwrap();
-        assert!(turn.take().is_none() && turn.try_take().is_none());
+        assert!(turn.take().is_none() && turn.try_take().is_none() && turn.is_taken_here());
         let other = Arc::clone(&turn);
         let waits = std::thread::spawn(move || *other.take().unwrap());
         *taken = 2;

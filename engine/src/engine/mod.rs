@@ -440,8 +440,9 @@ impl Engine {
         failed.chain(self.transforms().into_iter().filter_map(of_transform)).collect()
     }
 
-    /// Closes all topics, lets consumers read the published events until `limit` has passed, then halts the topics, and
-    /// reports which events were read and which were not. A transform appears in the report of its input, as the
+    /// Publishes the records that [producers have gathered](crate::producer::LingeringProducer) and closes all topics, lets
+    /// consumers read the published events until `limit` has passed, then halts the topics, and reports which events were
+    /// read and which were not. A transform appears in the report of its input, as the
     /// consumer `transform:NAME`, unless it was stopped or dropped before.
     ///
     /// Polled subscribers, group members and queue workers that have events to read are waited for up to `limit`, even

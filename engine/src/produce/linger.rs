@@ -1,23 +1,24 @@
 //! Lingering producers: they gather records and publish them together.
 
-use crate::base::clock::Timestamp;
+mod buffer;
+
 use crate::base::kind::Producers;
-use crate::base::overload::TopicCounters;
-use crate::base::threads::{blaming, caught};
+use crate::base::threads::{Panic, blaming, caught};
 use crate::base::turn::{Turn, TurnGuard};
 use crate::base::when_full::WhenFull;
-use crate::event::message::{Message, Parts};
+use crate::event::message::Message;
 use crate::event::record::Record;
 use crate::log::receipt::Receipt;
-use crate::produce::{Producer, ProducerBuilder};
+use crate::produce::ProducerBuilder;
 use crate::topic::TopicCore;
 use crate::topic::error::{ProducerError, PublishError};
+use crate::topic::gathering::{Gatherer, LastFlush};
+use buffer::{LingerBuffer, LingerState};
 use slipring_ring::Multi;
 use std::borrow::Borrow;
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The longest time for which dropping the last handle tries to publish the gathered records.
@@ -30,11 +31,14 @@ pub struct LingerBuilder<K: Producers = Multi> {
     producer: ProducerBuilder<Message, K>,
     delay: Duration,
     records: usize,
-    callback: Option<PublishedCallback>,
+    callback: Option<Callback>,
 }
 
-/// The callback for each published record, with the record's number and its receipt.
-type PublishedCallback = Box<dyn FnMut(u64, Receipt) + Send>;
+/// The callback for each record, with the record's number and its outcome.
+type Callback = Box<dyn FnMut(u64, Outcome) + Send>;
+
+/// The receipt of a published record, or why the record was given up.
+type Outcome = Result<Receipt, PublishError>;
 
 impl<K: Producers> ProducerBuilder<Message, K> {
     /// Returns the settings of a producer that gathers up to `records` records, each for at most `delay`, and publishes
@@ -49,11 +53,15 @@ impl<K: Producers> LingerBuilder<K> {
         Self { producer, delay, records: records.max(1), callback: None }
     }
 
-    /// Calls `callback` for each published record, with the number that [`send`](LingeringProducer::send) returned for
-    /// it and its receipt. The callback runs on the thread that flushes, which may be the engine's timer, so it must be
-    /// short and must not wait for room. It may use this producer; for a record that it sends, the next call comes
-    /// after the present one has returned.
-    pub fn on_published(mut self, callback: impl FnMut(u64, Receipt) + Send + 'static) -> Self {
+    /// Calls `callback` exactly once for each record that [`send`](LingeringProducer::send) has taken, with the number that
+    /// `send` returned for it and its outcome: the receipt, or the error for which the record was given up, because the
+    /// topic has ended or the last handle was dropped without room. A record that the topic's policy
+    /// [drops](crate::topic::Overflow::DropNewest) has a receipt that says so.
+    ///
+    /// The callback runs on the thread that flushes, which may be the engine's timer or a thread that shuts the engine
+    /// down, so it must be short and must not wait for room. It may use this producer; for a record that it sends, the
+    /// next call comes after the present one has returned.
+    pub fn on_completion(mut self, callback: impl FnMut(u64, Result<Receipt, PublishError>) + Send + 'static) -> Self {
         self.callback = Some(Box::new(callback));
         self
     }
@@ -67,25 +75,10 @@ impl<K: Producers> LingerBuilder<K> {
         let producer = producer.create()?;
         producer.topic().start_timer()?;
         let topic = Arc::clone(producer.topic());
-        let published = Arc::new(PublishedRecords {
-            count: AtomicUsize::new(0),
-            has_callback: callback.is_some(),
-            receipts: Mutex::default(),
-        });
-        let own = Arc::clone(&published);
-        let gathered = LingerBuffer {
-            producer,
-            partitions: Vec::new(),
-            count: 0,
-            next: 0,
-            published: own,
-            is_due: false,
-            failed: None,
-        };
-        let (gathered, callback) = (Turn::new(gathered), Turn::new(callback));
-        Ok(LingeringProducer {
-            shared: Arc::new(LingerShared { topic, delay, records, gathered, published, callback }),
-        })
+        let state = LingerState::new(callback.is_some());
+        let buffer = LingerBuffer::new(producer, Arc::clone(&state));
+        let core = LingerCore { topic, buffer: Turn::new(buffer), state, callback: Turn::new(callback) };
+        Ok(LingeringProducer { shared: Arc::new(LingerShared::new(Arc::new(core), delay, records)) })
     }
 }
 
@@ -110,70 +103,39 @@ impl<K: Producers> LingerBuilder<K> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// # When the topic ends
+/// [`Engine::shutdown`](crate::Engine::shutdown) publishes the gathered records before it closes the topic, and waits for
+/// room up to its limit. [`Topic::close`](crate::Topic::close) publishes those that have room. Records that are left are
+/// given up: the [callback](LingerBuilder::on_completion) gets the error for each, they are counted as dropped in the
+/// topic's metrics, and a shutdown's report counts them as [`unpublished`](crate::metrics::TopicReport::unpublished). From
+/// then on `send` and `flush` return the error.
+///
 /// # Dropping
 /// Dropping the last handle publishes the gathered records, trying for one second at most. Records that find no room by
-/// then are lost, and counted as dropped in the topic's metrics. To learn of that, call [`flush`](Self::flush) before.
+/// then are given up in the same way.
 pub struct LingeringProducer<K: Producers = Multi> {
     shared: Arc<LingerShared<K>>,
 }
 
+/// What the handles of one producer share. Its drop is the end of the producer.
 struct LingerShared<K: Producers> {
-    topic: Arc<TopicCore<Message, K>>,
+    core: Arc<LingerCore<K>>,
+    /// The key of `core` in the topic's list of gathering producers.
+    key: u64,
     delay: Duration,
     records: usize,
-    /// The buffer. One thread at a time takes it, without a mutex held, because that thread runs user code, such as the
+}
+
+/// The part of a producer that its topic knows too, from its creation until the last handle is dropped.
+struct LingerCore<K: Producers> {
+    topic: Arc<TopicCore<Message, K>>,
+    /// One thread at a time takes the buffer, without a mutex held, because that thread runs user code, such as the
     /// partitioner.
-    gathered: Arc<Turn<LingerBuffer<K>>>,
-    published: Arc<PublishedRecords>,
+    buffer: Arc<Turn<LingerBuffer<K>>>,
+    state: Arc<LingerState>,
     /// The callback; `None` if none was set. One thread at a time takes it, without a mutex held, so that other threads
     /// can gather records while the callback runs.
-    callback: Arc<Turn<Option<PublishedCallback>>>,
-}
-
-/// The state that other threads may read while one thread has the buffer.
-struct PublishedRecords {
-    /// Count of gathered records.
-    count: AtomicUsize,
-    /// True if there is a callback.
-    has_callback: bool,
-    /// Numbers and receipts of the published records for which the callback is not called yet, in the order of the
-    /// numbers.
-    receipts: Mutex<VecDeque<(u64, Receipt)>>,
-}
-
-impl PublishedRecords {
-    fn receipts(&self) -> MutexGuard<'_, VecDeque<(u64, Receipt)>> {
-        self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct LingerBuffer<K: Producers> {
-    producer: Producer<Message, K>,
-    /// The gathered records, indexed by the partition's number.
-    partitions: Vec<PartitionBatch>,
-    /// Count of records in all partitions.
-    count: usize,
-    /// The number of the next record.
-    next: u64,
-    published: Arc<PublishedRecords>,
-    /// True if a flush of this buffer is scheduled on the timer.
-    is_due: bool,
-    /// The error of a flush by the timer that later flushes cannot overcome, such as that the topic is closed. `None`
-    /// if there was none.
-    failed: Option<PublishError>,
-}
-
-/// The records that are gathered for one partition.
-#[derive(Default)]
-struct PartitionBatch {
-    bytes: Vec<u8>,
-    entries: Vec<RecordEntry>,
-}
-
-#[derive(Clone, Copy)]
-struct RecordEntry {
-    number: u64,
-    parts: Parts,
+    callback: Arc<Turn<Option<Callback>>>,
 }
 
 impl<K: Producers> Clone for LingeringProducer<K> {
@@ -184,7 +146,7 @@ impl<K: Producers> Clone for LingeringProducer<K> {
 
 impl<K: Producers> fmt::Debug for LingeringProducer<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LingeringProducer of {:?} with {} records", self.shared.topic.name, self.gathered())
+        write!(f, "LingeringProducer of {:?} with {} records", self.shared.core.topic.name, self.gathered())
     }
 }
 
@@ -195,13 +157,12 @@ impl<K: Producers> LingeringProducer<K> {
     ///
     /// # Errors
     /// The record is larger than the topic allows, its partition does not exist, the buffer is full and has no room to
-    /// be published, a flush has found the topic closed, or this producer's own partitioner has called this. The record
-    /// was not taken.
+    /// be published, the topic has ended, or this producer's own partitioner has called this. The record was not taken.
     pub fn send<'r>(&self, record: impl Borrow<Record<'r>>) -> Result<u64, PublishError> {
         let record = record.borrow();
-        let delayed = record.at(|| self.shared.topic.host.clock.wall());
+        let delayed = record.at(|| self.shared.core.topic.host.clock.wall());
         let sent = self.shared.send(delayed.as_ref().unwrap_or(record));
-        self.shared.call_back();
+        self.shared.core.call_back();
         sent
     }
 
@@ -209,9 +170,10 @@ impl<K: Producers> LingeringProducer<K> {
     /// policy applies.
     ///
     /// # Errors
-    /// There was no room, or the topic is closed. Records that were not published stay gathered.
+    /// There was no room: the records that were not published stay gathered. Or the topic has ended: records that were
+    /// gathered then are given up.
     pub fn flush(&self) -> Result<(), PublishError> {
-        self.shared.flush(WhenFull::Policy)
+        self.shared.core.flush(WhenFull::Policy)
     }
 
     /// As [`flush`](Self::flush), but waits at most until `deadline`.
@@ -219,166 +181,184 @@ impl<K: Producers> LingeringProducer<K> {
     /// # Errors
     /// Those of [`flush`](Self::flush).
     pub fn flush_until(&self, deadline: Instant) -> Result<(), PublishError> {
-        self.shared.flush(WhenFull::Until(deadline))
+        self.shared.core.flush(WhenFull::Until(deadline))
     }
 
-    /// Count of records that are gathered and not published yet.
+    /// Count of records that are gathered and neither published nor given up yet.
     pub fn gathered(&self) -> usize {
-        self.shared.published.count.load(Ordering::Acquire)
+        self.shared.core.gathered()
     }
 }
 
 impl<K: Producers> LingerShared<K> {
-    /// Takes the buffer, after waiting until no other thread has it. An error if the calling thread has the buffer
-    /// already.
-    fn gathered(&self) -> Result<TurnGuard<LingerBuffer<K>>, PublishError> {
-        self.gathered.take().ok_or_else(|| PublishError::Nested { topic: self.topic.name.clone() })
+    fn new(core: Arc<LingerCore<K>>, delay: Duration, records: usize) -> Self {
+        let key = core.topic.gathering.add(Arc::clone(&core) as Arc<dyn Gatherer>);
+        Self { core, key, delay, records }
     }
 
     fn send(self: &Arc<Self>, record: &Record<'_>) -> Result<u64, PublishError> {
-        let mut gathered = self.gathered()?;
-        if let Some(failed) = &gathered.failed {
-            return Err(failed.clone());
-        }
-        let partition = gathered.producer.destination(record)?;
-        if gathered.count >= self.records {
+        let mut buffer = self.core.buffer()?;
+        let partition = buffer.producer.destination(record)?;
+        // Checked after the partitioner, which is user code and may take long.
+        buffer.may_take()?;
+        if buffer.count >= self.records {
             // The last flush was refused. A flush must succeed before another record is taken.
-            gathered.flush(WhenFull::Policy)?;
+            buffer.flush(WhenFull::Policy)?;
         }
-        let number = gathered.take(partition as usize, record);
-        if gathered.count >= self.records {
+        let number = buffer.take(partition as usize, record);
+        if buffer.count >= self.records {
             // The record is taken whatever the flush returns. The next send returns an error if there is still no room.
-            let _ = gathered.flush(WhenFull::Policy);
+            let _ = buffer.flush(WhenFull::Policy);
         }
-        if gathered.count > 0 && !std::mem::replace(&mut gathered.is_due, true) {
-            self.ask_timer(self.delay, Arc::downgrade(self));
+        if buffer.count > 0 && !std::mem::replace(&mut buffer.is_due, true) {
+            self.ask_timer(self.delay);
         }
         Ok(number)
     }
 
+    fn ask_timer(self: &Arc<Self>, delay: Duration) {
+        let own = Arc::downgrade(self);
+        let task = move || {
+            if let Some(shared) = own.upgrade() {
+                shared.flush_in_time();
+            }
+        };
+        self.core.topic.host.timer.after(delay, task);
+    }
+
+    /// Flushes the buffer on the timer's thread. Never waits: if there is no room, or another thread has the buffer,
+    /// the timer tries again after [`AGAIN`].
+    fn flush_in_time(self: &Arc<Self>) {
+        let Some(mut buffer) = self.core.buffer.try_take() else { return self.ask_timer(AGAIN) };
+        match self.core.try_flush(&mut buffer) {
+            Err(refused) if refused.is_full() => self.ask_timer(AGAIN),
+            _ => buffer.is_due = false,
+        }
+        drop(buffer);
+        self.core.call_back_or_fail();
+    }
+}
+
+impl<K: Producers> LingerCore<K> {
+    /// Takes the buffer, after waiting until no other thread has it. An error if the calling thread has the buffer
+    /// already.
+    fn buffer(&self) -> Result<TurnGuard<LingerBuffer<K>>, PublishError> {
+        self.buffer.take().ok_or_else(|| PublishError::Nested { topic: self.topic.name.clone() })
+    }
+
     fn flush(&self, full: WhenFull<'_>) -> Result<(), PublishError> {
-        let flushed = self.gathered()?.flush(full);
+        let flushed = self.buffer()?.flush(full);
         self.call_back();
         flushed
+    }
+
+    /// Flushes without waiting, on a thread that must survive a panic of user code. Such a panic fails the topic, as
+    /// that of a handler does, and the records are given up.
+    fn try_flush(&self, buffer: &mut LingerBuffer<K>) -> Result<(), PublishError> {
+        caught(|| buffer.flush(WhenFull::Later)).unwrap_or_else(|panic| {
+            self.fail(&panic);
+            let ended = buffer.ended();
+            buffer.give_up(&ended);
+            Err(ended)
+        })
+    }
+
+    /// The state of a producer whose buffer could not be taken.
+    fn held(&self) -> LastFlush {
+        if self.buffer.is_taken_here() { LastFlush::Here } else { LastFlush::Busy }
+    }
+
+    fn fail(&self, panic: &Panic) {
+        self.topic.fail("linger", &panic.to_string());
     }
 
     /// Calls the callback for the published records. Returns at once if the calling thread is in the callback already:
     /// then the outer call continues with the new records.
     fn call_back(&self) {
-        while self.published.has_callback && !self.published.receipts().is_empty() {
+        while self.has_outcomes() {
             let Some(mut callback) = self.callback.take() else { return };
             self.call_with(&mut callback);
         }
     }
 
-    /// As [`call_back`](Self::call_back), but returns at once if another thread runs the callback.
-    fn try_call_back(&self) {
-        while self.published.has_callback && !self.published.receipts().is_empty() {
-            let Some(mut callback) = self.callback.try_take() else { return };
-            self.call_with(&mut callback);
+    /// As [`call_back`](Self::call_back), but returns at once if another thread runs the callback, which then continues
+    /// with the new records, and returns a panic of the callback.
+    fn try_call_back(&self) -> Result<(), Panic> {
+        while self.has_outcomes() {
+            let Some(mut callback) = self.callback.try_take() else { return Ok(()) };
+            caught(|| self.call_with(&mut callback))?;
+        }
+        Ok(())
+    }
+
+    /// As [`try_call_back`](Self::try_call_back), but a panic of the callback fails the topic, as that of a handler
+    /// does.
+    fn call_back_or_fail(&self) {
+        while let Err(panic) = self.try_call_back() {
+            self.fail(&panic);
         }
     }
 
-    fn call_with(&self, callback: &mut Option<PublishedCallback>) {
+    fn has_outcomes(&self) -> bool {
+        self.state.has_callback && !self.state.outcomes().is_empty()
+    }
+
+    fn call_with(&self, callback: &mut Option<Callback>) {
         let Some(callback) = callback else { return };
         loop {
-            let next = self.published.receipts().pop_front();
-            let Some((number, receipt)) = next else { return };
-            blaming("`on_published`", || callback(number, receipt));
-        }
-    }
-
-    fn ask_timer(&self, delay: Duration, own: Weak<Self>) {
-        let task = move || {
-            if let Some(shared) = own.upgrade() {
-                shared.flush_in_time(own);
-            }
-        };
-        self.topic.host.timer.after(delay, task);
-    }
-
-    /// Flushes the buffer on the timer's thread. Never waits: if there is no room, or another thread has the buffer,
-    /// the timer tries again after [`AGAIN`]. Any other error is kept in [`failed`](LingerBuffer::failed).
-    fn flush_in_time(&self, own: Weak<Self>) {
-        let Some(mut gathered) = self.gathered.try_take() else { return self.ask_timer(AGAIN, own) };
-        let mut done = caught(|| gathered.flush(WhenFull::Later)).map(|flushed| match flushed {
-            Ok(()) => gathered.is_due = false,
-            Err(refused) if refused.is_full() => self.ask_timer(AGAIN, own),
-            Err(refused) => gathered.failed = Some(refused),
-        });
-        drop(gathered);
-        done = done.and(caught(|| self.try_call_back()));
-        if let Err(panic) = done {
-            // A panic of user code closes the topic, as a handler that panics does.
-            self.topic.fail("linger", &panic.to_string());
+            let next = self.state.outcomes().pop_front();
+            let Some((number, outcome)) = next else { return };
+            blaming("`on_completion`", || callback(number, outcome));
         }
     }
 }
 
-impl<K: Producers> LingerBuffer<K> {
-    fn take(&mut self, partition: usize, record: &Record<'_>) -> u64 {
-        if self.partitions.len() <= partition {
-            self.partitions.resize_with(partition + 1, PartitionBatch::default);
-        }
-        let stack = &mut self.partitions[partition];
-        let number = self.next;
-        stack.entries.push(RecordEntry { number, parts: Parts::write(record, &mut stack.bytes) });
-        self.next += 1;
-        self.set_count(self.count + 1);
-        number
+impl<K: Producers> Gatherer for LingerCore<K> {
+    fn gathered(&self) -> usize {
+        self.state.count.load(Ordering::Acquire)
     }
 
-    fn set_count(&mut self, count: usize) {
-        self.count = count;
-        self.published.count.store(count, Ordering::Release);
-    }
-
-    fn flush(&mut self, full: WhenFull) -> Result<(), PublishError> {
-        if let Some(failed) = self.failed.as_ref().filter(|_| self.count > 0) {
-            return Err(failed.clone());
-        }
-        let largest = self.producer.topic().settings.largest_batch();
-        for (partition, stack) in self.partitions.iter_mut().enumerate() {
-            while !stack.entries.is_empty() {
-                let len = stack.entries.len().min(largest);
-                let size = stack.entries[..len].iter().map(|entry| entry.parts.size()).sum::<usize>();
-                let mut rest = &stack.bytes[..size];
-                let mut fill = |index: usize, message: &mut Message, now: Option<Timestamp>| {
-                    let entry: &RecordEntry = &stack.entries[index];
-                    let (bytes, after) = rest.split_at(entry.parts.size());
-                    rest = after;
-                    message.fill_parts(entry.parts, bytes, now);
-                };
-                let first = self.producer.place_gathered(partition as u32, full, len, size as u64, &mut fill)?;
-                let topic = self.producer.topic().id;
-                stack.bytes.drain(..size);
-                self.count -= len;
-                self.published.count.store(self.count, Ordering::Release);
-                let receipts = stack.entries.drain(..len).enumerate().map(|(index, entry)| {
-                    let receipt = match first {
-                        Some(first) => Receipt::new(topic, partition as u32, first + index as u64),
-                        None => Receipt::dropped(topic, partition as u32),
-                    };
-                    (entry.number, receipt)
-                });
-                match self.published.has_callback {
-                    true => self.published.receipts().extend(receipts),
-                    false => drop(receipts),
-                }
+    fn flush_last(&self) -> LastFlush {
+        let Some(mut buffer) = self.buffer.try_take() else { return self.held() };
+        let flushed = self.try_flush(&mut buffer);
+        let done = match &flushed {
+            Err(PublishError::RateLimited { .. } | PublishError::Full { by: None, .. }) => LastFlush::Later,
+            Err(refused) if refused.is_full() => LastFlush::Full,
+            _ => {
+                let ended = buffer.ended();
+                buffer.failed.get_or_insert(ended);
+                LastFlush::Done
             }
-        }
-        Ok(())
+        };
+        drop(buffer);
+        self.call_back_or_fail();
+        done
+    }
+
+    fn give_up(&self) -> LastFlush {
+        let Some(mut buffer) = self.buffer.try_take() else { return self.held() };
+        let ended = buffer.ended();
+        buffer.give_up(&ended);
+        drop(buffer);
+        self.call_back_or_fail();
+        LastFlush::Done
     }
 }
 
 impl<K: Producers> Drop for LingerShared<K> {
     fn drop(&mut self) {
-        let Some(mut gathered) = self.gathered.try_take() else { return };
-        let flushed = caught(|| gathered.flush(WhenFull::Until(Instant::now() + LAST_FLUSH)));
-        if !matches!(flushed, Ok(Ok(()))) && gathered.count > 0 {
-            TopicCounters::add(&self.topic.counts.dropped, gathered.count);
+        let core = &self.core;
+        // Without a handle, only the end of the topic can have the buffer: it gives up what it does not publish, and
+        // forgets the producer.
+        let Some(mut buffer) = core.buffer.try_take() else { return };
+        let flushed = caught(|| buffer.flush(WhenFull::Until(Instant::now() + LAST_FLUSH)));
+        if buffer.count > 0 {
+            let why = flushed.ok().and_then(Result::err).unwrap_or_else(|| buffer.ended());
+            buffer.give_up(&why);
         }
-        drop(gathered);
-        drop(caught(|| self.try_call_back()));
+        drop(buffer);
+        // Each call is for another record, so this ends. A panic has nowhere to go: a drop must not panic.
+        while core.try_call_back().is_err() {}
+        core.topic.gathering.remove(self.key);
     }
 }

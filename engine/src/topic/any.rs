@@ -2,6 +2,7 @@
 //! topics.
 
 use super::attached::end_all;
+use super::gathering::{LOOK, STALL_LIMIT};
 use super::{Shape, TopicCore, TopicReader, TopicSettings};
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
@@ -37,7 +38,7 @@ pub(crate) trait AnyTopic: Send + Sync {
     /// Halts the topic: the next call of each of its producers and consumers returns an error, even if events are
     /// unread.
     fn halt(&self);
-    /// Closes the topic, waits up to `limit` for its consumers to read it to its end, and halts it if they do not. The
+    /// Publishes what producers have gathered and closes the topic, waits up to `limit` for its consumers to read it to its end, and halts it if they do not. The
     /// journal may use up to `limit`, or until `journal_until` if that is later, to write the published events. Returns
     /// which events were read.
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
@@ -51,13 +52,11 @@ pub(crate) trait AnyTopic: Send + Sync {
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-/// How long a shutdown waits, without progress, for a polled consumer that has unread events and holds no batch.
-/// Applies to consumers whose last batch was returned to the thread that shuts down, or to no thread; for others the
-/// shutdown waits up to its whole limit.
-const STALL_LIMIT: Duration = Duration::from_millis(500);
+/// The least time for threads that are about to end, or that read events after a claim that was given up.
+const GRACE: Duration = Duration::from_millis(100);
 
-/// The interval at which a shutdown checks the positions of polled consumers.
-const LOOK: Duration = Duration::from_millis(5);
+/// How long a shutdown waits for another thread that publishes gathered records when the topic is closed.
+const GATHERER_LIMIT: Duration = Duration::from_secs(1);
 
 impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
     /// True if a thread other than the calling one may still read the unread events of this consumer or queue.
@@ -67,6 +66,24 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
             Some(queue) => queue.is_read_elsewhere(),
             None => self.stats(name).is_some_and(|stats| stats.is_read_elsewhere()),
         }
+    }
+
+    /// True if a consumer has unread events and another thread may read them: the journal's, or one that does not wait
+    /// for the calling thread.
+    fn is_reading_elsewhere(&self) -> bool {
+        let waits_for_us = |name: &str| self.stats(name).is_some_and(|stats| stats.is_held_here());
+        let partitions = self.partitions();
+        let stages = partitions.iter().flat_map(|partition| partition.ring.positions().stages);
+        let mut unread = stages.filter(|stage| stage.lag > 0).map(|stage| stage.name);
+        unread.any(|name| name == STAGE || self.is_read_elsewhere(&name) && !waits_for_us(&name))
+    }
+
+    /// Publishes the records that producers have gathered, waits for room until `deadline` at most, and closes the
+    /// topic. Gives up the records that are left, and waits up to `limit` for a thread that uses them at this moment.
+    pub(super) fn close_gathered(&self, deadline: Instant, limit: Duration) {
+        self.gathering.flush(deadline, || self.is_reading_elsewhere());
+        self.close();
+        self.gathering.give_up(limit);
     }
 
     /// The names of the consumers, queues and transforms that read the topic, each once. `readers` has those that read all
@@ -231,15 +248,13 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
     }
 
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport {
-        self.close();
         let deadline = slipring_ring::internal::deadline(limit);
+        self.close_gathered(deadline, GATHERER_LIMIT);
         let deferred = self.deferred_partitions();
         let partitions = self.partitions();
         let readers = self.readers().all();
         let drained = |deadline| self.threads.wait(deadline) && readers.iter().all(|reader| reader.drain(deadline));
-        // A tenth of a second from now: the least time for threads that are about to end, or that read events after a
-        // claim that was given up.
-        let grace = || Instant::now() + Duration::from_millis(100);
+        let grace = || Instant::now() + GRACE;
         // Producers have until the deadline to publish their outstanding claims. Claims that are still outstanding then
         // are given up: their publish is refused.
         let is_settled = partitions.iter().all(|partition| partition.ring.settle(deadline));
@@ -264,6 +279,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         let queues = self.queues().clone();
         let queues = queues.iter().map(|queue| queue.report()).collect();
         let mut report = TopicReport::new(&self.name, &partitions, &self.runs(), queues);
+        report.unpublished = self.gathering.unpublished();
         if partitions.is_empty() {
             report.note_deferred(deferred);
         }

@@ -1,5 +1,6 @@
 //! The builder of a topic: the settings of a topic, and its creation.
 
+use super::gathering::Gathering;
 use super::identity::ProducerIdentities;
 use super::registry::Registry;
 use super::restore_names;
@@ -312,6 +313,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 runs: Mutex::default(),
                 queues: Mutex::default(),
                 counts: TopicCounters::default(),
+                gathering: Gathering::default(),
                 consumer_stats: Mutex::default(),
                 evicts: AtomicBool::new(false),
                 limiter,

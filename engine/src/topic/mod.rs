@@ -47,6 +47,7 @@ pub(crate) mod description;
 pub(crate) mod durable;
 pub(crate) mod error;
 mod eviction;
+pub(crate) mod gathering;
 mod grow;
 pub(crate) mod identity;
 pub(crate) mod metrics;
@@ -95,12 +96,13 @@ use crate::topic::partition::Partition;
 use crate::topic::registry::Host;
 use attached::Attached;
 use consumers::{ConsumerIndex, ConsumerRun};
+use gathering::Gathering;
 use identity::ProducerIdentities;
 use slipring_ring::Multi;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A topic of events of type `E`. Cloning gives another handle of the same topic.
 pub struct Topic<E, K: Producers = Multi> {
@@ -159,6 +161,7 @@ pub(crate) struct TopicCore<E, K: Producers> {
     /// meanwhile.
     pub(crate) queues_turn: Arc<Turn<()>>,
     pub(crate) counts: TopicCounters,
+    pub(crate) gathering: Gathering,
     /// The counters of the topic's consumers.
     consumer_stats: Mutex<ConsumerIndex>,
     /// True if some consumer's policy allows eviction, so that producers of a full partition must check for it.
@@ -397,7 +400,10 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     }
 
     /// Closes the topic: it accepts no more events. Consumers read the remaining events, and then get [`Closed`].
+    ///
+    /// Records that a [producer has gathered](crate::producer::LingeringProducer) are published before, if they have room;
+    /// the others are given up, and the producer's callback gets the error.
     pub fn close(&self) {
-        self.inner.close();
+        self.inner.close_gathered(Instant::now(), Duration::ZERO);
     }
 }

@@ -48,6 +48,10 @@ pub struct TopicReport {
     /// gets their events, and no group passes over them. If the journal has them when it is opened again, they are
     /// read then. The commit tells which.
     pub unsettled: Vec<CutClaim>,
+    /// How many records [gathering producers](crate::producer::LingeringProducer) had taken and did not publish, because
+    /// they found no room before the topic had ended or the producer's last handle was dropped. The producer's
+    /// [callback](crate::producer::LingerBuilder::on_completion) has got the error for each.
+    pub unpublished: u64,
     /// The operating system's refusal of the memory barrier `membarrier(2)`, by which the topic's end and its
     /// producers' publishes see each other; for example a sandbox forbids the call since the topic was created. Then an
     /// event whose publish overlapped the end may be unread and not counted, although its publish returned `Ok`. `None`
@@ -185,13 +189,14 @@ impl TopicReport {
             published.push(at.published.0);
         }
         let closed = partitions.iter().find_map(|partition| partition.ring.closed()).map(Closed::from);
-        Self { name: name.to_owned(), published, closed, cut, unsettled, unfenced, consumers, queues }
+        Self { name: name.to_owned(), published, closed, cut, unsettled, unpublished: 0, unfenced, consumers, queues }
     }
 
     /// True if every consumer has read all events of the topic, the topic has not failed,
-    /// [`unfenced`](Self::unfenced) is `None`, [`unsettled`](Self::unsettled) is empty, and no queue loses a message when the process ends.
+    /// [`unfenced`](Self::unfenced) is `None`, [`unsettled`](Self::unsettled) is empty, [`unpublished`](Self::unpublished)
+    /// is 0, and no queue loses a message when the process ends.
     pub fn is_complete(&self) -> bool {
-        let is_certain = self.unfenced.is_none() && self.unsettled.is_empty();
+        let is_certain = self.unfenced.is_none() && self.unsettled.is_empty() && self.unpublished == 0;
         if matches!(self.closed, Some(Closed::Failed { .. })) || !is_certain {
             return false;
         }
@@ -348,8 +353,8 @@ impl QueueReport {
 }
 
 impl Report {
-    /// True if every consumer has read all published events, no consumer has failed, and the journal, if any, was
-    /// closed with all of them. Polled subscribers that were dropped before the shutdown, or before it halted the topic,
+    /// True if every consumer has read all published events, no consumer has failed, all gathered records were published,
+    /// and the journal, if any, was closed with all of them. Polled subscribers that were dropped before the shutdown, or before it halted the topic,
     /// are not in the report. Events that [`OnError`](crate::subscriber::OnError) skipped count as read;
     /// [`ConsumerReport::skipped`] counts them.
     pub fn is_complete(&self) -> bool {
@@ -427,6 +432,9 @@ impl fmt::Display for TopicReport {
                 f,
                 "\n  offsets {start} to {end} of partition {partition} are of a transaction that was not durable in time: they are read when the journal is opened again, if it has them"
             )?;
+        }
+        if self.unpublished > 0 {
+            write!(f, "\n  {} records that producers had gathered are not published", self.unpublished)?;
         }
         if let Some(refused) = &self.unfenced {
             write!(f, "\n  an event that was published while the topic ended may be missing: {refused}")?;

@@ -5,6 +5,7 @@ mod accounts;
 #[path = "../common/crash.rs"]
 mod crash;
 mod deduplication;
+mod gathered;
 mod idempotence;
 mod late;
 mod messages;

@@ -226,7 +226,7 @@ fn a_waker_may_call_the_engine_that_wakes_its_task() {
 
 /// It waited for the lock that it was called under.
 #[test]
-fn on_published_may_use_its_own_producer() {
+fn on_completion_may_use_its_own_producer() {
     soon("a callback that sends", || {
         let clock = ManualClock::new();
         let engine = Engine::builder().clock(clock.clone()).build().unwrap();
@@ -234,7 +234,7 @@ fn on_published_may_use_its_own_producer() {
         let (own, told) =
             (Arc::new(OnceLock::<slipring::producer::LingeringProducer>::new()), Arc::new(Mutex::new(Vec::new())));
         let (inside, numbers) = (Arc::clone(&own), Arc::clone(&told));
-        let on_published = move |number, _| {
+        let on_completion = move |number, _| {
             numbers.lock().unwrap().push(number);
             let own = inside.get().unwrap();
             let _ = (own.gathered(), format!("{own:?}"));
@@ -243,7 +243,8 @@ fn on_published_may_use_its_own_producer() {
                 own.flush().unwrap();
             }
         };
-        let producer = orders.producer().linger(Duration::from_secs(1), 2).on_published(on_published).create().unwrap();
+        let producer =
+            orders.producer().linger(Duration::from_secs(1), 2).on_completion(on_completion).create().unwrap();
         assert!(own.set(producer.clone()).is_ok());
         producer.send(Record::new("first")).unwrap();
         producer.send(Record::new("second")).unwrap();
