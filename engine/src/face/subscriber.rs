@@ -42,8 +42,9 @@
 //! # Unlike Kafka
 //! A subscriber has no committed offset and is forgotten when its process ends; for offsets that outlive the process
 //! use a [`group`](crate::group). Events are not kept for subscribers that come later, unless the topic
-//! [retains](crate::TopicBuilder::retain) them or is durable; a [`replay`](crate::replay) reads past events of a
-//! durable topic.
+//! [retains](crate::TopicBuilder::retain) them. A subscriber reads the ring only, which is empty when a durable topic is
+//! opened again; a [`replay`](crate::replay) or a [`group`](crate::group) reads the events in its journal: see
+//! [`StartAt`].
 
 pub use crate::base::wakeup::Wakeup;
 pub use crate::read::error::{CancelError, PositionError, ReadError};

@@ -63,7 +63,9 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
-    /// Sets where the subscriber begins to read; [`StartAt::Earliest`] by default.
+    /// Sets where the subscriber begins to read; [`StartAt::Earliest`] by default: the earliest event that is in the
+    /// ring. Events that only the journal of a durable topic has, such as those of an earlier process, are read by a
+    /// [replay](crate::Topic::replay) or a [group](crate::Topic::group): see [`StartAt`].
     pub fn start(mut self, start: StartAt) -> Self {
         self.start = start;
         self

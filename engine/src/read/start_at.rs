@@ -3,23 +3,55 @@
 use crate::base::clock::Timestamp;
 use slipring_ring::{Sequence, Start};
 
-/// Where a reader begins.
+/// Where a reader begins. Subscribers read the ring only; the other readers of a durable topic read its journal too:
+///
+/// | reader | the earliest event that it can read |
+/// |---|---|
+/// | [subscriber](crate::Topic::subscribe); any reader of a topic in memory | the earliest in the ring: the one that the slowest consumer has not read, or that the topic [retains](crate::TopicBuilder::retain) |
+/// | [replay](crate::Topic::replay), [group](crate::Topic::group), [queue](crate::Topic::queue) or [transform](crate::Topic::transform) of a durable topic | the earliest that the journal [keeps](crate::TopicBuilder::keep) |
+///
+/// When a durable topic is opened again, its ring is empty: a subscriber begins at the next event to be published, with
+/// [`Earliest`](Self::Earliest) too, and does not get the recorded events. A replay does:
+///
+/// ```
+/// use slipring::{Engine, journal::simulated::SimulatedDisk, subscriber::StartAt};
+/// use std::time::Duration;
+///
+/// let disk = SimulatedDisk::new();
+/// let engine = Engine::builder().journal_in(disk.clone()).build()?;
+/// let ticks = engine.topic::<u64>("ticks").durable().create()?;
+/// ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
+/// engine.shutdown(Duration::from_secs(60));
+///
+/// let engine = Engine::builder().journal_in(disk).build()?;
+/// let ticks = engine.topic::<u64>("ticks").durable().create()?;
+/// let live = ticks.subscribe("live").start(StartAt::Earliest).poll()?;
+/// assert!(live.first() >= 3);                             // behind the recorded events
+/// let mut replay = ticks.replay("all").start(StartAt::Earliest).open()?;
+/// let mut read = Vec::new();
+/// while read.len() < 3 {
+///     replay.read(Duration::from_secs(60), |tick, at| read.push((at.offset, *tick)))?;
+/// }
+/// assert_eq!(read, [(0, 0), (1, 1), (2, 2)]);             // from the first recorded event on, then new ones
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
-    /// At the earliest event that is still kept, because a slower consumer has not read it or the topic retains it. If
-    /// no event is kept, at the next event to be published.
+    /// At the earliest event that the reader can read: see the table. If there is none, at the next event to be
+    /// published.
     #[default]
     Earliest,
     /// At the next event to be published.
     Latest,
-    /// At this offset in every partition. Refused with the range if it is no longer kept or not yet published.
+    /// At this offset in every partition. Refused with the range if the reader cannot read it, or it is not yet
+    /// published.
     Offset(u64),
-    /// At these offsets, by partition. Each is refused with the range if it is no longer kept or not yet published.
-    /// Partitions beyond the list begin at their earliest event.
+    /// At these offsets, by partition. Each is refused with the range if the reader cannot read it, or it is not yet
+    /// published. Partitions beyond the list begin at their earliest event.
     Offsets(Vec<u64>),
-    /// At the first kept event that was published at this time or later; if there is none, at the next event to be
-    /// published. Needs [`timestamps`](crate::TopicBuilder::timestamps).
+    /// At the first event that the reader can read and that was published at this time or later; if there is none, at the
+    /// next event to be published. Needs [`timestamps`](crate::TopicBuilder::timestamps).
     Timestamp(Timestamp),
     /// Groups only: at the committed offset; a partition without one is an error. With the other starts, too, a group
     /// continues at its committed offsets, and the start applies only to partitions without one.

@@ -42,6 +42,39 @@ fn read(replay: &mut slipring::replay::Replay<u64>, last: u64) -> Vec<u64> {
     seen
 }
 
+/// A subscriber does not get what was recorded before: the docs of `StartAt` once did not say so, and the error for an
+/// offset said that it was no longer kept.
+#[test]
+fn of_a_topic_that_is_opened_again_subscribers_read_what_is_new_and_others_what_was_recorded() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let first = engine(&disk, &clock);
+    forty(&first, &clock, 0);
+    first.shutdown(LONG);
+    let engine = engine(&disk, &clock);
+    let topic = engine.topic::<u64>("ticks").capacity(256).timestamps().retain(64).durable().create().unwrap();
+    let next = topic.metrics().published;
+    assert!(next >= 40);
+    for start in [StartAt::Earliest, StartAt::Latest, StartAt::Timestamp(second(0)), StartAt::Offset(next)] {
+        let subscriber = topic.subscribe("live").start(start.clone()).poll().unwrap();
+        assert_eq!(subscriber.first(), next, "{start:?}");
+    }
+    let refused = topic.subscribe("live").start(StartAt::Offset(39)).poll().unwrap_err();
+    assert!(refused.to_string().ends_with("are read by a `replay` or a `group`"), "{refused}");
+    for start in [StartAt::Earliest, StartAt::Timestamp(second(0)), StartAt::Offset(0)] {
+        let mut replay = topic.replay("all").start(start.clone()).open().unwrap();
+        assert_eq!(read(&mut replay, 39), (0..40).collect::<Vec<_>>(), "{start:?}");
+        let name = format!("{start:?}").replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+        let mut member = topic.group(name).start(start.clone()).join().unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 40 {
+            let batch = member.poll(LONG).unwrap().unwrap();
+            seen.extend(batch.iter().map(|(tick, _)| *tick));
+            batch.commit().unwrap();
+        }
+        assert_eq!(seen, (0..40).collect::<Vec<_>>(), "{start:?}");
+    }
+}
+
 #[test]
 fn a_replay_begins_at_a_time_also_where_the_ring_still_has_everything() {
     for (retain, slow) in [(0, false), (64, false), (0, true), (64, true)] {

@@ -35,8 +35,11 @@ pub enum SubscribeError {
         /// The names of the topic's consumers.
         known: Vec<String>,
     },
-    /// The start offset is below the earliest kept offset, or above the next offset to be published.
-    #[error("consumer {consumer:?} cannot start: {refused}")]
+    /// The start offset is below the earliest offset in the ring, or above the next offset to be published. The journal of
+    /// a durable topic may have older events: see [`StartAt`](crate::subscriber::StartAt).
+    #[error(
+        "consumer {consumer:?} cannot start in the ring: {refused}; older events of a durable topic are read by a `replay` or a `group`"
+    )]
     OutOfRange {
         /// The consumer's name.
         consumer: String,
