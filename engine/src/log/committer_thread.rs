@@ -9,7 +9,7 @@ mod sync_thread;
 use sync_thread::{PendingProgress, Replies, Reply, SyncDone, SyncRequest, start_syncs};
 
 use super::committer::{ClaimedRun, Command, Committer, Pace, TransactionFrame};
-use super::source::{FrameContext, Source, StateSource};
+use super::source::{FrameContext, Source, StateRoom, StateSource};
 use crate::base::clock::Clock;
 use crate::base::multi_wait::{MultiWait, WaitEnd, WaitSources};
 use crate::base::threads::caught;
@@ -81,6 +81,9 @@ pub(super) struct CommitterThread {
     /// True if a state source must be asked again when more events are gathered: see
     /// [`DrainedState::awaits_events`](super::source::DrainedState::awaits_events).
     state_awaits_events: bool,
+    /// The room in bytes that the journal's state had when a state source found too little of it for its changes. The
+    /// sources are asked again when there is more. `None` if no source waits for room.
+    state_starved: Option<usize>,
     /// The retention of each topic, by the topic's number in the journal.
     keeps: HashMap<u32, Retention>,
     /// The transactions that are not written yet, in the order of their claims.
@@ -138,6 +141,7 @@ impl CommitterThread {
             drains_state: false,
             state_sources: Vec::new(),
             state_awaits_events: false,
+            state_starved: None,
             keeps: HashMap::new(),
             transactions: VecDeque::new(),
             closing: None,
@@ -287,6 +291,7 @@ impl CommitterThread {
             let now = self.now();
             match self.writer().append_if(&mut frame, now, decide) {
                 Ok(true) => {
+                    self.note_state_room();
                     self.dirty_since.get_or_insert_with(Instant::now);
                     for ClaimedRun { id, first, end } in parts {
                         let Some(source) = self.sources.of(id) else { continue };
@@ -349,6 +354,7 @@ impl CommitterThread {
             self.touched.put(&mut self.frame, now);
         }
         let (urgent, state_written) = self.drain_state_sources(!drained.is_empty(), has_events);
+        let has_news = !self.frame.is_empty() || !drained.is_empty() || !state_written.is_empty();
         if !self.frame.is_empty() {
             let _ = self.put_committed_offsets()?;
             self.free_first(self.frame.len())?;
@@ -381,7 +387,10 @@ impl CommitterThread {
                 self.sources.list[source] = None;
             }
         }
-        self.shared.notifier.notify();
+        if has_news {
+            // A woken queue may signal this thread, which would wake it again, without end, if nothing had changed.
+            self.shared.notifier.notify();
+        }
         Ok(())
     }
 
@@ -399,14 +408,13 @@ impl CommitterThread {
         }
         self.state_since = None;
         let writer = self.writer.as_ref().expect("taken when the journal is closed only");
-        let limit = writer.frame_limit();
         let mut more = false;
         self.state_awaits_events = false;
         let Self { state_sources, frame, sources, state_awaits_events, shared, .. } = self;
         state_sources.append(&mut shared.new_state_sources.lock().unwrap_or_else(PoisonError::into_inner));
         state_sources.retain(|source| {
             let Some(source) = source.upgrade() else { return false };
-            let room = limit.saturating_sub(frame.len()).min(writer.state_room().saturating_sub(frame.len()));
+            let room = StateRoom::beside(frame, writer);
             let mut drained = |id| sources.of(id).map(|source| source.drained());
             let state = source.drain(frame, room, &mut drained);
             urgent |= state.urgent;
@@ -418,8 +426,11 @@ impl CommitterThread {
             let _ = caught(|| drop(source));
             true
         });
-        if more {
-            self.shared.notify_state_urgent();
+        match more {
+            // Without a frame nothing changes, so the sources would find no more room if they were asked again at once.
+            true if self.frame.is_empty() => self.state_starved = Some(writer.state_room()),
+            true => self.shared.notify_state_urgent(),
+            false => self.state_starved = None,
         }
         (urgent, state_written)
     }

@@ -3,7 +3,7 @@
 
 use crate::log::producers::{ProducerStates, TouchedProducers};
 use crate::log::progress::Progress;
-use slipring_journal::{FrameBuilder, PartitionId, Writer};
+use slipring_journal::{FrameBuilder, PartitionId, State, Writer};
 use slipring_ring::Waiter;
 use std::sync::Arc;
 
@@ -14,14 +14,74 @@ pub(crate) struct FrameContext<'g> {
     pub(crate) touched: &'g mut TouchedProducers,
 }
 
+/// The room for the state of a state source: in the frame that is being gathered, and in the journal's state.
+pub(crate) struct StateRoom<'w> {
+    /// The journal's state before the frame.
+    state: &'w State,
+    /// The greatest size of the frame in bytes.
+    frame: usize,
+    /// By how many bytes the journal's state may still grow.
+    growth: usize,
+}
+
+/// What had no room for an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// The frame. The next frame has room.
+    Frame,
+    /// The journal's state. Entries that do not make it grow may still have room.
+    State,
+}
+
+impl<'w> StateRoom<'w> {
+    /// The room beside what is in `frame` already.
+    pub(crate) fn beside(frame: &mut FrameBuilder, writer: &'w Writer) -> Self {
+        Self { state: writer.state(), frame: writer.frame_limit(), growth: writer.state_room_after(frame) }
+    }
+
+    /// The value of a key before the frame.
+    pub(crate) fn value(&self, state_kind: u16, key: &[u8]) -> Option<&'w [u8]> {
+        self.state.get(state_kind, key)
+    }
+
+    /// Adds entries to `frame` by `put`, if there is room for them: of new values, and at most one that changes the
+    /// value of `key`, which has up to 255 bytes. Without room `frame` stays as it was. What the entries of a frame
+    /// free makes room only once the frame is written, so a value may be changed several times.
+    pub(crate) fn add(
+        &mut self,
+        frame: &mut FrameBuilder,
+        (state_kind, key): (u16, &[u8]),
+        put: impl FnOnce(&mut FrameBuilder),
+    ) -> Result<(), NoRoom> {
+        let (savepoint, before) = (frame.savepoint(), frame.len());
+        put(frame);
+        // In the state and in a frame, a value takes the same bytes beside its key and itself.
+        let old = self.state.get(state_kind, key).map_or(0, |old| VALUE_HEAD + key.len() + old.len());
+        let grown = (frame.len() - before).saturating_sub(old);
+        let refused = match () {
+            () if frame.len() > self.frame => NoRoom::Frame,
+            () if grown > self.growth => NoRoom::State,
+            () => {
+                self.growth -= grown;
+                return Ok(());
+            }
+        };
+        frame.rewind(savepoint);
+        Err(refused)
+    }
+}
+
+/// The size in bytes of a value's entry, beside its key and value.
+const VALUE_HEAD: usize = 8;
+
 /// A component whose state is written into the frames of events, such as a queue.
 pub(crate) trait StateSource: Send + Sync {
-    /// Adds changed state to `frame`, up to about `room` bytes. `drained` returns, for a partition, the offset below
+    /// Adds changed state to `frame`, as far as there is `room`. `drained` returns, for a partition, the offset below
     /// which all events are in this frame or in earlier ones; `None` if the committer does not read the partition.
     fn drain(
         &self,
         frame: &mut FrameBuilder,
-        room: usize,
+        room: StateRoom<'_>,
         drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
     ) -> DrainedState;
 
@@ -34,7 +94,8 @@ pub(crate) trait StateSource: Send + Sync {
 pub(crate) struct DrainedState {
     /// All changes up to and including this number are in this frame or in earlier ones. `None` if no change was added.
     pub(crate) changes: Option<u64>,
-    /// True if the source has more changes, which did not fit into this frame.
+    /// True if the source has more changes, for which there was no room. It is asked again once the frame is written; if
+    /// the frame is empty, once the journal's state has more room.
     pub(crate) more: bool,
     /// True if a thread waits until these changes are durable, so the frame is synced as a frame of events is.
     pub(crate) urgent: bool,

@@ -377,6 +377,7 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         }
         if let Some(changes) = leases.changes() {
             parts.into_iter().for_each(|part| _ = changes.write(part, true));
+            recovered_queue.cursors.iter().for_each(|(cursor, next)| changes.recorded(*cursor, *next));
         }
         let notifier = Arc::clone(&durable.committer.notifier);
         let watch = JournalWatch::new(notifier, JournalWaker::waker(&waiter));

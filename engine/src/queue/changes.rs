@@ -41,8 +41,10 @@ pub(super) enum Cursor {
 
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// The changed parts that are not written, in the order in which they first changed.
+    /// The changed parts, in the order in which they first changed. Some of them may be written already: see
+    /// [`written_early`](Self::written_early).
     queue: VecDeque<StatePart>,
+    /// The changed parts that are not written.
     known: HashSet<StatePart>,
     cursors: BTreeMap<Cursor, u64>,
     /// Gaps (offsets lost to damage) that the queue has skipped and that are not written, in the order in which the
@@ -50,8 +52,15 @@ pub(super) struct Changes {
     gaps: VecDeque<GapReport>,
     /// The parts that the journal has a value of.
     written: HashSet<StatePart>,
+    /// The next offset of each partition of the queue's topic, as of the last frame.
+    recorded: BTreeMap<u32, u64>,
+    /// The messages that were sent back from the dead letters, by partition and offset, each with the number of that
+    /// change, until a round has written it.
+    restored: BTreeMap<(u32, u64), u64>,
     /// The number of changes so far, which is also the number of the last change.
     count: u64,
+    /// The number of the last change that a round has written.
+    ended: u64,
     round: Option<Round>,
 }
 
@@ -93,6 +102,27 @@ impl Changes {
         self.cursors.insert(cursor, next);
     }
 
+    /// Records that a message was sent back from the dead letters, of which `next` in the partition `letters` is the first
+    /// that was not.
+    pub(super) fn restored(&mut self, message: (u32, u64), letters: u32, next: u64) {
+        self.cursor(Cursor::DeadLetters(letters), next);
+        self.restored.insert(message, self.count);
+    }
+
+    /// Records that a frame has this next offset.
+    pub(super) fn recorded(&mut self, cursor: Cursor, next: u64) {
+        if let Cursor::Partition(partition) = cursor {
+            self.recorded.insert(partition, next);
+        }
+    }
+
+    /// True if a later process will know, from the frames so far, that the queue has read this message, and that it was
+    /// sent back if it was. Otherwise that process may read the message, or its former dead letter, again.
+    pub(super) fn is_recorded(&self, partition: u32, offset: u64) -> bool {
+        self.recorded.get(&partition).is_some_and(|next| offset < *next)
+            && !self.restored.contains_key(&(partition, offset))
+    }
+
     /// Adds a gap that was reported to the queue, and sets the partition's next offset to the gap's end.
     pub(super) fn gap(&mut self, report: GapReport) {
         self.cursor(Cursor::Partition(report.of.partition), report.offsets.end);
@@ -116,16 +146,50 @@ impl Changes {
 
     /// The changed parts that are not written yet.
     pub(super) fn parts(&self) -> impl Iterator<Item = StatePart> {
-        self.queue.iter().copied()
+        self.known.iter().copied()
     }
 
     /// How many changed parts are not written yet.
     pub(super) fn len(&self) -> usize {
-        self.queue.len()
+        self.known.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.cursors.is_empty() && self.gaps.is_empty() && self.round.is_none()
+        self.ended == self.count
+    }
+
+    /// Notes that a frame has this part as it is now, before its turn has come.
+    pub(super) fn written_early(&mut self, part: StatePart) {
+        self.known.remove(&part);
+    }
+
+    /// Returns the next part of the round that was begun; `None` if the round has written all its parts.
+    pub(super) fn next_part(&mut self) -> Option<StatePart> {
+        let current = self.round.as_mut()?;
+        while current.left > 0 {
+            current.left -= 1;
+            let part = self.queue.pop_front()?;
+            if self.known.remove(&part) {
+                return Some(part);
+            }
+        }
+        None
+    }
+
+    /// Takes back an entry for which there was no room, so that it is the next one again.
+    pub(super) fn put_back(&mut self, entry: NextWrite) {
+        let Some(current) = &mut self.round else { return };
+        match entry {
+            NextWrite::Part(part) => {
+                current.left += 1;
+                self.queue.push_front(part);
+                self.known.insert(part);
+            }
+            NextWrite::Gap(report) => current.gaps.push_front(report),
+            NextWrite::Cursor(cursor, next) => _ = current.cursors.insert(cursor, next),
+            // The end of a round needs no room.
+            NextWrite::End(_) => {}
+        }
     }
 
     /// Returns the next entry of a frame; `None` if all changes are written. A part that changes after it was returned
@@ -134,18 +198,15 @@ impl Changes {
         if self.is_empty() {
             return None;
         }
-        let Self { queue, known, cursors, gaps, count, round, .. } = self;
-        let begin = || {
+        let Self { queue, cursors, gaps, count, round, .. } = self;
+        round.get_or_insert_with(|| {
             let (gaps, cursors) = (std::mem::take(gaps), std::mem::take(cursors));
             Round { left: queue.len(), gaps, cursors, count: *count }
-        };
-        let current = round.get_or_insert_with(begin);
-        if current.left > 0 {
-            current.left -= 1;
-            let part = queue.pop_front()?;
-            known.remove(&part);
+        });
+        if let Some(part) = self.next_part() {
             return Some(NextWrite::Part(part));
         }
+        let current = self.round.as_mut()?;
         if let Some(report) = current.gaps.pop_front() {
             return Some(NextWrite::Gap(report));
         }
@@ -153,7 +214,8 @@ impl Changes {
             return Some(NextWrite::Cursor(cursor, next));
         }
         let count = current.count;
-        *round = None;
+        (self.round, self.ended) = (None, count);
+        self.restored.retain(|_, change| *change > count);
         Some(NextWrite::End(count))
     }
 }

@@ -26,6 +26,8 @@ use std::time::Duration;
 const LONGEST_REASON: usize = 100;
 /// The greatest size in bytes that a block takes in a frame, without the reasons of dying messages.
 pub(super) const BLOCK_BYTES: usize = 12 + 8 + KEY_BLOCK + 1 + 4 * VARINT + BLOCK as usize * (1 + 5 + 2 * VARINT);
+/// The greatest size in bytes that a block takes in a frame.
+pub(super) const LARGEST_BLOCK: usize = BLOCK_BYTES + BLOCK as usize * (1 + LONGEST_REASON);
 const VARINT: usize = varint::LONGEST;
 const KEY_BLOCK: usize = 17;
 const FORMAT: u8 = 1;
@@ -60,6 +62,11 @@ impl ClockShift {
     /// Converts nothing, with `wall` as the time of writing.
     pub(super) fn none_at(wall: Timestamp) -> Self {
         Self { between: 0, wall: wall.as_millis() }
+    }
+
+    /// Converts nothing, with this conversion's time as the time of writing.
+    pub(super) fn unconverted(self) -> Self {
+        Self { between: 0, ..self }
     }
 
     fn to_wall(self, at: Duration) -> u64 {
@@ -254,6 +261,12 @@ fn decode(mut bytes: &[u8], shift: ClockShift) -> Option<Vec<(u64, KnownMessage)
         messages.push((u64::from(head & 0xf), KnownMessage { number, attempts, phase }));
     }
     Some(messages)
+}
+
+/// The messages of a block's value, by their index in the block, with the times of the system's clock. Empty for a value
+/// that cannot be decoded.
+pub(super) fn recorded_block(value: &[u8]) -> BTreeMap<u64, KnownMessage> {
+    decode(value, ClockShift::NONE).unwrap_or_default().into_iter().collect()
 }
 
 /// A queue's state as it was read from the journal.

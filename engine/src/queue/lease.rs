@@ -404,12 +404,6 @@ impl<M: Clone> Leases<M> {
         found.inspect(|&slot| self.discard(slot)).is_some()
     }
 
-    /// Takes the bodies of the messages that were removed since the last call. The caller drops them after it has
-    /// released its lock.
-    pub(super) fn take_gone(&mut self) -> Vec<M> {
-        std::mem::take(&mut self.gone)
-    }
-
     fn held(&mut self, id: LeaseId, now: Duration) -> Result<&MessageEntry<M>, LeaseEnded> {
         let entry = self.entries.get(id.slot as usize).and_then(Option::as_ref);
         #[cfg(test)]

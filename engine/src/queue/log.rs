@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
+use std::time::Instant;
 
 /// The token with which other threads wake the watching worker; it is no partition's number.
 pub(super) const WAKE: usize = usize::MAX;
@@ -44,7 +45,7 @@ pub(super) struct QueueLog<E> {
 impl<E: Job> QueueLog<E> {
     pub(super) fn new(durable: &DurableTopic<E>, name: &str, number: u32, level: Level) -> Self {
         let journal = durable.journal().clone();
-        let max_pending = (journal.frame_limit() / 8 / super::codec::BLOCK_BYTES).clamp(1, 256);
+        let max_pending = (journal.frame_limit() / 8 / super::codec::LARGEST_BLOCK).clamp(1, 256);
         Self {
             committer: Arc::clone(&durable.committer),
             name: name.to_owned(),
@@ -103,19 +104,29 @@ impl<E: Job> QueueLog<E> {
     /// Waits until the change with this number has reached `level`. The error says why it never will: the journal has
     /// ended, or this is one of the journal's own threads.
     pub(super) fn wait(&self, change: u64, level: Level) -> Result<(), String> {
+        self.wait_until(change, level, None).unwrap_or_else(|| Err(OWN_THREAD.to_owned()))
+    }
+
+    /// As [`wait`](Self::wait), at most until `deadline`. `None` if that has passed, or if this is one of the journal's own
+    /// threads.
+    pub(super) fn wait_until(
+        &self,
+        change: u64,
+        level: Level,
+        deadline: Option<Instant>,
+    ) -> Option<Result<(), String>> {
         let reached = || self.has_reached(change, level).then_some(Ok(()));
         if reached().is_some() {
-            return Ok(());
+            return Some(Ok(()));
         }
         self.want(change, level);
         let notifier = &self.committer.notifier;
         // The progress counts changes as it counts offsets: the change number `change`, counted from 1, is at the
         // position `change - 1`.
         let of = (&self.progress, change.saturating_sub(1), level);
-        let done = notifier.wait_for_offset(of, None, || {
+        notifier.wait_for_offset(of, deadline, || {
             reached().or_else(|| notifier.end_cause().map(|cause| reached().unwrap_or_else(|| Err(cause.to_owned()))))
-        });
-        done.unwrap_or_else(|| Err(OWN_THREAD.to_owned()))
+        })
     }
 
     fn has_reached(&self, change: u64, level: Level) -> bool {

@@ -1,22 +1,23 @@
 //! The state that a queue's lock guards: its unfinished messages, and the input from which it reads new ones.
 
+mod dead_letters;
+
 use super::changes::{Cursor, StatePart};
 use super::codec::ClockShift;
 use super::idle_tasks::IdleTasks;
 use super::input::{Input, InputOutcome};
 use super::job::Job;
-use super::lease::{DeathCause, LeasedMessage, Leases, Order};
+use super::lease::{LeasedMessage, Leases, Order};
 use super::log::QueueLog;
 use crate::base::clock::Clock;
 use crate::base::clock::Timestamp;
 use crate::base::closed::Closed;
-use crate::base::held;
 use crate::base::kind::Producers;
 use crate::base::threads::Panic;
 use crate::base::timer::TimerId;
 use crate::event::message::Message;
-use crate::queue::dead_letter_writer::{DeadLetterWriter, LetterOutcome};
-use slipring_journal::PartitionId;
+use crate::queue::dead_letter_writer::DeadLetterWriter;
+use dead_letters::PendingDeadLetter;
 use slipring_ring::Waiter;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -70,6 +71,8 @@ pub(super) struct QueueState<E, K: Producers> {
     pub(super) pending_dead_letters: VecDeque<PendingDeadLetter>,
     /// True once writing a dead letter has panicked. No more dead letters are written then.
     cannot_write_dead_letters: bool,
+    /// The number of the last change that was to be written urgently because the queue had no room.
+    urged: u64,
     /// The keys of a deleted queue that are to be deleted from the journal.
     pub(super) erased: Vec<Vec<u8>>,
 }
@@ -88,14 +91,6 @@ pub(super) struct Peeked<E> {
     pub(super) attempts: u32,
     pub(super) delay: Duration,
     pub(super) body: Body<E>,
-}
-
-/// A dead letter that is published and not in a frame yet. `letter` is its own partition and offset; the other fields
-/// are those of its message.
-pub(super) struct PendingDeadLetter {
-    partition: u32,
-    offset: u64,
-    letter: (u32, u64),
 }
 
 /// When the queue reads a partition of its topic next.
@@ -141,6 +136,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
             refused: None,
             pending_dead_letters: VecDeque::new(),
             cannot_write_dead_letters: false,
+            urged: 0,
             erased: Vec::new(),
         }
     }
@@ -286,9 +282,12 @@ impl<E: Job, K: Producers> QueueState<E, K> {
     pub(super) fn arm(&mut self, waiter: &Waiter, log: Option<&QueueLog<E>>) -> bool {
         if !self.has_room(log) {
             self.input.arm_journal();
-            // Writing the queue's changes may make room in the journal's state. Without changes the committer is not
-            // signalled: it would wake the worker, which would signal it again, without end.
-            if let Some(log) = log.filter(|_| self.leases.changes().is_some_and(|changes| !changes.is_empty())) {
+            // Writing the queue's changes may make room in the journal's state. For changes that it was signalled for
+            // before, the committer is not signalled: it would wake the worker, which would signal it again, without
+            // end. If it had no room for them, it asks for them again by itself when there is room.
+            let change = self.change();
+            if let Some(log) = log.filter(|_| change > self.urged) {
+                self.urged = change;
                 log.notify_urgent();
             }
             return true;
@@ -320,92 +319,6 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 self.ready.push(source);
             }
         }
-    }
-
-    /// Publishes the dead letters of dying messages. If a letter finds no room, its message stays, and the next call
-    /// tries again. If a letter is too large, its message stays, and the others continue; then returns true, because
-    /// the next message of its partition may be due.
-    pub(super) fn write_dead_letters(&mut self, log: Option<&QueueLog<E>>) -> bool {
-        let mut passed_over = false;
-        let most = log.map_or(usize::MAX, |log| log.max_pending);
-        while self.pending_dead_letters.len() < most
-            && !self.cannot_write_dead_letters
-            && let Some(dead) = self.leases.dying()
-        {
-            let (partition, offset) = (dead.partition, dead.offset);
-            let reason = match dead.cause {
-                DeathCause::Refused(reason) => reason,
-                DeathCause::Expired => "the lease ran out",
-            };
-            let dead_letter_writer = &mut self.dead_letter_writer;
-            let letter = held::inside(|| {
-                let body = match (dead.message, log) {
-                    (Some(body), _) => Some(Arc::clone(body)),
-                    (None, Some(log)) => log.load(partition, offset)?,
-                    (None, None) => None,
-                };
-                Ok::<_, String>(
-                    body.map(|body| dead_letter_writer.take(partition, offset, dead.attempts, reason, &*body)),
-                )
-            });
-            let letter = match letter {
-                Ok(Ok(Some(letter))) => letter,
-                Ok(Ok(None)) => {
-                    self.leases.dead_letter_done();
-                    self.counters.lost += 1;
-                    continue;
-                }
-                Ok(Err(_)) => return passed_over,
-                // The user's code has panicked. The message stays in the queue as dying, and the shutdown's report
-                // counts it.
-                Err(panic) => {
-                    self.cannot_write_dead_letters = true;
-                    self.fail(&panic);
-                    return passed_over;
-                }
-            };
-            let letter = match letter {
-                LetterOutcome::Published(letter) => letter,
-                LetterOutcome::NoRoom => return passed_over,
-                LetterOutcome::TooLarge => {
-                    self.leases.pass_over_dying();
-                    passed_over = true;
-                    continue;
-                }
-            };
-            #[cfg(test)]
-            super::tests::dead_letter_is_out();
-            if log.is_some() {
-                self.leases.dead_letter_written();
-                let letter = (letter.partition, letter.offset);
-                self.pending_dead_letters.push_back(PendingDeadLetter { partition, offset, letter });
-            } else {
-                self.leases.dead_letter_done();
-            }
-            self.counters.dead += 1;
-        }
-        passed_over
-    }
-
-    /// Removes the messages whose dead letters are in the frame that is being gathered, or in earlier ones. `topic` is
-    /// the number of the topic for dead letters; `drained` is as for
-    /// [`StateSource::drain`](crate::log::source::StateSource::drain). Returns the messages' partitions and offsets.
-    pub(super) fn settle_dead_letters(
-        &mut self,
-        topic: u32,
-        drained: &mut dyn FnMut(PartitionId) -> Option<u64>,
-    ) -> Vec<(u32, u64)> {
-        let mut settled = Vec::new();
-        let leases = &mut self.leases;
-        self.pending_dead_letters.retain(|pending| {
-            let (partition, letter) = pending.letter;
-            let is_in = drained(PartitionId { topic, partition }).is_some_and(|end| letter < end);
-            if is_in && leases.settle_dead_letter(pending.partition, pending.offset) {
-                settled.push((pending.partition, pending.offset));
-            }
-            !is_in
-        });
-        settled
     }
 
     pub(super) fn delete_unread(&mut self, partition: u32, offset: u64) -> bool {

@@ -5,7 +5,7 @@ use crate::base::clock::{Clock, ManualClock, Tick, Timestamp};
 use crate::event::message::Message;
 use crate::read::StartAt;
 use crate::{Engine, Level, Topic};
-use slipring_journal::{PartitionId, simulated::SimulatedDisk, storage::Storage};
+use slipring_journal::{Options, PartitionId, simulated::SimulatedDisk, storage::Storage};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -38,16 +38,8 @@ impl Clock for Asked {
     }
 }
 
-/// A queue once signalled the committer whenever the committer asked it for its state while a dead letter found no
-/// room. So the committer ran 50 times a second.
-#[test]
-fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
-    let clock = Asked::default();
-    let (engine, jobs, mut worker) = open(&SimulatedDisk::new(), &clock);
-    engine.get::<Message, Multi>("jobs.q.dead").unwrap().close();
-    jobs.producer().create().unwrap().publish(|event| *event = 7).unwrap();
-    worker.receive(Duration::MAX).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
-    assert_eq!(worker.queue().metrics().dying, 1);
+/// Waits until the committer begins no frames any more.
+fn come_to_rest(clock: &Asked) {
     let asked = || clock.1.load(Ordering::Relaxed);
     let until = Instant::now() + Duration::from_secs(60);
     // The sleep is longer than the second after which an idle committer writes the mark that all records are durable.
@@ -59,6 +51,19 @@ fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
     while !is_quiet() {
         assert!(Instant::now() < until, "the committer does not come to rest");
     }
+}
+
+/// A queue once signalled the committer whenever the committer asked it for its state while a dead letter found no
+/// room. So the committer ran 50 times a second.
+#[test]
+fn a_message_that_finds_no_place_among_the_dead_letters_keeps_no_thread_busy() {
+    let clock = Asked::default();
+    let (engine, jobs, mut worker) = open(&SimulatedDisk::new(), &clock);
+    engine.get::<Message, Multi>("jobs.q.dead").unwrap().close();
+    jobs.producer().create().unwrap().publish(|event| *event = 7).unwrap();
+    worker.receive(Duration::MAX).unwrap().unwrap().nack(Duration::ZERO, "no").unwrap();
+    assert_eq!(worker.queue().metrics().dying, 1);
+    come_to_rest(&clock);
     assert_eq!(worker.queue().metrics().dying, 1);
 }
 
@@ -223,4 +228,61 @@ fn a_letter_is_in_no_frame_without_the_end_of_its_message_when_the_engine_is_dro
     let left = worker.queue().peek(9).iter().map(|waiting| *waiting.message).collect::<Vec<_>>();
     assert_eq!(left, [8]);
     assert_eq!(worker.queue().dead_letters(9).len(), 1);
+}
+
+/// When the journal's state was full to the last bytes, the committer once asked the queue for its changes again and again,
+/// and was told each time that they have no room; and it wrote no removal, which needs none.
+#[test]
+fn changes_without_room_in_the_journals_state_keep_no_thread_busy_and_are_written_when_there_is_room() {
+    let (disk, clock) = (SimulatedDisk::new(), Asked::default());
+    let open = |disk: &SimulatedDisk| {
+        let options = Options { segment_size: 1 << 17, ..Options::default() };
+        let engine = Engine::builder().journal_in(disk.clone()).journal_options(options).clock(clock.clone());
+        let engine = engine.build().unwrap();
+        let jobs = engine.topic::<u64>("jobs").durable().create().unwrap();
+        let worker = jobs.queue("q").max_attempts(1).acknowledge(Level::Published).join().unwrap();
+        (engine, jobs, worker)
+    };
+    let (engine, jobs, mut worker) = open(&disk);
+    let queue = worker.queue();
+    let written = || {
+        let change = queue.core.lock().change();
+        queue.core.log.as_ref().unwrap().wait(change, Level::Written).unwrap();
+    };
+    engine.get::<Message, Multi>("jobs.q.dead").unwrap().close();
+    let mut producer = jobs.producer().create().unwrap();
+    (0..40).for_each(|number| _ = producer.publish(|event| *event = number).unwrap().wait(Level::Written).unwrap());
+    let mut leases: Vec<_> = (0..32).map(|_| worker.receive(Duration::MAX).unwrap().unwrap()).collect();
+    written();
+    let mut names = Vec::new();
+    for len in [200, 100, 50, 20, 3] {
+        loop {
+            let name = format!("{:01$}", names.len(), len);
+            if engine.topic::<u64>(&name).capacity(2).durable().create().is_err() {
+                break;
+            }
+            names.push(name);
+        }
+    }
+    // The reasons of eight messages need more room than is left; the end of the others needs none.
+    for lease in leases.drain(..8) {
+        lease.nack(Duration::ZERO, &"no".repeat(50)).unwrap();
+    }
+    leases.drain(8..).for_each(|lease| lease.ack().unwrap());
+    let waiting = std::thread::spawn(move || {
+        let lease = worker.receive(Duration::MAX).unwrap().unwrap();
+        let number = *lease.message();
+        lease.ack().map(|()| number).unwrap()
+    });
+    come_to_rest(&clock);
+    let after = |disk: SimulatedDisk| {
+        let (_engine, _jobs, worker) = open(&disk);
+        let metrics = worker.queue().metrics();
+        (metrics.leased, metrics.dying)
+    };
+    assert_eq!(after(disk.copy()), (16, 0), "what ended is out of the journal's state, and the reasons are not in it");
+    names.iter().for_each(|name| _ = engine.delete(name).unwrap());
+    assert_eq!(waiting.join().unwrap(), 32, "the worker goes on");
+    written();
+    assert_eq!(after(disk.copy()), (8, 8));
 }

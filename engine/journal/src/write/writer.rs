@@ -123,6 +123,21 @@ impl Writer {
         self.state_limit().saturating_sub(self.state.size())
     }
 
+    /// Count of bytes by which the state may still grow after `frame`, which is not written yet; 0 if the frame cannot be
+    /// written. May be lower than that, but then has room for a whole frame.
+    #[doc(hidden)]
+    pub fn state_room_after(&self, frame: &mut FrameBuilder) -> usize {
+        let room = self.state_room();
+        // The state grows by the bytes of the frame at most.
+        match room.checked_sub(frame.len()) {
+            Some(left) if left >= self.frame_limit() => left,
+            _ => self
+                .state
+                .check(trusted_entries(frame.payload()))
+                .map_or(0, |grown| usize::try_from((room as isize).saturating_sub(grown)).unwrap_or(0)),
+        }
+    }
+
     /// The largest size of the state, in bytes.
     #[doc(hidden)]
     pub fn state_limit(&self) -> usize {

@@ -111,10 +111,15 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Shows other threads by how much the journal's state may still grow.
+    /// Shows other threads by how much the journal's state may still grow. Called after each frame. If there is more
+    /// room than state sources found last, asks these again.
     pub(super) fn note_state_room(&mut self) {
         let room = self.writer().state_room();
         self.shared.state_room.store(room, Ordering::Release);
+        if self.state_starved.is_some_and(|before| before < room) {
+            self.state_starved = None;
+            self.shared.notify_state_urgent();
+        }
     }
 
     /// Writes frames, and replies when they are durable. With no frames: when all that was written before is durable.

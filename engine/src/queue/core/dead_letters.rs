@@ -43,12 +43,17 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     fn wait_for_dead_letters(&self) {
         const LIMIT: Duration = Duration::from_secs(10);
         let Some(log) = &self.log else { return };
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Some(Instant::now() + LIMIT);
         let notifier = &log.committer.notifier;
+        let changes_are_written = || {
+            let change = self.lock().change();
+            let _ = log.wait_until(change, Level::Written, deadline);
+        };
+        // A letter may wait for its message to be recorded.
+        changes_are_written();
         let settled = || (log.pending_dead_letters() == 0 || notifier.end_cause().is_some()).then_some(());
-        let _ = notifier.wait(Some(deadline), settled);
-        let change = self.lock().change();
-        let _ = log.wait(change, Level::Written);
+        let _ = notifier.wait(deadline, settled);
+        changes_are_written();
     }
 
     /// Makes a dead letter a message of the queue again. `next` is the letter's partition and the offset after it: all
@@ -63,11 +68,12 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let mut state = self.lock();
         let has_room = state.has_room(self.log.as_ref());
         if has_room {
+            let message = (partition, offset);
             state.leases.restore(partition, offset, Some(Arc::new(body)), now, Duration::ZERO);
             // Recorded for each letter, and not once after the last one: a worker may finish the message before all
             // letters are sent back, and a crash must not make the finished message a dead letter again.
             if let (Some((partition, next)), Some(changes)) = (next, state.leases.changes()) {
-                changes.cursor(Cursor::DeadLetters(partition), next);
+                changes.restored(message, partition, next);
             }
         }
         has_room

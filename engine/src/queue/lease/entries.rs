@@ -115,6 +115,17 @@ impl<M: Clone> Leases<M> {
         }
     }
 
+    /// Takes the bodies of the messages that were removed since the last call. The caller drops them after it has
+    /// released its lock.
+    pub(in crate::queue) fn take_gone(&mut self) -> Vec<M> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// True if the journal knows that the queue has this message, or the queue is in memory.
+    pub(in crate::queue) fn is_recorded(&self, partition: u32, offset: u64) -> bool {
+        self.changes.as_ref().is_none_or(|changes| changes.is_recorded(partition, offset))
+    }
+
     pub(super) fn find(&self, partition: u32, offset: u64) -> Option<u32> {
         let partition = line(partition);
         let is_it = |&slot: &u32| {

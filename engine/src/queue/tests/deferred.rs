@@ -3,7 +3,6 @@
 use super::*;
 use crate::topic::deferred::tests::AT_MAKING;
 use crate::topic::{Closed, TopicError};
-use slipring_journal::Options;
 use std::sync::Barrier;
 
 const LONG: Duration = Duration::from_secs(60);
