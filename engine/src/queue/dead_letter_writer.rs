@@ -60,6 +60,12 @@ impl DeadLetterWriter {
         Ok(Self { topic: dead.clone(), producer, origin, consumer })
     }
 
+    /// The name of the topic whose messages become dead letters.
+    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "only events name it"))]
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// The name of the consumer whose dead letters this publishes.
     pub(crate) fn consumer(&self) -> &str {
         &self.consumer

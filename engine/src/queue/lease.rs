@@ -50,8 +50,9 @@ pub struct Leases<M> {
     waiting: Deadlines,
     links: SlotLinks,
     dying: VecDeque<u32>,
-    /// Dying messages whose dead letters are too large for their topic.
-    too_large: HashSet<u32>,
+    /// Dying messages that cannot become dead letters: these are too large for their topic, or the messages cannot be
+    /// read back.
+    set_aside: HashSet<u32>,
     /// Why messages are dying, by the number of their slot. Includes messages whose dead letter is published but not in
     /// a frame of the journal yet.
     causes: HashMap<u32, DeathCause>,
@@ -85,7 +86,7 @@ impl<M: Clone> Leases<M> {
             waiting: Deadlines::default(),
             links: SlotLinks::new(),
             dying: VecDeque::new(),
-            too_large: HashSet::new(),
+            set_aside: HashSet::new(),
             causes: HashMap::new(),
             written: 0,
             lines: BTreeMap::new(),
@@ -142,7 +143,7 @@ impl<M: Clone> Leases<M> {
 
     /// The number of messages in each state.
     pub fn counts(&self) -> LeaseCounts {
-        let (leased, dying) = (self.leased.len(), self.dying.len() + self.too_large.len() + self.written);
+        let (leased, dying) = (self.leased.len(), self.dying.len() + self.set_aside.len() + self.written);
         let waiting = self.len() - leased - dying;
         LeaseCounts { leased, dying, waiting, bytes: self.bytes, expired: self.expired }
     }

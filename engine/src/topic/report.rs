@@ -331,7 +331,7 @@ pub struct QueueReport {
     /// How many messages waited to be leased: they were sent with a delay, or were to be leased again.
     pub waiting: u64,
     /// How many messages had had their last attempt and were not in the topic for dead letters: they waited for room
-    /// there, or are larger than it accepts.
+    /// there, are larger than it accepts, or cannot be read back from the journal.
     pub dying: u64,
     /// True if the journal has all these messages, so that the queue has them again when it is opened next.
     pub durable: bool,

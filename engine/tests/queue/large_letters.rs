@@ -1,9 +1,14 @@
-//! Messages that are larger than the topic for dead letters takes.
+//! Messages that cannot become dead letters: they are larger than the topic for dead letters takes, or cannot be read back.
 
-use slipring::journal::simulated::SimulatedDisk;
+use slipring::journal::{simulated::SimulatedDisk, storage::Storage};
 use slipring::queue::{Lease, Order, Worker};
 use slipring::{Engine, Level, Message, Persist, Topic, topic::Unreadable};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tracing::field::{Field, Visit};
+use tracing::span::{self, Attributes, Id};
+use tracing::{Event, Metadata};
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);
@@ -105,4 +110,62 @@ fn a_message_that_is_too_large_for_a_dead_letter_holds_up_no_other_and_is_kept()
         last.ack().unwrap();
         assert!(worker.receive(NOW).unwrap().is_none(), "{:?}", worker.queue().metrics());
     }
+}
+
+/// It once held up the dead letters of all later messages for ever.
+#[test]
+fn a_message_that_damage_has_taken_holds_up_no_other_dead_letter_and_is_named() {
+    let disk = SimulatedDisk::new();
+    let engine = Engine::builder().journal_in(disk.clone()).build().unwrap();
+    let jobs = engine.topic::<Text>("jobs").capacity(16).durable().create_with(Text::default).unwrap();
+    // No body has room in memory, so each is read back from the journal.
+    let queue = jobs.queue("q").max_attempts(1).max_bytes(100).acknowledge(Level::Written);
+    let mut worker = queue.join().unwrap();
+    for text in ["first", "second", "taken"] {
+        let receipt = jobs.producer().create().unwrap().publish(|event| event.0 = text.to_owned()).unwrap();
+        receipt.wait(Level::Written).unwrap();
+    }
+    let mut leases: Vec<_> = (0..3).map(|_| take(&mut worker)).collect();
+    for name in disk.list().unwrap().into_iter().filter(|name| name.ends_with(".segment")) {
+        disk.edit(&name, |bytes| {
+            let places = bytes.windows(5).enumerate().filter(|(_, text)| *text == b"taken");
+            places.map(|(at, _)| at).collect::<Vec<_>>().into_iter().for_each(|at| bytes[at] ^= 1);
+        });
+    }
+    let told = Arc::default();
+    let _told = tracing::subscriber::set_default(Errors(Arc::clone(&told)));
+    while let Some(lease) = leases.pop() {
+        lease.nack(NOW, "no").unwrap();
+    }
+    until(&worker, &[0, 1], 1);
+    let told = told.lock().unwrap().join("\n");
+    let named = ["topic=jobs queue=q partition=0 offset=2 cause=", "damaged"];
+    assert!(named.iter().all(|text| told.contains(text)), "{told}");
+}
+
+/// Keeps what `tracing` is told as an error.
+struct Errors(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, of: &Metadata<'_>) -> bool {
+        of.target() == "slipring" && *of.level() == tracing::Level::ERROR
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        struct Fields(String);
+        impl Visit for Fields {
+            fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+                self.0 += &format!(" {}={value:?}", field.name());
+            }
+        }
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        self.0.lock().unwrap().push(fields.0);
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
 }

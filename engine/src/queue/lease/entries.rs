@@ -78,7 +78,7 @@ impl<M: Clone> Leases<M> {
             EntryState::Leased => self.leased.remove(&mut self.links, entry.at, slot),
             EntryState::Waiting => self.waiting.remove(&mut self.links, entry.at, slot),
             EntryState::Dying if self.dying.front() == Some(&slot) => _ = self.dying.pop_front(),
-            EntryState::Dying if self.too_large.remove(&slot) => {}
+            EntryState::Dying if self.set_aside.remove(&slot) => {}
             EntryState::Dying => self.dying.retain(|dying| *dying != slot),
             EntryState::Written => self.written -= 1,
             EntryState::Parked => {}
@@ -106,9 +106,9 @@ impl<M: Clone> Leases<M> {
 
     /// Makes the message that [`dying`](Self::dying) returns stay without a dead letter, so that the next one is
     /// returned. It counts as dying until the queue is opened again, and no message of its partition waits for it.
-    pub(in crate::queue) fn pass_over_dying(&mut self) {
+    pub(in crate::queue) fn set_dying_aside(&mut self) {
         if let Some(slot) = self.dying.pop_front() {
-            self.too_large.insert(slot);
+            self.set_aside.insert(slot);
             let entry = self.entry(slot);
             let at = (entry.partition, entry.offset);
             self.leave_line(slot, at);
@@ -178,7 +178,7 @@ impl<M: Clone> Leases<M> {
         };
         self.out.insert(partition, slot);
         let entry = self.entry(slot);
-        // After a restart, several messages of a partition may be leased or dying: see `pass_over_dying`.
+        // After a restart, several messages of a partition may be leased or dying: see `set_dying_aside`.
         if entry.state != EntryState::Parked {
             return;
         }

@@ -363,7 +363,7 @@ fn in_strict_order_a_message_that_is_leased_or_dying_after_a_restart_is_not_leas
     assert!(two_dying.recall(0, 2, 2, known(Phase::Waiting(MS(0)))));
     assert!(two_dying.delete(0, 1));
     assert!(two_dying.lease_due(MS(1)).is_none(), "the first one is dying");
-    two_dying.pass_over_dying();
+    two_dying.set_dying_aside();
     assert_eq!(two_dying.lease_due(MS(1)).unwrap().offset, 2);
     let counts = two_dying.counts();
     assert_eq!((counts.dying, counts.leased, counts.waiting), (1, 1, 0));
@@ -371,7 +371,7 @@ fn in_strict_order_a_message_that_is_leased_or_dying_after_a_restart_is_not_leas
     let mut leased_first = leases(Order::Strict);
     assert!(leased_first.recall(0, 0, 0, known(Phase::Leased(MS(9)))));
     assert!(leased_first.recall(0, 1, 1, dying()));
-    leased_first.pass_over_dying();
+    leased_first.set_dying_aside();
     assert!(leased_first.lease_due(MS(1)).is_none(), "the first one is leased");
     let counts = leased_first.counts();
     assert_eq!((counts.dying, counts.leased, counts.waiting), (1, 1, 0));

@@ -3,6 +3,7 @@
 use super::QueueState;
 use crate::base::held;
 use crate::base::kind::Producers;
+use crate::base::trace::lifecycle;
 use crate::queue::dead_letter_writer::LetterOutcome;
 use crate::queue::job::Job;
 use crate::queue::lease::DeathCause;
@@ -20,8 +21,8 @@ pub(in crate::queue) struct PendingDeadLetter {
 
 impl<E: Job, K: Producers> QueueState<E, K> {
     /// Publishes the dead letters of dying messages. If a letter finds no room, its message stays, and the next call
-    /// tries again. If a letter is too large, its message stays, and the others continue; then returns true, because
-    /// the next message of its partition may be due.
+    /// tries again. If a letter is too large, or its message cannot be read back, the message is set aside and the others
+    /// continue; then returns true, because the next message of its partition may be due.
     pub(in crate::queue) fn write_dead_letters(&mut self, log: Option<&QueueLog<E>>) -> bool {
         let mut passed_over = false;
         let most = log.map_or(usize::MAX, |log| log.max_pending);
@@ -57,7 +58,12 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                     self.counters.lost += 1;
                     continue;
                 }
-                Ok(Err(_)) => return passed_over,
+                // The journal is damaged there, or the disk cannot read it.
+                Ok(Err(cause)) => {
+                    self.set_aside(partition, offset, &cause);
+                    passed_over = true;
+                    continue;
+                }
                 // The user's code has panicked. The message stays in the queue as dying, and the shutdown's report
                 // counts it.
                 Err(panic) => {
@@ -70,7 +76,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
                 LetterOutcome::Published(letter) => letter,
                 LetterOutcome::NoRoom => return passed_over,
                 LetterOutcome::TooLarge => {
-                    self.leases.pass_over_dying();
+                    self.set_aside(partition, offset, "it is larger than the topic for dead letters accepts");
                     passed_over = true;
                     continue;
                 }
@@ -87,6 +93,21 @@ impl<E: Job, K: Producers> QueueState<E, K> {
             self.counters.dead += 1;
         }
         passed_over
+    }
+
+    /// Makes a dying message stay as it is until the queue is opened again, so that it holds up no other.
+    fn set_aside(&mut self, _partition: u32, _offset: u64, _cause: &str) {
+        self.leases.set_dying_aside();
+        let (_topic, _queue) = (self.dead_letter_writer.origin(), self.dead_letter_writer.consumer());
+        lifecycle!(
+            error,
+            "a message cannot become a dead letter, and stays in its queue",
+            topic = _topic,
+            queue = _queue,
+            partition = _partition.to_string(),
+            offset = _offset.to_string(),
+            cause = _cause
+        );
     }
 
     /// Removes the messages whose dead letters are in the frame that is being gathered, or in earlier ones. `topic` is
