@@ -1,6 +1,7 @@
 //! The engine: the owner of topics, of their threads, and of the journal.
 
 mod builder;
+mod delete;
 mod error;
 
 pub use builder::EngineBuilder;
@@ -23,8 +24,8 @@ use crate::topic::description::Description;
 use crate::topic::error::TopicError;
 use crate::topic::metrics::Metrics;
 use crate::topic::registry::Registry;
-use crate::topic::report::{Report, TopicReport};
-use crate::topic::{AnyTopic, Topic, TopicBuilder};
+use crate::topic::report::Report;
+use crate::topic::{Topic, TopicBuilder};
 use crate::transform::{Outputs, TransformError, TransformRun};
 use slipring_journal::{FrameBuilder, Freed, Journal, Recovered};
 use slipring_ring::Multi;
@@ -347,71 +348,6 @@ impl Engine {
     /// No topic has that name.
     pub fn describe(&self, name: &str) -> Result<Description, TopicError> {
         Ok(self.shared.find(name)?.describe())
-    }
-
-    /// Closes and removes a topic that has no consumers, and frees its name. Remaining producers and handles get an
-    /// error with [`Closed::Closed`](crate::topic::Closed::Closed). The events of a durable topic are deleted from the
-    /// journal. So readers of the journal count as its consumers too: a replay until it is dropped or has read a closed
-    /// topic to its end, a group while it has members, a transform while it is open or runs.
-    ///
-    /// ```
-    /// # use slipring::{Engine, topic::TopicError};
-    /// # let engine = Engine::builder().build()?;
-    /// let ticks = engine.topic::<u64>("ticks").create()?;
-    /// let tape = ticks.subscribe("tape").poll()?;
-    /// assert!(matches!(engine.delete("ticks"), Err(TopicError::InUse { consumers, .. }) if consumers == ["tape"]));
-    /// drop(tape);
-    /// engine.delete("ticks")?;
-    /// assert!(engine.topics().is_empty());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// No topic has that name, or it has consumers, queues or transforms, which the error names: a group as `group:NAME`, a
-    /// transform as `transform:NAME`. [`TopicError::Journal`] if a durable topic's journal has ended, or this is one of the
-    /// journal's own threads: then nothing has changed. [`TopicError::NotForgotten`] if the journal fails meanwhile: the
-    /// error has the report, and the topic is gone from the engine, but may be there when the journal is opened again.
-    pub fn delete(&self, name: &str) -> Result<TopicReport, TopicError> {
-        let topic = self.find_to_delete(name)?;
-        let in_use = |consumers| TopicError::InUse { name: name.to_owned(), consumers };
-        topic.close_unread().map_err(in_use)?;
-        self.remove(&topic)
-    }
-
-    /// Removes a topic even if it has consumers: halts it, and reports how far each consumer has read and how many
-    /// events it has left unread. The next call of each of its producers and consumers returns an error.
-    ///
-    /// # Errors
-    /// No topic has that name; or one of the journal's, as of [`delete`](Self::delete).
-    pub fn delete_forced(&self, name: &str) -> Result<TopicReport, TopicError> {
-        let topic = self.find_to_delete(name)?;
-        topic.halt();
-        self.remove(&topic)
-    }
-
-    /// The topic `name`. An error if it cannot be deleted from the journal now.
-    fn find_to_delete(&self, name: &str) -> Result<Arc<dyn AnyTopic>, TopicError> {
-        let topic = self.shared.find(name)?;
-        topic.may_forget().map_err(|cause| TopicError::Journal { name: name.to_owned(), cause })?;
-        Ok(topic)
-    }
-
-    /// Removes a topic that is closed or halted. If the journal refuses to forget it, it is gone from the engine all the
-    /// same, because it cannot be opened again.
-    fn remove(&self, topic: &Arc<dyn AnyTopic>) -> Result<TopicReport, TopicError> {
-        let Some(_reserved) = self.shared.remove(topic) else {
-            let known = self.topics();
-            return Err(TopicError::Unknown { name: topic.name().to_owned(), known });
-        };
-        let forgotten = topic.forget();
-        let report = topic.shutdown(Duration::ZERO, Instant::now());
-        self.shared.host.forget(topic.id());
-        match forgotten {
-            Ok(()) => Ok(report),
-            Err(cause) => {
-                Err(TopicError::NotForgotten { name: topic.name().to_owned(), cause, report: Box::new(report) })
-            }
-        }
     }
 
     /// A snapshot of the positions and counters of all topics and consumers. It makes no producer and no consumer wait.

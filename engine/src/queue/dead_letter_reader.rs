@@ -2,11 +2,15 @@
 
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
+use crate::log::catalog::recorded_topics;
+use crate::log::queues;
+use crate::queue::codec::{ClockShift, RecoveredQueue};
 use crate::read::Subscriber;
 use crate::topic::Topic;
+use crate::topic::attached::DeadLetters;
 use crate::topic::durable::DurableTopic;
 use crate::topic::error::DeadLetterError;
-use slipring_journal::{Journal, PartitionId, Start, Visible};
+use slipring_journal::{Journal, PartitionId, Start, State, Visible};
 use slipring_ring::Multi;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +50,26 @@ pub(super) fn ends(durable: &DurableTopic<Message>) -> BTreeMap<u32, u64> {
     partitions.map(|partition| (partition, end(partition))).collect()
 }
 
+/// The dead letters that the queues of a journal have in the topic `dead`.
+pub(crate) fn recorded_dead_letters(state: &State, dead: &str) -> Vec<DeadLetters> {
+    let topics = recorded_topics(state);
+    let of_dead = queues::all(state).into_iter().filter(|(.., entry)| entry.dead_topic == dead);
+    let letters = of_dead.filter_map(|(number, queue, entry)| {
+        let topic = topics.iter().find(|topic| topic.number == number)?.name.clone();
+        Some(DeadLetters { topic, queue, next: RecoveredQueue::read(state, entry.number, ClockShift::NONE).letters() })
+    });
+    letters.collect()
+}
+
 impl DeadLetterReader {
+    /// For each partition in the journal, the offset of the first letter that is neither purged nor sent back.
+    pub(super) fn next(&self) -> BTreeMap<u32, u64> {
+        match &self.letters {
+            LetterSource::Journal { next, .. } => next.clone(),
+            LetterSource::Ring(_) | LetterSource::None => BTreeMap::new(),
+        }
+    }
+
     /// Opens the dead letters that the queue `consumer` of the topic `origin` has in the topic `dead`. `next` has, for
     /// a durable topic, the offset of the first letter of each partition that is neither purged nor sent back.
     pub(super) fn new(

@@ -61,7 +61,6 @@ impl DeadLetterWriter {
     }
 
     /// The name of the topic whose messages become dead letters.
-    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "only events name it"))]
     pub(crate) fn origin(&self) -> &str {
         &self.origin
     }

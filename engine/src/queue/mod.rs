@@ -103,8 +103,10 @@ use crate::topic::metrics::QueueMetrics;
 use crate::topic::report::QueueReport;
 use core::QueueCore;
 use dead_letter_reader::Verdict;
+pub(crate) use dead_letter_reader::recorded_dead_letters;
 use slipring_ring::Multi;
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -261,6 +263,10 @@ impl<E: Job, K: Producers> Attached for QueueCore<E, K> {
 
     fn note_numbers(&self) {
         QueueCore::note_numbers(self, &self.lock());
+    }
+
+    fn dead_letters(&self) -> (String, BTreeMap<u32, u64>) {
+        (self.dead_topic.clone(), self.next_dead_letters())
     }
 
     fn keys(&self) -> Vec<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! The part of a topic's interface that does not depend on the type of its events, through which the engine uses
 //! topics.
 
-use super::attached::end_all;
+use super::attached::{DeadLetters, end_all};
 use super::gathering::{LOOK, STALL_LIMIT};
 use super::{Shape, TopicCore, TopicReader, TopicSettings};
 use crate::base::closed::Closed;
@@ -44,6 +44,10 @@ pub(crate) trait AnyTopic: Send + Sync {
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
     /// The journal's position in each partition. Empty for a topic without a journal.
     fn written(&self) -> Vec<WrittenPosition>;
+    /// The topic's number in the journal; `None` for a topic in memory.
+    fn journal_number(&self) -> Option<u32>;
+    /// The dead letters that queues of this topic have in the topic `dead`.
+    fn dead_letters_in(&self, dead: &str) -> Vec<DeadLetters>;
     /// The reason why a durable topic cannot be deleted from the journal at the moment.
     fn may_forget(&self) -> Result<(), String>;
     /// Deletes a durable topic and its queues from the journal. For a topic in memory, only records the last lease
@@ -293,6 +297,17 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
             }
         }
         report
+    }
+
+    fn journal_number(&self) -> Option<u32> {
+        self.durable.as_ref().map(|durable| durable.id(0).topic)
+    }
+
+    fn dead_letters_in(&self, dead: &str) -> Vec<DeadLetters> {
+        let queues = self.queues().clone();
+        let letters = queues.iter().map(|queue| (queue.name().to_owned(), queue.dead_letters()));
+        let there = letters.filter(|(_, (topic, _))| topic == dead);
+        there.map(|(queue, (_, next))| DeadLetters { topic: self.name.clone(), queue, next }).collect()
     }
 
     fn may_forget(&self) -> Result<(), String> {

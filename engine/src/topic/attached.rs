@@ -4,8 +4,10 @@
 use crate::base::ids::TopicId;
 use crate::log::committer::Committer;
 use crate::topic::metrics::QueueMetrics;
-use crate::topic::report::QueueReport;
+use crate::topic::report::{ConsumerReport, QueueReport};
+use slipring_journal::{Journal, PartitionId};
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +24,43 @@ pub(crate) trait Attached: Send + Sync {
     /// Records the queue's last lease number in the engine, so that a later queue of this name gives higher numbers.
     /// Called when the queue's topic is deleted.
     fn note_numbers(&self);
+    /// The name of the topic in which the queue's dead letters are, and for each of its partitions in the journal the
+    /// offset of the first letter that is neither purged nor sent back.
+    fn dead_letters(&self) -> (String, BTreeMap<u32, u64>);
     /// The keys of the queue's state in the journal, which are deleted when the queue has ended.
     fn keys(&self) -> Vec<Vec<u8>>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+/// The dead letters that a queue has in a topic.
+pub(crate) struct DeadLetters {
+    /// The name of the queue's own topic.
+    pub(crate) topic: String,
+    pub(crate) queue: String,
+    /// For each partition in the journal, the offset of the first letter that is neither purged nor sent back; 0 for a
+    /// partition that is missing. Empty for a topic in memory.
+    pub(crate) next: BTreeMap<u32, u64>,
+}
+
+impl DeadLetters {
+    /// Reports the letters in the topic with the number `of` in the journal as those that a consumer has left.
+    pub(crate) fn report(&self, journal: &Journal, of: u32) -> Vec<ConsumerReport> {
+        let partitions = (0..).map(|partition| PartitionId { topic: of, partition });
+        let extents = partitions.map_while(|id| Some((id, journal.extent(id)?)));
+        let report = extents.map(|(id, extent)| {
+            let consumed = self.next.get(&id.partition).copied().unwrap_or(0).clamp(extent.start, extent.end);
+            ConsumerReport {
+                name: format!("dead.{}.{}", self.topic, self.queue),
+                partition: id.partition,
+                consumed,
+                left: journal.records_in(id, consumed..extent.end),
+                skipped: 0,
+                ending: None,
+                running: false,
+            }
+        });
+        report.collect()
+    }
 }
 
 /// Ends all queues of a topic that is being deleted, even if they are in use. No more of their changes are written.

@@ -140,6 +140,19 @@ pub enum TopicError {
         /// The names of the topic's consumers.
         consumers: Vec<String>,
     },
+    /// The topic has the dead letters of a queue.
+    #[error(
+        "topic {name:?} keeps the dead letters of queue {queue:?} of topic {topic:?}: delete the queue first (`delete_queue`), or the topic with `delete_forced`"
+    )]
+    KeepsDeadLetters {
+        /// The topic's name.
+        name: String,
+        /// The name of the topic whose messages have become dead letters. If there are several queues, the error names
+        /// one of them.
+        topic: String,
+        /// The queue's name.
+        queue: String,
+    },
     /// The topic was to be durable, but its engine was built without a journal.
     #[error("topic {name:?} is to be durable, and the engine has no journal: take `Engine::open`")]
     NoJournal {

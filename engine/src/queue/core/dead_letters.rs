@@ -7,6 +7,7 @@ use crate::base::level::Level;
 use crate::event::dead_letter::DeadLetter;
 use crate::queue::changes::Cursor;
 use crate::queue::job::Job;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,12 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         // letters messages again, so a worker is woken.
         self.settle(&mut state, now);
         self.wake(&mut state);
+    }
+
+    /// For each partition of the topic for dead letters in the journal, the offset of the first letter that is neither
+    /// purged nor sent back. Empty for a topic in memory, and while the queue's letters are read: user code may run then.
+    pub(in crate::queue) fn next_dead_letters(&self) -> BTreeMap<u32, u64> {
+        self.dead_letter_reader.try_lock().map(|reader| reader.next()).unwrap_or_default()
     }
 
     /// Stops keeping the queue's dead letters in their topic, because the queue was deleted.

@@ -48,8 +48,7 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
         // The entries for which there was no room. Behind a part that the journal's state has no room for, parts that
         // need no more room there are still written, but not the end of the round.
         let mut refused = Vec::new();
-        loop {
-            let Some(changes) = state.leases.changes() else { break };
+        while let Some(changes) = state.leases.changes() {
             let next = if refused.is_empty() { changes.next() } else { changes.next_part().map(NextWrite::Part) };
             let Some(next) = next else { break };
             let added = match &next {

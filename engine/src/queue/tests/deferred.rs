@@ -244,21 +244,56 @@ fn a_first_letter_beside_the_end_is_a_letter_or_a_message() {
     println!("{seen:?} without and with a letter");
 }
 
+fn keeps_letters(refused: &TopicError) -> bool {
+    matches!(refused, TopicError::KeepsDeadLetters { name, topic, queue } if (&**name, &**topic, &**queue) == (DEAD, "jobs", "q"))
+}
+
 #[test]
 fn a_topic_without_slots_is_deleted_as_one_that_has_them() {
-    let (engine, jobs, mut worker) = in_memory();
+    for (engine, jobs, mut worker) in both() {
+        let refused = engine.delete(DEAD).unwrap_err();
+        assert!(keeps_letters(&refused), "{refused}");
+        fail(&jobs, &mut worker);
+        assert_eq!(worker.queue().dead_letters(9).len(), 1);
+        let refused = engine.delete(DEAD).unwrap_err();
+        assert!(keeps_letters(&refused), "{refused}");
+        assert_eq!(worker.queue().dead_letters(9).len(), 1);
+        drop(worker);
+        jobs.delete_queue("q").unwrap();
+        engine.delete(DEAD).unwrap();
+        // The topic for dead letters can be deleted after its queue was deleted, even without a first letter.
+        jobs.queue("q").open().unwrap();
+        jobs.delete_queue("q").unwrap();
+        engine.delete(DEAD).unwrap();
+        assert_eq!(engine.topics(), ["jobs"]);
+    }
+}
+
+/// Of a durable queue they were once deleted without a word, and not reported.
+#[test]
+fn dead_letters_that_are_deleted_by_force_are_reported_also_of_a_queue_that_is_not_open() {
+    let left = |engine: &Engine| {
+        let report = engine.delete_forced(DEAD).unwrap();
+        report.consumers.into_iter().map(|it| (it.name, it.partition, it.left)).collect::<Vec<_>>()
+    };
+    for (engine, jobs, mut worker) in both() {
+        (0..3).for_each(|_| fail(&jobs, &mut worker));
+        assert_eq!(worker.queue().redrive(1), 1);
+        assert_eq!(left(&engine), [("dead.jobs.q".to_owned(), 0, 2)]);
+    }
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let (engine, jobs, mut worker) = open(&disk, &clock);
+    (0..3).for_each(|_| fail(&jobs, &mut worker));
+    assert_eq!(worker.queue().redrive(1), 1);
+    drop((jobs, worker));
+    engine.shutdown(LONG);
+    drop(engine);
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
+    let engine = Engine::builder().journal_in(disk).journal_options(options).build().unwrap();
+    let _dead = engine.topic::<Message>(DEAD).durable().create().unwrap();
     let refused = engine.delete(DEAD).unwrap_err();
-    assert!(matches!(&refused, TopicError::InUse { consumers, .. } if *consumers == ["dead.jobs.q"]), "{refused}");
-    fail(&jobs, &mut worker);
-    assert_eq!(worker.queue().dead_letters(9).len(), 1);
-    drop(worker);
-    jobs.delete_queue("q").unwrap();
-    engine.delete(DEAD).unwrap();
-    // The topic for dead letters can be deleted after its queue was deleted, even without a first letter.
-    jobs.queue("q").open().unwrap();
-    jobs.delete_queue("q").unwrap();
-    engine.delete(DEAD).unwrap();
-    assert_eq!(engine.topics(), ["jobs"]);
+    assert!(keeps_letters(&refused), "{refused}");
+    assert_eq!(left(&engine), [("dead.jobs.q".to_owned(), 0, 2)]);
 }
 
 #[test]
@@ -267,7 +302,7 @@ fn a_message_whose_topic_for_letters_was_deleted_stays_until_the_queue_is_opened
     let (engine, jobs, mut worker) = open(&disk, &clock);
     publish(&jobs);
     let lease = worker.receive(Duration::MAX).unwrap().unwrap();
-    assert_eq!(engine.delete(DEAD).unwrap().published, [0]);
+    assert_eq!(engine.delete_forced(DEAD).unwrap().published, [0]);
     lease.nack(Duration::ZERO, "no").unwrap();
     let queue = worker.queue();
     assert_eq!(dead_and_dying(&queue), (0, 1));
