@@ -110,10 +110,40 @@ pub enum Format {
 /// Where results go.
 #[derive(Clone, Debug, Args)]
 pub struct OutputArgs {
-    /// Directory for the files [default: target/bench-harness/COMMAND-SCENARIO]
+    /// Directory for the files [default: COMMAND or COMMAND-SCENARIO in target/bench-harness, or in bench-results where
+    /// there is no folder target]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// What to write, by commas
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Format::Text, Format::Json, Format::Html])]
     pub format: Vec<Format>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+    use clap::CommandFactory;
+
+    /// The help of `peers` lacked group, and so did the list of an error of `run`.
+    #[test]
+    fn the_help_names_each_scenario_that_a_command_takes_and_no_other() {
+        for (command, argument) in [("run", "scenario"), ("sweep", "scenario"), ("peers", "scenarios")] {
+            let cli = Cli::command();
+            let command = cli.find_subcommand(command).unwrap();
+            let found = command.get_arguments().find(|it| it.get_id() == argument).unwrap();
+            let help = found.get_help().unwrap().to_string();
+            let named: Vec<&str> =
+                help.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-').collect();
+            for scenario in Scenario::value_variants() {
+                let name = command.get_name();
+                let words: &[&str] = match name {
+                    "sweep" => &["bench-harness", name, scenario.name(), "--rate", "1k"],
+                    _ => &["bench-harness", name, scenario.name()],
+                };
+                let takes = Cli::try_parse_from(words).is_ok();
+                assert_eq!(named.contains(&scenario.name()), takes, "{name} {}: {help}", scenario.name());
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use slipring::group::{GroupBatch, Member};
 use slipring::producer::Producers;
+use slipring::topic::Overflow;
 use slipring::{Engine, Subscriber, Topic, TopicBuilder, Wait};
 use slipring_ring::{Builder, Consumer, Multi, Producer, Ring, Single, Stage, Worker};
 
@@ -220,15 +221,17 @@ pub fn open_ring<E: Send + Sync + 'static, K: Kind>(builder: Builder<E, K>, wait
     Ok((producer, reader))
 }
 
-/// Creates a topic of one partition in an engine of its own.
+/// Creates a topic of one partition in an engine of its own, with this policy for a full partition.
 ///
 /// # Errors
 ///
 /// What was refused, in words.
 pub fn open_topic<E: Default + Send + Sync + 'static, K: Kind>(
     capacity: usize,
+    overflow: Overflow,
 ) -> Result<(Engine, Topic<E, K>), String> {
     let engine = Engine::builder().build().map_err(engine_refused)?;
-    let topic = K::topic(engine.topic("bench").capacity(capacity)).create().map_err(engine_refused)?;
+    let topic =
+        K::topic(engine.topic("bench").capacity(capacity).overflow(overflow)).create().map_err(engine_refused)?;
     Ok((engine, topic))
 }

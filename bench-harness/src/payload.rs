@@ -74,6 +74,12 @@ pub const fn first_of(producer: usize) -> u64 {
     (producer as u64) << PRODUCER_SHIFT
 }
 
+/// The index of the producer of a message with this number.
+#[inline(always)]
+pub const fn producer_of(number: u64) -> usize {
+    (number >> PRODUCER_SHIFT) as usize % MOST_PRODUCERS
+}
+
 /// A check that each message arrives once, in its producer's order, with every word intact.
 pub trait Check: Default + Send + 'static {
     /// Checks a message that arrived.
@@ -120,7 +126,7 @@ impl Check for PerProducer {
     #[inline(always)]
     fn see<const N: usize>(&mut self, message: &Payload<N>) {
         let value = message.value();
-        let next = &mut self.next[(value >> PRODUCER_SHIFT) as usize % MOST_PRODUCERS];
+        let next = &mut self.next[producer_of(value)];
         self.astray |= (value & ((1 << PRODUCER_SHIFT) - 1)) ^ *next;
         *next += 1;
         self.sum = self.sum.wrapping_add(message.sum());
@@ -153,7 +159,7 @@ impl Seen {
     pub fn see<const N: usize>(&mut self, message: &Payload<N>) {
         let value = message.value();
         let number = value & ((1 << PRODUCER_SHIFT) - 1);
-        let next = &mut self.next[(value >> PRODUCER_SHIFT) as usize % MOST_PRODUCERS];
+        let next = &mut self.next[producer_of(value)];
         self.damaged += u64::from(!message.is_intact());
         self.backward += u64::from(number < *next);
         self.gaps += u64::from(number > *next);

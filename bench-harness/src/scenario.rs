@@ -258,31 +258,49 @@ impl Scenario {
 /// The drawings of these scenarios, for a command's long help.
 pub fn gallery(scenarios: &[Scenario]) -> String {
     let mut text = String::from("SCENARIOS\n");
-    for scenario in scenarios.iter().filter(|scenario| scenario.awaits().is_none()) {
+    for scenario in scenarios {
         text.push_str(&format!("\n{}: {}\n{}\n", scenario.name(), scenario.summary(), scenario.topology()));
     }
     text
 }
-/// The scenario of this name, if the command `takes` it.
+
+/// The scenario of this name, if the command `takes` it. `other` is the command that measures the scenarios that this one
+/// does not.
 ///
 /// # Errors
 ///
-/// The names that the command takes.
-pub fn scenario_of(name: &str, takes: impl Fn(Scenario) -> bool, command: &str) -> Result<Scenario, String> {
-    match Scenario::from_str(name, false) {
-        Ok(scenario) if takes(scenario) => Ok(scenario),
-        found => {
-            let names: Vec<_> = Scenario::value_variants()
-                .iter()
-                .filter(|scenario| takes(**scenario) && scenario.awaits().is_none())
-                .map(|scenario| scenario.name())
-                .collect();
-            let why = if found.is_ok_and(|scenario| scenario.awaits().is_none()) {
-                "no rival does it, use run; "
-            } else {
-                ""
-            };
-            Err(format!("{why}{command} measures {}", names.join(", ")))
-        }
+/// The command that measures this scenario, and the names that `command` takes.
+pub fn scenario_of(
+    name: &str,
+    takes: impl Fn(Scenario) -> bool,
+    command: &str,
+    other: &str,
+) -> Result<Scenario, String> {
+    let found = Scenario::from_str(name, false).ok();
+    if let Some(scenario) = found.filter(|scenario| takes(*scenario)) {
+        return Ok(scenario);
+    }
+    let names: Vec<_> =
+        Scenario::value_variants().iter().filter(|it| takes(**it)).map(|scenario| scenario.name()).collect();
+    let why = match found.map(|scenario| (scenario, scenario.awaits())) {
+        Some((_, Some(own))) => format!("it comes with {own}; "),
+        Some((_, None)) => format!("use {other} for it; "),
+        None => String::new(),
+    };
+    Err(format!("{why}{command} measures {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_scenario_names_its_command_and_those_that_there_are() {
+        let takes = |scenario| matches!(scenario, Scenario::Spsc | Scenario::Group);
+        let refused = |name| scenario_of(name, takes, "run", "peers").unwrap_err();
+        assert_eq!(scenario_of("group", takes, "run", "peers"), Ok(Scenario::Group));
+        assert_eq!(refused("nonsense"), "run measures spsc, group");
+        assert_eq!(refused("message"), "use peers for it; run measures spsc, group");
+        assert!(refused("journal").starts_with("it comes with a command of its own, `bench-harness journal`; run"));
     }
 }

@@ -28,7 +28,7 @@ use crate::scenario::Scenario;
     Over rates it draws latency against load and finds the knee: the highest rate that was\n\
     reached with a p99 of at most ten times the lowest p99 of the walk.")]
 pub struct SweepArgs {
-    /// The scenario
+    /// One of spsc, mpsc, mpsc-1, mpsc-2, fanout, pipeline, diamond, work-sharing, ping-pong, idle-wake, topic, group
     #[arg(value_parser = run_scenario)]
     pub scenario: Scenario,
     /// Rates to walk: 100k..50M:log, or the one rate of another walk

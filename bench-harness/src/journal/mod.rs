@@ -216,16 +216,8 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
     }
     let (mut publish, mut full) = (Vec::new(), 0);
     if arguments.rate > 0 {
-        let mut left = arguments.rounds * 4;
-        while (publish.len() as u64) < arguments.rounds {
-            left -= 1;
-            match publish::round(folder, arguments.rate, Duration::from_secs(3), left.is_multiple_of(2)) {
-                Ok(round) => publish.push(round),
-                // The disk stopped until the ring was full, which is another measurement: the round is repeated and counted.
-                Err(Failure::Invalid(_)) if left > 0 => full += 1,
-                Err(failure) => return Err(failure),
-            }
-        }
+        let round = |first| publish::round(folder, arguments.rate, Duration::from_secs(3), first);
+        (publish, full) = publish::rounds(arguments.rounds, round)?;
     }
     #[cfg(feature = "logs")]
     let logs = logs::measure(folder, bytes / MESSAGE as u64, arguments.rounds)?;

@@ -43,6 +43,40 @@ pub struct Round {
     pub at_rolls: Times,
 }
 
+/// Why a round has no times.
+#[derive(Debug)]
+pub enum RoundError {
+    /// A ring was full: the disk stopped for longer than the ring holds messages.
+    Full,
+    /// Anything else, which another round would not mend.
+    Failed(Failure),
+}
+
+impl From<Failure> for RoundError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Makes rounds with `round` until there are `count`, and repeats those in which a ring was full, which are another
+/// measurement: at most three times `count`. Returns the rounds and the count of the repeated ones. `round` is told if
+/// the durable topic is the first.
+pub fn rounds<R>(count: u64, round: impl Fn(bool) -> Result<R, RoundError>) -> Result<(Vec<R>, u64), Failure> {
+    let (mut rounds, mut full) = (Vec::new(), 0);
+    while (rounds.len() as u64) < count {
+        match round((rounds.len() as u64 + full) % 2 == 1) {
+            Ok(round) => rounds.push(round),
+            Err(RoundError::Full) if full < count * 3 => full += 1,
+            Err(RoundError::Full) => {
+                let why = format!("a ring was full in {} of {} rounds", full + 1, rounds.len() as u64 + full + 1);
+                return Err(Failure::Invalid(format!("{why}: take a lower --rate")));
+            }
+            Err(RoundError::Failed(failure)) => return Err(failure),
+        }
+    }
+    Ok((rounds, full))
+}
+
 impl Times {
     fn of(mut nanos: Vec<u64>) -> Self {
         nanos.sort_unstable();
@@ -63,7 +97,7 @@ struct Run {
     late: Vec<u32>,
 }
 
-fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, count: usize) -> Result<Run, Failure> {
+fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, count: usize) -> Result<Run, RoundError> {
     let mut late = vec![0_u32; count];
     let begun = clock.now() + clock.span(Duration::from_millis(20));
     for (number, late) in late.iter_mut().enumerate() {
@@ -74,7 +108,10 @@ fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, coun
         // A publish that waits for room would be another measurement, so a full ring ends the round with an error.
         let number = number as u64;
         let published = producer.try_publish(|tick| *tick = [number; MESSAGE / 8]);
-        published.map_err(|error| Failure::Invalid(error.to_string()))?;
+        published.map_err(|error| match error.is_full() {
+            true => RoundError::Full,
+            false => Failure::Invalid(error.to_string()).into(),
+        })?;
         *late = u32::try_from(clock.now() - due).unwrap_or(u32::MAX);
     }
     Ok(Run { begun, late })
@@ -82,10 +119,10 @@ fn publish(producer: &mut Producer<Tick, Single>, clock: &Clock, step: f64, coun
 
 /// One round of both topics, the durable one first if `first`. The producer has a core of its own, all other threads
 /// share the other core.
-pub fn round(dir: &Path, rate: u64, length: Duration, first: bool) -> Result<Round, Failure> {
+pub fn round(dir: &Path, rate: u64, length: Duration, first: bool) -> Result<Round, RoundError> {
     let cores = pin::allowed_cores();
     let [producers, others, ..] = cores[..] else {
-        return Err(Failure::usage("publish needs two cores: one for the producer alone"));
+        return Err(Failure::usage("publish needs two cores: one for the producer alone").into());
     };
     let measured = std::thread::scope(|scope| {
         let measure = scope.spawn(|| {
@@ -101,12 +138,12 @@ pub fn round(dir: &Path, rate: u64, length: Duration, first: bool) -> Result<Rou
                     memory = Some(on_ring(dir, rate, count, producers)?);
                 }
             }
-            Ok((memory, durable))
+            Ok::<_, RoundError>((memory, durable))
         });
-        measure.join().unwrap_or_else(|_| Err(Failure::Invalid("a measurement panicked".to_owned())))
+        joined(measure)
     });
     let (Some(memory), Some((durable, rolls, at_rolls))) = measured? else {
-        return Err(Failure::Invalid("one of both is missing".to_owned()));
+        return Err(Failure::Invalid("one of both is missing".to_owned()).into());
     };
     Ok(Round { memory, durable, rolls, at_rolls })
 }
@@ -116,7 +153,7 @@ fn on_core(
     mut producer: Producer<Tick, Single>,
     rate: u64,
     count: usize,
-) -> impl FnOnce() -> Result<(Clock, Run), Failure> {
+) -> impl FnOnce() -> Result<(Clock, Run), RoundError> {
     move || {
         pin::pin_current(core).map_err(|error| Failure::usage(error.to_string()))?;
         let clock = Clock::new();
@@ -125,11 +162,11 @@ fn on_core(
     }
 }
 
-fn joined<T>(handle: std::thread::ScopedJoinHandle<'_, Result<T, Failure>>) -> Result<T, Failure> {
-    handle.join().unwrap_or_else(|_| Err(Failure::Invalid("a producer panicked".to_owned())))
+fn joined<T, X: From<Failure>>(handle: std::thread::ScopedJoinHandle<'_, Result<T, X>>) -> Result<T, X> {
+    handle.join().unwrap_or_else(|_| Err(Failure::Invalid("a thread of the measurement panicked".to_owned()).into()))
 }
 
-fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, usize, Times), Failure> {
+fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, usize, Times), RoundError> {
     let folder = scratch(dir)?;
     let engine = engine(folder.path(), true, SEGMENT)?;
     let topic = ticks(&engine)?;
@@ -149,11 +186,11 @@ fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, u
                     rolls.push(clock.now());
                 }
             }
-            Ok(rolls)
+            Ok::<_, RoundError>(rolls)
         });
         let run = joined(publishing);
         is_over.store(true, Ordering::Relaxed);
-        Ok::<_, Failure>((run?, joined(watching)?))
+        Ok::<_, RoundError>((run?, joined(watching)?))
     })?;
     engine.shutdown(Duration::from_secs(60));
     drop(folder);
@@ -171,7 +208,7 @@ fn on_disk(dir: &Path, rate: u64, count: usize, core: usize) -> Result<(Times, u
 
 /// Measures the topic in memory. Its reader copies, takes the checksum, writes, and has another thread sync, one sync
 /// at a time: the work of a journal.
-fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Failure> {
+fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, RoundError> {
     let path = dir.join("memory");
     let bytes = (count * MESSAGE) as u64 + (1 << 20);
     let file = bare::file(&path, bytes)?;
@@ -222,7 +259,8 @@ fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Fa
         let run = joined(publishing);
         is_over.store(true, Ordering::Release);
         let read = joined(reading);
-        run.and_then(|run| read.map(|()| run))
+        // A reader that failed has let the ring become full, so its error is the cause.
+        read.map_err(RoundError::from).and(run)
     })?;
     drop((engine, file));
     let _ = std::fs::remove_file(&path);
@@ -232,4 +270,43 @@ fn on_ring(dir: &Path, rate: u64, count: usize, core: usize) -> Result<Times, Fa
 
 fn write(file: &File, path: &Path, bytes: &[u8], at: u64) -> Result<(), Failure> {
     file.write_all_at(bytes, at).map_err(|error| Failure::file(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A failed disk or a panic was counted as a full ring, and the round was repeated.
+    #[test]
+    fn only_a_round_in_which_a_ring_was_full_is_repeated() {
+        let asked = AtomicU64::new(0);
+        let at = |limit| {
+            asked.store(0, Ordering::Relaxed);
+            rounds(2, |_| match asked.fetch_add(1, Ordering::Relaxed) {
+                number if number < limit => Err(RoundError::Full),
+                _ => Ok(()),
+            })
+        };
+        let made = |limit| at(limit).unwrap().1;
+        assert_eq!((made(0), made(6)), (0, 6));
+        let failure = at(7).unwrap_err();
+        assert!(matches!(&failure, Failure::Invalid(why) if why.contains("full in 7 of 7")), "{failure}");
+        asked.store(0, Ordering::Relaxed);
+        let failed = rounds::<()>(2, |_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Err(Failure::Invalid("a producer panicked".to_owned()).into())
+        });
+        assert!(matches!(failed, Err(Failure::Invalid(_))) && asked.load(Ordering::Relaxed) == 1);
+    }
+
+    #[test]
+    fn a_publish_tells_a_full_ring_from_one_that_has_ended() {
+        let (_engine, topic) = in_memory().unwrap();
+        let _reader = topic.subscribe("reader").poll().unwrap();
+        let (mut producer, clock) = (topic.producer().create().unwrap(), Clock::new());
+        assert!(matches!(publish(&mut producer, &clock, 0.0, CAPACITY + 1), Err(RoundError::Full)));
+        topic.close();
+        let ended = publish(&mut producer, &clock, 0.0, 1);
+        assert!(matches!(ended, Err(RoundError::Failed(Failure::Invalid(_)))));
+    }
 }

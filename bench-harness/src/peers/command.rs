@@ -32,7 +32,7 @@ use crate::scenario::{Scenario, scenario_of};
 )]
 pub struct PeersArgs {
     /// One or more of spsc, mpsc-1, mpsc-2, mpsc (both), fanout, pipeline, diamond, ping-pong, idle-wake,
-    /// topic, topic-multi (against the bare ring), message (against a channel of vectors)
+    /// topic, topic-multi and group (against the bare ring), message (against a channel of vectors)
     #[arg(required = true, value_parser = peers_scenario)]
     pub scenarios: Vec<Scenario>,
     /// Rivals: all, none, or some of crossbeam,rtrb,disruptor,kanal,flume,std; native adds the
@@ -106,7 +106,7 @@ pub const PEERS: &[Scenario] = &[
 
 /// The scenario of this name, if `peers` measures it. `mpsc` stands for mpsc-1 and mpsc-2.
 fn peers_scenario(name: &str) -> Result<Scenario, String> {
-    scenario_of(name, |scenario| scenario == Scenario::Mpsc || PEERS.contains(&scenario), "peers")
+    scenario_of(name, |scenario| scenario == Scenario::Mpsc || PEERS.contains(&scenario), "peers", "run")
 }
 
 /// Runs `peers`.
@@ -131,14 +131,7 @@ fn plan(arguments: &PeersArgs) -> Result<Plan, Failure> {
     for scenario in &arguments.scenarios {
         match scenario {
             Scenario::Mpsc => scenarios.extend([Scenario::MpscOne, Scenario::MpscTwo]),
-            known if PEERS.contains(known) => scenarios.push(*known),
-            other => {
-                return Err(Failure::usage(format!(
-                    "no rival does `{}`; peers measures {}. Use run for it.",
-                    other.name(),
-                    PEERS.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ")
-                )));
-            }
+            known => scenarios.push(*known),
         }
     }
     for name in &arguments.with {

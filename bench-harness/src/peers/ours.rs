@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Instant;
 
+use slipring::topic::Overflow;
 use slipring::{Engine, Subscriber, Topic, Wait, group::Member};
 use slipring_ring::{Builder, Consumer, Multi, Producer, Ring, Single};
 
@@ -119,7 +120,7 @@ fn open<const N: usize, K: Kind, R>(
     read: impl FnOnce(&Topic<Payload<N>, K>, Wait) -> Result<R, String>,
 ) -> Opened<N, K, R> {
     let opened = || {
-        let (engine, topic) = open_topic::<Payload<N>, K>(capacity)?;
+        let (engine, topic) = open_topic::<Payload<N>, K>(capacity, Overflow::Block)?;
         let reads = read(&topic, wait(waiting))?;
         let producer = |_| topic.producer().wait(wait(waiting)).create().map_err(engine_refused);
         let producers = (0..producers).map(producer).collect::<Result<_, String>>()?;

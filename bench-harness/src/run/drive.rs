@@ -11,7 +11,7 @@ use super::recorder::{Live, Record, Recorder};
 use super::schedule::Schedule;
 use crate::clock::Clock;
 use crate::ours::Drain;
-use crate::payload::{Payload, Seen, first_of};
+use crate::payload::{MOST_PRODUCERS, Payload, Seen, first_of, producer_of};
 use crate::peers::link::StartLine;
 use crate::pin::PinPlan;
 
@@ -67,6 +67,42 @@ pub struct Outcome {
     pub faults: Vec<String>,
 }
 
+/// The intended times of a producer's messages, in ticks.
+struct Pace {
+    schedule: Schedule,
+    /// Count of the messages that have intended times.
+    offered: u64,
+    start: u64,
+    closed: bool,
+    /// In closed loop the scheduled time of the last message before, after the start, and the time at which its batch
+    /// was sent: the schedule's gaps count from there, even if that was late.
+    previous: u64,
+    sent_at: u64,
+}
+
+impl Pace {
+    fn new(schedule: Schedule, start: u64, closed: bool) -> Self {
+        Self { schedule, offered: 0, start, closed, previous: 0, sent_at: start }
+    }
+
+    /// Sets the times of the next batch.
+    fn plan(&mut self, intended: &mut [u64], now: impl Fn() -> u64) {
+        let before = self.previous;
+        for slot in intended {
+            let planned = self.schedule.intended(self.offered);
+            self.offered += 1;
+            *slot = match planned {
+                Some(at) if self.closed => {
+                    self.previous = at;
+                    self.sent_at + (at - before)
+                }
+                Some(at) => self.start + at,
+                None => now(),
+            };
+        }
+    }
+}
+
 struct Published {
     all: u64,
     sum: u64,
@@ -75,8 +111,32 @@ struct Published {
     ended: u64,
 }
 
-/// Count of the messages that each consumer whose latencies count has read, for closed loop.
-type Arrived = Arc<Vec<CachePadded<AtomicU64>>>;
+/// The messages that have arrived, for closed loop.
+struct Arrived {
+    /// For each consumer whose latencies count, how many messages of each producer it has read. Only that consumer
+    /// writes them.
+    counts: Vec<CachePadded<[AtomicU64; MOST_PRODUCERS]>>,
+    /// True if the consumers share the stream, so that a message arrives at one of them.
+    shared: bool,
+}
+
+impl Arrived {
+    fn new(consumers: usize, shared: bool) -> Arc<Self> {
+        Arc::new(Self { counts: (0..consumers).map(|_| CachePadded::default()).collect(), shared })
+    }
+
+    #[inline(always)]
+    fn note(&self, consumer: usize, number: u64) {
+        let count = &self.counts[consumer][producer_of(number)];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// True if `count` messages of the producer have arrived wherever they should.
+    fn has(&self, producer: usize, count: u64) -> bool {
+        let mut read = self.counts.iter().map(|each| each[producer].load(Ordering::Acquire));
+        if self.shared { read.sum::<u64>() >= count } else { read.all(|read| read >= count) }
+    }
+}
 
 /// Runs producers and consumers for the time of `load`. A ring's batches have at most `limit` events.
 ///
@@ -97,7 +157,7 @@ pub fn drive<P: Publish, S: Drain<Payload<W>>, const W: usize>(
     let start = clock.now() + clock.span(Duration::from_millis(5 + 3 * sources.len() as u64));
     let from = start + clock.span(load.warmup);
     let last = sources.iter().filter(|(_, role)| role.last).count();
-    let arrived: Arrived = Arc::new((0..last).map(|_| CachePadded::default()).collect());
+    let arrived = Arrived::new(last, sources.iter().any(|(_, role)| role.shares));
     let mut next_last = 0;
     let consumers: Vec<_> = sources
         .into_iter()
@@ -191,7 +251,7 @@ fn consume<S: Drain<Payload<W>>, const W: usize>(
     mut recorder: Recorder,
     from: u64,
     stall: Option<Stall>,
-    arrived: Option<(Arrived, usize)>,
+    arrived: Option<(Arc<Arrived>, usize)>,
 ) -> (Seen, Record, Role, S) {
     let mut seen = Seen::default();
     let (stall_ticks, stall_every) =
@@ -214,7 +274,7 @@ fn consume<S: Drain<Payload<W>>, const W: usize>(
             }
             recorder.record(event.intended(), now);
             if let Some((arrived, place)) = &arrived {
-                arrived[*place].store(seen.count, Ordering::Release);
+                arrived.note(*place, event.value());
             }
         });
         open = drained.is_some();
@@ -224,38 +284,24 @@ fn consume<S: Drain<Payload<W>>, const W: usize>(
 
 fn produce<P: Publish>(
     mut publisher: P,
-    mut schedule: Schedule,
+    schedule: Schedule,
     load: &Load,
     clock: &Clock,
     start: u64,
     producer: usize,
-    arrived: &[CachePadded<AtomicU64>],
+    arrived: &Arrived,
 ) -> Published {
     let from = start + clock.span(load.warmup);
     let end = from + clock.span(load.duration);
-    let (mut number, mut offered) = (first_of(producer), 0u64);
+    let mut number = first_of(producer);
+    let mut pace = Pace::new(schedule, start, load.closed);
     let mut intended = vec![0u64; load.batch];
     let mut done = Published { all: 0, sum: 0, measured: 0, dropped: 0, ended: from };
-    let (mut previous, mut sent_at) = (0, start);
     while clock.now() < start {
         std::hint::spin_loop();
     }
     loop {
-        for slot in &mut intended {
-            let planned = schedule.intended(offered);
-            offered += 1;
-            *slot = match planned {
-                // In closed loop the schedule's gap counts from the time at which the last batch was sent, even if that
-                // was late.
-                Some(at) if load.closed => {
-                    let gap = at - previous;
-                    previous = at;
-                    sent_at + gap
-                }
-                Some(at) => start + at,
-                None => clock.now(),
-            };
-        }
+        pace.plan(&mut intended, || clock.now());
         let due = intended[load.batch - 1];
         if due >= end {
             break;
@@ -267,7 +313,7 @@ fn produce<P: Publish>(
         if load.closed {
             // The latency counts from now, so that the delay of a late message is in no figure: that is what closed loop hides.
             intended.fill(now);
-            sent_at = now;
+            pace.sent_at = now;
         }
         let published = publisher.publish(&intended, number, load.may_drop);
         let measured = intended.iter().filter(|at| **at >= from).count() as u64;
@@ -282,7 +328,7 @@ fn produce<P: Publish>(
         done.all += load.batch as u64;
         done.measured += measured;
         if load.closed {
-            while arrived.iter().any(|place| place.load(Ordering::Acquire) < done.all) {
+            while !arrived.has(producer, done.all) {
                 std::thread::yield_now();
             }
         }
@@ -294,4 +340,47 @@ fn produce<P: Publish>(
     }
     drop(publisher);
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantity::Rate;
+    use crate::run::schedule::Arrival;
+
+    /// A producer in closed loop once waited until each worker had all messages: for ever, as workers share them. And what
+    /// other producers had sent counted as its own.
+    #[test]
+    fn closed_loop_waits_for_a_producers_own_messages_at_one_worker_or_at_each_stage() {
+        for shared in [true, false] {
+            let arrived = Arrived::new(2, shared);
+            arrived.note(0, first_of(1));
+            arrived.note(1, first_of(1));
+            assert!(!arrived.has(0, 1), "of another producer");
+            arrived.note(0, first_of(0));
+            assert_eq!((arrived.has(0, 1), arrived.has(0, 2)), (shared, false));
+            arrived.note(1, first_of(0) + 1);
+            assert_eq!((arrived.has(0, 1), arrived.has(0, 2)), (true, shared));
+        }
+    }
+
+    /// A batch was due when its last message alone was, so that batches of four had four times the rate.
+    #[test]
+    fn closed_loop_keeps_its_rate_in_batches_of_any_size() {
+        let clock = Clock::new();
+        let second = clock.ticks(1e9);
+        for batch in [1, 4, 16] {
+            let rate = Rate::PerSecond(1e6);
+            let schedule = Schedule::for_producers(&Arrival::Fixed, rate, 1, &clock).unwrap().remove(0);
+            let mut pace = Pace::new(schedule, 1_000, true);
+            let mut intended = vec![0; batch];
+            for _ in 0..100_000 / batch {
+                pace.plan(&mut intended, || unreachable!());
+                // Each batch is sent when it is due.
+                pace.sent_at = intended[batch - 1];
+            }
+            let spent = (pace.sent_at - 1_000) as f64 / second;
+            assert!((spent - 0.1).abs() < 1e-4, "batches of {batch}: {spent} s for a tenth of a million");
+        }
+    }
 }

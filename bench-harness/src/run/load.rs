@@ -9,14 +9,14 @@ use crate::pin::PinPlan;
 use crate::quantity::{self, Rate};
 use crate::scenario::{Scenario, scenario_of};
 
-/// The scenario of this name, even one that only another command measures: [`shape`](super::measure::shape) refuses
-/// that.
+/// The scenario of this name, if `run` and `sweep` measure it.
 ///
 /// # Errors
 ///
-/// The names that there are.
+/// The command that measures it, and the names that there are.
 pub fn run_scenario(name: &str) -> Result<Scenario, String> {
-    scenario_of(name, |_| true, "run")
+    let is_mpsc = |scenario| matches!(scenario, Scenario::MpscOne | Scenario::MpscTwo);
+    scenario_of(name, |scenario| is_mpsc(scenario) || super::RUN.contains(&scenario), "run", "peers")
 }
 
 /// What a producer does when the ring is full.
@@ -31,7 +31,7 @@ pub enum Full {
 /// What is measured, for `run` and `sweep`.
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
-    /// The scenario
+    /// One of spsc, mpsc, mpsc-1, mpsc-2, fanout, pipeline, diamond, work-sharing, ping-pong, idle-wake, topic, group
     #[arg(value_parser = run_scenario)]
     pub scenario: Scenario,
     /// Messages a second, all producers together: 100k/s, 1M/s, max

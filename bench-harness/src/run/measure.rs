@@ -60,15 +60,6 @@ pub fn shape(load: &LoadArgs, cores: usize) -> Result<Shape, Failure> {
         Scenario::MpscOne | Scenario::MpscTwo => Scenario::Mpsc,
         other => other,
     };
-    if let Some(missing) = scenario.awaits() {
-        return Err(Failure::usage(format!(
-            "`{}` can't be measured here: it comes with {missing}. There are spsc, mpsc, fanout, pipeline, diamond, work-sharing, ping-pong, idle-wake and topic.",
-            scenario.name()
-        )));
-    }
-    if matches!(scenario, Scenario::TopicMulti | Scenario::Message) {
-        return Err(Failure::usage(format!("`{}` is measured by peers, not by run", scenario.name())));
-    }
     let (producers, consumers) = match scenario {
         Scenario::Mpsc if load.scenario == Scenario::MpscOne => (1, 1),
         Scenario::Mpsc => (2, 1),

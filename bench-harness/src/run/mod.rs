@@ -51,7 +51,7 @@ pub struct RunArgs {
     pub output: OutputArgs,
 }
 
-/// The scenarios that `run` draws in its help.
+/// The scenarios that `run` measures and draws in its help; mpsc-1 and mpsc-2 are mpsc with as many producers.
 pub const RUN: &[Scenario] = &[
     Scenario::Spsc,
     Scenario::Mpsc,
@@ -63,8 +63,6 @@ pub const RUN: &[Scenario] = &[
     Scenario::IdleWake,
     Scenario::Topic,
     Scenario::Group,
-    Scenario::Journal,
-    Scenario::Transform,
 ];
 
 /// How a producer paces itself.

@@ -95,15 +95,30 @@ pub struct Schedule {
 #[derive(Clone, Debug)]
 enum Kind {
     Max,
-    Fixed { period: f64 },
-    Poisson { mean: f64, random: fastrand::Rng, at: f64 },
-    Burst { count: u64, every: f64 },
-    Trace { times: std::sync::Arc<[u64]>, round: u64, span: u64 },
+    Fixed {
+        period: f64,
+    },
+    Poisson {
+        mean: f64,
+        random: fastrand::Rng,
+        at: f64,
+    },
+    Burst {
+        count: u64,
+        every: f64,
+    },
+    /// The times of all producers together, of which this one has each `producers`-th, from its own `place` on.
+    Trace {
+        times: std::sync::Arc<[u64]>,
+        place: u64,
+        producers: u64,
+        span: u64,
+    },
 }
 
 impl Schedule {
-    /// The schedules of `producers`, which share the rate. The times of a trace go to the producers in turn; each
-    /// producer sends all bursts.
+    /// The schedules of `producers`, which share the rate. The times of a trace and of its repetitions go to the
+    /// producers in turn; each producer sends all bursts.
     ///
     /// # Errors
     ///
@@ -116,23 +131,20 @@ impl Schedule {
     ) -> Result<Vec<Self>, TraceError> {
         let share = producers as f64;
         let period = |rate: f64| clock.ticks(1e9) / rate * share;
-        let trace = match arrival {
-            Arrival::Trace(path) => Some(read_trace(path)?),
-            _ => None,
+        let (trace, span): (std::sync::Arc<[u64]>, _) = match arrival {
+            Arrival::Trace(path) => {
+                let times = read_trace(path)?;
+                let ticks = |nanos: u64| clock.ticks(nanos as f64) as u64;
+                (times.iter().map(|nanos| ticks(*nanos)).collect(), ticks(*times.last().unwrap_or(&1)) + 1)
+            }
+            _ => (std::sync::Arc::new([]), 1),
         };
         Ok((0..producers)
             .map(|producer| {
                 let kind = match (arrival, rate) {
                     (Arrival::Trace(_), _) => {
-                        let all = trace.as_deref().unwrap_or_default();
-                        let span = clock.ticks(*all.last().unwrap_or(&1) as f64) as u64 + 1;
-                        let times = all
-                            .iter()
-                            .skip(producer)
-                            .step_by(producers)
-                            .map(|nanos| clock.ticks(*nanos as f64) as u64)
-                            .collect();
-                        Kind::Trace { times, round: 0, span }
+                        let (place, producers) = (producer as u64, producers as u64);
+                        Kind::Trace { times: std::sync::Arc::clone(&trace), place, producers, span }
                     }
                     (Arrival::Burst { count, every }, _) => {
                         Kind::Burst { count: *count, every: clock.ticks(*every as f64) }
@@ -162,12 +174,9 @@ impl Schedule {
                 Some(*at as u64)
             }
             Kind::Burst { count, every } => Some(((number / *count) as f64 * *every) as u64),
-            Kind::Trace { times, round, span } => {
-                let place = (number % times.len().max(1) as u64) as usize;
-                if place == 0 && number > 0 {
-                    *round += 1;
-                }
-                Some(times.get(place).copied().unwrap_or(0) + *round * *span)
+            Kind::Trace { times, place, producers, span } => {
+                let (of_all, each) = (number * *producers + *place, times.len().max(1) as u64);
+                Some(times.get((of_all % each) as usize).copied().unwrap_or(0) + of_all / each * *span)
             }
         }
     }
@@ -235,6 +244,17 @@ mod tests {
         let mut trace = one(&format!("trace:{}", path.display()), 1.0);
         let times: Vec<u64> = (0..6).map(|number| trace.intended(number).unwrap()).collect();
         assert!(times.is_sorted(), "{times:?}");
+        // A producer beyond the lines sent a message at time 0, and one in each round, that are in no trace.
+        for producers in [2, 3, 5] {
+            let arrival = format!("trace:{}", path.display()).parse().unwrap();
+            let mut each = Schedule::for_producers(&arrival, Rate::Max, producers, &Clock::new()).unwrap();
+            let mut shared: Vec<u64> = each
+                .iter_mut()
+                .flat_map(|schedule| (0..6).map(|number| schedule.intended(number).unwrap()).collect::<Vec<_>>())
+                .collect();
+            shared.sort_unstable();
+            assert_eq!(shared[..6], times, "{producers} producers");
+        }
         std::fs::write(&path, "5\n4\n").unwrap();
         let wrong = format!("trace:{}", path.display()).parse().unwrap();
         let refused = Schedule::for_producers(&wrong, Rate::Max, 1, &Clock::new());

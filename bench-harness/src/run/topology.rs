@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use slipring::{Topic, Wait};
+use slipring::topic::Overflow;
+use slipring::{Engine, Topic, Wait};
 use slipring_ring::{Multi, Producer, Single, Stage};
 
 use super::drive::{Load, Outcome, Publish, Role, drive};
@@ -50,8 +51,8 @@ impl<const W: usize, K: Kind> Publish for Producer<Payload<W>, K> {
     }
 }
 
-/// A producer of a topic. The drop of the last one closes the topic, which would stay open otherwise: its reader would
-/// never end.
+/// A producer of a topic, which refuses what finds no room if messages may be dropped, also a batch. The drop of the last
+/// producer closes the topic, which would stay open otherwise: its reader would never end.
 struct TopicProducer<const W: usize, K: Kind> {
     producer: slipring::Producer<Payload<W>, K>,
     topic: Topic<Payload<W>, K>,
@@ -60,10 +61,9 @@ struct TopicProducer<const W: usize, K: Kind> {
 
 impl<const W: usize, K: Kind> Publish for TopicProducer<W, K> {
     #[inline(always)]
-    fn publish(&mut self, intended: &[u64], first: u64, may_drop: bool) -> bool {
+    fn publish(&mut self, intended: &[u64], first: u64, _may_drop: bool) -> bool {
         let fill = |index: usize, event: &mut Payload<W>| event.fill_timed(intended[index], first + index as u64);
         match *intended {
-            [intended] if may_drop => self.producer.try_publish(|event| event.fill_timed(intended, first)).is_ok(),
             [intended] => self.producer.publish(|event| event.fill_timed(intended, first)).is_ok(),
             _ => self.producer.publish_batch(intended.len(), fill).is_ok(),
         }
@@ -132,6 +132,25 @@ fn on_ring<const W: usize, K: Kind>(
     drive(load, clock, K::clones(producer, shape.producers), schedules, readers, shape.limit())
 }
 
+/// An engine with a topic, and the topic's producers.
+type Topics<const W: usize, K> = (Engine, Topic<Payload<W>, K>, Vec<TopicProducer<W, K>>);
+
+fn open_producers<const W: usize, K: Kind>(
+    (capacity, producers): (usize, usize),
+    may_drop: bool,
+    wait: &Wait,
+) -> Result<Topics<W, K>, String> {
+    let overflow = if may_drop { Overflow::Fail } else { Overflow::Block };
+    let (engine, topic) = open_topic::<Payload<W>, K>(capacity, overflow)?;
+    let left = Arc::new(AtomicUsize::new(producers));
+    let producer = |_| {
+        let producer = topic.producer().wait(producers_wait(wait)).create().map_err(engine_refused)?;
+        Ok(TopicProducer { producer, topic: topic.clone(), left: Arc::clone(&left) })
+    };
+    let producers = (0..producers).map(producer).collect::<Result<Vec<_>, String>>()?;
+    Ok((engine, topic, producers))
+}
+
 fn on_topic<const W: usize, K: Kind>(
     shape: &Shape,
     load: &Load,
@@ -139,13 +158,7 @@ fn on_topic<const W: usize, K: Kind>(
     schedules: Vec<Schedule>,
 ) -> Result<Outcome, String> {
     let wait = crate::wait_spec::parse(&shape.wait)?;
-    let (engine, topic) = open_topic::<Payload<W>, K>(shape.capacity)?;
-    let left = Arc::new(AtomicUsize::new(shape.producers));
-    let producer = |_| {
-        let producer = topic.producer().wait(producers_wait(&wait)).create().map_err(engine_refused)?;
-        Ok(TopicProducer { producer, topic: topic.clone(), left: Arc::clone(&left) })
-    };
-    let producers = (0..shape.producers).map(producer).collect::<Result<Vec<_>, String>>()?;
+    let (engine, topic, producers) = open_producers::<W, K>((shape.capacity, shape.producers), load.may_drop, &wait)?;
     let role = Role { last: true, shares: false };
     let limit = shape.limit();
     if shape.scenario == Scenario::Group {
@@ -154,4 +167,27 @@ fn on_topic<const W: usize, K: Kind>(
     }
     let reads = topic.subscribe("reader").wait(wait).limit(limit).poll().map_err(engine_refused)?;
     drive(load, clock, producers, schedules, vec![(Reader { reads, owner: engine }, role)], limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A batch waited for room, so that nothing was dropped and the latencies were those of a full ring.
+    #[test]
+    fn what_finds_a_full_topic_is_dropped_one_by_one_and_in_batches() {
+        fn fill<K: Kind>(batch: usize) -> usize {
+            let (_engine, topic, mut producers) = open_producers::<4, K>((8, 1), true, &Wait::spin_yield()).unwrap();
+            let _reader = topic.subscribe("reader").poll().unwrap();
+            let intended = vec![0; batch];
+            (0..16 / batch).filter(|_| producers[0].publish(&intended, 0, true)).count()
+        }
+        for batch in [1, 4] {
+            let (told, hears) = std::sync::mpsc::channel();
+            std::thread::spawn(move || told.send([fill::<Single>(batch), fill::<Multi>(batch)]));
+            let published = hears.recv_timeout(Duration::from_secs(60)).expect("nobody waits for room");
+            assert_eq!(published, [8 / batch; 2], "batches of {batch}");
+        }
+    }
 }
