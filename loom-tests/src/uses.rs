@@ -118,9 +118,21 @@ impl<'ast> Visit<'ast> for Paths {
     fn visit_item(&mut self, _: &'ast syn::Item) {}
 }
 
-/// The functions of a file that name `name`, as `file.rs:function`, each with true if its callers are the places
-/// instead.
-pub fn functions_that_name(file: &str, name: &str) -> Result<Vec<(String, bool)>, String> {
-    let functions = functions_of(file)?.into_iter().filter(|function| function.paths.contains(name));
-    Ok(functions.map(|it| (format!("{file}:{}", it.name), it.passes_on)).collect())
+/// A source file of ring with its functions, parsed once.
+pub struct SourceFile {
+    name: String,
+    functions: Vec<Function>,
+}
+
+impl SourceFile {
+    /// Reads a file of `ring/src`.
+    pub fn read(name: &str) -> Result<Self, String> {
+        Ok(Self { name: name.to_owned(), functions: functions_of(name)? })
+    }
+
+    /// The functions that name `site`, as `file.rs:function`, each with true if its callers are the places instead.
+    pub fn functions_that_name(&self, site: &str) -> impl Iterator<Item = (String, bool)> {
+        let functions = self.functions.iter().filter(move |function| function.paths.contains(site));
+        functions.map(|function| (format!("{}:{}", self.name, function.name), function.passes_on))
+    }
 }
