@@ -93,8 +93,6 @@ impl File for SimulatedFile {
         let released = &self.disk.shared.released;
         inner = released.wait_while(inner, |inner| inner.hold_syncs).unwrap_or_else(PoisonError::into_inner);
         inner.syncs_held -= 1;
-        // As on Linux, a power cut after a failed sync loses the unsynced bytes. Unlike on Linux, a later successful
-        // sync makes them durable.
         let outcome = inner.call();
         inner.syncs += 1;
         let ignore = inner.ignore_sync;
@@ -102,12 +100,9 @@ impl File for SimulatedFile {
         inode.traffic.syncs += 1;
         match outcome {
             Ok(()) if ignore => {}
-            Ok(()) => {
-                inode.durable = inode.now.clone();
-                inode.pending.clear();
-            }
+            Ok(()) => inode.sync(),
             Err(Fault::PowerCut) => {}
-            Err(_) => inode.pending.clear(),
+            Err(_) => inode.fail_sync(),
         }
         outcome.map_err(error)
     }

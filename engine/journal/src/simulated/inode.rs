@@ -1,4 +1,11 @@
-//! A file's bytes in three versions: as read now, as durable, and as a power cut leaves them.
+//! A file's bytes: as read now, as durable, and as a power cut leaves them.
+//!
+//! A failed sync leaves the bytes that it should have written *undecided*, as Linux does: their pages count as clean, so
+//! that later syncs do not write them, and only some of them may be on the disk. Bytes that are written again are synced
+//! as any others.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Size of a sector in bytes. A power cut keeps or loses each sector independently.
 const SECTOR: usize = 512;
@@ -21,9 +28,36 @@ pub struct Traffic {
 pub(super) struct Inode {
     pub(super) now: Vec<u8>,
     pub(super) durable: Vec<u8>,
-    /// The changes since the last sync.
+    /// The changes since the last sync, whether that has failed or not.
     pub(super) pending: Vec<FileChange>,
+    /// What failed syncs have left undecided.
+    undecided: Option<Box<Undecided>>,
     pub(super) traffic: Traffic,
+}
+
+/// The bytes that failed syncs should have written, and that were not written again since.
+#[derive(Clone, Debug, Default)]
+struct Undecided {
+    /// The bytes as they were read at the last sync.
+    synced: Vec<u8>,
+    /// For each undecided sector, by its number, what it may have on the disk instead of its durable bytes.
+    sectors: BTreeMap<usize, Vec<Vec<u8>>>,
+    /// The sizes in bytes that the file may have on the disk instead of its durable size.
+    sizes: Vec<usize>,
+}
+
+/// The bytes of a sector, of which the file may have only a part.
+fn sector(bytes: &[u8], number: usize) -> &[u8] {
+    let rest = bytes.get(number * SECTOR..).unwrap_or(&[]);
+    &rest[..rest.len().min(SECTOR)]
+}
+
+fn set_sector(bytes: &mut [u8], number: usize, from: &[u8]) {
+    let rest = bytes.get_mut(number * SECTOR..).unwrap_or(&mut []);
+    let len = rest.len().min(SECTOR);
+    rest[..len].fill(0);
+    let len = len.min(from.len());
+    rest[..len].copy_from_slice(&from[..len]);
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +86,86 @@ impl Inode {
         Self { now: bytes.clone(), durable: bytes, ..Self::default() }
     }
 
+    /// True if a power cut may leave other bytes than those that are read now.
+    pub(super) fn is_unsynced(&self) -> bool {
+        !self.pending.is_empty() || self.undecided.is_some()
+    }
+
+    /// The bytes as they were read at the last sync.
+    fn synced_bytes(&self) -> &[u8] {
+        self.undecided.as_ref().map_or(&self.durable, |undecided| &undecided.synced)
+    }
+
+    /// The bytes as they were read at the last sync, and after each change since.
+    fn versions(&self) -> Vec<Vec<u8>> {
+        let mut versions = vec![self.synced_bytes().to_vec()];
+        for change in &self.pending {
+            let mut next = versions[versions.len() - 1].clone();
+            Self::apply(&mut next, change);
+            versions.push(next);
+        }
+        versions
+    }
+
+    /// The sectors that a change touches in a file of `size` bytes.
+    fn touched(change: &FileChange, size: usize) -> Range<usize> {
+        match change {
+            FileChange::Write { at, bytes } => at / SECTOR..(at + bytes.len()).div_ceil(SECTOR),
+            FileChange::Size(to) => (*to).min(size) / SECTOR..size.div_ceil(SECTOR),
+        }
+    }
+
+    /// Makes all bytes durable but those that an earlier sync has left undecided.
+    pub(super) fn sync(&mut self) {
+        let Some(mut undecided) = self.undecided.take() else {
+            self.durable = self.now.clone();
+            self.pending.clear();
+            return;
+        };
+        self.durable.resize(self.now.len(), 0);
+        let mut size = undecided.synced.len();
+        for change in self.pending.drain(..) {
+            for number in Self::touched(&change, size) {
+                undecided.sectors.remove(&number);
+                set_sector(&mut self.durable, number, sector(&self.now, number));
+            }
+            size = match &change {
+                FileChange::Write { at, bytes } => size.max(at + bytes.len()),
+                FileChange::Size(to) => *to,
+            };
+        }
+        undecided.sizes.clear();
+        undecided.sectors.retain(|number, _| number * SECTOR < self.now.len());
+        if !undecided.sectors.is_empty() {
+            undecided.synced = self.now.clone();
+            self.undecided = Some(undecided);
+        }
+    }
+
+    /// Leaves all unsynced bytes undecided.
+    pub(super) fn fail_sync(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let versions = self.versions();
+        let mut undecided = self.undecided.take().unwrap_or_default();
+        for (change, pair) in self.pending.drain(..).zip(versions.windows(2)) {
+            for number in Self::touched(&change, pair[0].len()) {
+                undecided.sectors.entry(number).or_default().push(sector(&pair[1], number).to_vec());
+            }
+            undecided.sizes.push(pair[1].len());
+        }
+        undecided.synced = self.now.clone();
+        self.undecided = Some(undecided);
+    }
+
+    /// Changes the readable and the durable bytes alike.
+    pub(super) fn edit(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        change(&mut self.now);
+        self.durable = self.now.clone();
+        self.undecided = None;
+    }
+
     fn resize(bytes: &mut Vec<u8>, size: usize) {
         bytes.resize(size, 0);
     }
@@ -70,14 +184,46 @@ impl Inode {
 
     /// The bytes that a power cut leaves.
     pub(super) fn crashed(&self, dice: &mut Dice) -> Vec<u8> {
-        if self.pending.is_empty() {
-            return self.durable.clone();
+        let versions = if self.pending.is_empty() { vec![self.synced_bytes().to_vec()] } else { self.versions() };
+        let Some(undecided) = &self.undecided else { return Self::crashed_of(versions, dice) };
+        // As for the changes that no sync has tried to write: none, all, or each sector independently.
+        let all = dice.roll(4);
+        let mut sizes = vec![self.durable.len()];
+        sizes.extend(&undecided.sizes);
+        sizes.extend(self.pending.iter().zip(&versions[1..]).map(|(_, version)| version.len()));
+        let size = match all {
+            0 => sizes[0],
+            1 => sizes[sizes.len() - 1],
+            _ => sizes[dice.roll(sizes.len())],
+        };
+        let mut rewritten = BTreeMap::<usize, Vec<&[u8]>>::new();
+        for (change, pair) in self.pending.iter().zip(versions.windows(2)) {
+            for number in Self::touched(change, pair[0].len()) {
+                rewritten.entry(number).or_default().push(sector(&pair[1], number));
+            }
         }
-        let mut versions = vec![self.durable.clone()];
-        for change in &self.pending {
-            let mut next = versions[versions.len() - 1].clone();
-            Self::apply(&mut next, change);
-            versions.push(next);
+        let mut left = self.durable.clone();
+        left.resize(size, 0);
+        for number in 0..size.div_ceil(SECTOR) {
+            let mut choices = vec![sector(&self.durable, number)];
+            choices.extend(undecided.sectors.get(&number).into_iter().flatten().map(Vec::as_slice));
+            choices.extend(rewritten.get(&number).into_iter().flatten());
+            if choices.len() > 1 {
+                let choice = match all {
+                    0 => 0,
+                    1 => choices.len() - 1,
+                    _ => dice.roll(choices.len()),
+                };
+                set_sector(&mut left, number, choices[choice]);
+            }
+        }
+        left
+    }
+
+    /// The bytes that a power cut leaves of these versions of a file, of which the first one is durable.
+    fn crashed_of(mut versions: Vec<Vec<u8>>, dice: &mut Dice) -> Vec<u8> {
+        if versions.len() == 1 {
+            return versions.swap_remove(0);
         }
         // All changes, none, or each sector independently. The first two are the most likely in reality, so they get a
         // probability of their own.
@@ -88,12 +234,66 @@ impl Inode {
         }
         let size = versions[dice.roll(versions.len())].len();
         let mut left = vec![0; size];
-        for (index, sector) in left.chunks_mut(SECTOR).enumerate() {
+        for number in 0..size.div_ceil(SECTOR) {
             let from = &versions[dice.roll(versions.len())];
-            let from = from.get(index * SECTOR..).unwrap_or(&[]);
-            let len = sector.len().min(from.len());
-            sector[..len].copy_from_slice(&from[..len]);
+            set_sector(&mut left, number, sector(from, number));
         }
         left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulated::{Fault, SimulatedDisk};
+    use crate::storage::{File, Storage};
+    use std::collections::BTreeSet;
+
+    const SEEDS: Range<u64> = 0..200;
+
+    fn file(disk: &SimulatedDisk) -> std::sync::Arc<dyn File> {
+        let file = disk.create("a").unwrap();
+        file.write_at(&[1; 3 * SECTOR], 0).unwrap();
+        file.sync().unwrap();
+        disk.sync_dir().unwrap();
+        file
+    }
+
+    /// What the first bytes of three sectors may be after a power cut.
+    fn after_crashes(disk: &SimulatedDisk) -> BTreeSet<[u8; 3]> {
+        let crashed = SEEDS.map(|seed| disk.crash(seed).contents("a").unwrap());
+        crashed.map(|bytes| [0, 1, 2].map(|number| bytes[number * SECTOR])).collect()
+    }
+
+    /// A later sync once made the bytes durable, which Linux does not: it takes their pages for clean.
+    #[test]
+    fn what_a_failed_sync_should_have_written_stays_undecided_until_it_is_written_again() {
+        let disk = SimulatedDisk::new();
+        let file = file(&disk);
+        file.write_at(&[2; 2 * SECTOR], 0).unwrap();
+        disk.fail_after(1, Fault::Io);
+        file.sync().unwrap_err();
+        let undecided = BTreeSet::from([[1, 1, 1], [2, 1, 1], [1, 2, 1], [2, 2, 1]]);
+        assert_eq!(after_crashes(&disk), undecided);
+        file.sync().unwrap();
+        assert_eq!(after_crashes(&disk), undecided, "a later sync writes nothing");
+        // The next process reads the bytes, and its syncs write nothing either.
+        let killed = disk.copy();
+        let again = killed.open("a", true).unwrap();
+        again.sync().unwrap();
+        assert_eq!(killed.contents("a").unwrap()[..2 * SECTOR], [2; 2 * SECTOR]);
+        assert_eq!(after_crashes(&killed), undecided);
+        again.write_at(&[2; 1], 0).unwrap();
+        again.sync().unwrap();
+        assert_eq!(
+            after_crashes(&killed),
+            BTreeSet::from([[2, 1, 1], [2, 2, 1]]),
+            "the first sector was written again"
+        );
+        again.write_at(&[3; SECTOR], SECTOR as u64).unwrap();
+        assert_eq!(after_crashes(&killed), BTreeSet::from([[2, 1, 1], [2, 2, 1], [2, 3, 1]]));
+        again.sync().unwrap();
+        assert_eq!(after_crashes(&killed), BTreeSet::from([[2, 3, 1]]));
+        assert!(killed.unsynced().is_empty());
     }
 }

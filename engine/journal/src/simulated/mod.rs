@@ -17,7 +17,8 @@
 //! # What a crash keeps
 //! All synced bytes and names. Each sector of 512 bytes with unsynced writes is as it was before or after any of these
 //! writes, independently of other sectors; so is the size of a file. Each unsynced change of a name is kept or lost
-//! independently. A real disk loses less. A failing disk does worse, which [`SimulatedDisk::edit`] simulates.
+//! independently. A sync that fails leaves its bytes so for good: later syncs make them durable only if they are written
+//! again, as on Linux, also in the next process. A real disk loses less. A failing disk does worse, which [`SimulatedDisk::edit`] simulates.
 
 mod file;
 mod inode;
@@ -231,14 +232,25 @@ impl SimulatedDisk {
         Self::with(inodes, names)
     }
 
-    /// Returns a disk with the present contents, all of them durable, as the next process finds them after `kill -9`.
+    /// Returns a disk with the present contents, as the next process finds them after `kill -9`. What was not synced is
+    /// not durable there either. If the power is off, all of the contents are durable.
     pub fn copy(&self) -> Self {
         let inner = self.inner();
+        if !inner.off {
+            let DiskState { inodes, names, durable_names, changes, .. } = &*inner;
+            let mut inodes = inodes.clone();
+            inodes.iter_mut().for_each(|inode| inode.traffic = Traffic::default());
+            let (names, durable_names, changes) = (names.clone(), durable_names.clone(), changes.clone());
+            return Self::of(DiskState { inodes, names, durable_names, changes, ..DiskState::default() });
+        }
         Self::with(inner.inodes.iter().map(|inode| Inode::synced(inode.now.clone())).collect(), inner.names.clone())
     }
 
     fn with(inodes: Vec<Inode>, names: BTreeMap<String, usize>) -> Self {
-        let inner = DiskState { inodes, durable_names: names.clone(), names, ..DiskState::default() };
+        Self::of(DiskState { inodes, durable_names: names.clone(), names, ..DiskState::default() })
+    }
+
+    fn of(inner: DiskState) -> Self {
         Self { shared: Arc::new(SharedDisk { inner: Mutex::new(inner), ..SharedDisk::default() }) }
     }
 
@@ -252,9 +264,7 @@ impl SimulatedDisk {
     pub fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.inner();
         if let Some(&inode) = inner.names.get(name) {
-            let inode = &mut inner.inodes[inode];
-            change(&mut inode.now);
-            inode.durable = inode.now.clone();
+            inner.inodes[inode].edit(change);
         }
     }
 
@@ -305,7 +315,7 @@ impl SimulatedDisk {
     pub fn unsynced(&self) -> BTreeSet<String> {
         let inner = self.inner();
         let named = inner.names.iter();
-        named.filter(|(_, inode)| !inner.inodes[**inode].pending.is_empty()).map(|(name, _)| name.clone()).collect()
+        named.filter(|(_, inode)| inner.inodes[**inode].is_unsynced()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Loads the files of a directory of the file system into a new disk. All of them are durable.
