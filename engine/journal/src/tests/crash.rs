@@ -119,6 +119,27 @@ fn what_was_served_after_a_kill_is_there_after_a_power_cut() {
     assert!(states > 200, "{states} states");
 }
 
+/// After a failed sync a process reads its frames from the page cache and serves them, but no sync writes their pages.
+#[test]
+fn what_the_next_process_serves_after_a_failed_sync_is_there_after_a_power_cut() {
+    let id = PartitionId { topic: 1, partition: 0 };
+    let disk = SimulatedDisk::new();
+    let (mut writer, _) = crate::open(Arc::new(disk.clone()), small()).unwrap();
+    let mut frame = FrameBuilder::new();
+    frame.record(id, 0, None, &[7; 800]);
+    writer.append(&mut frame, 1).unwrap();
+    disk.fail_after(1, Fault::Io);
+    writer.sync().unwrap_err();
+    let killed = disk.copy();
+    let (writer, recovered) = crate::open(Arc::new(killed.clone()), small()).unwrap();
+    assert_eq!(recovered.state.extent(id).map(|extent| extent.end), Some(1));
+    for seed in 0..40 {
+        let (_, recovered) = crate::open(Arc::new(killed.crash(seed)), small()).unwrap();
+        assert_eq!(recovered.state.extent(id).map(|extent| extent.end), Some(1), "seed {seed}");
+    }
+    drop(writer);
+}
+
 #[test]
 fn whatever_a_crash_leaves_acknowledged_frames_are_there_and_the_rest_is_a_beginning() {
     let mut states = 0;
