@@ -298,13 +298,9 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
             Ok(run) => run,
             Err(closed) => return Err(self.over(closed)),
         };
-        if run.start == run.end {
-            // Claims that were made after the close leave skipped slots beyond the recorded end, and this stage's
-            // position must not pass that end. Who finds such a slot also sees that the ring is not open.
-            if self.core.closing.phase() != Phase::Open {
-                return self.begin_at_the_end(limit);
-            }
-            self.pass_over(run);
+        if run.start == self.through && run.start != run.end {
+            self.available = run.end;
+        } else if self.has_passed_over(run) {
             return Ok(None);
         }
         let too_early = fault(Fault::StageLooksForTheEndTooEarly).then(|| self.core.closing.phase());
@@ -319,11 +315,24 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         if too_early.unwrap_or_else(|| self.core.closing.phase()) != Phase::Open {
             return self.begin_at_the_end(limit);
         }
-        self.pass_over(run);
         if fault(Fault::GateMovedBeforeTheRead) {
             self.stage.advance(run.end);
         }
         Ok(Some(limit.min(run.end.wrapping_sub(run.start))))
+    }
+
+    /// In an open ring, passes the slots before the run. True if the run has no event.
+    ///
+    /// In a ring that is not open nothing is passed here: claims that were made after the close leave skipped slots
+    /// beyond the recorded end, which no position passes. A stage that finds such a slot also sees that phase.
+    #[cold]
+    #[inline(never)]
+    fn has_passed_over(&mut self, run: Run) -> bool {
+        if self.core.closing.phase() != Phase::Open {
+            return false;
+        }
+        self.pass_over(run);
+        run.start == run.end
     }
 
     /// As [`begin`](Self::begin), for a ring that is not open. The events that were found may lie beyond the recorded
