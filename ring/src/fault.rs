@@ -59,8 +59,8 @@ faults! {
     /// A joining stage publishes its start as its position, even if the stages before it have not passed the start. The
     /// correct code publishes the lower of both.
     NewcomerLetsThroughWhatItPassesOver;
-    /// A consumer that skips sequences gets the end as an error before the stages before it have passed them. The
-    /// correct code returns the end only when the stage's published position has reached the consumer's.
+    /// A consumer that skipped sequences gets `Closed` although the stages before it have not passed these yet. The
+    /// correct code returns it only when the stage's published position has reached the consumer's.
     EndToldBeforeAllIsLetThrough;
     /// After a backward seek, a consumer takes all sequences up to the last one that it had found readable for events.
     /// The correct code reads their stamps again, because skipped slots may be among them.

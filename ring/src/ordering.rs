@@ -204,7 +204,7 @@ sites! {
     /// One of several lossy writers marks a slot as being written, so that the last writer's stores come before its
     /// own.
     LOSSY_ENTER: Acquire => [Relaxed], "LOSSY_STAMP";
-    /// A lossy writer whose exchange failed when it stamped the written slot reads the new stamp.
+    /// A lossy writer's failed compare-exchange on the stamp of a written slot reads the stamp.
     LOSSY_LEFT: Relaxed => [], "LOSSY_ENTER";
     /// A fence of a lossy writer, after it marked the slot and before it stores the words of the event.
     LOSSY_WRITE_FENCE: Release => [Relaxed], "LOSSY_READ_FENCE";

@@ -67,7 +67,7 @@ pub enum Ending {
     /// The stage is polled and has unread events. Its consumer may still read them, unless the ring was halted or has
     /// failed.
     Unread,
-    /// The stage was declared, but its consumer was never taken, and it has unread events.
+    /// The stage's consumer was never taken, and the stage has not reached the ring's end.
     Untaken,
 }
 

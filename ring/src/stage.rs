@@ -150,7 +150,7 @@ impl Stage {
     }
 
     /// Sets the most events that a managed stage handles in one batch (0 counts as 1). Default: no limit; for workers,
-    /// 8 or fewer.
+    /// 8, or a worker's share of the capacity if that is less.
     pub fn limit(mut self, events: usize) -> Self {
         self.limit = events.max(1);
         self

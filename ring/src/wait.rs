@@ -176,8 +176,8 @@ impl Wait {
         }
     }
 
-    /// Passes some time after `looks` (1 or more) consecutive empty looks, and returns what to do next. The wait loop
-    /// calls this.
+    /// Waits as the strategy says after `looks` (1 or more) checks in a row have found nothing, and returns what to do
+    /// next. The wait loop calls this.
     #[inline]
     pub fn idle(&self, looks: u32) -> Idle {
         match &self.strategy {

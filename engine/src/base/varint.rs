@@ -28,10 +28,33 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
         *bytes = rest;
+        // The tenth byte has room for one bit.
+        if shift == 63 && byte > 1 {
+            return None;
+        }
         value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             return Some(value);
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_taken_back_and_one_beyond_64_bits_is_none() {
+        for number in [0, 1, 127, 128, 1 << 63, u64::MAX] {
+            let mut bytes = Vec::new();
+            put(&mut bytes, number);
+            assert_eq!(take(&mut &bytes[..]), Some(number));
+            assert_eq!(take(&mut &bytes[..bytes.len() - 1]), None, "{number}, cut off");
+        }
+        let nine = [0xff; 9];
+        for tenth in [2, 0x7f, 0x81] {
+            assert_eq!(take(&mut &[&nine[..], &[tenth, 0]].concat()[..]), None, "{tenth}");
+        }
+    }
 }

@@ -169,7 +169,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     pub(super) fn release(&self, member: MemberId, revoked: &[PartitionKey], partitions: Vec<AssignedPartition<E, K>>) {
         let mut state = self.state();
         let late = state.park(partitions);
-        // An error means that the member was fenced, so other members have its partitions already.
+        // An error means that the member was fenced: the group took its partitions back then.
         let _ = state.coordinator.release(member, revoked);
         state.close_gates();
         self.settle(&mut state);

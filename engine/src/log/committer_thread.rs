@@ -1,5 +1,4 @@
-//! The committer's thread: the loop that gathers events, writes them in frames, and gives the frames to the sync
-//! thread.
+//! The committer's thread: the loop that gathers events, writes them in frames, and has the sync thread sync these.
 
 mod commands;
 mod offsets;

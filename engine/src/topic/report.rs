@@ -166,7 +166,7 @@ impl TopicReport {
                 consumed: stage.consumed.0,
                 left: left(stage.consumed.0),
                 skipped: 0,
-                // A polled consumer may still read its unread events. The events of a batch that it holds count as
+                // A polled consumer that has read everything gets no ending. The events of a batch that it holds count as
                 // unread.
                 ending:
                     stage_report(&stage.name).filter(|report| report.left > 0).and_then(|report| report.ending.clone()),

@@ -336,7 +336,7 @@ fn find(
     Ok(None)
 }
 
-/// Returns a name for a copy that no file has yet.
+/// Returns an unused name for a file that is put aside.
 pub(super) fn unused_name(disk: &dyn Storage, position: u64) -> Result<String, DiskError> {
     let names = disk.list().map_err(|cause| DiskError::new("list", disk.name(), &cause))?;
     let name = |turn: u32| format!("damaged-{position:020}-{turn}.bin");

@@ -67,7 +67,7 @@ impl File for DiskFile {
                 done => break done?,
             }
         };
-        // A short write is rare. The rest is written part by part, so that an error has its own cause.
+        // A short write (rare) does not say its cause. Writing the rest gives it, such as a full disk.
         if written == len {
             return Ok(());
         }
