@@ -148,7 +148,8 @@ impl<E, K: Producers> Subscription<E, K> {
     /// ```
     ///
     /// # Errors
-    /// The [`CorePlan`](crate::cores::CorePlan) refuses the strategy, or the subscriber's threads have ended. Then nothing changes.
+    /// The [`CorePlan`](crate::cores::CorePlan) refuses the strategy, or the subscriber's threads have ended. Then
+    /// nothing changes.
     pub fn set_wait(&self, wait: Wait) -> Result<(), CoresError> {
         self.topic.host.cores.change(&self.topic.name, &self.name, &wait)?;
         let memberships: Vec<_> = self.run.state().memberships.iter().filter_map(Weak::upgrade).collect();
