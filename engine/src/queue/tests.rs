@@ -275,10 +275,16 @@ fn changes_without_room_in_the_journals_state_keep_no_thread_busy_and_are_writte
         lease.ack().map(|()| number).unwrap()
     });
     come_to_rest(&clock);
+    // How many messages the journal has as leased, and how many have died: in the next process these become letters.
     let after = |disk: SimulatedDisk| {
         let (_engine, _jobs, worker) = open(&disk);
-        let metrics = worker.queue().metrics();
-        (metrics.leased, metrics.dying)
+        let queue = worker.queue();
+        let until = Instant::now() + Duration::from_secs(60);
+        while queue.metrics().dying > 0 {
+            assert!(Instant::now() < until, "{:?}", queue.metrics());
+            std::thread::yield_now();
+        }
+        (queue.metrics().leased, queue.dead_letters(99).len())
     };
     assert_eq!(after(disk.copy()), (16, 0), "what ended is out of the journal's state, and the reasons are not in it");
     names.iter().for_each(|name| _ = engine.delete(name).unwrap());
