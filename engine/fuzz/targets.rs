@@ -5,7 +5,7 @@
 
 use slipring::journal::format::{Entry, FrameHeader, SegmentHeader, aligned, decompress, entries};
 use slipring::journal::simulated::SimulatedDisk;
-use slipring::journal::storage::Storage;
+use slipring::journal::storage::{File, Storage};
 use slipring::journal::{
     Codec, Journal, OpenError, Options, ReplayError, Start, State, Visible, inspect, open, repair,
 };
@@ -116,7 +116,8 @@ pub fn recover(bytes: &[u8]) {
 pub fn recover_from(files: &Files, bytes: &[u8]) {
     let disk = SimulatedDisk::new();
     for (name, content) in files {
-        disk.create(name).and_then(|file| file.write_at(content, 0)).expect("a new disk takes files");
+        let write = |file: Arc<dyn File>| file.write_at(content, 0).and_then(|()| file.sync());
+        disk.create(name).and_then(write).expect("a new disk takes files");
     }
     let mut left = bytes;
     while let Some(([what, file, low, high, len], rest)) = left.split_first_chunk::<5>() {
@@ -151,6 +152,8 @@ pub fn recover_from(files: &Files, bytes: &[u8]) {
             }),
         }
     }
+    // The files came from elsewhere, and are durable as they are.
+    disk.sync_dir().expect("nothing fails yet");
     // The size that the journal was made with, as a repair takes it too: its state needs that room.
     let mut headers = files.iter().filter_map(|(_, content)| SegmentHeader::decode(content.get(..64)?).ok());
     let segment_size = headers.next_back().expect("a journal has segments").size;
