@@ -38,10 +38,15 @@ impl Task {
         Self { waiter: Arc::new(Waiter::new()), begun: Instant::now(), waits: Cell::new(false) }
     }
 
+    /// Wakes the task after this time of the engine's clock. If the timer gets no thread, the task is woken at once, and
+    /// tries again and again until the time has passed.
     pub(crate) fn wake_after(&self, timer: &Timer, time: Duration) {
         let waiter = Arc::clone(&self.waiter);
         self.waits.set(true);
-        timer.after(time, move || waiter.wake(0));
+        match timer.start() {
+            Ok(()) => drop(timer.after(time, move || waiter.wake(0))),
+            Err(_) => waiter.wake(0),
+        }
     }
 }
 

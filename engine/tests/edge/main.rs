@@ -5,4 +5,6 @@ mod bell;
 #[path = "../common/busy.rs"]
 mod busy;
 mod observe;
+#[path = "../common/soon.rs"]
+mod soon;
 mod tasks;

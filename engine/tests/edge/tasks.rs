@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::bell::bell;
+use crate::soon::soon;
 
 fn once<F: Future + Unpin>(mut future: F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(&mut future).poll(&mut Context::from_waker(waker))
@@ -250,6 +251,25 @@ fn the_topics_policies_hold_for_tasks() {
         for _ in 0..3 {
             producer.publish_async(|_| ()).await.unwrap();
         }
+    });
+    assert_eq!(topic.metrics().evicted, 1);
+}
+
+/// The engine's timer, which ends the patience with the reader, had not been started by anybody, so the task waited for
+/// ever.
+#[test]
+fn a_task_waits_for_a_slow_reader_as_long_as_its_patience() {
+    let engine = Engine::builder().build().unwrap();
+    let slow = Slow::EvictAfter(Duration::from_millis(20));
+    let topic = engine.topic::<u64>("evicts").capacity(1).slow(slow).create().unwrap();
+    let _slow = topic.subscribe("slow").poll().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    soon("the task", move || {
+        run(async {
+            for _ in 0..3 {
+                producer.publish_async(|_| ()).await.unwrap();
+            }
+        });
     });
     assert_eq!(topic.metrics().evicted, 1);
 }
