@@ -81,8 +81,8 @@ pub const HOSTILE: [u64; 12] = [
     u64::MAX,
 ];
 
-/// Where the numbers of a file begin that somebody could forge: all words of a derived one; of a segment those of its head, of
-/// each frame's head, and of the first entries in the frame.
+/// Where the numbers of a file begin that somebody could forge: all words of a derived one; of a segment those of its
+/// head, of each frame's head, and of the first entries in the frame.
 pub fn numbers(content: &[u8]) -> Vec<usize> {
     let words = |from: usize, to: usize| (from..to.min(content.len())).step_by(4);
     if !content.starts_with(b"SLIPRING") {
@@ -104,10 +104,10 @@ pub fn forged(file: usize, at: usize, width: usize, number: usize) -> [u8; 5] {
     [0xf0 | width.trailing_zeros() as u8, file as u8, low, high, number as u8]
 }
 
-/// Takes `bytes` as a list of what happens to the files of a good journal: overwritten, made longer, cut, removed, or made
-/// to match their checksums again, so that what is behind those is reached, too; or a number in them is [`HOSTILE`]. Then it is looked at, opened, read,
-/// opened again, and repaired where that was refused: nothing panics, records come in order, and what one opening gave the
-/// next one gives.
+/// Takes `bytes` as a list of what happens to the files of a good journal: overwritten, made longer, cut, removed, or
+/// made to match their checksums again, so that what is behind those is reached, too; or a number in them is
+/// [`HOSTILE`]. Then it is looked at, opened, read, opened again, and repaired where that was refused: nothing panics,
+/// records come in order, and what one opening gave the next one gives.
 pub fn recover(bytes: &[u8]) {
     JOURNALS.iter().for_each(|files| recover_from(files, bytes));
 }

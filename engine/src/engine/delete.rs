@@ -46,7 +46,8 @@ impl Engine {
 
     /// Removes a topic even if it has consumers: halts it, and reports how far each consumer has read and how many
     /// events it has left unread. A queue whose dead letters were there is reported as the consumer `dead.TOPIC.QUEUE`,
-    /// with the letters that were neither purged nor sent back. The next call of each of its producers and consumers returns an error.
+    /// with the letters that were neither purged nor sent back. The next call of each of its producers and consumers
+    /// returns an error.
     ///
     /// # Errors
     /// No topic has that name; or one of the journal's, as of [`delete`](Self::delete).

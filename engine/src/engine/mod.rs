@@ -392,10 +392,10 @@ impl Engine {
     ///
     /// The shutdown never waits for the thread that calls it, even if that thread runs a handler or holds a batch, and
     /// two handlers that both shut down do not wait for each other. But inside the closure that fills an event it waits
-    /// until `limit` for that event, which its own thread is about to publish: pass a short limit there. After `limit` the threads of each topic get a tenth
-    /// of a second to end; a thread whose handler does not return is reported. The journal gets at least two seconds to
-    /// write the published events, so that even after a short `limit` it has all of them, and the groups' committed
-    /// offsets.
+    /// until `limit` for that event, which its own thread is about to publish: pass a short limit there. After `limit`
+    /// the threads of each topic get a tenth of a second to end; a thread whose handler does not return is reported.
+    /// The journal gets at least two seconds to write the published events, so that even after a short `limit` it has
+    /// all of them, and the groups' committed offsets.
     pub fn shutdown(&self, limit: Duration) -> Report {
         // A limit beyond the range of `Instant` counts as no limit.
         let deadline = Instant::now().checked_add(limit);

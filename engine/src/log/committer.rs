@@ -28,8 +28,9 @@
 //! A thread that commits a transaction first claims slots in all its partitions and fills them, but does not publish
 //! them. The committer writes all events below these claims, and then one frame with the transaction's events. When
 //! that frame is durable, the thread publishes the claims; the committer skips these slots, as their events are written
-//! already. A shutdown does not cut these claims: see [`promises`](crate::topic::promises). Only one thread at a time takes claims and gives a transaction to the committer, so transactions have the
-//! same order in all partitions and none waits for a later one.
+//! already. A shutdown does not cut these claims: see [`promises`](crate::topic::promises). Only one thread at a time
+//! takes claims and gives a transaction to the committer, so transactions have the same order in all partitions and
+//! none waits for a later one.
 
 use super::committer_thread::CommitterThread;
 use super::source::{Source, StateSource};

@@ -38,9 +38,9 @@ pub(crate) trait AnyTopic: Send + Sync {
     /// Halts the topic: the next call of each of its producers and consumers returns an error, even if events are
     /// unread.
     fn halt(&self);
-    /// Publishes what producers have gathered and closes the topic, waits up to `limit` for its consumers to read it to its end, and halts it if they do not. The
-    /// journal may use up to `limit`, or until `journal_until` if that is later, to write the published events. Returns
-    /// which events were read.
+    /// Publishes what producers have gathered and closes the topic, waits up to `limit` for its consumers to read it to
+    /// its end, and halts it if they do not. The journal may use up to `limit`, or until `journal_until` if that is
+    /// later, to write the published events. Returns which events were read.
     fn shutdown(&self, limit: Duration, journal_until: Instant) -> TopicReport;
     /// The journal's position in each partition. Empty for a topic without a journal.
     fn written(&self) -> Vec<WrittenPosition>;

@@ -19,8 +19,7 @@ pub(crate) trait Gatherer: Send + Sync {
     fn gathered(&self) -> usize;
     /// Publishes the gathered records that have room, without waiting. If none is left, the producer takes no more.
     fn flush_last(&self) -> LastFlush;
-    /// Gives up the gathered records and takes no more. Does not wait for a thread that has
-    /// them.
+    /// Gives up the gathered records and takes no more. Does not wait for a thread that has them.
     fn give_up(&self) -> LastFlush;
 }
 

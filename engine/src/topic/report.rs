@@ -353,10 +353,10 @@ impl QueueReport {
 }
 
 impl Report {
-    /// True if every consumer has read all published events, no consumer has failed, all gathered records were published,
-    /// and the journal, if any, was closed with all of them. Polled subscribers that were dropped before the shutdown, or before it halted the topic,
-    /// are not in the report. Events that [`OnError`](crate::subscriber::OnError) skipped count as read;
-    /// [`ConsumerReport::skipped`] counts them.
+    /// True if every consumer has read all published events, no consumer has failed, all gathered records were
+    /// published, and the journal, if any, was closed with all of them. Polled subscribers that were dropped before the
+    /// shutdown, or before it halted the topic, are not in the report. Events that
+    /// [`OnError`](crate::subscriber::OnError) skipped count as read; [`ConsumerReport::skipped`] counts them.
     pub fn is_complete(&self) -> bool {
         let closed = !matches!(self.journal, Some(Err(_)));
         closed && self.topics.iter().all(TopicReport::is_complete) && self.failures().next().is_none()

@@ -17,8 +17,9 @@
 //! # What a crash keeps
 //! All synced bytes and names. Each sector of 512 bytes with unsynced writes is as it was before or after any of these
 //! writes, independently of other sectors; so is the size of a file. Each unsynced change of a name is kept or lost
-//! independently. A sync that fails leaves its bytes so for good: later syncs make them durable only if they are written
-//! again, as on Linux, also in the next process. A real disk loses less. A failing disk does worse, which [`SimulatedDisk::edit`] simulates.
+//! independently. A sync that fails leaves its bytes so for good: later syncs make them durable only if they are
+//! written again, as on Linux, also in the next process. A real disk loses less. A failing disk does worse, which
+//! [`SimulatedDisk::edit`] simulates.
 
 mod file;
 mod inode;
