@@ -107,7 +107,7 @@ const CLOSE: [(&str, &[&str]); 10] = [
     ("claim.rs", &[]),
     ("bell.rs", &["ring_and_look", "ring_slowly", "is_closed", "is_closed_slowly", "mark_closed"]),
     ("internal.rs", &["cut_event", "cut_except"]),
-    ("producer.rs", &["judge", "claim_now", "withdraw", "give_up"]),
+    ("producer.rs", &["is_cut", "claim_now", "withdraw", "give_up"]),
     ("single_producer.rs", &["unpublished", "claim", "publish", "abandon"]),
     ("multi_producer.rs", &["unpublished", "claim", "publish", "abandon", "stamp", "refresh"]),
     ("consumer.rs", &["begin", "begin_at_the_end", "pass_over", "over"]),

@@ -115,16 +115,28 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
     #[inline(always)]
     fn publish_all(self) -> Result<Sequences, Closed> {
         let sequences = self.sequences();
+        match self.publish_or_learn_that_it_is_cut() {
+            Ok(_) => Ok(sequences),
+            Err(producer) => Err(producer.core.why_cut()),
+        }
+    }
+
+    /// As [`publish_all`](Self::publish_all), for a claim of any length but 0. Returns the first sequence, or the
+    /// producer if the claim was cut. A [`Closed`] is larger than the registers of a result: a caller that returned one
+    /// from the hot path would store and load it at each publish, also when there is none.
+    #[inline(always)]
+    pub(crate) fn publish_or_learn_that_it_is_cut(self) -> Result<Sequence, &'p mut Producer<E, K>> {
         // Not `commit_first(len)`: a claim that is dropped after the publish is kept in memory until then, which costs
         // each publish 25 to 38 instructions more.
         let claim = std::mem::ManuallyDrop::new(self);
         // SAFETY: the claim is not dropped, so no other code uses the borrow that is copied out of it.
-        let producer: &mut Producer<E, K> = unsafe { std::ptr::read(&claim.producer) };
+        let producer: &'p mut Producer<E, K> = unsafe { std::ptr::read(&claim.producer) };
         K::publish(producer, claim.first, claim.len as u64);
-        if producer.bell.ring_and_look() && !fault(Fault::NoLookForTheEndBehindAPublish) {
-            producer.judge(claim.first)?;
+        if producer.bell.ring_and_look() && !fault(Fault::NoLookForTheEndBehindAPublish) && producer.is_cut(claim.first)
+        {
+            return Err(producer);
         }
-        Ok(sequences)
+        Ok(Sequence(claim.first))
     }
 
     /// Publishes the first `count` slots of the claim, or all if it has fewer, and returns their sequences. The rest
@@ -156,8 +168,11 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
         K::publish(self.producer, first, sequences.len as u64);
         self.first = first.wrapping_add(sequences.len as u64);
         self.len -= sequences.len;
-        if self.producer.bell.ring_and_look() && !fault(Fault::NoLookForTheEndBehindAPublish) {
-            self.producer.judge(first)?;
+        if self.producer.bell.ring_and_look()
+            && !fault(Fault::NoLookForTheEndBehindAPublish)
+            && self.producer.is_cut(first)
+        {
+            return Err(self.producer.core.why_cut());
         }
         Ok(sequences)
     }
@@ -195,6 +210,24 @@ impl<'p, E, K: Kind> Claim<'p, E, K> {
             fill(event);
         }
         Ok(self.publish_all()?.first)
+    }
+
+    /// As [`fill_one`](Self::fill_one). `None` if the claim was cut.
+    #[inline(always)]
+    pub(crate) fn fill_one_unless_cut(mut self, fill: impl FnOnce(&mut E)) -> Option<Sequence> {
+        if let Some(event) = self.get_mut(0) {
+            fill(event);
+        }
+        self.publish_or_learn_that_it_is_cut().ok()
+    }
+
+    /// As [`fill_all`](Self::fill_all). Returns the first sequence, or `None` if the claim was cut.
+    #[inline(always)]
+    pub(crate) fn fill_all_unless_cut(mut self, mut fill: impl FnMut(usize, &mut E)) -> Option<Sequence> {
+        for (index, (_, event)) in self.iter_mut().enumerate() {
+            fill(index, event);
+        }
+        self.publish_or_learn_that_it_is_cut().ok()
     }
 
     #[inline(always)]

@@ -388,18 +388,21 @@ impl<E, K: Kind> Core<E, K> {
         self.closing.end().and_then(|end| end.unfenced)
     }
 
-    /// The result of committing the claim that begins at `first` and was published after the ring was closed: an error
-    /// if the claim was cut, or made in the parent of this process.
-    pub(crate) fn judge(&self, first: u64) -> Result<(), Closed> {
+    /// True if the claim that begins at `first`, and was published after the ring was closed, was cut, or was made in
+    /// the parent of this process: then its commit is an error.
+    pub(crate) fn is_cut(&self, first: u64) -> bool {
         let end = lock(&self.closing.end);
-        let is_cut = end.is_fork || end.cut.iter().any(|&(from, to)| is_in(first, from, to));
-        if !is_cut || fault(Fault::CutClaimIsCommitted) {
-            return Ok(());
-        }
-        Err(match (self.closing.phase(), &end.failure) {
+        (end.is_fork || end.cut.iter().any(|&(from, to)| is_in(first, from, to))) && !fault(Fault::CutClaimIsCommitted)
+    }
+
+    /// The error for a claim that [was cut](Self::is_cut).
+    #[cold]
+    pub(crate) fn why_cut(&self) -> Closed {
+        let end = lock(&self.closing.end);
+        match (self.closing.phase(), &end.failure) {
             (Phase::Failed, Some((stage, cause))) => Closed::Failed { stage: stage.clone(), cause: cause.clone() },
             _ => Closed::Cut,
-        })
+        }
     }
 
     /// Records that a single producer has withdrawn its claim, which begins at `first`, after the ring was closed.

@@ -31,9 +31,10 @@ impl<E, K: Kind> Producer<E, K> {
     /// As [`try_publish`](Self::try_publish), but returns `fill` uncalled if no slot could be claimed, so that it can
     /// be used elsewhere.
     ///
+    /// `Ok(None)`: the event was filled but not published, for the reason that [`why_cut`](Self::why_cut) returns.
+    ///
     /// # Errors
-    /// The outer error is `fill`: the ring is full or not open. The inner error: the event was filled but not
-    /// published, see [`Claim::commit`].
+    /// The error is `fill`: the ring is full or not open.
     ///
     /// ```
     /// # use slipring_ring::Builder;
@@ -48,11 +49,41 @@ impl<E, K: Kind> Producer<E, K> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
-    pub fn try_fill<F: FnOnce(&mut E)>(&mut self, fill: F) -> Result<Result<Sequence, Closed>, F> {
+    pub fn try_fill<F: FnOnce(&mut E)>(&mut self, fill: F) -> Result<Option<Sequence>, F> {
         match self.claim_now(1) {
-            Some(first) => Ok(Claim::new(self, first, 1).fill_one(fill)),
+            Some(first) => Ok(Claim::new(self, first, 1).fill_one_unless_cut(fill)),
             None => Err(fill),
         }
+    }
+
+    /// As [`try_fill`](Self::try_fill) for `len` events, which are published together. Returns the first sequence.
+    ///
+    /// # Errors
+    /// The error is `fill`: there is no room for so many events, `len` is 0, or the ring is not open.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Sequence};
+    /// let (mut producer, _ring) = Builder::single(4, u64::default).build()?;
+    /// assert!(matches!(producer.try_fill_batch(3, |at, event| *event = at as u64), Ok(Some(Sequence(0)))));
+    /// assert!(producer.try_fill_batch(5, |_, _| ()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn try_fill_batch<F: FnMut(usize, &mut E)>(&mut self, len: usize, fill: F) -> Result<Option<Sequence>, F> {
+        if self.check(len).is_err() {
+            return Err(fill);
+        }
+        match self.claim_now(len as u64) {
+            Some(first) => Ok(Claim::new(self, first, len).fill_all_unless_cut(fill)),
+            None => Err(fill),
+        }
+    }
+
+    /// Why the last claim of [`try_fill`](Self::try_fill) or [`try_fill_batch`](Self::try_fill_batch) was not
+    /// published: see [`Claim::commit`].
+    #[cold]
+    pub fn why_cut(&self) -> Closed {
+        self.core.why_cut()
     }
 
     /// The first event of the last claim whose commit was refused, to take back a value that was moved there. `None` if

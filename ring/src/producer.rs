@@ -214,14 +214,13 @@ impl<E, K: Kind> Producer<E, K> {
         })
     }
 
-    /// The result of committing the claim that begins at `first` and was published after the ring was closed: an error
-    /// if the claim was cut.
+    /// True if the claim that begins at `first`, and was published after the ring was closed, was cut.
     #[cold]
     #[inline(never)]
-    pub(crate) fn judge(&mut self, first: u64) -> Result<(), Closed> {
-        let judged = self.core.judge(first);
-        self.cut = judged.is_err().then_some(first);
-        judged
+    pub(crate) fn is_cut(&mut self, first: u64) -> bool {
+        let is_cut = self.core.is_cut(first);
+        self.cut = is_cut.then_some(first);
+        is_cut
     }
 
     /// Claims `len` slots to fill in place, or returns an error at once if there is not enough room. See [`Claim`].
@@ -284,7 +283,7 @@ impl<E, K: Kind> Producer<E, K> {
     }
 
     #[inline(always)]
-    fn check(&self, len: usize) -> Result<(), ClaimError> {
+    pub(crate) fn check(&self, len: usize) -> Result<(), ClaimError> {
         let largest = (self.core.capacity() - self.core.retain) as usize;
         match len {
             0 => Err(ClaimError::Nothing),

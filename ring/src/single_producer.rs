@@ -74,11 +74,13 @@ impl Mechanics for Single {
                 return None;
             }
         }
+        // Read once: the compiler must assume that the store of the claim changes the producer's own fields.
+        let first = producer.next;
         if !fault(Fault::SingleProducerShowsNoClaim) {
-            producer.core.positions.claimed.store(producer.next.wrapping_add(len), &SHOW_CLAIM);
+            producer.core.positions.claimed.store(first.wrapping_add(len), &SHOW_CLAIM);
         }
-        producer.prefetch(producer.next, len);
-        Some(producer.next)
+        producer.prefetch(first, len);
+        Some(first)
     }
 
     #[inline(always)]

@@ -23,7 +23,7 @@ use crate::produce::append::{Appender, Route, SlotMeta};
 use crate::produce::partitioner::PartitionPicker;
 use crate::topic::TopicCore;
 use crate::topic::error::{PublishError, Rejected};
-use slipring_ring::{Claim, Multi, Wait};
+use slipring_ring::{Claim, Multi, Sequences, Wait};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -205,8 +205,8 @@ impl<E, K: Producers> Producer<E, K> {
             let appender = appender_of(&mut self.first, &mut self.more, to);
             // Filled without a claim, for the reason in `publish_any`.
             return match appender.ring.try_fill(|event| fill(event, None)) {
-                Ok(Ok(sequence)) => Ok(Receipt::new(self.topic.id, to, sequence.0)),
-                Ok(Err(closed)) => Err(self.too_late(to, closed)),
+                Ok(Some(sequence)) => Ok(Receipt::new(self.topic.id, to, sequence.0)),
+                Ok(None) => Err(self.cut(to)),
                 Err(fill) => self.overflow_one(to, full, fill),
             };
         }
@@ -293,34 +293,67 @@ impl<E, K: Producers> Producer<E, K> {
         if self.is_fast_path() {
             // Neither a claim nor a pointer to the closure is stored here: only the event and its position are.
             fill = match self.ring().try_fill(fill) {
-                Ok(Ok(sequence)) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
-                Ok(Err(closed)) => return Err(self.too_late(0, closed)),
+                Ok(Some(sequence)) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
+                Ok(None) => return Err(self.cut(0)),
                 Err(fill) => fill,
             };
         }
-        self.publish_slowly::<WAITS>(fill)
-    }
-
-    /// Publishes an event for which the fast path does not apply, or has no room. This must call the closure without
-    /// having passed a reference to it anywhere. Then the compiler passes the captured values and not their addresses;
-    /// otherwise each event would be stored once more.
-    #[inline(never)]
-    fn publish_slowly<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let full = if WAITS { WhenFull::Policy } else { WhenFull::Refuse };
         if !K::SINGLE {
-            return self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event));
+            return self.publish_among_others(full, fill);
         }
-        let (to, meta) = self.reserve(full, 1)?;
-        let Some(meta) = meta else { return Ok(Receipt::dropped(self.topic.id, to)) };
-        let mut claim = self.open(to, 1, meta)?;
+        // The closure goes to no other function: what it has captured by reference could not stay in registers, and
+        // each event would be stored once more.
+        let topic = self.topic.id;
+        let (to, mut claim) = match self.claim_slowly(full)? {
+            (to, Some(claim)) => (to, claim),
+            (to, None) => return Ok(Receipt::dropped(topic, to)),
+        };
         let offset = claim.sequences().first.0;
         if let Some(event) = claim.get_mut(0) {
             fill(event);
         }
-        match claim.commit() {
+        let committed = claim.commit();
+        self.committed(to, offset, committed)
+    }
+
+    /// Publishes an event of a multi producer for which the fast path does not apply, or has no room.
+    #[inline(never)]
+    fn publish_among_others(&mut self, full: WhenFull<'_>, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
+        self.place_one(Route::Any, full, size_of::<E>(), |event, _| fill(event))
+    }
+
+    /// Claims the slot of an event of a single producer for which the fast path does not apply, or has no room. Returns
+    /// its partition and the claim; no claim if the topic's policy drops the event.
+    #[inline(never)]
+    fn claim_slowly(&mut self, full: WhenFull<'_>) -> Result<(u32, Option<Claim<'_, E, K>>), PublishError> {
+        let (to, meta) = self.reserve(full, 1)?;
+        match meta {
+            Some(meta) => Ok((to, Some(self.open(to, 1, meta)?))),
+            None => Ok((to, None)),
+        }
+    }
+
+    /// The outcome of the commit of a claim that [`claim_slowly`](Self::claim_slowly) has returned.
+    #[inline(never)]
+    fn committed(
+        &self,
+        to: u32,
+        offset: u64,
+        committed: Result<Sequences, slipring_ring::Closed>,
+    ) -> Result<Receipt, PublishError> {
+        match committed {
             Ok(_) => self.published(to, offset),
             Err(closed) => Err(self.too_late(to, closed)),
         }
+    }
+
+    /// The error of events that were filled in `partition` without a claim of the engine's when the topic had ended.
+    #[cold]
+    #[inline(never)]
+    fn cut(&mut self, partition: u32) -> PublishError {
+        let closed = appender_of(&mut self.first, &mut self.more, partition).ring.why_cut();
+        self.too_late(partition, closed)
     }
 
     /// The error of an event that was filled when the topic had ended already.
@@ -418,20 +451,11 @@ impl<E, K: Producers> Producer<E, K> {
     ) -> Result<BatchReceipt, PublishError> {
         let topic = self.topic.id;
         if self.is_fast_path() {
-            let claim = self.ring().try_claim(len).ok();
-            let committed = claim.map(|mut claim| {
-                for (index, (_, event)) in claim.iter_mut().enumerate() {
-                    fill(index, event);
-                }
-                claim.commit()
-            });
-            match committed {
-                Some(Ok(published)) => {
-                    return Ok(BatchReceipt { topic, partition: 0, first: published.first.0, len });
-                }
-                Some(Err(closed)) => return Err(self.too_late(0, closed)),
-                None => {}
-            }
+            fill = match self.ring().try_fill_batch(len, fill) {
+                Ok(Some(first)) => return Ok(BatchReceipt { topic, partition: 0, first: first.0, len }),
+                Ok(None) => return Err(self.cut(0)),
+                Err(fill) => fill,
+            };
         }
         if !K::SINGLE {
             return self.publish_batch_among_others(len, fill);
