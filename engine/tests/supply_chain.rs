@@ -1,9 +1,11 @@
-//! What a program takes in that links slipring: licences, packages that are there twice, and code that runs when it is built.
+//! What a program takes in that links slipring: licences, packages that are there twice, and code that runs when it is built. And
+//! what our own packages hold when they are published.
 //!
 //! A list here that no longer fits means that a dependency, or one of its own, has changed. Look at it, then say so here.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 /// One of the alternatives of each part of a licence must be among these.
@@ -94,4 +96,48 @@ fn the_default_tree_is_as_small_as_it_was_and_runs_nothing_new_when_it_is_built(
     assert_eq!(new(&twice, &TWICE), Vec::<String>::new(), "in two versions");
     assert!(macros.len() > 1 && scripts.len() > 2, "the kinds are found: {scripts:?}, {macros:?}");
     assert!(packages.len() <= PACKAGES, "{} packages: {:?}", packages.len(), packages.keys());
+}
+
+/// The packages that are published, with their folders.
+const PUBLISHED: [(&str, &str); 4] = [
+    ("slipring-ring", "ring"),
+    ("slipring-journal", "engine/journal"),
+    ("slipring", "engine"),
+    ("slipring-cli", "engine/cli"),
+];
+
+#[test]
+fn a_published_package_says_what_it_is_and_holds_its_licences_and_no_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"])).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let published: BTreeSet<&str> = packages
+        .iter()
+        .filter(|it| it["publish"] != serde_json::json!([]))
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(published, PUBLISHED.iter().map(|it| it.0).collect(), "the list above is the list of packages");
+    for (name, folder) in PUBLISHED {
+        let package = packages.iter().find(|it| it["name"] == name).unwrap();
+        for field in ["description", "license", "readme", "documentation", "rust_version"] {
+            assert!(package[field].is_string(), "{name} has no {field}");
+        }
+        for (field, most) in [("keywords", 5), ("categories", 5)] {
+            let count = package[field].as_array().unwrap().len();
+            assert!((1..=most).contains(&count), "{name} has {count} {field}");
+        }
+        for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
+            let text = |folder: &Path| std::fs::read_to_string(folder.join(licence)).unwrap();
+            assert_eq!(text(&root.join(folder)), text(root), "{folder}/{licence}");
+        }
+        let listed = cargo(&["package", "--list", "--allow-dirty", "-p", name]);
+        for needed in ["README.md", "LICENSE-APACHE", "LICENSE-MIT", "Cargo.toml"] {
+            assert!(listed.lines().any(|it| it == needed), "{name} lacks {needed}:\n{listed}");
+        }
+        // Data of an example may lie beside the tests.
+        let is_test = |it: &&str| it.contains("tests/") && it.ends_with(".rs") && !it.starts_with("src/");
+        let stray: Vec<_> =
+            listed.lines().filter(|it| is_test(it) || it.starts_with("fuzz/") || it.starts_with("target/")).collect();
+        assert!(stray.is_empty(), "{name} holds {stray:?}");
+    }
 }

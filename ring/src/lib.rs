@@ -276,3 +276,8 @@ pub use wait::{Idle, UnknownWait, Wait, WaitStrategy};
 pub use waiter::Waiter;
 pub use wakeup::Wakeup;
 pub use worker::{Taken, Worker};
+
+/// The code in the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

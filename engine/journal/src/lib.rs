@@ -96,3 +96,8 @@ pub use survey::{Progress, Survey, TornTail};
 pub use write::retention::{Freed, Retention};
 pub use write::sync::SyncJob;
 pub use write::writer::Writer;
+
+/// The code in the README compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
