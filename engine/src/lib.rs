@@ -104,3 +104,14 @@ pub use topic::{Topic, TopicBuilder};
 
 pub use slipring_ring::text;
 pub use slipring_ring::{Idle, Wait, WaitStrategy};
+
+/// The code in the pages compiles and runs.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/FROM_KAFKA.md")]
+    struct FromKafka;
+    #[doc = include_str!("../../docs/FROM_DISRUPTOR.md")]
+    struct FromDisruptor;
+    #[doc = include_str!("../../docs/FROM_QUEUES.md")]
+    struct FromQueues;
+}

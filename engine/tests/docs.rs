@@ -40,6 +40,69 @@ fn code_at(place: &str) -> String {
     text
 }
 
+/// Pages that name calls and commands to people who know another system.
+const MAPS: [(&str, &str); 3] = [
+    ("FROM_KAFKA", include_str!("../../docs/FROM_KAFKA.md")),
+    ("FROM_DISRUPTOR", include_str!("../../docs/FROM_DISRUPTOR.md")),
+    ("FROM_QUEUES", include_str!("../../docs/FROM_QUEUES.md")),
+];
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|it| it.is_ascii_alphanumeric() || it == '_')
+}
+
+/// The code blocks of these pages are compiled and run as documentation tests of the library; this looks for what stands in
+/// their tables and sentences.
+#[test]
+fn the_maps_name_calls_and_commands_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut code, mut named, mut wrong) = (String::new(), 0, Vec::new());
+    source(&root.join("src"), &mut code);
+    source(&root.join("journal/src"), &mut code);
+    source(&root.join("../ring/src"), &mut code);
+    let declares = |kinds: &[&str], name: &str| {
+        let ends = |rest: &str| !rest.starts_with(|it: char| it.is_ascii_alphanumeric() || it == '_');
+        kinds.iter().any(|kind| code.split(&format!("{kind} {name}")).skip(1).any(ends))
+    };
+    for (page, text) in MAPS {
+        let text: String =
+            text.split("```").enumerate().filter(|(index, _)| index % 2 == 0).map(|(_, piece)| piece).collect();
+        for piece in text.split('`').skip(1).step_by(2) {
+            let Some((of, item)) = piece.split_once("::").filter(|(of, item)| is_name(of) && is_name(item)) else {
+                continue;
+            };
+            named += 1;
+            // A variant stands in a line of its own.
+            let is_variant =
+                |it: &str| it.trim_start().strip_prefix(item).is_some_and(|rest| rest.starts_with([',', '(']));
+            let has_item = match item.starts_with(char::is_uppercase) {
+                true => code.lines().any(is_variant),
+                false => declares(&["fn"], item),
+            };
+            if !declares(&["struct", "enum", "trait", "type"], of) || !has_item {
+                wrong.push(format!("{page}: {piece}"));
+            }
+        }
+        for command in text.split("slipring ").skip(1) {
+            let mut words = command.split(|it: char| !it.is_ascii_lowercase());
+            let (noun, verb) = (words.next().unwrap(), words.next().unwrap_or_default());
+            let at = root.join("cli/src").join(noun);
+            let mut of_noun = String::new();
+            [at.with_extension("rs"), at].iter().filter(|at| at.exists()).for_each(|at| source(at, &mut of_noun));
+            if of_noun.is_empty() || verb.is_empty() {
+                continue;
+            }
+            named += 1;
+            let variant = verb[..1].to_uppercase() + &verb[1..];
+            if !of_noun.contains(&format!("    {variant}(")) {
+                wrong.push(format!("{page}: slipring {noun} {verb}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not there:\n{}", wrong.join("\n"));
+    assert!(named > 150, "only {named} are read");
+}
+
 #[test]
 fn guarantees_names_tests_that_are_there() {
     let page = include_str!("../../docs/GUARANTEES.md");

@@ -15,6 +15,7 @@ mod journal;
 mod output;
 mod queue;
 mod top;
+mod topic;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -29,10 +30,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(alias = "groups")]
     Group(group::Arguments),
     Journal(journal::Arguments),
+    #[command(alias = "queues")]
     Queue(queue::Arguments),
     Top(top::Arguments),
+    #[command(alias = "topics")]
+    Topic(topic::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +46,7 @@ fn main() -> ExitCode {
         Command::Journal(arguments) => journal::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
+        Command::Topic(arguments) => topic::run(&arguments),
     };
     done.map_or_else(failure::Failure::report, |()| ExitCode::SUCCESS)
 }

@@ -10,6 +10,10 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, UNIX_EPOCH};
 use unicode_width::UnicodeWidthStr;
 
+/// What a command says below a table in which offsets jump.
+pub(crate) const SKIPS: &str =
+    "offsets skip after a crash, and where a claim was given up: count records or lag, not offsets";
+
 /// Prints a JSON document.
 pub(crate) fn print_json(out: &mut impl Write, document: &impl Display) -> Done {
     Ok(writeln!(out, "{}", text::json(&document.to_string()))?)

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use slipring::clock::Timestamp;
 use slipring::dead_letter::DeadLetter;
-use slipring::journal::{Journal, Writer};
+use slipring::journal::{Journal, PartitionId, Writer};
 use slipring::queue::recorded::{ChangeError, MessageState, RecordedMessage, RecordedQueue, find, queues};
 use slipring::{Message, text};
 use std::io::Write;
@@ -16,7 +16,7 @@ use std::io::Write;
 ///
 /// `ls`, `describe` and `peek` also work while a program has the journal open, and show what that program has written
 /// so far. `purge` and `redrive` need a journal that no program has open; a running program calls the methods of its
-/// `Queue` instead.
+/// `Queue` instead. They act at once; with `--dry-run` they print what they would do.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -30,6 +30,7 @@ Examples:
   slipring queue describe ./journal jobs resize --json
   slipring queue peek ./journal jobs resize --dead -n 3
   slipring queue redrive ./journal jobs resize -n 100
+  slipring queue purge ./journal jobs resize --dead --dry-run
   slipring queue purge ./journal jobs resize --dead
 
 A value that is text is printed in one line, with \\\\ for a backslash and escapes such as \\n or \\u{1b} for characters that a
@@ -45,6 +46,7 @@ Exit codes:
 #[derive(Subcommand)]
 enum Command {
     /// List the queues with their counts of unread, leased, waiting, dying and dead messages
+    #[command(visible_alias = "list")]
     Ls(Listing),
     /// Show a queue's settings, its next offset in each partition, and its unfinished messages
     Describe(Describe),
@@ -101,6 +103,9 @@ struct Purge {
     /// Delete the dead letters and keep the messages
     #[arg(long)]
     dead: bool,
+    /// Print how many would be deleted, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Args)]
@@ -110,6 +115,9 @@ struct Redrive {
     /// The most dead letters to send back (default: all)
     #[arg(long, short = 'n', value_name = "COUNT")]
     limit: Option<u64>,
+    /// Print how many would be sent back, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Done {
@@ -148,13 +156,29 @@ impl Named {
             let queue = queue.ok_or_else(|| Failure::new(FAILED, "the queue was deleted meanwhile"))?;
             Ok(change(&queue, writer, now().as_nanos())?)
         })?;
+        self.print(what, changed, false)
+    }
+
+    /// Prints `what` with the count of messages that `count` finds, and that nothing was changed. `count` gets the same queue
+    /// as a change would.
+    fn rehearse(&self, what: &str, count: impl FnOnce(&RecordedQueue, &Journal) -> Result<u64, ChangeError>) -> Done {
+        let inspected = self.directory.inspect()?;
+        let counted = count(&self.find(&inspected)?, &inspected.journal())?;
+        self.print(what, counted, true)?;
+        inspected.end()
+    }
+
+    fn print(&self, what: &str, count: u64, dry_run: bool) -> Done {
         let mut out = std::io::stdout().lock();
         if self.json {
             let what = what.replace(' ', "_");
-            let document = json!({ "version": 1, "topic": self.topic, "queue": self.queue, what: changed });
-            print_json(&mut out, &document)?;
-        } else {
-            writeln!(out, "{what}: {changed}")?;
+            let document =
+                json!({ "version": 1, "topic": self.topic, "queue": self.queue, "dry_run": dry_run, what: count });
+            return print_json(&mut out, &document);
+        }
+        writeln!(out, "{what}: {count}")?;
+        if dry_run {
+            writeln!(out, "nothing was changed")?;
         }
         Ok(())
     }
@@ -343,6 +367,19 @@ fn peek(arguments: &Peek) -> Done {
 }
 
 fn purge(arguments: &Purge) -> Done {
+    if arguments.dry_run {
+        return arguments.of.rehearse("purged", |queue, journal| {
+            if arguments.dead {
+                return Ok(queue.dead_letters(journal, usize::MAX)?.len() as u64);
+            }
+            let mut purged = 0;
+            queue.peek(journal, |_, _| {
+                purged += 1;
+                true
+            })?;
+            Ok(purged)
+        });
+    }
     arguments.of.change("purged", |queue, writer, time| match arguments.dead {
         true => queue.purge_dead_letters(writer, time),
         false => queue.purge(writer, time),
@@ -351,5 +388,16 @@ fn purge(arguments: &Purge) -> Done {
 
 fn redrive(arguments: &Redrive) -> Done {
     let limit = arguments.limit.unwrap_or(u64::MAX);
+    if arguments.dry_run {
+        return arguments.of.rehearse("sent back", |queue, journal| {
+            // The rest stays behind a letter whose message the topic no longer keeps.
+            let is_kept = |letter: &DeadLetter| {
+                let of = PartitionId { topic: queue.topic.number, partition: letter.partition };
+                journal.extent(of).is_none_or(|extent| letter.offset >= extent.start)
+            };
+            let letters = queue.dead_letters(journal, usize::try_from(limit).unwrap_or(usize::MAX))?;
+            Ok(letters.iter().take_while(|letter| is_kept(letter)).count() as u64)
+        });
+    }
     arguments.of.change("sent back", |queue, writer, time| queue.redrive(writer, limit, time))
 }

@@ -1,4 +1,4 @@
-//! `slipring group` on directories that engines have left, and on one that is open.
+//! `slipring group` and `slipring topic` on directories that engines have left, and on one that is open.
 
 use slipring::journal::storage::Storage;
 use slipring::{Engine, Level, subscriber::StartAt};
@@ -13,8 +13,12 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// The exit code, standard output and standard error.
 fn run(verb: &str, dir: &Path, more: &[&str]) -> (i32, String, String) {
+    of("group", verb, dir, more)
+}
+
+fn of(noun: &str, verb: &str, dir: &Path, more: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slipring"));
-    let Output { status, stdout, stderr } = command.args(["group", verb]).arg(dir).args(more).output().unwrap();
+    let Output { status, stdout, stderr } = command.args([noun, verb]).arg(dir).args(more).output().unwrap();
     (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
@@ -137,6 +141,9 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
         (&["billing", "--to", "sometime"], 2, "earliest"),
         (&["billing", "--to", "latest", "--partition", "1"], 2, "--topic"),
         (&["billing"], 2, "--to"),
+        (&["billing", "--to-earliest", "--to-latest"], 2, "--to-latest"),
+        (&["billing", "--to-offset", "11"], 1, "up to, not including, 10"),
+        (&["billing", "--to-datetime", "latest"], 2, "a time such as"),
     ] {
         let (found, out, err) = run("reset", &dir, arguments);
         assert!((found, &*out) == (code, "") && err.contains(told), "{arguments:?}: {found} {out} {err}");
@@ -258,4 +265,89 @@ fn a_group_is_moved_by_time_over_gaps_and_what_it_was_told_is_listed_until_it_is
     let (_, out, _) = run("describe", &dir, &["billing", "--json"]);
     assert_eq!(json(&out)["gaps"].as_array().unwrap().len(), 0, "{out}");
     assert!(!run("ls", &dir, &[]).1.contains("gaps were reported"));
+}
+
+#[test]
+fn a_reset_takes_the_words_of_kafkas_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    written(&dir);
+    for (ours, theirs) in [
+        (&["--to", "earliest"][..], &["--to-earliest"][..]),
+        (&["--to", "latest"], &["--to-latest"]),
+        (&["--to", "7"], &["--to-offset", "7"]),
+        (&["--to", "2020-01-01T00:00:00Z"], &["--to-datetime", "2020-01-01T00:00:00Z"]),
+    ] {
+        let rehearsed = |target: &[&str]| run("reset", &dir, &[&["audit", "--dry-run", "--json"], target].concat());
+        assert_eq!(rehearsed(theirs), rehearsed(ours));
+        assert_eq!(rehearsed(theirs).0, 0);
+    }
+    assert_eq!(run("list", &dir, &[]), run("ls", &dir, &[]));
+}
+
+#[test]
+fn a_rehearsed_forget_forgets_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    written(&dir);
+    let before = committed(&dir, "audit");
+    let (code, out, err) = run("forget", &dir, &["audit", "--dry-run"]);
+    assert_eq!((code, &*out, &*err), (0, "forgotten: audit in 3 partitions\nnothing was changed\n", ""));
+    let (code, out, _) = run("acknowledge", &dir, &["audit", "--dry-run"]);
+    assert_eq!((code, &*out), (0, "acknowledged: 0 gaps of audit\nnothing was changed\n"));
+    assert_eq!(committed(&dir, "audit"), before);
+}
+
+#[test]
+fn topics_are_listed_and_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    written(&dir);
+    let (code, out, err) = of("topic", "list", &dir, &[]);
+    assert_eq!((code, &*err, out.lines().count()), (0, "", 3), "{out}");
+    let columns = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(columns(out.lines().nth(1).unwrap())[..3], ["orders", "2", "20"], "{out}");
+    let (_, out, _) = of("topic", "ls", &dir, &["--json"]);
+    assert_eq!(json(&out)["topics"][1]["partitions"][0]["records"], 10);
+    let (code, out, err) = of("topic", "describe", &dir, &["orders"]);
+    assert_eq!((code, &*err), (0, ""));
+    assert_eq!(columns(out.lines().last().unwrap()), ["1", "0", "10", "10", "0"], "{out}");
+    assert_eq!(of("topics", "describe", &dir, &["orders"]).1, out);
+    let (code, _, err) = of("topic", "describe", &dir, &["order"]);
+    assert!(code == 1 && err.contains("orders, returns"), "{err}");
+}
+
+/// Behind a crash a partition goes on at the offsets that it had reserved: who subtracts offsets counts too much.
+#[test]
+fn offsets_that_jump_are_told_where_offsets_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, crashed) = (folder.path().join("journal"), folder.path().join("crashed"));
+    let publish = |engine: &Engine| {
+        let ticks = engine.topic::<u64>("ticks").durable().create().unwrap();
+        ticks.producer().create().unwrap().publish(|tick| *tick = 1).unwrap().wait(Level::Durable).unwrap();
+        ticks.group("sums").join().unwrap().poll(LONG).unwrap();
+    };
+    let engine = Engine::open(&dir).unwrap();
+    publish(&engine);
+    std::fs::create_dir(&crashed).unwrap();
+    for file in std::fs::read_dir(&dir).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), crashed.join(file.file_name())).unwrap();
+    }
+    engine.shutdown(LONG);
+    assert!(!of("topic", "describe", &dir, &["ticks"]).1.contains("offsets skip"));
+    let engine = Engine::open(&crashed).unwrap();
+    publish(&engine);
+    engine.shutdown(LONG);
+    assert_eq!(run("reset", &crashed, &["sums", "--to-earliest", "--topic", "ticks"]).0, 0);
+    for (noun, verb, more) in
+        [("topic", "describe", &["ticks"][..]), ("group", "describe", &["sums"]), ("journal", "stat", &[])]
+    {
+        let (code, out, err) = of(noun, verb, &crashed, more);
+        assert!(code == 0 && out.contains("offsets skip after a crash"), "{noun} {verb}: {out}{err}");
+    }
+    let (_, out, _) = of("topic", "describe", &crashed, &["ticks", "--json"]);
+    let kept = &json(&out)["partitions"][0];
+    assert_eq!(kept["records"], 2, "{out}");
+    assert!(kept["skipped"].as_u64().unwrap() > 1_000, "{out}");
 }

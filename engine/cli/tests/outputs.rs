@@ -32,7 +32,7 @@ fn no_command_panics_whatever_its_output_is() {
     receipt.wait(slipring::Level::Durable).unwrap();
     member.poll(LONG).unwrap().unwrap().commit().unwrap();
     let (dir, socket) = (dir.to_str().unwrap(), socket.to_str().unwrap());
-    let calls: [&[&str]; 20] = [
+    let calls: [&[&str]; 22] = [
         &["top", "--socket", socket, "--once"],
         &["top", "--socket", socket, "--json"],
         &["top", "--socket", socket, "--prometheus"],
@@ -52,6 +52,8 @@ fn no_command_panics_whatever_its_output_is() {
         &["queue", "ls", dir],
         &["queue", "describe", dir, "jobs", "resize", "--json"],
         &["queue", "peek", dir, "jobs", "resize"],
+        &["topic", "list", dir],
+        &["topic", "describe", dir, "jobs"],
         &["--help"],
     ];
     calls.iter().for_each(|words| never_panics(words, || ()));
@@ -72,7 +74,7 @@ fn no_command_panics_whatever_its_output_is() {
         }
     };
     let dir = fresh.to_str().unwrap();
-    let calls: [&[&str]; 9] = [
+    let calls: [&[&str]; 13] = [
         &["queue", "purge", dir, "jobs", "resize"],
         &["queue", "purge", dir, "jobs", "resize", "--dead", "--json"],
         &["queue", "redrive", dir, "jobs", "resize"],
@@ -82,6 +84,10 @@ fn no_command_panics_whatever_its_output_is() {
         &["group", "forget", dir, "sums"],
         &["journal", "repair", dir],
         &["journal", "verify", dir],
+        &["queue", "purge", dir, "jobs", "resize", "--dry-run"],
+        &["queue", "redrive", dir, "jobs", "resize", "--dry-run", "--json"],
+        &["group", "acknowledge", dir, "sums", "--dry-run"],
+        &["group", "forget", dir, "sums", "--dry-run"],
     ];
     calls.iter().for_each(|words| never_panics(words, begin));
 }

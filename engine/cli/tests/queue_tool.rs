@@ -78,11 +78,20 @@ fn a_queue_is_listed_described_peeked_at_sent_back_and_purged() {
     let text = done("describe", &dir, &OF);
     assert!(text.contains("1 leased") && text.contains("jobs.resize.dead"), "{text}");
 
-    let text = done("peek", &dir, &OF);
-    assert_eq!(text, "0@4 unread  after 0 attempts: pets = eel.png\n0@5 unread  after 0 attempts: fox.png\n");
+    let peeked = done("peek", &dir, &OF);
+    assert_eq!(peeked, "0@4 unread  after 0 attempts: pets = eel.png\n0@5 unread  after 0 attempts: fox.png\n");
     assert_eq!(done("peek", &dir, &[&OF[..], &["-n", "1"]].concat()).lines().count(), 1);
     let dead = done("peek", &dir, &[&OF[..], &["--dead"]].concat());
     assert!(dead.contains("0@0 after 1 attempts, no such file: pets = cat.png"), "{dead}");
+
+    // Rehearsals count what would be done, and do nothing.
+    let rehearsed = |verb: &str, more: &[&str]| done(verb, &dir, &[&OF[..], more, &["--dry-run"]].concat());
+    assert_eq!(rehearsed("redrive", &["-n", "1"]), "sent back: 1\nnothing was changed\n");
+    assert_eq!(rehearsed("redrive", &[]), "sent back: 2\nnothing was changed\n");
+    assert_eq!(rehearsed("purge", &["--dead"]), "purged: 2\nnothing was changed\n");
+    assert_eq!(rehearsed("purge", &[]), "purged: 2\nnothing was changed\n");
+    assert_eq!((json("describe", &dir, &OF), done("peek", &dir, &OF)), (shown, peeked));
+    assert_eq!(done("list", &dir, &[]), done("ls", &dir, &[]));
 
     assert_eq!(done("redrive", &dir, &[&OF[..], &["-n", "1"]].concat()), "sent back: 1\n");
     assert_eq!(json("describe", &dir, &OF)["waiting"], 1);
@@ -99,6 +108,7 @@ fn a_queue_is_listed_described_peeked_at_sent_back_and_purged() {
     }
     assert_eq!(json("redrive", &dir, &OF)["sent_back"], 1);
     // The message that was sent back and the two that were not read are deleted; the leased one stays.
+    assert_eq!(rehearsed("purge", &[]), "purged: 3\nnothing was changed\n");
     assert_eq!(done("purge", &dir, &OF), "purged: 3\n");
     let (engine, mut worker) = open(&dir);
     assert!(worker.receive(Duration::ZERO).unwrap().is_none());

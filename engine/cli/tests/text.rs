@@ -107,7 +107,7 @@ fn nothing_in_a_journal_reaches_the_terminal_as_more_than_text() {
     let dir = dir.to_str().unwrap();
     let (topic, queue, group) = (hostile('T'), hostile('Q'), hostile('G'));
     let of = [dir, &*topic, &*queue];
-    let calls: [(&[&str], Vec<&str>); 13] = [
+    let calls: [(&[&str], Vec<&str>); 16] = [
         (&["journal", "ls"], vec![dir]),
         (&["journal", "stat"], vec![dir]),
         (&["journal", "cat"], vec![dir]),
@@ -117,7 +117,10 @@ fn nothing_in_a_journal_reaches_the_terminal_as_more_than_text() {
         (&["group", "ls"], vec![dir]),
         (&["group", "describe"], vec![dir, &group]),
         (&["group", "reset", "--to", "earliest", "--dry-run"], vec![dir, &group]),
+        (&["topic", "ls"], vec![dir]),
+        (&["topic", "describe"], vec![dir, &topic]),
         (&["queue", "ls"], vec![dir]),
+        (&["queue", "purge", "--dry-run"], of.to_vec()),
         (&["queue", "describe"], of.to_vec()),
         (&["queue", "peek"], of.to_vec()),
         (&["queue", "peek", "--dead"], of.to_vec()),
@@ -136,7 +139,11 @@ fn nothing_in_a_journal_reaches_the_terminal_as_more_than_text() {
     assert_eq!(json(&["journal", "stat", dir, "--json"])["partitions"][0]["topic"], topic);
     let shown = text::line(HOSTILE).to_string();
     // Errors list the names that the journal has.
-    for call in [&["group", "describe", dir, HOSTILE][..], &["queue", "describe", dir, &topic, HOSTILE]] {
+    for call in [
+        &["group", "describe", dir, HOSTILE][..],
+        &["topic", "describe", dir, HOSTILE],
+        &["queue", "describe", dir, &topic, HOSTILE],
+    ] {
         let (code, out, err) = run(call);
         assert_eq!((code, &*out, err.contains(&shown)), (1, "", true), "{err}");
     }

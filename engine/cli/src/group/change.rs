@@ -21,9 +21,8 @@ pub(super) struct Reset {
     directory: Directory,
     #[command(flatten)]
     reader: Reader,
-    /// New committed offset: `earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z
-    #[arg(long, value_name = "WHERE", value_parser = target)]
-    to: Target,
+    #[command(flatten)]
+    to: To,
     /// Only this topic (default: all topics that the group reads)
     #[arg(long)]
     topic: Option<String>,
@@ -38,6 +37,36 @@ pub(super) struct Reset {
     json: bool,
 }
 
+/// Where a reset moves the committed offset: in one word, or in the words of Kafka's command.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct To {
+    /// New committed offset: `earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z
+    #[arg(long, value_name = "WHERE", value_parser = target)]
+    to: Option<Target>,
+    /// The same as `--to earliest`
+    #[arg(long)]
+    to_earliest: bool,
+    /// The same as `--to latest`
+    #[arg(long)]
+    to_latest: bool,
+    /// The same as `--to OFFSET`
+    #[arg(long, value_name = "OFFSET")]
+    to_offset: Option<u64>,
+    /// The same as `--to TIME`
+    #[arg(long, value_name = "TIME", value_parser = time_target)]
+    to_datetime: Option<Target>,
+}
+
+impl To {
+    fn target(&self) -> Target {
+        let offset = self.to_offset.map(Target::Offset);
+        // Exactly one of them is given.
+        let end = if self.to_latest { Target::Latest } else { Target::Earliest };
+        self.to.or(offset).or(self.to_datetime).unwrap_or(end)
+    }
+}
+
 #[derive(Args)]
 pub(super) struct Forget {
     #[command(flatten)]
@@ -47,6 +76,9 @@ pub(super) struct Forget {
     /// Only this topic (default: all topics that the group reads)
     #[arg(long)]
     topic: Option<String>,
+    /// Print what would be forgotten, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Args)]
@@ -55,6 +87,9 @@ pub(super) struct Acknowledge {
     directory: Directory,
     #[command(flatten)]
     reader: Reader,
+    /// Print how many gaps would be acknowledged, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// The position to which a reset moves the committed offset.
@@ -76,11 +111,13 @@ fn target(text: &str) -> Result<Target, String> {
     if let Ok(offset) = text.parse() {
         return Ok(Target::Offset(offset));
     }
+    time_target(text).map_err(|_| "`earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z".to_owned())
+}
+
+fn time_target(text: &str) -> Result<Target, String> {
     let at = humantime::parse_rfc3339_weak(text).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let nanos = at.and_then(|at| u64::try_from(at.as_nanos()).ok());
-    nanos
-        .map(Target::Time)
-        .ok_or_else(|| "`earliest`, `latest`, an offset, or a time such as 2026-11-21T08:00:00Z".to_owned())
+    nanos.map(Target::Time).ok_or_else(|| "a time such as 2026-11-21T08:00:00Z".to_owned())
 }
 
 /// A partition that a command changes, with the reader's committed offset; `None` if the reader has committed nothing
@@ -150,7 +187,7 @@ fn moves(arguments: &Reset, state: &State, journal: &Journal) -> Result<Vec<Move
     let (kind, chosen) = chosen(state, journal, &arguments.reader, arguments.topic.as_deref(), arguments.partition)?;
     let one = |Chosen { topic, partition: of, committed }| {
         let Extent { start, end, .. } = journal.extent(of).unwrap_or_default();
-        let offset = match arguments.to {
+        let offset = match arguments.to.target() {
             Target::Earliest => start,
             Target::Latest => end,
             Target::Offset(asked) if !(start..=end).contains(&asked) => {
@@ -224,9 +261,34 @@ pub(super) fn reset(arguments: &Reset) -> Done {
     Ok(())
 }
 
+/// Does what `fill` puts into a frame, or with `dry_run` only counts it.
+fn change<T>(
+    directory: &Directory,
+    dry_run: bool,
+    fill: impl FnOnce(&State, &Journal, &mut FrameBuilder) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let inspected = directory.inspect()?;
+    if !dry_run {
+        return write_frame(inspected, fill);
+    }
+    let counted = fill(inspected.state(), &inspected.journal(), &mut FrameBuilder::new())?;
+    inspected.end()?;
+    Ok(counted)
+}
+
+/// Prints what a command did, or with `dry_run` would do.
+fn tell(done: &str, dry_run: bool) -> Done {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{done}")?;
+    if dry_run {
+        writeln!(out, "nothing was changed")?;
+    }
+    Ok(())
+}
+
 pub(super) fn forget(arguments: &Forget) -> Done {
     let reader = &arguments.reader;
-    let gone = write_frame(arguments.directory.inspect()?, |state, journal, frame| {
+    let gone = change(&arguments.directory, arguments.dry_run, |state, journal, frame| {
         let (kind, chosen) = chosen(state, journal, reader, arguments.topic.as_deref(), None)?;
         let gone: Vec<_> = chosen.into_iter().filter_map(|chosen| chosen.committed).collect();
         gone.iter().for_each(|it| it.delete(frame));
@@ -235,16 +297,14 @@ pub(super) fn forget(arguments: &Forget) -> Done {
         }
         Ok(gone.len())
     })?;
-    writeln!(std::io::stdout().lock(), "forgotten: {} in {gone} partitions", plain(&reader.name))?;
-    Ok(())
+    tell(&format!("forgotten: {} in {gone} partitions", plain(&reader.name)), arguments.dry_run)
 }
 
 pub(super) fn acknowledge(arguments: &Acknowledge) -> Done {
     let reader = &arguments.reader;
-    let count = write_frame(arguments.directory.inspect()?, |state, journal, frame| {
+    let count = change(&arguments.directory, arguments.dry_run, |state, journal, frame| {
         let kind = reader.kind(&Position::all(state, journal))?;
         Ok(acknowledge_gaps(state, kind.reader(), &reader.name, frame))
     })?;
-    writeln!(std::io::stdout().lock(), "acknowledged: {count} gaps of {}", plain(&reader.name))?;
-    Ok(())
+    tell(&format!("acknowledged: {count} gaps of {}", plain(&reader.name)), arguments.dry_run)
 }

@@ -13,7 +13,8 @@ use slipring::journal::{GroupKind, ReaderKind};
 /// Shows and changes the consumer groups of a journal: their committed offsets, and the count of records left to read.
 ///
 /// `ls` and `describe` also work while a program has the journal open, and show what that program has written so far.
-/// `reset`, `acknowledge` and `forget` need a journal that no program has open.
+/// `reset`, `acknowledge` and `forget` need a journal that no program has open. They act at once; with `--dry-run` they print what
+/// they would do.
 ///
 /// Transforms are listed as well: they read a topic under a name with `Engine::transform` or `Topic::transform`. A
 /// transform that is reset to an earlier offset reads those events again and publishes their outputs a second time.
@@ -28,11 +29,12 @@ const EXAMPLES: &str = "\
 Examples:
   slipring group ls data/journal
   slipring group describe data/journal billing --json
-  slipring group reset data/journal billing --to earliest
+  slipring group reset data/journal billing --to-earliest --dry-run
+  slipring group reset data/journal billing --to-earliest
   slipring group reset data/journal billing --to 2026-11-21T08:00:00Z --topic orders --dry-run
   slipring group reset data/journal billing --to 4711 --topic orders --partition 3
   slipring group acknowledge data/journal billing
-  slipring group forget data/journal billing
+  slipring group forget data/journal billing --dry-run
 
 Exit codes:
   0  done
@@ -44,6 +46,7 @@ Exit codes:
 #[derive(Subcommand)]
 enum Command {
     /// List the groups and transforms: topics, partitions, lag
+    #[command(visible_alias = "list")]
     Ls(Listing),
     /// Show the committed offset of a group or a transform in each partition
     Describe(Describe),

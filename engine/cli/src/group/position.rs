@@ -40,6 +40,11 @@ impl Position {
         self.extent.start.saturating_sub(self.committed.offset)
     }
 
+    /// True if some of the offsets that are left to read hold no record.
+    pub(super) fn skips(&self) -> bool {
+        self.extent.end.saturating_sub(self.committed.offset.max(self.extent.start)) > self.lag
+    }
+
     /// The group's epoch at the commit; `None` for a transform.
     pub(super) fn epoch(&self) -> Option<u64> {
         (self.kind() == Kind::Group).then_some(self.committed.epoch)

@@ -4,7 +4,7 @@ use super::position::Position;
 use super::{Describe, Kind};
 use crate::failure::Done;
 use crate::inspected::{Inspected, Listing};
-use crate::output::{Table, cells, plain, print_json, time};
+use crate::output::{SKIPS, Table, cells, plain, print_json, time};
 use serde_json::json;
 use slipring::journal::{GroupKind, ReportedGap, reported_gaps};
 use std::collections::BTreeMap;
@@ -90,6 +90,9 @@ pub(super) fn describe(arguments: &Describe) -> Done {
         table.row(cells![plain(topic), committed.of.partition, committed.offset, extent.start, extent.end, lag, note]);
     }
     write!(out, "{table}")?;
+    if positions.iter().any(Position::skips) {
+        writeln!(out, "{SKIPS}")?;
+    }
     for ReportedGap { gap, time: told, .. } in &gaps {
         let (topic, partition, Range { start, end }) = (plain(&gap.topic), gap.partition, &gap.offsets);
         let told = time(told.as_nanos());

@@ -34,7 +34,7 @@ Exit codes:
 #[derive(Subcommand)]
 enum Command {
     /// List the segments, and the files that were put aside
-    #[command(after_help = CODES)]
+    #[command(visible_alias = "list", after_help = CODES)]
     Ls(Listing),
     /// Print the journal's size, its durable position, its state, the producers' names, and the records of each topic
     #[command(after_help = CODES)]

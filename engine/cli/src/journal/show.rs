@@ -2,7 +2,7 @@
 
 use crate::failure::Done;
 use crate::inspected::Listing;
-use crate::output::{Table, cells, plain, print_json, size, time};
+use crate::output::{SKIPS, Table, cells, plain, print_json, size, time};
 use serde_json::json;
 use slipring::journal::{SegmentReport, producer_names, state_kind_name};
 use std::collections::BTreeMap;
@@ -119,13 +119,18 @@ pub(super) fn stat(arguments: &Listing) -> Done {
     for topic in &topics.0 {
         writeln!(out, "topic        {} is number {}: {}", plain(&topic.name), topic.number, plain(&topic.layout))?;
     }
+    let mut skips = false;
     let titles = ["topic", "partition", "start", "end", "reserved", "records", "bytes", "latest"];
     let mut table = Table::new(&titles, &[0, 7]);
     for (partition, extent, records, bytes, latest) in partitions {
         let (topic, latest) = (plain(&topics.name(partition.topic)), latest.map_or_else(String::new, time));
         let (start, end, reserved) = (extent.start, extent.end, extent.reserved);
+        skips |= end - start > records;
         table.row(cells![topic, partition.partition, start, end, reserved, records, size(bytes), latest]);
     }
     write!(out, "\n{table}")?;
+    if skips {
+        writeln!(out, "{SKIPS}")?;
+    }
     inspected.end()
 }
