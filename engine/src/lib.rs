@@ -114,4 +114,6 @@ mod pages {
     struct FromDisruptor;
     #[doc = include_str!("../../docs/FROM_QUEUES.md")]
     struct FromQueues;
+    #[doc = include_str!("../../docs/REAL_TIME.md")]
+    struct RealTime;
 }

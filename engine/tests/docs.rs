@@ -41,10 +41,11 @@ fn code_at(place: &str) -> String {
 }
 
 /// Pages that name calls and commands to people who know another system.
-const MAPS: [(&str, &str); 3] = [
+const MAPS: [(&str, &str); 4] = [
     ("FROM_KAFKA", include_str!("../../docs/FROM_KAFKA.md")),
     ("FROM_DISRUPTOR", include_str!("../../docs/FROM_DISRUPTOR.md")),
     ("FROM_QUEUES", include_str!("../../docs/FROM_QUEUES.md")),
+    ("REAL_TIME", include_str!("../../docs/REAL_TIME.md")),
 ];
 
 fn is_name(text: &str) -> bool {
@@ -101,6 +102,42 @@ fn the_maps_name_calls_and_commands_that_are_there() {
     }
     assert!(wrong.is_empty(), "not there:\n{}", wrong.join("\n"));
     assert!(named > 150, "only {named} are read");
+}
+
+/// SUMMARY is the book's table of contents: it has every page, and every page that it or README links to is there. EXAMPLES has
+/// every example, and the gate runs it.
+#[test]
+fn the_table_of_contents_has_every_page_and_the_ladder_every_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let names = |folder: &str, ending: &str| -> Vec<String> {
+        let entries = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let is_one = |path: &PathBuf| path.is_dir() || path.to_str().unwrap().ends_with(ending);
+        entries.filter(is_one).map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    let links = |page: &str| -> Vec<String> {
+        let targets = page.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());
+        targets.filter(|to| !to.is_empty() && !to.contains("://")).map(|to| to.to_owned()).collect()
+    };
+    let summary = text("docs/SUMMARY.md");
+    for folder in ["docs", "docs/decisions"] {
+        for page in names(folder, ".md").iter().filter(|page| !["SUMMARY", "decisions", "pictures"].contains(&&***page))
+        {
+            let at = format!("{folder}/{page}.md");
+            let at = at.strip_prefix("docs/").unwrap();
+            assert!(links(&summary).iter().any(|to| to == at), "SUMMARY lacks {at}");
+        }
+    }
+    for (page, folder) in [("docs/SUMMARY.md", "docs"), ("docs/README.md", "docs"), ("README.md", ".")] {
+        for to in links(&text(page)) {
+            assert!(root.join(folder).join(&to).exists(), "{page} links to {to}");
+        }
+    }
+    let (ladder, gate) = (text("docs/EXAMPLES.md"), text(".ci/run"));
+    for example in names("engine/examples", ".rs").into_iter().chain(names("ring/examples", ".rs")) {
+        assert!(ladder.contains(&format!("--example {example}`")), "EXAMPLES lacks {example}");
+        assert!(gate.contains(&format!("--example {example}")), "the gate does not run {example}");
+    }
 }
 
 #[test]
