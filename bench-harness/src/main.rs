@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(64) };
         }
     };
-    // Before anything is measured, so that the results of an hour are not lost.
+    // Checked before the measurement, which may take an hour: results that cannot be written would be lost.
     let writable = cli.command.output().map_or(Ok(()), output::check);
     let outcome = writable.and_then(|()| match cli.command {
         Command::Peers(arguments) => peers::command(arguments),

@@ -16,7 +16,7 @@ pub trait Kind: Producers {
     /// The builder of a ring.
     fn ring<E: Send + Sync + 'static>(capacity: usize, make: impl FnMut() -> E + Send + 'static) -> Builder<E, Self>;
 
-    /// This producer and as many clones as make `count`; a ring of one producer has one whatever the count.
+    /// Returns `count` producers: `producer` and clones of it; on a ring with a single producer, only `producer`.
     fn clones<E>(producer: Producer<E, Self>, count: usize) -> Vec<Producer<E, Self>>;
 
     /// The builder of a topic.

@@ -173,7 +173,7 @@ fn latency(arguments: &WaitsArgs, pins: &PinPlan, progress: &Progress, rows: &mu
                     // by a pause.
                     std::thread::sleep(arguments.duration / 5);
                 }
-                // Only pairs count: a round of one side alone says nothing about the difference.
+                // A round counts only if both wait strategies have valid figures: the row shows how they differ.
                 if let [Some(ours), Some(other)] = both {
                     reached += 1;
                     for (side, (p50, p99)) in [ours, other].into_iter().enumerate() {

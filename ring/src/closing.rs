@@ -248,7 +248,8 @@ impl Closing {
         })
     }
 
-    /// The record of the end, complete and locked; `None` while the ring is open.
+    /// Locks and returns the record of the end; `None` while the ring is open. The record is complete, because the
+    /// thread that ends the ring holds this lock until it has written the record.
     pub(crate) fn end(&self) -> Option<MutexGuard<'_, End>> {
         (self.phase() != Phase::Open).then(|| lock(&self.end))
     }

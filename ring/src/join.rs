@@ -279,7 +279,7 @@ impl<E, K: Kind> Core<E, K> {
         if let Err(cause) = fence::heavy_at(&EVICT_FENCE, self.fences) {
             drop(members);
             self.ring_where_it_sleeps(&stage);
-            // Also who waits for the stage's end alone, see `Consumer::arm_for_end`.
+            // `Consumer::arm_for_end` registers a waiter at the stage's own bell, which this rings.
             ring_for_others(&stage);
             return Err(StageError::Fence { name: name.to_owned(), cause });
         }

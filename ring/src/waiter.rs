@@ -82,14 +82,14 @@ struct Woken {
     asleep: usize,
     /// True if the waiter was dropped.
     gone: bool,
-    /// The tokens of these wake-ups, each once.
+    /// The tokens of the wake-ups that [`Waiter::park`] or [`Waiter::take`] has not returned yet, each once.
     tokens: Vec<usize>,
     /// The memory of the last list of tokens, kept so that the next list needs no allocation.
     spare: Vec<usize>,
     /// The task to wake instead of a thread; `None` if no task waits.
     task: Option<Waker>,
-    /// Tokens of bells that may have missed the registration, because the system refused a fence. At `due` the waiter
-    /// is woken with all of them.
+    /// The tokens of bells that may not see that this waiter is registered, because the system refused a fence. At
+    /// `due` the waiter is woken with all of them.
     unsure: Vec<usize>,
     due: Option<Instant>,
     /// True while a thread of this crate waits until `due` to wake a task, which cannot wait by itself.
@@ -141,7 +141,7 @@ impl WaiterState {
         let now = Instant::now();
         state.due = state.due.or_else(|| Some(now.checked_add(NAP).unwrap_or(now)));
         drop(state);
-        // A thread that sleeps already must not sleep longer than that.
+        // A thread that sleeps already wakes up, and sleeps again until `due` at most.
         self.woken.notify_all();
     }
 

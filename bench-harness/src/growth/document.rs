@@ -33,7 +33,7 @@ pub struct Line {
     pub points: Vec<Point>,
     /// The slope of log cost over log n; `null` for a row with a limit, or with fewer than two sizes.
     pub exponent: Option<f64>,
-    /// The exponent of the bound over these sizes; `null` likewise.
+    /// The exponent of the target bound over the same sizes; `null` if that is a limit, or with fewer than two sizes.
     pub allowed: Option<f64>,
     /// The bound that the row should keep.
     pub target: String,

@@ -71,9 +71,9 @@ pub struct Row {
     pub of: &'static str,
     /// The unit of the cost.
     pub unit: Unit,
-    /// The sizes of `--quick`.
+    /// The sizes n that are measured with `--quick`.
     pub quick: &'static [usize],
-    /// The sizes without it.
+    /// The sizes n that are measured without `--quick`.
     pub full: &'static [usize],
     /// The bound that the row should keep.
     pub target: Bound,

@@ -12,11 +12,11 @@ pub const WORDS: [usize; 3] = [1, 8, 32];
 /// The origin of a contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// It is of this project.
+    /// The contender belongs to this project.
     Ours,
-    /// It is of another project.
+    /// The contender belongs to another project.
     Rival,
-    /// It is the least that a ring can do, for comparison.
+    /// The contender does only the least that a ring must do, for comparison.
     Floor,
 }
 

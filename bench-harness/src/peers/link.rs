@@ -308,7 +308,8 @@ fn idle_wake<L: Link<N>, const N: usize>(work: &Work) -> Result<Round, NoFigure>
     let mut sender = senders.remove(0);
     let line = StartLine::new(2);
     let clock = Clock::new();
-    // The time of each publish, stored before it: the message has only its number.
+    // For each message, by its number, the time at which its publish begins, in ticks. The message carries only the
+    // number.
     let moments: Arc<Vec<AtomicU64>> = Arc::new((0..work.each).map(|_| AtomicU64::new(0)).collect());
     let producer = {
         let (line, work, clock) = (Arc::clone(&line), work.clone(), clock.clone());

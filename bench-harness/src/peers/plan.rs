@@ -188,7 +188,8 @@ impl Plan {
                 }
                 Ok(figure) => {
                     let next = self.next_each(&trial, &figure).unwrap_or(lane.each);
-                    // The start dominates short trials, so the count grows in steps.
+                    // The rate of a short trial is inexact, because the first messages have a large part in it. So the
+                    // count grows at most 64-fold for each trial.
                     let capped = next.min(lane.each * 64);
                     lane.each = round_up(capped, work.batch);
                     if capped == next {

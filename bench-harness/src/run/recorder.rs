@@ -45,7 +45,7 @@ impl Record {
     /// Adds another record of the same time.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.intervals.iter_mut().zip(&other.intervals) {
-            // Both have the same bounds.
+            // This cannot fail: both histograms have the same bounds.
             let _ = mine.add(theirs);
         }
         for (mine, theirs) in self.slices.iter_mut().zip(&other.slices) {

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use std::fmt;
 use std::time::Duration;
 
-/// Bytes of a cache line. Each cell begins on a line of its own.
+/// Size of a cache line in bytes. The cell of each slot (its bytes in the topic's memory) begins at a multiple of it.
 const LINE: usize = 64;
 const NO_KEY: u32 = u32::MAX;
 const NO_TIME: u64 = u64::MAX;

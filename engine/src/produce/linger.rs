@@ -348,8 +348,8 @@ impl<K: Producers> Gatherer for LingerCore<K> {
 impl<K: Producers> Drop for LingerShared<K> {
     fn drop(&mut self) {
         let core = &self.core;
-        // Without a handle, only the end of the topic can have the buffer: it gives up what it does not publish, and
-        // forgets the producer.
+        // No handle is left, so only a thread that ends the topic can have borrowed the buffer. That thread gives up
+        // the records that it does not publish, and removes the producer from `gathering`.
         let Some(mut buffer) = core.buffer.try_take() else { return };
         let flushed = caught(|| buffer.flush(WhenFull::Until(Instant::now() + LAST_FLUSH)));
         if buffer.count > 0 {

@@ -291,7 +291,7 @@ impl<E, K: Producers> Producer<E, K> {
     fn publish_any<const WAITS: bool>(&mut self, fill: impl FnOnce(&mut E)) -> Result<Receipt, PublishError> {
         let mut fill = fill;
         if self.is_fast_path() {
-            // Neither a claim nor a pointer to the closure is stored here: only the event and its position are.
+            // This path stores in memory only the event and its position, neither a claim nor a pointer to the closure.
             fill = match self.ring().try_fill(fill) {
                 Ok(Some(sequence)) => return Ok(Receipt::new(self.topic.id, 0, sequence.0)),
                 Ok(None) => return Err(self.cut(0)),
@@ -302,8 +302,8 @@ impl<E, K: Producers> Producer<E, K> {
         if !K::SINGLE {
             return self.publish_among_others(full, fill);
         }
-        // The closure goes to no other function: what it has captured by reference could not stay in registers, and
-        // each event would be stored once more.
+        // The closure is called here: if it were passed to another function, the variables that it has captured by
+        // reference could not stay in registers, and each event would be stored once more.
         let topic = self.topic.id;
         let (to, mut claim) = match self.claim_slowly(full)? {
             (to, Some(claim)) => (to, claim),

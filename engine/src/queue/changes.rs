@@ -187,7 +187,7 @@ impl Changes {
             }
             NextWrite::Gap(report) => current.gaps.push_front(report),
             NextWrite::Cursor(cursor, next) => _ = current.cursors.insert(cursor, next),
-            // The end of a round needs no room.
+            // The end of a round takes no room in a frame, so it is never refused for want of room.
             NextWrite::End(_) => {}
         }
     }

@@ -51,7 +51,7 @@ impl<E: Job, K: Producers> Topic<E, K> {
         let topic = &self.inner;
         let _turn = topic.take_queues_turn(name)?;
         let refused = |cause| QueueError::Journal { topic: topic.name.clone(), queue: name.to_owned(), cause };
-        // Before anything is changed: the queue cannot be opened again under its workers.
+        // Checked before anything is changed: a queue that was ended cannot be opened again for its present workers.
         topic.durable.as_ref().map_or(Ok(()), |durable| durable.committer.may_commit()).map_err(refused)?;
         let found = topic.queues().iter().find(|queue| queue.name() == name).cloned();
         let (keys, report) = match found {

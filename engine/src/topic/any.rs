@@ -263,10 +263,12 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
         // are given up: their publish is refused.
         let is_settled = partitions.iter().all(|partition| partition.ring.settle(deadline));
         let promised = partitions.iter().filter(|partition| partition.cut_unpromised()).count() > 0;
-        // Claims whose events the journal was given are waited for as long as the journal is.
+        // A promised claim is one whose events were given to the journal already. The shutdown waits for it until
+        // `journal_until`, as for the journal.
         let is_kept =
             !promised || partitions.iter().all(|partition| partition.ring.settle(deadline.max(journal_until)));
-        // Where one is still outstanding then, readers stop before it: the next opening may find its events.
+        // If a promised claim is still outstanding then, the topic is halted and readers stop before the claim, because
+        // the next opening may find its events in the journal.
         if !is_kept || !drained(if is_settled { deadline } else { deadline.max(grace()) }) {
             if let Some(durable) = &self.durable {
                 // The committer gets no more events from a halted ring, so the published events are written before the

@@ -43,7 +43,9 @@ pub(crate) struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Reports the letters in the topic with the number `of` in the journal as those that a consumer has left.
+    /// Returns a report for each partition of the topic for dead letters, as for a consumer with the name
+    /// `dead.TOPIC.QUEUE`: the letters that are neither purged nor sent back are the events that it has not read. `of`
+    /// is the number of the topic for dead letters in the journal.
     pub(crate) fn report(&self, journal: &Journal, of: u32) -> Vec<ConsumerReport> {
         let partitions = (0..).map(|partition| PartitionId { topic: of, partition });
         let extents = partitions.map_while(|id| Some((id, journal.extent(id)?)));

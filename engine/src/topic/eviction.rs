@@ -106,8 +106,9 @@ impl<E, K: Producers> TopicCore<E, K> {
                 // The consumer removes its stage itself, when its batch ends or at its next poll.
                 Err(InBatch { .. } | Fence { .. }) => (found, at_once) = (true, false),
                 Err(refused @ Unknown { .. }) => unknown = Some(refused),
-                // A consumer that joined after the check joins the first partition first, so it is found there before
-                // anything is removed. Found later, it is leaving again; the evicted consumer removes its stage itself.
+                // The other consumer has joined after the check. A consumer joins the first partition first, so one
+                // that is joining is found there, before any stage is removed. One that is found only in a later
+                // partition is leaving again. Then the evicted consumer removes its stage in this partition itself.
                 Err(StoodBehind { .. }) if found => at_once = false,
                 Err(refused) => return Err(refused),
             }

@@ -30,11 +30,13 @@ pub(crate) enum LastFlush {
     Done,
     /// A partition has no room, because a consumer has not read it.
     Full,
-    /// The rest can be published after a time, or when another producer has committed its claim, whoever reads.
+    /// The remaining records wait for a rate limit, or for another producer to commit its claim. They can be published
+    /// then without any consumer reading.
     Later,
-    /// Another thread has the records.
+    /// Another thread has borrowed the producer's buffer.
     Busy,
-    /// The calling thread has the records further out, for example if a partitioner ends the topic.
+    /// The calling thread itself has borrowed the producer's buffer, in an outer call: for example, a partitioner that
+    /// the producer called ends the topic.
     Here,
 }
 

@@ -306,7 +306,8 @@ impl<E, K: Producers> TopicCore<E, K> {
     /// where another thread of the parent may hold the lock for ever.
     pub(crate) fn fail_all(&self, consumer: &str, cause: &str) {
         let partitions = self.partitions();
-        // As in a halt: a consumer that sees one ring failed leaves all of them.
+        // Announced to all rings before the first one fails, because a consumer that sees one ring failed leaves all of
+        // them.
         partitions.iter().for_each(|partition| partition.ring.announce_failure(consumer, cause));
         partitions.iter().for_each(|partition| partition.ring.fail(consumer, cause));
     }

@@ -244,7 +244,7 @@ struct PartitionEvents<'g, E, K: Producers> {
 impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
     /// Adds the events below `until` to the frame, except those that transactions have written, until the frame has
     /// `budget` bytes or more, or has room for the states of no more producers. Sets `end` to the offset after the last
-    /// complete event, also if an event panics.
+    /// complete event, also if the encoding of an event panics.
     fn gather(
         &self,
         batch: &mut Batch<'_, E, K>,
@@ -278,7 +278,7 @@ impl<E: Send + Sync + 'static, K: Producers> PartitionEvents<'_, E, K> {
                 *end = offset.0 + 1;
                 continue;
             }
-            // If this event panics, the error names the offset in `end`, so it is set first.
+            // `end` is set before the event is encoded: if the encoding panics, the error names the offset in `end`.
             *end = offset.0;
             let at = self.persistence.time(event).map(|at| at.as_nanos());
             let at = at.or_else(|| Some(self.partition.times.as_ref()?.get(offset.0).as_nanos()));

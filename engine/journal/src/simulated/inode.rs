@@ -115,7 +115,8 @@ impl Inode {
         }
     }
 
-    /// Makes all bytes durable but those that an earlier sync has left undecided.
+    /// Makes all bytes durable, except the sectors that a failed sync has left undecided and that were not written
+    /// since.
     pub(super) fn sync(&mut self) {
         let Some(mut undecided) = self.undecided.take() else {
             self.durable = self.now.clone();

@@ -367,7 +367,8 @@ impl Writer {
     pub fn wants_mark(&self) -> bool {
         let durable = self.shared.durable.load(Ordering::Acquire);
         self.dirty.is_empty() && durable == self.shared.written.load(Ordering::Relaxed) && {
-            // A mark needs no further mark after it.
+            // False if only the last mark itself, a frame without a payload, lies between the position that it states
+            // and the durable position: it needs no mark of its own, and marks would follow one another without end.
             self.marked + (FRAME_HEADER as u64) < durable
         }
     }

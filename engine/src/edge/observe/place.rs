@@ -117,7 +117,8 @@ fn private_folder(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// The age above which a private folder cannot be in use any more.
+/// The age from which a private folder counts as left by a killed process. A running process removes its folder much
+/// earlier: in the call of [`bind`] that has created it.
 const LEFT: Duration = Duration::from_secs(60);
 
 fn remove_left_behind(folder: &Path) -> io::Result<()> {

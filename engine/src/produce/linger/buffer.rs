@@ -166,7 +166,8 @@ impl<K: Producers> LingerBuffer<K> {
         numbers.sort_unstable();
         let topic = self.producer.topic();
         TopicCounters::add(&topic.counts.dropped, numbers.len());
-        // Counted there first: until the next line a record may count twice, and never not at all.
+        // `gathering` counts the records as unpublished before this buffer's count becomes 0: a thread that adds both
+        // counts may count a record twice for a moment, but misses none.
         topic.gathering.note_unpublished(numbers.len());
         self.set_count(0);
         self.state.note(numbers.into_iter().map(|number| (number, Err(failed.clone()))));

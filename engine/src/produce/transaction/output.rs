@@ -59,7 +59,7 @@ impl<E: Send + Sync + 'static, K: Producers> ErasedClaim for TypedClaim<'_, E, K
         let Self { claim, topic, partition, promise } = *self;
         let Err(closed) = claim.commit() else { return Ok(()) };
         promise.into_iter().for_each(Promise::keep);
-        // `closed` says that the claim was cut; the ring says why.
+        // `closed` says only that the claim was cut. The ring's own reason says why the ring has ended.
         let reason = partition.ring.closed().unwrap_or(closed).into();
         Err(TransactionError::Late { topic: topic.to_owned(), partition: partition.index, reason })
     }

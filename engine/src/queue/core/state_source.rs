@@ -72,7 +72,8 @@ impl<E: Job, K: Producers> StateSource for QueueCore<E, K> {
         if let Some(changes) = state.leases.changes() {
             refused.into_iter().rev().for_each(|entry| changes.put_back(entry));
         }
-        // After the changes, as a letter waits until its message is recorded.
+        // Dead letters are published after the changes were added to the frame, because a letter waits until the frames
+        // show that its message was read.
         if state.write_dead_letters(self.log.as_ref()) {
             self.wake(&mut state);
         }
@@ -116,7 +117,7 @@ impl StateWriter<'_, '_> {
             }
         })?;
         if !state.leases.changes().is_none_or(|changes| changes.write(part, is_there)) {
-            // What the part is of was read and finished between two frames, so the journal has no value of it, and the
+            // The part began and ended between two frames, so the journal has no value of it that could be deleted. The
             // deletion is removed from the frame again.
             frame.rewind(savepoint);
         }
