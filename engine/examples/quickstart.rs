@@ -1,5 +1,5 @@
 use slipring::Engine;
-use std::{convert::Infallible, error::Error, time::Duration};
+use std::{error::Error, time::Duration};
 
 #[derive(Default)]
 struct Trade {
@@ -12,7 +12,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let print = |trade: &Trade, at: slipring::subscriber::At| {
         println!("trade {} at price {}", at.offset, trade.price);
-        Ok::<_, Infallible>(())
     };
     trades.subscribe("print").run(print)?;
 

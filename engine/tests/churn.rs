@@ -258,7 +258,7 @@ fn receipts_and_futures(_: &Engine, _: &ManualClock, ticks: &Topic<u64>, jobs: &
     let mut worker = jobs.queue("work").join().unwrap();
     once(tape.next_batch());
     once(member.next_batch());
-    once(worker.next_lease());
+    once(worker.receive_async());
     once(producer.publish(|_| ()).unwrap().reach(Level::Durable));
     once(producer.publish_async(|_| ()));
     let _ = producer.publish(|_| ()).unwrap().wait_until(Level::Durable, Some(Instant::now()));

@@ -19,7 +19,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "lease-wakes",
         cost: "wake-ups for a message",
-        of: "tasks in next_lease",
+        of: "tasks in receive_async",
         unit: Unit::Count,
         quick: &[16, 64, 256],
         full: &[64, 256, 1024, 4096],
@@ -119,7 +119,7 @@ fn leases(n: usize) -> Result<f64, Failure> {
         let mut worker = jobs.queue("work").join().map_err(Failure::refused)?;
         let done = Arc::clone(&done);
         tasks.add(async move {
-            while let Ok(lease) = worker.next_lease().await {
+            while let Ok(lease) = worker.receive_async().await {
                 if lease.ack().is_ok() {
                     done.fetch_add(1, Ordering::Relaxed);
                 }

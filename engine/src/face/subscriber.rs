@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use slipring::{Engine, subscriber::{At, StartAt}};
-//! use std::{convert::Infallible, time::Duration};
+//! use std::time::Duration;
 //!
 //! let engine = Engine::builder().build()?;
 //! let ticks = engine.topic::<u64>("ticks").retain(16).create()?;
@@ -15,7 +15,6 @@
 //! // On a thread of its own.
 //! ticks.subscribe("log").start(StartAt::Earliest).run(|tick: &u64, at: At| {
 //!     println!("{tick} at offset {}", at.offset);
-//!     Ok::<_, Infallible>(())
 //! })?;
 //! // By polling; reads each event after `log` has read it.
 //! let mut tape = ticks.subscribe("tape").after(["log"]).start(StartAt::Earliest).poll()?;
@@ -46,6 +45,7 @@
 //! opened again; a [`replay`](crate::replay) or a [`group`](crate::group) reads the events in its journal: see
 //! [`StartAt`].
 
+pub use crate::base::outcome::Outcome;
 pub use crate::base::wakeup::Wakeup;
 pub use crate::read::error::{CancelError, PositionError, ReadError};
 pub use crate::read::managed::Subscription;

@@ -10,6 +10,7 @@ use super::member::Member;
 use super::settings::{Commit, GroupSettings};
 use super::{Group, Groups};
 use crate::base::kind::Producers;
+use crate::base::outcome::Outcome;
 use crate::log::gap::OnGap;
 use crate::produce::transaction::Transaction;
 use crate::read::dead_letters::{DeadLetterForwarder, ToDeadLetter};
@@ -19,7 +20,7 @@ use crate::topic::error::DeadLetterError;
 use crate::topic::error::{Contradiction, check_name};
 use crate::topic::registry::Host;
 use slipring_ring::{Multi, OnError, Wait};
-use std::fmt::{self, Display};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -363,14 +364,14 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     ///
     /// # Errors
     /// As for [`join`](Self::join); or the core is refused, or the system cannot start a thread.
-    pub fn run<X: Display + 'static>(
+    pub fn run<R: Outcome>(
         mut self,
-        handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
+        mut handler: impl FnMut(&E, At) -> R + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
         if self.settle(true)? == Delivery::ExactlyOnce {
             return Err(GroupError::NotExactlyOnce { group: self.name });
         }
-        let mut handler = handler;
+        let mut handler = move |event: &E, at: At| handler(event, at).into_result();
         self.launch(move |member, policy, run| managed::run_handler(member, policy, &mut handler, run))
     }
 
@@ -401,9 +402,9 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     /// # Errors
     /// As for [`run`](Self::run). Or the engine has no journal; or, for exactly once, a topic is not durable, including
     /// the topic for dead letters.
-    pub fn run_into<X: Display + 'static>(
+    pub fn run_into<R: Outcome>(
         mut self,
-        mut handler: impl FnMut(&E, At, &mut Transaction) -> Result<(), X> + Send + 'static,
+        mut handler: impl FnMut(&E, At, &mut Transaction) -> R + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
         let delivery = self.settle(true)?;
         let refused = |topic: &str, cause: &str| GroupError::Refused {
@@ -426,6 +427,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         let mut out = Transaction::new(Arc::clone(committer));
         // Short, so that the member checks between two waits for room if it must stop.
         out.patience(Duration::from_millis(50));
+        let mut handler = move |event: &E, at: At, out: &mut Transaction| handler(event, at, out).into_result();
         self.launch(move |member, policy, run| {
             deliver::run_publishing_handler(member, policy, &mut out, delivery, &mut handler, run)
         })

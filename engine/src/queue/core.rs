@@ -127,7 +127,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         ClockTimes { now: self.now(), wall: self.host.clock.wall() }
     }
 
-    fn read_error(&self, reason: Closed) -> ReadError {
+    pub(super) fn read_error(&self, reason: Closed) -> ReadError {
         ReadError { topic: self.topic.clone(), consumer: self.name.clone(), reason }
     }
 
@@ -452,6 +452,11 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     /// of this queue is never valid there.
     pub(super) fn note_numbers(&self, state: &QueueState<E, K>) {
         self.host.lease_numbers.fetch_max(state.leases.last_number(), Ordering::AcqRel);
+    }
+
+    /// Schedules `task` on the engine's timer, `delay` from now.
+    pub(super) fn after(&self, delay: Duration, task: impl FnOnce() + Send + 'static) -> TimerId {
+        self.host.timer.after(delay, task)
     }
 
     pub(super) fn cancel(&self, due: TimerId) {

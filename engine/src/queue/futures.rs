@@ -170,7 +170,7 @@ mod task {
     use std::task::Context;
 
     impl<E: Job, K: Producers> Worker<E, K> {
-        /// [`receive`](Self::receive) as a future: the next message. Many tasks may wait at one queue, each with its
+        /// [`receive`](Self::receive) as a future, which waits without a limit. Many tasks may wait at one queue, each with its
         /// own worker.
         ///
         /// A future that is dropped before it is ready takes no message: a message that was leased for it goes to
@@ -187,7 +187,7 @@ mod task {
         /// let jobs = engine.topic::<Message>("jobs").create()?;
         /// let mut worker = jobs.queue("resize").join()?;
         /// jobs.producer().create()?.send(Record::new("cat.png"))?;
-        /// let job = worker.next_lease().await?;
+        /// let job = worker.receive_async().await?;
         /// assert_eq!(job.message().value(), b"cat.png");
         /// job.ack()?;
         /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
@@ -196,26 +196,26 @@ mod task {
         ///
         /// # Errors
         /// As for [`receive`](Self::receive).
-        pub fn next_lease(&mut self) -> NextLease<'_, E, K> {
-            NextLease { worker: self, durable: None }
+        pub fn receive_async(&mut self) -> Receiving<'_, E, K> {
+            Receiving { worker: self, durable: None }
         }
     }
 
-    /// The future of [`Worker::next_lease`].
-    pub struct NextLease<'w, E: Job = crate::event::message::Message, K: Producers = slipring_ring::Multi> {
+    /// The future of [`Worker::receive_async`].
+    pub struct Receiving<'w, E: Job = crate::event::message::Message, K: Producers = slipring_ring::Multi> {
         worker: &'w mut Worker<E, K>,
         /// The registered wait until the lease has reached the queue's acknowledgement level; `None` before it is
         /// needed.
         durable: Option<OffsetWait>,
     }
 
-    impl<E: Job, K: Producers> fmt::Debug for NextLease<'_, E, K> {
+    impl<E: Job, K: Producers> fmt::Debug for Receiving<'_, E, K> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "NextLease of {:?}", self.worker)
+            write!(f, "Receiving of {:?}", self.worker)
         }
     }
 
-    impl<E: Job, K: Producers> Future for NextLease<'_, E, K> {
+    impl<E: Job, K: Producers> Future for Receiving<'_, E, K> {
         type Output = Result<Lease<E, K>, ReadError>;
 
         fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -242,7 +242,7 @@ mod task {
         }
     }
 
-    impl<E: Job, K: Producers> Drop for NextLease<'_, E, K> {
+    impl<E: Job, K: Producers> Drop for Receiving<'_, E, K> {
         fn drop(&mut self) {
             self.worker.give_up();
         }
@@ -250,4 +250,4 @@ mod task {
 }
 
 #[cfg(feature = "async")]
-pub use task::NextLease;
+pub use task::Receiving;

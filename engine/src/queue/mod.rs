@@ -12,7 +12,16 @@
 //!
 //! let engine = Engine::builder().build()?;
 //! let pictures = engine.topic::<Message>("pictures").create()?;
-//! let mut worker = pictures.queue("resize").visibility(Duration::from_secs(30)).join()?;
+//! let queue = pictures.queue("resize").visibility(Duration::from_secs(30)).max_attempts(3).open()?;
+//! let run = queue.run(4, |job| match job.message().value() {      // on four threads: acked if `Ok`, tried again if not
+//!     b"" => Err("an empty name"),
+//!     _picture => Ok(()),
+//! })?;
+//! run.stop();
+//! run.wait();
+//!
+//! // Or a loop of your own.
+//! let mut worker = pictures.queue("resize").visibility(Duration::from_secs(30)).max_attempts(3).join()?;
 //! pictures.producer().create()?.send(Record::new("cat.png"))?;
 //! let job = worker.receive(Duration::from_secs(1))?.unwrap();
 //! assert_eq!((job.message().value(), job.attempt()), (&b"cat.png"[..], 1));
@@ -75,6 +84,8 @@ mod job;
 pub mod lease;
 mod log;
 pub mod recorded;
+mod renewal;
+mod run;
 mod state;
 mod worker;
 
@@ -82,9 +93,10 @@ pub use backoff::Backoff;
 pub use builder::QueueBuilder;
 #[cfg(feature = "async")]
 #[doc(no_inline)]
-pub use futures::NextLease;
+pub use futures::Receiving;
 pub use job::Job;
 pub use lease::Order;
+pub use run::{QueueEnd, QueueRun};
 pub use state::Waiting;
 pub use worker::{Lease, LeaseError, Ticket, TicketError, Worker};
 
@@ -319,6 +331,16 @@ pub enum QueueError {
         topic: String,
         /// The queue's name.
         queue: String,
+    },
+    /// The system gave no thread for a worker of [`Queue::run`].
+    #[error("queue {queue:?} of topic {topic:?} got no thread for a worker: {}", text::line(.cause))]
+    Thread {
+        /// The topic's name.
+        topic: String,
+        /// The queue's name.
+        queue: String,
+        /// The system's error, as text.
+        cause: String,
     },
     /// The queue has workers or leased messages, so it is not deleted.
     #[error(

@@ -4,11 +4,14 @@ use super::core::{ClaimedLease, LeaseEnd, QueueCore};
 use super::idle_tasks::TaskWait;
 use super::job::Job;
 use super::lease::LeasedMessage;
+use super::renewal::Renewal;
 use crate::base::ids::next_reader;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
 use crate::base::wakeup::{WakeFlag, WakeTarget, Wakeup};
 use crate::event::message::Message;
+#[cfg(feature = "async")]
+use crate::log::offset_waits::OffsetWait;
 use crate::read::error::ReadError;
 use crate::text;
 use slipring_ring::Multi;
@@ -16,6 +19,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+#[cfg(feature = "async")]
+use std::task::Poll;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -89,7 +94,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
     pub(super) fn take_found(&mut self) -> Result<Option<Lease<E, K>>, ReadError> {
         let Some(found) = self.found.take() else { return Ok(None) };
         let leased = self.core.complete(found?)?;
-        Ok(leased.map(|leased| Lease { core: Arc::clone(&self.core), leased, over: false }))
+        Ok(leased.map(|leased| Lease::new(&self.core, leased)))
     }
 
     /// Ends the worker's waiting, when the user has stopped waiting. A message that was leased for this worker goes to
@@ -128,7 +133,41 @@ impl<E: Job, K: Producers> Worker<E, K> {
         let deadline = Instant::now().checked_add(limit);
         let woken = Some(&self.outside.flag).filter(|_| !limit.is_zero());
         let leased = self.core.receive(woken, deadline)?;
-        Ok(leased.map(|leased| Lease { core: Arc::clone(&self.core), leased, over: false }))
+        Ok(leased.map(|leased| Lease::new(&self.core, leased)))
+    }
+
+    /// Leases up to `most` messages: waits for the first as [`receive`](Self::receive) does, then takes those that may be
+    /// leased now. Empty if none comes within `limit`, or a [`Wakeup`] ended the wait.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Message, Record};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// # let jobs = engine.topic::<Message>("jobs").create()?;
+    /// let mut worker = jobs.queue("index").join()?;
+    /// let mut producer = jobs.producer().create()?;
+    /// ["a", "b", "c"].iter().try_for_each(|page| producer.send(Record::new(*page)).map(drop))?;
+    /// let pages = worker.receive_batch(100, Duration::from_secs(1))?;
+    /// assert_eq!(pages.len(), 3);
+    /// for page in pages {
+    ///     page.ack()?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`receive`](Self::receive), for the first message.
+    pub fn receive_batch(&mut self, most: usize, limit: Duration) -> Result<Vec<Lease<E, K>>, ReadError> {
+        let mut leases = Vec::new();
+        while leases.len() < most {
+            match self.receive(if leases.is_empty() { limit } else { Duration::ZERO }) {
+                Ok(Some(lease)) => leases.push(lease),
+                Err(refused) if leases.is_empty() => return Err(refused),
+                // The next call returns the error.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(leases)
     }
 
     /// A handle of the worker's queue.
@@ -148,6 +187,8 @@ pub struct Lease<E: Job = Message, K: Producers = Multi> {
     /// True once this handle must not give the message back: it was acked, nacked, retried or left, or the lease was
     /// lost.
     over: bool,
+    /// What renews the lease by itself; `None` if nothing does.
+    renewal: Option<Renewal<E, K>>,
 }
 
 impl<E: Job, K: Producers> fmt::Debug for Lease<E, K> {
@@ -158,6 +199,16 @@ impl<E: Job, K: Producers> fmt::Debug for Lease<E, K> {
 }
 
 impl<E: Job, K: Producers> Lease<E, K> {
+    fn new(core: &Arc<QueueCore<E, K>>, leased: LeasedMessage<Arc<E>>) -> Self {
+        Self { core: Arc::clone(core), leased, over: false, renewal: None }
+    }
+
+    /// The end of the lease, by the engine's clock.
+    fn deadline(&self) -> Duration {
+        let kept = self.renewal.as_ref().map_or(Duration::ZERO, Renewal::deadline);
+        kept.max(self.leased.deadline)
+    }
+
     /// The message.
     pub fn message(&self) -> &E {
         &self.leased.message
@@ -180,7 +231,7 @@ impl<E: Job, K: Producers> Lease<E, K> {
 
     /// The time until the lease expires, by the engine's clock; zero if it has expired.
     pub fn left(&self) -> Duration {
-        self.leased.deadline.saturating_sub(self.core.now())
+        self.deadline().saturating_sub(self.core.now())
     }
 
     /// Acknowledges the message: it is never leased again.
@@ -242,6 +293,35 @@ impl<E: Job, K: Producers> Lease<E, K> {
         }
     }
 
+    /// Renews the lease by itself, three times in the queue's [visibility](crate::queue::QueueBuilder::visibility), until
+    /// it ends or this handle is dropped. For work whose time is not known: a worker that dies gives the message back, one
+    /// that hangs keeps it. [`Queue::run`](crate::queue::Queue::run) does so for its handlers.
+    ///
+    /// The engine's timer renews. On a durable topic a renewal is written with the journal's next frame, whatever the queue's
+    /// acknowledgement level.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Message, Record, clock::ManualClock};
+    /// # use std::time::Duration;
+    /// let clock = ManualClock::new();
+    /// let engine = Engine::builder().clock(clock.clone()).build()?;
+    /// let jobs = engine.topic::<Message>("jobs").create()?;
+    /// let mut worker = jobs.queue("long").visibility(Duration::from_secs(30)).join()?;
+    /// jobs.producer().create()?.send(Record::new("a film"))?;
+    /// let mut job = worker.receive(Duration::ZERO)?.unwrap();
+    /// job.keep();
+    /// for _ in 0..10 {
+    ///     clock.advance(Duration::from_secs(20));             // works for more than three minutes
+    /// }
+    /// job.ack()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep(&mut self) {
+        if self.renewal.is_none() {
+            self.renewal = Some(Renewal::new(&self.core, self.leased.id, self.leased.deadline));
+        }
+    }
+
     fn end(&mut self, how: LeaseEnd<'_>) -> Result<(), LeaseError> {
         if std::mem::replace(&mut self.over, true) {
             return Err(self.lost());
@@ -256,9 +336,30 @@ impl<E: Job, K: Producers> Lease<E, K> {
         self.core.safe(change).map_err(|cause| LeaseError::Unknown { queue: queue(), partition, offset, cause })
     }
 
+    /// Ends the lease without taking the handle, of which a task's handler may have a copy. Returns the number of the change;
+    /// `None` if the lease had ended.
+    #[cfg(feature = "async")]
+    pub(super) fn end_shared(&self, how: LeaseEnd<'_>) -> Option<u64> {
+        self.core.end(self.leased.id, self.leased.attempt, how)
+    }
+
+    /// The result of a change when it has reached the queue's acknowledgement level; otherwise `waker` is woken then.
+    #[cfg(feature = "async")]
+    pub(super) fn poll_safe(
+        &self,
+        change: u64,
+        wait: &mut Option<OffsetWait>,
+        waker: &Waker,
+    ) -> Poll<Result<(), LeaseError>> {
+        match self.core.is_safe(change, wait, waker) {
+            true => Poll::Ready(self.safe(change)),
+            false => Poll::Pending,
+        }
+    }
+
     fn lost(&self) -> LeaseError {
-        let LeasedMessage { partition, offset, attempt, deadline, .. } = self.leased;
-        let queue = self.core.name.clone();
+        let LeasedMessage { partition, offset, attempt, .. } = self.leased;
+        let (queue, deadline) = (self.core.name.clone(), self.deadline());
         let late = self.core.now().saturating_sub(deadline);
         match self.core.now() >= deadline {
             true => LeaseError::Expired { queue, partition, offset, attempt, late },
@@ -324,7 +425,7 @@ pub(super) fn resume<E: Job, K: Producers>(
     let claimed = core.resume(partition, offset, number).ok_or_else(over)?;
     let unknown = |cause: String| LeaseError::Unknown { queue: core.name.clone(), partition, offset, cause };
     let leased = core.complete(claimed).map_err(|refused| unknown(refused.to_string()))?.ok_or_else(over)?;
-    Ok(Lease { core: Arc::clone(core), leased, over: false })
+    Ok(Lease::new(core, leased))
 }
 
 /// Why a call on a lease failed: the lease had ended before it, or the journal failed before the change had reached the

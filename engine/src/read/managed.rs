@@ -7,6 +7,7 @@ use each::start_each;
 use crate::base::cores::CoresError;
 use crate::base::handler_thread;
 use crate::base::kind::Producers;
+use crate::base::outcome::Outcome;
 use crate::base::threads::{StartError, caught};
 use crate::base::trace::lifecycle;
 use crate::event::dead_letter::Origin;
@@ -29,7 +30,8 @@ pub struct Subscription<E, K: Producers = Multi> {
 }
 
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
-    /// Starts a thread with the subscriber's name that calls `handler` with each event of every partition.
+    /// Starts a thread with the subscriber's name that calls `handler` with each event of every partition. The handler
+    /// returns `()` if it cannot fail, otherwise a `Result`: see [`Outcome`](crate::subscriber::Outcome).
     ///
     /// # Publishing in a handler
     /// A handler may publish, also into the topic that it reads. But it cannot wait for room in its own topic, because
@@ -44,9 +46,9 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// # Errors
     /// The name is invalid or taken, a subscriber in [`after`](Self::after) does not exist, the start is out of range,
     /// the pin is refused, or the topic is closed.
-    pub fn run<X: Display + 'static>(
+    pub fn run<R: Outcome>(
         self,
-        mut handler: impl FnMut(&E, At) -> Result<(), X> + Send + 'static,
+        mut handler: impl FnMut(&E, At) -> R + Send + 'static,
     ) -> Result<Subscription<E, K>, SubscribeError> {
         self.run_with(|| (), move |(), event, at| handler(event, at))
     }
@@ -69,13 +71,14 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
-    pub fn run_with<S: 'static, X: Display + 'static>(
+    pub fn run_with<S: 'static, R: Outcome>(
         mut self,
         make: impl FnOnce() -> S + Send + 'static,
-        handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
+        mut handler: impl FnMut(&mut S, &E, At) -> R + Send + 'static,
     ) -> Result<Subscription<E, K>, SubscribeError> {
         let (core, wait, policy) =
             (self.core, self.wait.clone(), ErrorPolicy { on_error: self.on_error, forwarder: self.forwarder()? });
+        let handler = move |state: &mut S, event: &E, at: At| handler(state, event, at).into_result();
         start(self.poll()?, core, wait, policy, make, handler)
     }
 
@@ -102,14 +105,17 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
-    pub fn run_each<X: Display + 'static, H>(
+    pub fn run_each<R: Outcome, H>(
         self,
-        make: impl FnMut(u32) -> H + Send + 'static,
+        mut make: impl FnMut(u32) -> H + Send + 'static,
     ) -> Result<Subscription<E, K>, SubscribeError>
     where
-        H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+        H: FnMut(&E, At) -> R + Send + 'static,
     {
-        start_each(self, make)
+        start_each(self, move |partition| {
+            let mut handler = make(partition);
+            move |event: &E, at: At| handler(event, at).into_result()
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod crash;
 mod durable;
 mod large_letters;
 mod leases;
+mod run;
 #[path = "../common/sleeps.rs"]
 mod sleeps;
 mod tasks;

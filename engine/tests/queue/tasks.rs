@@ -72,8 +72,8 @@ fn a_task_is_woken_by_a_message_a_delay_and_an_expiry_and_by_nothing_else() {
     let builder = || jobs.queue("q").visibility(Duration::from_millis(100));
     let mut worker = builder().join().unwrap();
     let (bell, waker) = bell();
-    assert!(once(&mut worker.next_lease(), &waker).is_pending());
-    let mut waits = worker.next_lease();
+    assert!(once(&mut worker.receive_async(), &waker).is_pending());
+    let mut waits = worker.receive_async();
     assert!(once(&mut waits, &waker).is_pending());
     clock.advance(LONG);
     assert_eq!(bell.rung(), 0);
@@ -82,7 +82,7 @@ fn a_task_is_woken_by_a_message_a_delay_and_an_expiry_and_by_nothing_else() {
     let lease = ready(once(&mut waits, &waker));
     drop(waits);
     lease.nack(Duration::from_millis(50), "later").unwrap();
-    let mut waits = worker.next_lease();
+    let mut waits = worker.receive_async();
     assert!(once(&mut waits, &waker).is_pending());
     let rung = bell.rung();
     clock.advance(Duration::from_millis(50));
@@ -91,7 +91,7 @@ fn a_task_is_woken_by_a_message_a_delay_and_an_expiry_and_by_nothing_else() {
     assert_eq!(lease.attempt(), 2);
     lease.leave();
     drop(waits);
-    let mut waits = worker.next_lease();
+    let mut waits = worker.receive_async();
     assert!(once(&mut waits, &waker).is_pending());
     let rung = bell.rung();
     clock.advance(Duration::from_millis(100));
@@ -104,7 +104,7 @@ fn one_that_is_given_up_after_its_wake_up_leaves_the_message_to_the_next() {
     let (_engine, jobs) = jobs(&ManualClock::new());
     let mut workers: Vec<Worker> = (0..3).map(|_| jobs.queue("q").join().unwrap()).collect();
     let mut bells = Vec::new();
-    let mut waits: Vec<_> = workers.iter_mut().map(Worker::next_lease).collect();
+    let mut waits: Vec<_> = workers.iter_mut().map(Worker::receive_async).collect();
     for waits in &mut waits {
         let (bell, waker) = bell();
         assert!(once(waits, &waker).is_pending());
@@ -155,7 +155,7 @@ fn a_message_wakes_two_tasks_whatever_their_number() {
         let (_engine, jobs) = jobs(&ManualClock::new());
         let mut workers: Vec<Worker> = (0..tasks).map(|_| jobs.queue("q").join().unwrap()).collect();
         let bells: Vec<_> = (0..tasks).map(|_| bell()).collect();
-        let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.next_lease())).collect();
+        let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.receive_async())).collect();
         for (waits, (_, waker)) in waits.iter_mut().flatten().zip(&bells) {
             assert!(once(waits, waker).is_pending());
         }
@@ -193,7 +193,7 @@ fn a_task_that_is_dropped_after_its_wake_up_wakes_the_next_in_its_place() {
     let (_engine, jobs) = jobs(&ManualClock::new());
     let mut workers: Vec<Worker> = (0..6).map(|_| jobs.queue("q").join().unwrap()).collect();
     let bells: Vec<_> = (0..6).map(|_| bell()).collect();
-    let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.next_lease())).collect();
+    let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.receive_async())).collect();
     for (waits, (_, waker)) in waits.iter_mut().flatten().zip(&bells) {
         assert!(once(waits, waker).is_pending());
     }
@@ -230,7 +230,7 @@ fn a_thread_and_tasks_wait_at_a_queue_and_a_message_wakes_one_of_them_and_the_ne
     let (_engine, jobs) = jobs(&ManualClock::new());
     let mut workers: Vec<Worker> = (0..20).map(|_| jobs.queue("q").join().unwrap()).collect();
     let bells: Vec<_> = (0..20).map(|_| bell()).collect();
-    let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.next_lease())).collect();
+    let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.receive_async())).collect();
     for (waits, (_, waker)) in waits.iter_mut().flatten().zip(&bells) {
         assert!(once(waits, waker).is_pending());
     }
@@ -261,7 +261,7 @@ fn tasks_that_wait_for_messages_of_durable_topics_are_not_woken_by_the_events_of
     let mut producer = ticks.producer().acknowledge(Level::Durable).create().unwrap();
     producer.publish(|_| ()).unwrap();
     let bells: Vec<_> = (0..20).map(|_| bell()).collect();
-    let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.next_lease())).collect();
+    let mut waits: Vec<_> = workers.iter_mut().map(|worker| Some(worker.receive_async())).collect();
     let mut seen = vec![0; 20];
     // What an opening still writes wakes them.
     for (waits, (_, waker)) in waits.iter_mut().flatten().zip(&bells) {
@@ -322,7 +322,7 @@ fn a_worker_whose_clock_panics_after_its_wake_up_leaves_the_message_to_the_next(
     let first = asleep(move || std::panic::catch_unwind(AssertUnwindSafe(|| first.receive(LONG).map(drop))).is_err());
     let second = asleep(move || std::panic::catch_unwind(AssertUnwindSafe(|| second.receive(LONG).map(drop))).is_err());
     let (bell, waker) = bell();
-    let mut waits = third.next_lease();
+    let mut waits = third.receive_async();
     assert!(once(&mut waits, &waker).is_pending());
     let mut producer = jobs.producer().create().unwrap();
     clock.0.store(true, Ordering::SeqCst);
@@ -348,13 +348,13 @@ fn a_message_that_was_found_for_a_task_that_is_given_up_goes_on_and_that_attempt
     // It is found, and its lease waits for the sync: given up there, again and again.
     disk.hold_syncs(true);
     for _ in 0..50 {
-        let mut waits = worker.next_lease();
+        let mut waits = worker.receive_async();
         assert!(once(&mut waits, &waker).is_pending(), "no lease before it is durable");
         let counts = jobs.metrics().queue("q").unwrap().clone();
         assert_eq!((counts.unread, counts.leased), (0, 1), "it was found");
     }
     // Given up when the sync is done, and nobody has looked yet.
-    let mut waits = worker.next_lease();
+    let mut waits = worker.receive_async();
     assert!(once(&mut waits, &waker).is_pending());
     let rung = bell.rung();
     disk.hold_syncs(false);
@@ -388,7 +388,7 @@ fn many_tasks_that_are_given_up_at_any_moment_do_every_message_once() {
                     let mut random = fastrand::Rng::with_seed(task);
                     loop {
                         // At once, or when it was woken so often without getting one.
-                        let impatient = Impatient { future: worker.next_lease(), polls: random.u64(..4) };
+                        let impatient = Impatient { future: worker.receive_async(), polls: random.u64(..4) };
                         let lease = match impatient.await {
                             None => {
                                 tokio::task::yield_now().await;

@@ -193,8 +193,8 @@ fn a_waker_may_call_the_engine_that_wakes_its_task() {
 
         let (mut watches, mut waits) = (jobs.queue("work").join().unwrap(), jobs.queue("work").join().unwrap());
         {
-            let mut first = Box::pin(watches.next_lease());
-            let mut second = pin!(waits.next_lease());
+            let mut first = Box::pin(watches.receive_async());
+            let mut second = pin!(waits.receive_async());
             assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             assert!(second.as_mut().poll(&mut context).is_pending());
             let calls = call_back.calls();
@@ -202,7 +202,7 @@ fn a_waker_may_call_the_engine_that_wakes_its_task() {
             assert!(call_back.calls() > calls, "somebody else is to watch");
         }
         {
-            let mut waits = pin!(waits.next_lease());
+            let mut waits = pin!(waits.receive_async());
             assert!(waits.as_mut().poll(&mut context).is_pending());
             let calls = call_back.calls();
             jobs.delete_queue_forced("work").unwrap();

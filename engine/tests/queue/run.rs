@@ -1,0 +1,167 @@
+//! Workers whose handler does the work, and nothing else.
+
+use slipring::queue::{Backoff, Queue, QueueEnd};
+use slipring::{Engine, Message, Record, Topic, clock::ManualClock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(120);
+
+fn send(jobs: &Topic<Message>, values: &[&str]) {
+    let mut producer = jobs.producer().create().unwrap();
+    values.iter().for_each(|value| _ = producer.send(Record::new(*value)).unwrap());
+}
+
+fn reasons(queue: &Queue) -> Vec<String> {
+    queue.dead_letters(9).iter().map(|letter| letter.reason.to_string()).collect()
+}
+
+#[test]
+fn every_message_is_handled_once_and_a_shutdown_lets_the_workers_finish() {
+    let engine = Engine::builder().build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").capacity(64).create().unwrap();
+    let queue = jobs.queue("sum").open().unwrap();
+    let sum = Arc::new(AtomicU64::new(0));
+    let adds = Arc::clone(&sum);
+    let run = queue
+        .run(3, move |job| {
+            let value = std::str::from_utf8(job.message().value()).unwrap().parse().unwrap();
+            adds.fetch_add(value, Ordering::Relaxed);
+        })
+        .unwrap();
+    let mut producer = jobs.producer().create().unwrap();
+    (1..=1000).for_each(|value: u64| _ = producer.send(Record::new(&value.to_string())).unwrap());
+    drop(producer);
+    let report = engine.shutdown(LONG);
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(run.wait(), QueueEnd::Finished);
+    assert_eq!((sum.load(Ordering::Relaxed), run.ended()), (500_500, Some(QueueEnd::Finished)));
+}
+
+#[test]
+fn an_error_or_a_panic_is_tried_again_and_then_a_dead_letter_with_the_reason() {
+    let engine = Engine::builder().build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").create().unwrap();
+    let queue = jobs.queue("picky").max_attempts(2).backoff(Backoff::NONE).open().unwrap();
+    let (tried, tries) = mpsc::channel();
+    let run = queue
+        .run(1, move |job| {
+            tried.send((job.message().value().to_vec(), job.attempt())).unwrap();
+            match job.message().value() {
+                b"refused" => Err("not today"),
+                b"broken" => panic!("on purpose"),
+                _ => Ok(()),
+            }
+        })
+        .unwrap();
+    send(&jobs, &["refused", "broken", "fine"]);
+    jobs.close();
+    assert_eq!(run.wait(), QueueEnd::Finished);
+    let mut tries: Vec<_> = tries.iter().collect();
+    tries.sort();
+    let expected: [(&[u8], u32); 5] = [(b"broken", 1), (b"broken", 2), (b"fine", 1), (b"refused", 1), (b"refused", 2)];
+    assert_eq!(tries, expected.map(|(value, attempt)| (value.to_vec(), attempt)));
+    let mut reasons = reasons(&queue);
+    reasons.sort();
+    assert_eq!(reasons, ["not today", "panicked: on purpose"]);
+    assert_eq!(queue.metrics().acked, 1);
+}
+
+/// A handler that took longer than its lease lost the message to another worker, and did the work twice.
+#[test]
+fn a_lease_is_renewed_while_its_handler_works() {
+    let clock = ManualClock::new();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").create().unwrap();
+    let queue = jobs.queue("long").visibility(Duration::from_secs(30)).open().unwrap();
+    let (begun, begins) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    let goes = std::sync::Mutex::new(goes);
+    let run = queue
+        .run(2, move |job| {
+            begun.send(job.attempt()).unwrap();
+            goes.lock().unwrap().recv().map_err(|gone| gone.to_string())
+        })
+        .unwrap();
+    send(&jobs, &["a film"]);
+    assert_eq!(begins.recv_timeout(LONG).unwrap(), 1);
+    for _ in 0..10 {
+        clock.advance(Duration::from_secs(20));
+    }
+    assert_eq!((queue.metrics().leased, queue.metrics().expired), (1, 0));
+    go.send(()).unwrap();
+    run.stop();
+    assert_eq!(run.wait_for(LONG), Some(QueueEnd::Stopped));
+    assert_eq!((queue.metrics().acked, begins.try_recv().is_err()), (1, true));
+
+    // Without a handler that runs, nothing is renewed.
+    send(&jobs, &["a song"]);
+    let mut worker = jobs.queue("long").visibility(Duration::from_secs(30)).join().unwrap();
+    let mut lease = worker.receive(LONG).unwrap().unwrap();
+    lease.keep();
+    clock.advance(Duration::from_secs(20));
+    assert_eq!(lease.left(), Duration::from_secs(30));
+    lease.leave();
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(queue.metrics().expired, 1);
+}
+
+#[test]
+fn a_stop_lets_each_worker_end_its_message_and_wakes_those_that_wait() {
+    let engine = Engine::builder().build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").create().unwrap();
+    let queue = jobs.queue("idle").open().unwrap();
+    let run = queue.run(4, |_| ()).unwrap();
+    assert_eq!(run.wait_for(Duration::ZERO), None);
+    run.clone().stop();
+    assert_eq!(run.wait_for(LONG), Some(QueueEnd::Stopped));
+    send(&jobs, &["nobody works any more"]);
+    assert_eq!(queue.metrics().acked, 0);
+    // Another run goes on.
+    let run = queue.run(0, |_| ()).unwrap();
+    jobs.close();
+    assert_eq!((run.wait(), queue.metrics().acked), (QueueEnd::Finished, 1));
+}
+
+#[test]
+fn a_batch_of_leases_is_what_may_be_leased_now() {
+    let engine = Engine::builder().build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").create().unwrap();
+    let mut worker = jobs.queue("index").join().unwrap();
+    assert!(worker.receive_batch(9, Duration::ZERO).unwrap().is_empty());
+    send(&jobs, &["a", "b", "c"]);
+    jobs.close();
+    assert!(worker.receive_batch(0, LONG).unwrap().is_empty());
+    let two = worker.receive_batch(2, LONG).unwrap();
+    assert_eq!(two.iter().map(|it| it.offset()).collect::<Vec<_>>(), [0, 1]);
+    let rest = worker.receive_batch(9, LONG).unwrap();
+    assert_eq!(rest.len(), 1);
+    two.into_iter().chain(rest).for_each(|lease| lease.ack().unwrap());
+    assert!(worker.receive_batch(9, LONG).is_err(), "the queue has ended");
+}
+
+#[test]
+fn tasks_handle_retry_and_end_as_threads_do() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let disk = slipring::journal::simulated::SimulatedDisk::new();
+    let engine = Engine::builder().journal_in(disk).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").durable().create().unwrap();
+    let queue = jobs.queue("picky").max_attempts(2).acknowledge(slipring::Level::Durable).open().unwrap();
+    let work = |job: Arc<slipring::queue::Lease>| async move {
+        match job.message().value() {
+            b"refused" => Err("not today"),
+            b"broken" => panic!("on purpose"),
+            _ => Ok(()),
+        }
+    };
+    let workers: Vec<_> = (0..3).map(|_| runtime.spawn(queue.clone().run_async(work))).collect();
+    send(&jobs, &["refused", "broken", "fine", "fine", "fine"]);
+    jobs.close();
+    for worker in workers {
+        assert_eq!(runtime.block_on(worker).unwrap(), QueueEnd::Finished);
+    }
+    let mut reasons = reasons(&queue);
+    reasons.sort();
+    assert_eq!((queue.metrics().acked, reasons), (3, vec!["not today".to_owned(), "panicked: on purpose".to_owned()]));
+}
