@@ -116,7 +116,8 @@ impl Engine {
         freed.map_err(|refused| none(&refused.to_string()))
     }
 
-    /// What the opening of the journal found: its state, the torn tail that was cut off, and how long the opening took.
+    /// What the opening of the journal found: its state, the torn tail that was cut off, and how long the opening took. Its
+    /// `Display` is one line for a program's log.
     /// `None` without a journal.
     pub fn recovered(&self) -> Option<Arc<Recovered>> {
         self.shared.recovered.clone()

@@ -28,9 +28,9 @@ impl fmt::Display for Shape {
         if self.partitions != 1 {
             write!(f, "{} partitions of ", self.partitions)?;
         }
-        write!(f, "{} slots of {}", self.capacity, self.event)?;
-        if let Some(bytes) = self.max_message {
-            write!(f, " of up to {bytes} bytes")?;
+        match self.max_message {
+            Some(bytes) => write!(f, "{} slots of messages of up to {bytes} bytes", self.capacity)?,
+            None => write!(f, "{} slots of {}", self.capacity, self.event)?,
         }
         f.write_str(if self.single_producer { " with a single producer" } else { " with any number of producers" })
     }
