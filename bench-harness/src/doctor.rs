@@ -18,6 +18,9 @@ pub struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Fail with exit code 1 if there is a cross: measurements here would mislead
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// The grade of a finding.
@@ -66,19 +69,31 @@ struct Examination {
 ///
 /// # Errors
 ///
-/// [`Failure::Invalid`] if the result can't be written as JSON.
-pub fn command(json: bool) -> Result<(), Failure> {
+/// [`Failure::Invalid`] if the result can't be written as JSON. [`Failure::Regression`] if the machine must be fit and a finding is
+/// a cross.
+pub fn command(arguments: &DoctorArgs) -> Result<(), Failure> {
     let environment = Environment::capture();
     let findings = examine(&environment);
-    if json {
+    let fit = if arguments.strict { fit(&findings) } else { Ok(()) };
+    if arguments.json {
         let examination = Examination { version: 1, environment, findings };
         let text = serde_json::to_string_pretty(&examination).map_err(|error| Failure::Invalid(error.to_string()))?;
         println!("{text}");
-        return Ok(());
+        return fit;
     }
     println!("{}\n", environment.headline());
     print!("{}", render(&findings));
-    Ok(())
+    fit
+}
+
+/// An error that names the crosses, if there are any.
+fn fit(findings: &[Finding]) -> Result<(), Failure> {
+    let crosses = findings.iter().filter(|finding| finding.mark == Mark::Cross).map(|finding| finding.name);
+    let crosses: Vec<_> = crosses.collect();
+    match crosses.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Regression(format!("this machine is not fit to measure on: {}", crosses.join(", ")))),
+    }
 }
 
 fn render(findings: &[Finding]) -> String {
@@ -360,5 +375,16 @@ mod tests {
         for finding in examine(&Environment::default()) {
             assert!(page.contains(&format!("## {}", finding.name)), "no section {}", finding.name);
         }
+    }
+
+    #[test]
+    fn a_strict_look_fails_by_the_names_of_its_crosses() {
+        let one = |name, mark| finding(name, mark, String::new(), "");
+        let fine = [one("smt", Mark::Warning), one("cores", Mark::Tick)];
+        assert!(fit(&fine).is_ok());
+        let [warning, tick] = fine;
+        let failure = fit(&[warning, one("load", Mark::Cross), tick, one("build", Mark::Cross)]).unwrap_err();
+        assert_eq!(failure.code(), 1);
+        assert!(failure.to_string().ends_with(": load, build"), "{failure}");
     }
 }

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Command::Idle(arguments) => idle::command(&arguments),
         Command::Journal(arguments) => journal::command(&arguments),
         Command::Transform(arguments) => transform::command(&arguments),
-        Command::Doctor(arguments) => doctor::command(arguments.json),
+        Command::Doctor(arguments) => doctor::command(&arguments),
         Command::Waits(arguments) => waits::command(&arguments),
         Command::Growth(arguments) => growth::command(&arguments),
         Command::Sweep(arguments) => sweep::command(&arguments),
