@@ -1,7 +1,7 @@
 //! Failures of a command: the exit codes, and the message on standard error.
 
 use slipring::journal::repair::RepairError;
-use slipring::journal::{OpenError, ReplayError, WriteError};
+use slipring::journal::{CopyError, OpenError, ReplayError, WriteError};
 use slipring::queue::recorded::ChangeError;
 use slipring::text;
 use std::error::Error;
@@ -52,6 +52,16 @@ impl From<OpenError> for Failure {
             _ => FAILED,
         };
         Self::new(code, cause)
+    }
+}
+
+impl From<CopyError> for Failure {
+    fn from(cause: CopyError) -> Self {
+        match cause {
+            CopyError::Source(cause) | CopyError::Target(cause) => cause.into(),
+            CopyError::Unsound(_) => Self::new(DAMAGED, cause),
+            cause => Self::new(FAILED, cause),
+        }
     }
 }
 

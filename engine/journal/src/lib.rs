@@ -49,6 +49,7 @@
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod backup;
 mod checkpoint;
 pub mod error;
 mod files;
@@ -72,6 +73,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{Copied, CopyError, copy};
 pub use error::{DiskError, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, Malformed, PartitionId};
 pub use gaps::{Gap, gaps};

@@ -1,5 +1,6 @@
-//! `slipring journal`: inspects a journal's directory, and repairs it.
+//! `slipring journal`: inspects a journal's directory, copies it, and repairs it.
 
+mod copy;
 mod filter;
 mod records;
 mod repair;
@@ -13,7 +14,8 @@ use clap::{Args, Subcommand};
 
 /// Inspects a journal: its segments, its records, and whether it is sound.
 ///
-/// The program that writes the journal may be running. Only `repair` writes to the directory and takes its lock.
+/// The program that writes the journal may be running. Only `repair` writes to the directory and takes its lock; `copy` writes to
+/// the other one, and locks that.
 #[derive(Args)]
 #[command(after_help = CODES)]
 pub(crate) struct Arguments {
@@ -48,6 +50,9 @@ enum Command {
     /// Check every frame, checksum and index, and name the first damage
     #[command(after_help = CODES)]
     Verify(Listing),
+    /// Copy the journal to another directory, also while a program writes to it, and verify the copy
+    #[command(after_help = CODES)]
+    Copy(copy::Arguments),
     /// Copy damaged parts aside and leave gaps in their place, so that the rest can be opened again
     #[command(after_help = CODES)]
     Repair(repair::Arguments),
@@ -63,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         Command::Cat(arguments) => records::cat(arguments),
         Command::Tail(arguments) => records::tail(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Copy(arguments) => copy::run(arguments),
         Command::Repair(arguments) => repair::run(arguments),
         Command::Export(arguments) => records::export(arguments),
     }

@@ -19,7 +19,8 @@ pub(crate) fn create_whole(
     create_whole_as(storage, name, segment_number(name).is_none(), fill)
 }
 
-fn create_whole_as(
+/// Creates a file as [`create_whole`] does. An existing file of that name is replaced if `replace`; otherwise the call fails.
+pub(crate) fn create_whole_as(
     storage: &dyn Storage,
     name: &str,
     replace: bool,

@@ -372,6 +372,10 @@ impl Storage for SimulatedDisk {
         "simulated disk".to_owned()
     }
 
+    fn identity(&self) -> Option<String> {
+        Some(format!("{:p}", Arc::as_ptr(&self.shared)))
+    }
+
     fn create_dir(&self) -> io::Result<()> {
         self.inner().call().map_err(error)
     }

@@ -59,6 +59,10 @@ impl Storage for Disk {
         self.path.display().to_string()
     }
 
+    fn identity(&self) -> Option<String> {
+        Some(fs::canonicalize(&self.path).ok()?.display().to_string())
+    }
+
     fn create_dir(&self) -> io::Result<()> {
         fs::create_dir_all(&self.path)
     }

@@ -30,6 +30,11 @@ use std::sync::Arc;
 pub trait Storage: Send + Sync + 'static {
     /// The directory's name in messages, a path.
     fn name(&self) -> String;
+    /// A text that tells this directory from every other one of the same type, whatever path leads to it; `None` if that is
+    /// unknown.
+    fn identity(&self) -> Option<String> {
+        None
+    }
     /// Creates the directory if it does not exist, accessible only to its owner, and makes its name durable. From then
     /// on all calls use this directory, even if it is renamed.
     fn create_dir(&self) -> io::Result<()>;

@@ -195,12 +195,13 @@ pub struct TornTail {
     pub copies: Vec<String>,
 }
 
-/// The progress of an opening.
+/// The progress of an opening, or of a [copy](crate::copy()).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Count of the bytes that were read and checked so far.
+    /// Count of the bytes that were read so far: checked by an opening; copied or verified by a copy.
     pub read: u64,
-    /// Count of the bytes to read in total, as far as known. It grows if bytes after damage must be read.
+    /// Count of the bytes to read in total, as far as known. It grows if bytes after damage must be
+    /// read, or if segments were written while they were copied.
     pub total: u64,
 }

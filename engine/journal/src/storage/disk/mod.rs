@@ -177,6 +177,11 @@ impl Storage for Disk {
         self.path.display().to_string()
     }
 
+    fn identity(&self) -> Option<String> {
+        let found = rustix::fs::fstat(&self.held().ok()?.directory).ok()?;
+        Some(format!("{}:{}", found.st_dev, found.st_ino))
+    }
+
     fn create_dir(&self) -> io::Result<()> {
         match self.held() {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => make(&self.path)?,
