@@ -15,6 +15,7 @@
 //! | for | take |
 //! |---|---|
 //! | each reader sees all events | [`Topic::subscribe`]; past events of a durable topic: [`Topic::replay`] |
+//! | a slow reader gets the newest event of each key, not all | [`SubscriberBuilder::conflate`](subscriber::SubscriberBuilder::conflate) |
 //! | readers share the partitions, and continue after a restart at the committed offset | [`Topic::group`]; at most once, at least once or exactly once: [`Delivery`](group::Delivery) |
 //! | jobs: each message goes to one of many workers, with leases, retries, delays and dead letters | [`Topic::queue`], and the module [`queue`] |
 //! | events that outlive the process | [`Engine::open`], [`TopicBuilder::durable`]; the level at which a publish returns: [`ProducerBuilder::acknowledge`](producer::ProducerBuilder::acknowledge) |

@@ -108,6 +108,15 @@ impl Message {
         Self { cell: BytesMut::from(&self.cell[..self.size()]), key, value, headers, time }
     }
 
+    /// Replaces `other` by a [copy](Self::copy) of this message, in the memory of `other` if that is large enough.
+    /// `other` is itself a copy, not a message in a slot.
+    pub(crate) fn copy_to(&self, other: &mut Self) {
+        other.cell.clear();
+        other.cell.extend_from_slice(&self.cell[..self.size()]);
+        let Self { key, value, headers, time, .. } = *self;
+        (other.key, other.value, other.headers, other.time) = (key, value, headers, time);
+    }
+
     /// The key; `None` if the record had none.
     #[inline]
     pub fn key(&self) -> Option<&[u8]> {

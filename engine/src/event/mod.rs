@@ -2,6 +2,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod dead_letter;
+pub(crate) mod keep;
 pub(crate) mod message;
 pub(crate) mod record;
 

@@ -2,7 +2,8 @@
 //!
 //! [`Topic::subscribe`](crate::Topic::subscribe) returns the settings. [`run`](SubscriberBuilder::run) starts a thread
 //! that calls a handler with each event; [`poll`](SubscriberBuilder::poll) returns a [`Subscriber`](crate::Subscriber)
-//! for a loop of your own. A [`Selector`] waits for many readers on one thread.
+//! for a loop of your own. A [`Selector`] waits for many readers on one thread. A reader that wants the newest event of
+//! each key, not all events, is a [`ConflatedSubscriber`]: see [`conflate`](SubscriberBuilder::conflate).
 //!
 //! ```
 //! use slipring::{Engine, subscriber::{At, StartAt}};
@@ -36,7 +37,7 @@
 //! # Errors
 //! [`SubscribeError`]: the subscriber could not be started. [`ReadError`]: it cannot read on. [`PositionError`]: it
 //! could not be moved to that offset, for example because the offset is out of the range that the error names.
-//! [`CancelError`]: it could not be cancelled.
+//! [`CancelError`]: it could not be cancelled. [`ConflateError`]: a conflating subscriber has ended.
 //!
 //! # Unlike Kafka
 //! A subscriber has no committed offset and is forgotten when its process ends; for offsets that outlive the process
@@ -47,6 +48,8 @@
 
 pub use crate::base::outcome::Outcome;
 pub use crate::base::wakeup::Wakeup;
+pub use crate::event::keep::Keep;
+pub use crate::read::conflate::{Change, ConflateBuilder, ConflateError, ConflatedBatch, ConflatedSubscriber};
 pub use crate::read::error::{CancelError, PositionError, ReadError};
 pub use crate::read::managed::Subscription;
 pub use crate::read::selector::{Selectable, Selector};

@@ -3,11 +3,13 @@
 mod batch;
 mod builder;
 pub(crate) mod catch_up;
+pub(crate) mod conflate;
 pub(crate) mod dead_letters;
 pub(crate) mod error;
 pub(crate) mod managed;
 mod membership;
 mod position;
+mod reader_thread;
 pub(crate) mod replay;
 pub(crate) mod selector;
 mod start_at;

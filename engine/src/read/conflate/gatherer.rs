@@ -1,0 +1,116 @@
+//! The thread of a conflating subscriber, which reads every event and keeps the newest of each key.
+
+use super::ConflateError;
+use super::mailbox::Mailbox;
+use super::newest::NewestEvents;
+use crate::base::kind::Producers;
+use crate::base::threads::caught;
+use crate::event::keep::Keep;
+use crate::read::{Subscriber, reader_thread};
+use crate::topic::consumers::SetWait;
+use crate::topic::error::SubscribeError;
+use slipring_ring::{Ending, Wait};
+use std::hash::{Hash, RandomState};
+use std::sync::{Arc, Weak};
+
+/// The greatest count of events that are gathered before the reader can get them. So a reader that looks meanwhile, and
+/// a producer that needs their slots, wait no longer than for that many.
+pub(super) const PART: usize = 1024;
+
+/// The mailbox between the thread and the reader. It ends with `Ok` if the topic was closed and read to its end.
+pub(super) type EventMailbox<Q, E> = Mailbox<NewestEvents<Q, E>, Result<(), ConflateError>>;
+
+/// The settings of the thread.
+pub(super) struct GathererSettings {
+    pub(super) core: Option<usize>,
+    pub(super) wait: Wait,
+    /// The greatest count of keys that the mailbox may hold.
+    pub(super) keys: usize,
+    /// The hasher of every box of the mailbox: their contents are merged.
+    pub(super) hasher: RandomState,
+}
+
+/// Starts the thread that reads `subscriber` and leaves the events in `mailbox`.
+pub(super) fn start<E, K, Q>(
+    mut subscriber: Subscriber<E, K>,
+    settings: GathererSettings,
+    mut key: impl FnMut(&E) -> Q + Send + 'static,
+    mailbox: Arc<EventMailbox<Q, E>>,
+) -> Result<(), SubscribeError>
+where
+    E: Keep + Send + Sync + 'static,
+    K: Producers,
+    Q: Hash + Eq + Send + Sync + 'static,
+{
+    let GathererSettings { core, wait, keys, hasher } = settings;
+    let (topic, stats) = (Arc::clone(&subscriber.topic), Arc::clone(&subscriber.membership.stats));
+    let membership = Arc::downgrade(&subscriber.membership) as Weak<dyn SetWait>;
+    let run = move || {
+        let gathered =
+            caught(|| gather(&mut subscriber, &mut key, &mailbox, (keys, &hasher))).unwrap_or_else(|panic| {
+                let (topic, consumer) = (subscriber.topic.name.clone(), subscriber.name().to_owned());
+                Err(ConflateError::Panicked { topic, consumer, cause: panic.to_string() })
+            });
+        let ending = match &gathered {
+            Ok(()) => Ending::Drained,
+            Err(ConflateError::Read(refused)) => Ending::Stopped(refused.reason.to_string()),
+            Err(refused) => Ending::Failed(refused.to_string()),
+        };
+        let parts = subscriber.parts.iter();
+        let consumed = parts.map(|part| (part.partition.index, part.consumer.consumed().0)).collect();
+        drop(subscriber);
+        let is_cancelled = mailbox.is_abandoned();
+        // The reader that gets the end finds the name free. Dropping the user's function may panic, so it comes last.
+        let tell = Box::new(move || {
+            mailbox.end(gathered);
+            drop(key);
+        });
+        reader_thread::End { ending, consumed, is_cancelled, tell }
+    };
+    reader_thread::start(&topic, stats, Some(membership), (core, wait), run)
+}
+
+fn gather<E, K, Q>(
+    subscriber: &mut Subscriber<E, K>,
+    key: &mut impl FnMut(&E) -> Q,
+    mailbox: &EventMailbox<Q, E>,
+    (keys, hasher): (usize, &RandomState),
+) -> Result<(), ConflateError>
+where
+    E: Keep + Send + Sync + 'static,
+    K: Producers,
+    Q: Hash + Eq,
+{
+    let mut part = Box::new(NewestEvents::new(hasher.clone()));
+    let mut next: Vec<u64> = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
+    loop {
+        let Some(mut batch) = subscriber.poll_by(false, None)? else { return Ok(()) };
+        if mailbox.is_abandoned() {
+            return Ok(());
+        }
+        let partition = batch.partition() as usize;
+        let mut read = None;
+        for (event, at) in &mut batch {
+            part.put(key(event), event, at);
+            read = Some(at.offset);
+        }
+        drop(batch);
+        let Some(last) = read else { continue };
+        if next.len() <= partition {
+            // A partition that was added is read from its first offset, which is 0 unless the topic was opened again.
+            next.extend(subscriber.parts[next.len()..].iter().map(|part| part.consumer.consumed().0));
+        }
+        next[partition] = last + 1;
+        part.next.clone_from(&next);
+        let mut held = part.entries().len();
+        let merge = |left: &mut NewestEvents<Q, E>, newer: &mut NewestEvents<Q, E>| {
+            left.absorb(newer);
+            held = left.entries().len();
+        };
+        mailbox.leave(&mut part, merge, || NewestEvents::new(hasher.clone()));
+        if held > keys {
+            let (topic, consumer) = (subscriber.topic.name.clone(), subscriber.name().to_owned());
+            return Err(ConflateError::TooManyKeys { topic, consumer, limit: keys });
+        }
+    }
+}
