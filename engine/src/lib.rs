@@ -20,6 +20,7 @@
 //! | jobs: each message goes to one of many workers, with leases, retries, delays and dead letters | [`Topic::queue`], and the module [`queue`] |
 //! | events that outlive the process | [`Engine::open`], [`TopicBuilder::durable`]; the level at which a publish returns: [`ProducerBuilder::acknowledge`](producer::ProducerBuilder::acknowledge) |
 //! | a producer that after a crash does not know which events it had published | [`ProducerBuilder::idempotent`](producer::ProducerBuilder::idempotent), which can [`resume`](producer::IdempotentProducer::resume); by a message id instead of sequences: [`TopicBuilder::deduplicate`] |
+//! | events that outlive the machine: a bridge copies them to a cluster, and receipts reach [`Level::Replicated`] | package `slipring-bridge`, and the module [`replication`] |
 //! | events of several topics, published all or none | [`Engine::transaction`] |
 //! | reading one topic and writing others, exactly once | [`Engine::transform`], [`Topic::transform`] |
 //! | one thread that waits for many readers; async tasks | [`Selector`](subscriber::Selector); feature `async` |
@@ -89,7 +90,9 @@ pub mod transform;
 
 #[cfg(feature = "async")]
 pub use face::futures;
-pub use face::{clock, cores, dead_letter, journal, metrics, prelude, producer, replay, subscriber, transaction};
+pub use face::{
+    clock, cores, dead_letter, journal, metrics, prelude, producer, replay, replication, subscriber, transaction,
+};
 
 pub use base::level::Level;
 pub use engine::{Engine, EngineBuilder, EngineError};

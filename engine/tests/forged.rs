@@ -54,6 +54,9 @@ fn journal() -> Result<SimulatedDisk, Box<dyn Error>> {
     for number in 0..20 {
         producer.publish_to(number, (number % 2) as u32, |tick| *tick = number)?;
     }
+    let bridge = ticks.replicate("nats").hold(1 << 20).attach()?;
+    bridge.advance(0, 3)?;
+    bridge.record(0, b"where")?;
     let mut member = ticks.group("readers").limit(5).join()?;
     if let Some(batch) = member.poll(LONG)? {
         batch.commit_durable()?;
@@ -99,6 +102,8 @@ fn use_it(disk: &SimulatedDisk) -> Result<(), Box<dyn Error>> {
         let mut producer = ticks.producer().acknowledge(Level::Durable).idempotent("gateway")?;
         let next = producer.resume().map_or(0, |last| last.saturating_add(1));
         producer.publish_to(next, 0, |tick| *tick = 7)?;
+        let bridge = ticks.replicate("nats").attach()?;
+        bridge.advance(0, 1)?;
         let mut tape = ticks.replay("tape").open()?;
         tape.read(NOW, |_, _| ())?;
         let mut member = ticks.group("readers").start(StartAt::Committed).join()?;
@@ -136,6 +141,7 @@ fn look(disk: &SimulatedDisk) -> Result<(), Box<dyn Error>> {
     let survey = inspect(Arc::new(disk.clone()), true)?;
     let state = survey.state();
     let shown = (recorded_topics(state), group_offsets(state), transform_offsets(state), gaps(state));
+    let _ = format!("{:?}", slipring::replication::bridge_positions(state));
     let _ = format!("{shown:?}");
     let journal = survey.journal(Arc::new(disk.copy()));
     for queue in recorded::queues(state) {
@@ -226,7 +232,7 @@ fn all_of_it() {
     use_it(&disk.copy()).expect("it is good as it is");
     let survey = inspect(Arc::new(disk.clone()), true).unwrap();
     let kinds: Vec<u16> = survey.state().kinds().map(|(what, _)| what).collect();
-    assert!((1..=7).all(|kind| kinds.contains(&kind)), "{kinds:?}");
+    assert!((1..=8).all(|kind| kinds.contains(&kind)), "{kinds:?}");
     // All of them, or a sample that begins with this one.
     let asked = std::env::var("SLIPRING_SWEEP").unwrap_or_default();
     let (all, first) = (asked == "all", asked.parse().unwrap_or(0));

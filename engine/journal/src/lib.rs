@@ -95,7 +95,7 @@ pub use state::State;
 pub use survey::frames::{Frames, UnpackedFrame};
 pub use survey::inspect::{check_files, inspect, inspect_to_damage};
 pub use survey::{Progress, Survey, TornTail};
-pub use write::retention::{Freed, Retention};
+pub use write::retention::{Freed, Retention, RetentionFloor};
 pub use write::sync::SyncJob;
 pub use write::writer::Writer;
 

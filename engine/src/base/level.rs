@@ -16,7 +16,8 @@ pub enum Level {
     Written,
     /// The disk has confirmed the event. It survives a loss of power.
     Durable,
-    /// Another machine has the event too. No topic can reach this level yet.
+    /// A cluster of other machines has confirmed the event too, so it survives the loss of this machine. Only a durable
+    /// topic reaches this level, and only while a bridge copies it: see [`replication`](crate::replication).
     Replicated,
 }
 
@@ -25,19 +26,27 @@ pub(crate) const NO_JOURNAL: &str = "the topic has no journal: it lives in memor
 /// a task's waker.
 pub(crate) const OWN_THREAD: &str = "code that runs on the journal's own thread, such as the clock, a task's waker or `Persist`, cannot wait for the journal: do this on another thread";
 
+const NO_BRIDGE: &str = "no bridge to another machine is configured: attach one with `Topic::replicate`, or with the package slipring-bridge";
+const BRIDGE_ENDED: &str = "the bridge to another machine has ended: attach it again";
+
 const NO_SYNC: &str = "the engine's journal does not sync before it is closed: it would be waited for until then";
 
 impl Level {
     /// The reason why a topic cannot reach this level while it is open; `None` if the topic can. `syncs`: `Some(true)`
     /// if the topic's journal syncs while it is open, `Some(false)` if it syncs only when it is closed, `None` if the
-    /// topic has no journal.
-    pub(crate) fn unsupported(self, syncs: Option<bool>) -> Option<&'static str> {
+    /// topic has no journal. `bridged`: `Some(true)` if a bridge is attached to the topic, `Some(false)` if its bridge
+    /// has ended, `None` if it never had one.
+    pub(crate) fn unsupported(self, syncs: Option<bool>, bridged: Option<bool>) -> Option<&'static str> {
         match self {
             Self::None | Self::Published => None,
             Self::Written | Self::Durable if syncs.is_none() => Some(NO_JOURNAL),
             Self::Durable if syncs == Some(false) => Some(NO_SYNC),
             Self::Written | Self::Durable => None,
-            Self::Replicated => Some("no bridge to another machine is configured"),
+            Self::Replicated => match bridged {
+                Some(true) => None,
+                Some(false) => Some(BRIDGE_ENDED),
+                None => Some(NO_BRIDGE),
+            },
         }
     }
 }
@@ -78,6 +87,18 @@ pub enum WaitError {
         /// The journal's error, as text.
         cause: String,
     },
+    /// The bridge or the journal ended before the cluster confirmed the event, so the cluster may or may not have it. A
+    /// bridge that is attached again goes on where this one has ended, and the receipt can then be waited for again.
+    #[error("the event is {has}, and it is unknown whether it is replicated: {}", text::line(.cause))]
+    Bridge {
+        /// The level that the event has.
+        has: Level,
+        /// Why the bridge or the journal has ended, as text.
+        cause: String,
+    },
+    /// The bridge has given the event up, as it was told to: the event is on this machine only.
+    #[error("the bridge has skipped the event, so it is on this machine only")]
+    Skipped,
     /// The deadline passed first.
     #[error("the event was not {level} by the deadline: wait again")]
     TimedOut {

@@ -2,7 +2,8 @@
 
 use crate::log::offsets::transform::FAILED;
 use crate::topic::metrics::{
-    ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics, TransformMetrics,
+    ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, ReplicationMetrics, TopicMetrics,
+    TransformMetrics,
 };
 use std::fmt::Write;
 
@@ -102,6 +103,19 @@ const CONSUMER: &[Row<ConsumerMetrics>] = &[
     ("consumer_largest_batch", Kind::Gauge, "Events in the largest batch.", whole!(largest_batch)),
 ];
 
+const REPLICATION: &[Row<ReplicationMetrics>] = &[
+    ("replication_lag", Kind::Gauge, "Published events that the bridge's cluster has not confirmed.", whole!(lag)),
+    ("replication_lag_bytes", Kind::Gauge, "Bytes of durable events that the cluster has not confirmed.", |it| {
+        it.lag_bytes.map(Value::Whole)
+    }),
+    ("replication_lag_seconds", Kind::Gauge, "Age of the oldest event that the cluster has not confirmed.", |it| {
+        it.lag_time.map(|time| Value::Seconds(time.as_secs_f64()))
+    }),
+    ("replication_attached", Kind::Gauge, "1 while the bridge is attached, 0 once it has ended.", |it| {
+        Some(Value::Whole(u64::from(it.ended.is_none())))
+    }),
+];
+
 const GAP: &[Row<GapMetrics>] = &[(
     "unacknowledged_lost_offsets",
     Kind::Gauge,
@@ -179,7 +193,11 @@ impl Metrics {
             (and(labels, "first", it.first.to_string()), it)
         });
         let transforms = self.transforms.iter().map(|it| (and(topic(&it.topic), "transform", it.name.clone()), it));
-        let all = all.chain(families(TRANSFORM, transforms));
+        let bridges = self.topics.iter().filter_map(|of| {
+            let it = of.replication.as_ref()?;
+            Some((and(topic(&of.name), "bridge", it.bridge.clone()), it))
+        });
+        let all = all.chain(families(TRANSFORM, transforms)).chain(families(REPLICATION, bridges));
         let all = all.chain(families(CONSUMER, consumers)).chain(families(QUEUE, queues)).chain(families(GAP, gaps));
         all.filter(|family| !family.samples.is_empty()).collect()
     }

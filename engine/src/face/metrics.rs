@@ -38,7 +38,8 @@
 #[cfg(feature = "observe")]
 pub use crate::engine::ObserveError;
 pub use crate::topic::metrics::{
-    ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, TopicMetrics, TransformMetrics,
+    ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, ReplicationMetrics, TopicMetrics,
+    TransformMetrics,
 };
 pub use crate::topic::report::{ConsumerReport, CutClaim, QueueReport, Report, TopicReport};
 pub use slipring_ring::Ending;

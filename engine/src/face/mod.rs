@@ -11,5 +11,6 @@ pub mod metrics;
 pub mod prelude;
 pub mod producer;
 pub mod replay;
+pub mod replication;
 pub mod subscriber;
 pub mod transaction;

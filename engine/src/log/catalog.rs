@@ -25,6 +25,8 @@ pub(crate) mod state_kind {
     // Kind 6 belongs to the journal itself: the offsets of records that a repair could not save.
     /// The gaps that were reported to readers: see [`crate::log::gap`].
     pub(crate) const REPORTED_GAPS: u16 = 7;
+    /// The positions of bridges, for which the journal keeps records: see [`crate::log::bridge`].
+    pub(crate) const BRIDGES: u16 = 8;
 }
 
 /// A description of the journal's state of this kind, for people; `None` for a kind that this version does not know.
@@ -37,6 +39,7 @@ pub const fn state_kind_name(kind: u16) -> Option<&'static str> {
         state_kind::TRANSFORM_OFFSETS => "committed offsets of transforms",
         6 => "gaps: offsets lost to damage",
         state_kind::REPORTED_GAPS => "gaps that were reported to readers",
+        state_kind::BRIDGES => "positions of bridges",
         _ => return None,
     })
 }

@@ -38,6 +38,7 @@ use crate::base::clock::Clock;
 use crate::base::level::OWN_THREAD;
 use crate::base::multi_wait::MultiWait;
 use crate::base::turn::{Turn, TurnGuard};
+use crate::log::bridge::BridgePositions;
 use crate::log::forget::{forget, orphans};
 use crate::log::offsets::group::CommittedOffsets;
 use crate::log::offsets::transform::TransformOffsets;
@@ -123,6 +124,7 @@ pub(crate) struct Committer {
     pub(crate) transform_offsets: TransformOffsets,
     pub(crate) producer_states: ProducerStates,
     pub(crate) committed_offsets: CommittedOffsets,
+    pub(crate) bridges: BridgePositions,
 }
 
 /// How long after the deadline of a close, which ends the committer's wait for the topics, the closing thread still
@@ -202,6 +204,7 @@ impl Committer {
         }
         let no_epoch_check = journal.sabotage().no_epoch_check;
         let (transform_offsets, producer_states) = (TransformOffsets::new(no_epoch_check), ProducerStates::new(&state));
+        let bridges = BridgePositions::recovered(&state);
         let waiter = Arc::new(Waiter::new());
         let committed_offsets = CommittedOffsets::new(Arc::clone(&waiter), no_epoch_check);
         let shared = Arc::new(Self {
@@ -225,6 +228,7 @@ impl Committer {
             transform_offsets,
             producer_states,
             committed_offsets,
+            bridges,
         });
         let thread = CommitterThread::new(Arc::clone(&shared), writer, clock, pace)?;
         std::thread::Builder::new().name("slipring-journal".to_owned()).spawn(move || thread.run())?;

@@ -62,6 +62,8 @@ fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
         of(state_kind::GROUP_OFFSETS).filter_map(|(kind, key)| Some((kind, key, Some(partition_key::key_topic(key)?))));
     let transforms = of(state_kind::TRANSFORM_OFFSETS)
         .filter_map(|(kind, key)| Some((kind, key, Some(partition_key::key_topic(key)?))));
+    let bridges =
+        of(state_kind::BRIDGES).filter_map(|(kind, key)| Some((kind, key, Some(partition_key::key_topic(key)?))));
     let gaps = of(state_kind::REPORTED_GAPS).filter_map(|(kind, key)| Some((kind, key, Some(gap::key_topic(key)?))));
     let producers = producers::owners(state).into_iter().map(|(key, owner)| (state_kind::PRODUCERS, key, owner));
     let leases = of(state_kind::QUEUES).filter_map(|(kind, key)| {
@@ -71,12 +73,13 @@ fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
         };
         Some((kind, key, owner))
     });
-    groups.chain(transforms).chain(producers).chain(gaps).chain(leases).collect()
+    groups.chain(transforms).chain(producers).chain(gaps).chain(bridges).chain(leases).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::bridge::BridgePosition;
     use crate::log::offsets::recorded::GroupOffset;
     use slipring_journal::{Extent, PartitionId};
 
@@ -91,6 +94,7 @@ mod tests {
             frame.extent(of, Extent { start: 3, end: 3, reserved: 3 });
             GroupOffset::new("group", of, 1, 1).put(&mut frame);
             GroupOffset::of_transform("transform", of, 1).put(&mut frame);
+            BridgePosition::new("bridge", of, 1).put(&mut frame);
             [0, 1].iter().for_each(|kind: &u8| {
                 frame.put(state_kind::PRODUCERS, &[&[*kind][..], &topic.to_le_bytes(), b"name"].concat(), &[0; 8]);
             });
@@ -122,7 +126,7 @@ mod tests {
             (state_kind::PRODUCERS, 2),
             (state_kind::QUEUES, 3),
         ];
-        assert_eq!(left, [&kinds[..], &[(state_kind::TRANSFORM_OFFSETS, 1)]].concat());
+        assert_eq!(left, [&kinds[..], &[(state_kind::TRANSFORM_OFFSETS, 1), (state_kind::BRIDGES, 1)]].concat());
         assert_eq!(state.extents().map(|(of, _)| of.topic).collect::<Vec<_>>(), [1]);
         assert!(orphans(&state).is_empty());
 

@@ -1,6 +1,7 @@
 //! The committer, which is the only thread that writes the journal, and the state that the engine keeps in the journal
 //! beside events.
 
+pub(crate) mod bridge;
 pub(crate) mod catalog;
 pub(crate) mod committer;
 mod committer_thread;

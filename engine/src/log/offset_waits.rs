@@ -1,5 +1,5 @@
-//! Registered waits of threads and tasks until a partition has written an offset, or made it durable. Receipts wait in
-//! this way.
+//! Registered waits of threads and tasks until a partition has written an offset, made it durable, or replicated it.
+//! Receipts wait in this way.
 //!
 //! The waits are sorted by level and offset. So progress wakes only the waits that it has reached, in the order of
 //! their offsets. A frame costs time for its own waits and not for all outstanding ones; a wait costs the logarithm of
@@ -37,6 +37,7 @@ struct WaitList {
     last: u64,
     written: Sorted,
     durable: Sorted,
+    replicated: Sorted,
 }
 
 /// Wakers, sorted by offset and then by the number of the wait.
@@ -44,7 +45,11 @@ type Sorted = BTreeMap<(u64, u64), Waker>;
 
 impl WaitList {
     fn of(&mut self, level: Level) -> &mut Sorted {
-        if level == Level::Written { &mut self.written } else { &mut self.durable }
+        match level {
+            Level::Written => &mut self.written,
+            Level::Replicated => &mut self.replicated,
+            _ => &mut self.durable,
+        }
     }
 }
 
@@ -53,15 +58,15 @@ impl OffsetWaits {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the waits that a partition's progress has reached. Called after the progress has moved. `written` is the
-    /// next offset that is not written, `durable` the next one that is not durable; `lost` is the offset from which on
-    /// no event will be written, `None` if that is not known.
-    pub(super) fn wake(&self, written: u64, durable: u64, lost: Option<u64>) {
+    /// Wakes the waits that a partition's progress has reached. Called after the progress has moved. `next` is the next
+    /// offset that is not written, the next one that is not durable and the next one that is not replicated; `lost` is
+    /// the offset from which on no event will be written, `None` if that is not known.
+    pub(super) fn wake(&self, next: [u64; 3], lost: Option<u64>) {
         let mut woken = Vec::new();
         {
             let mut list = self.list();
-            let WaitList { written: for_written, durable: for_durable, .. } = &mut *list;
-            for (waits, next) in [(for_written, written), (for_durable, durable)] {
+            let WaitList { written, durable, replicated, .. } = &mut *list;
+            for (waits, next) in [written, durable, replicated].into_iter().zip(next) {
                 while let Some(wait) = waits.first_entry().filter(|wait| wait.key().0 < next) {
                     woken.push(wait.remove());
                 }
@@ -70,12 +75,22 @@ impl OffsetWaits {
                 }
             }
         }
-        // The wakers are called after the lock is released, because a woken task may run at once and wait here again. A
-        // waker that panics must neither stop the journal's thread nor keep other tasks asleep.
-        for waker in woken {
-            if let Err(_panic) = caught(|| waker.wake()) {
-                lifecycle!(error, "a task's waker panicked", cause = _panic);
-            }
+        call(woken);
+    }
+
+    /// Wakes all waits for a replicated offset. Called after the bridge has ended or has skipped events.
+    pub(super) fn wake_replicated(&self) {
+        let waits = std::mem::take(&mut self.list().replicated);
+        call(waits.into_values());
+    }
+}
+
+/// Calls wakers. The caller has released the lock, because a woken task may run at once and wait here again. A waker that
+/// panics must neither stop the journal's thread nor keep other tasks asleep.
+fn call(woken: impl IntoIterator<Item = Waker>) {
+    for waker in woken {
+        if let Err(_panic) = caught(|| waker.wake()) {
+            lifecycle!(error, "a task's waker panicked", cause = _panic);
         }
     }
 }

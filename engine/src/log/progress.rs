@@ -4,11 +4,13 @@ use crate::base::ids::TopicId;
 use crate::base::level::{Level, WaitError};
 use crate::base::threads::caught;
 use crate::base::trace::lifecycle;
+use crate::log::bridge::Attachment;
 use crate::log::offset_waits::{OffsetWait, OffsetWaits, thread_waker};
 use slipring_journal::Visible;
 use slipring_journal::storage::Process;
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::task::Waker;
@@ -20,6 +22,13 @@ use std::time::Instant;
 pub(crate) struct Progress {
     pub(crate) written: AtomicU64,
     pub(crate) durable: AtomicU64,
+    /// The next offset that is not replicated yet: a cluster of other machines has confirmed all events below it, but the
+    /// [skipped](Self::skip) ones. Moved by the topic's bridge, and never above `durable`.
+    pub(crate) replicated: AtomicU64,
+    /// The ranges of offsets that the bridge has skipped, in their order.
+    skipped: Mutex<Vec<Range<u64>>>,
+    /// The end (exclusive) of the last range in `skipped`; 0 if there is none.
+    skipped_end: AtomicU64,
     /// The end (exclusive) of the offsets that are reserved durably: a producer claims only offsets below it.
     pub(crate) reserved: AtomicU64,
     /// The offset from which on no event will be written any more, and the reason. Unset while the committer reads the
@@ -54,7 +63,32 @@ impl Progress {
     /// moved.
     pub(crate) fn wake(&self) {
         let (written, durable) = (self.written.load(Ordering::Acquire), self.durable.load(Ordering::Acquire));
-        self.waits.wake(written.max(durable), durable, self.lost.get().map(|(from, _)| *from));
+        let replicated = self.replicated.load(Ordering::Acquire);
+        self.waits.wake([written.max(durable), durable, replicated], self.lost.get().map(|(from, _)| *from));
+    }
+
+    /// Notes that the bridge has given up these offsets, which are at or above all ranges that were noted before. Called
+    /// before `replicated` moves over them.
+    pub(crate) fn skip(&self, offsets: Range<u64>) {
+        /// More ranges than these are merged, so that the memory is bounded. An event between two merged ranges counts as
+        /// skipped although it is replicated, which promises too little and never too much.
+        const MOST: usize = 1024;
+        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        self.skipped_end.fetch_max(offsets.end, Ordering::Release);
+        match skipped.last_mut() {
+            Some(last) if last.end >= offsets.start => last.end = last.end.max(offsets.end),
+            _ => skipped.push(offsets),
+        }
+        if skipped.len() > MOST {
+            let second = skipped.remove(1);
+            skipped[0].end = second.end;
+        }
+    }
+
+    /// True if the bridge has given up the event at this offset.
+    pub(crate) fn is_skipped(&self, offset: u64) -> bool {
+        offset < self.skipped_end.load(Ordering::Acquire)
+            && self.skipped.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|range| range.contains(&offset))
     }
 
     /// True if no more events will become visible to a reader with this visibility.
@@ -63,12 +97,15 @@ impl Progress {
     }
 
     /// The reason why the event at this offset will never be written; `None` if it is written or may still be.
-    fn lost(&self, offset: u64) -> Option<&str> {
+    pub(super) fn lost(&self, offset: u64) -> Option<&str> {
         self.lost.get().filter(|(from, _)| *from <= offset).map(|(_, why)| &**why)
     }
 
-    fn level(&self, offset: u64) -> Level {
-        if offset < self.durable.load(Ordering::Acquire) {
+    pub(super) fn level(&self, offset: u64) -> Level {
+        // Skipped ranges are noted before `replicated` moves over them.
+        if offset < self.replicated.load(Ordering::Acquire) && !self.is_skipped(offset) {
+            Level::Replicated
+        } else if offset < self.durable.load(Ordering::Acquire) {
             Level::Durable
         } else if offset < self.written.load(Ordering::Acquire) {
             Level::Written
@@ -128,7 +165,7 @@ impl Notifier {
         self.notify();
         let known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
         // No offset will be written any more, so all waits are woken.
-        known.iter().filter_map(Weak::upgrade).for_each(|progress| progress.waits.wake(0, 0, Some(0)));
+        known.iter().filter_map(Weak::upgrade).for_each(|progress| progress.waits.wake([0; 3], Some(0)));
     }
 
     /// True in a process that was forked from the one with the journal's threads. There the journal has ended, and
@@ -304,6 +341,8 @@ impl Notifier {
 pub(crate) struct Acks {
     pub(crate) notifier: Arc<Notifier>,
     partitions: RwLock<Vec<Arc<Progress>>>,
+    /// The bridge that is attached to the topic, or was attached last; `None` if the topic never had one.
+    pub(super) bridge: Mutex<Option<Attachment>>,
 }
 
 /// The progress of each durable topic, by the topic's id. Receipts are copied very often, so a receipt holds only the
@@ -312,7 +351,7 @@ static TOPICS: RwLock<BTreeMap<TopicId, Weak<Acks>>> = RwLock::new(BTreeMap::new
 
 impl Acks {
     pub(crate) fn new(topic: TopicId, notifier: Arc<Notifier>) -> Arc<Self> {
-        let acks = Arc::new(Self { notifier, partitions: RwLock::default() });
+        let acks = Arc::new(Self { notifier, partitions: RwLock::default(), bridge: Mutex::default() });
         let mut topics = TOPICS.write().unwrap_or_else(PoisonError::into_inner);
         topics.retain(|_, acks| acks.strong_count() > 0);
         topics.insert(topic, Arc::downgrade(&acks));
@@ -331,6 +370,11 @@ impl Acks {
         self.partitions.read().unwrap_or_else(PoisonError::into_inner).get(partition as usize).cloned()
     }
 
+    /// The progress of all partitions, by number.
+    pub(crate) fn all(&self) -> Vec<Arc<Progress>> {
+        self.partitions.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn level(&self, partition: u32, offset: u64) -> Level {
         self.progress(partition).map_or(Level::Published, |progress| progress.level(offset))
     }
@@ -339,6 +383,9 @@ impl Acks {
         let has = progress.level(offset);
         if has >= level {
             return Some(Ok(has));
+        }
+        if level == Level::Replicated {
+            return self.not_replicated(progress, offset);
         }
         progress.lost(offset).or(self.notifier.end_cause()).map(|cause| {
             // Events that became durable just before the journal ended count as durable.

@@ -51,7 +51,7 @@ impl Receipt {
     /// The level that the event has reached now.
     pub fn reached(&self) -> Level {
         match self.level {
-            level @ (Level::Published | Level::Written) => {
+            level @ (Level::Published | Level::Written | Level::Durable) => {
                 Acks::of(self.topic).map_or(level, |acks| acks.level(self.partition, self.offset).max(level))
             }
             level => level,
@@ -72,7 +72,7 @@ impl Receipt {
     ///
     /// # Errors
     /// The topic cannot reach this level, the event was dropped, or the journal failed before the event reached the
-    /// level. [`WaitError::OwnThread`] on one of the journal's own threads, if the event has not reached the level yet.
+    /// level. For [`Level::Replicated`] also [`WaitError::Bridge`] and [`WaitError::Skipped`]. [`WaitError::OwnThread`] on one of the journal's own threads, if the event has not reached the level yet.
     pub fn wait(&self, level: Level) -> Result<Level, WaitError> {
         self.wait_until(level, None)
     }
@@ -106,8 +106,9 @@ impl Receipt {
             return refused("the event was dropped");
         }
         match Acks::of(self.topic) {
-            Some(acks) if level <= Level::Durable => Ok(Some(acks)),
-            _ => refused(level.unsupported(None).unwrap_or(NO_JOURNAL)),
+            // Once the bridge has ended, the wait says why.
+            Some(acks) if level <= Level::Durable || acks.bridged().is_some() => Ok(Some(acks)),
+            _ => refused(level.unsupported(None, None).unwrap_or(NO_JOURNAL)),
         }
     }
 }

@@ -101,7 +101,9 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         if let Some(reason) = (topic.has_ended() || is_closed()).then(|| topic.closed()).flatten() {
             return Err(ProducerError::Closed { topic: name(), reason });
         }
-        if let Some(reason) = level.unsupported(topic.durable.as_ref().map(|durable| durable.committer.syncs)) {
+        let durable = topic.durable.as_ref();
+        let bridged = durable.and_then(|durable| durable.acks.bridged());
+        if let Some(reason) = level.unsupported(durable.map(|durable| durable.committer.syncs), bridged) {
             return Err(ProducerError::Unsupported { topic: name(), level: *level, reason });
         }
         let Some(durable) = &topic.durable else { return Ok(()) };

@@ -234,7 +234,12 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     fn make(self) -> Result<Arc<QueueCore<E, K>>, QueueError> {
         let (topic, dead_topic) = (Arc::clone(&self.topic), self.dead_topic());
         let durable = topic.durable.clone();
-        if let Some(reason) = self.level.unsupported(durable.as_ref().map(|durable| durable.committer.syncs)) {
+        let syncs = durable.as_ref().map(|durable| durable.committer.syncs);
+        let reason = match self.level {
+            Level::Replicated => Some("a queue's changes stay on this machine: a bridge copies events only"),
+            level => level.unsupported(syncs, None),
+        };
+        if let Some(reason) = reason {
             return Err(QueueError::Unsupported(crate::base::level::Unsupported { level: self.level, reason }));
         }
         let largest = E::largest(topic.settings.max_message);

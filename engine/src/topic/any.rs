@@ -178,11 +178,13 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
                 |next: Option<u64>| times.map(|times| next.map_or(Duration::ZERO, |at| wall.since(times.get(at))));
             PartitionMetrics::new(partition.index, partition.ring.positions(), lag_time)
         });
-        let partitions = deferred.into_iter().chain(partitions).collect();
+        let partitions: Vec<_> = deferred.into_iter().chain(partitions).collect();
         let age = self.host.clock.now().saturating_sub(self.since);
         let queues = self.queues().clone();
         let queues = queues.iter().map(|queue| queue.metrics()).collect();
-        TopicMetrics::new(self.name.clone(), age, partitions, &self.counts, stats, queues)
+        let replication = self.durable.as_ref().and_then(|durable| durable.replication(&partitions));
+        let metrics = TopicMetrics::new(self.name.clone(), age, partitions, &self.counts, stats, queues);
+        TopicMetrics { replication, ..metrics }
     }
 
     fn describe(&self) -> Description {
@@ -201,6 +203,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
             memory_limit,
             producers: self.lent.load(Ordering::Acquire),
             consumers: metrics.consumers.into_iter().map(|consumer| consumer.name).collect(),
+            replication: metrics.replication,
             closed: TopicCore::closed(self),
         }
     }

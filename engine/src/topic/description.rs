@@ -3,7 +3,7 @@
 use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
 use crate::topic::Shape;
-use crate::topic::metrics::PartitionMetrics;
+use crate::topic::metrics::{PartitionMetrics, ReplicationMetrics};
 use std::fmt;
 
 /// A topic's settings and its state at one moment. [`Display`](fmt::Display) writes it as text for people.
@@ -46,6 +46,8 @@ pub struct Description {
     pub producers: usize,
     /// The names of the topic's consumers.
     pub consumers: Vec<String>,
+    /// The topic's bridge to other machines; `None` if none was attached since the topic was opened.
+    pub replication: Option<ReplicationMetrics>,
     /// Why the topic has ended; `None` while it is open.
     pub closed: Option<Closed>,
 }
@@ -61,6 +63,9 @@ impl fmt::Display for Description {
         writeln!(f, "  retains {} events of each partition{times}", self.retain)?;
         let consumers = if self.consumers.is_empty() { "none".to_owned() } else { self.consumers.join(", ") };
         writeln!(f, "  producers: {producers}; consumers: {consumers}")?;
+        if let Some(bridge) = &self.replication {
+            writeln!(f, "  {bridge}")?;
+        }
         for PartitionMetrics { partition, earliest, published, fill, capacity, .. } in &self.partitions {
             writeln!(f, "  partition {partition}: offsets {earliest}..{published}, fill {fill}/{capacity}")?;
         }

@@ -4,11 +4,13 @@ use super::ring_source::{RingSource, reservation};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
 use crate::event::codec::Persistence;
+use crate::log::bridge::{Attachment, BridgeReport};
 use crate::log::catalog::{CatalogEntry, state_kind};
 use crate::log::committer::{Committer, STAGE};
 use crate::log::forget::forget;
 use crate::log::progress::{Acks, Progress};
 use crate::topic::error::TopicError;
+use crate::topic::metrics::{PartitionMetrics, ReplicationMetrics};
 use crate::topic::partition::Partition;
 use slipring_journal::{FrameBuilder, Journal, PartitionId, WriteError};
 use slipring_ring::{BuildError, Stage, Start};
@@ -49,6 +51,20 @@ impl<E> DurableTopic<E> {
         let id = self.id(partition);
         let written = self.journal().extent(id).map_or(next, |extent| extent.end.max(next));
         self.journal().records_in(id, next..written) + published.saturating_sub(written)
+    }
+
+    /// The metrics of the topic's bridge; `None` if it never had one.
+    pub(crate) fn replication(&self, partitions: &[PartitionMetrics]) -> Option<ReplicationMetrics> {
+        let Attachment { bridge, ended, report, .. } = self.acks.bridge()?;
+        let progress = self.acks.all();
+        let lag = progress.iter().zip(partitions).map(|(progress, at)| {
+            // Records that retention or an earlier process has left behind do not count.
+            let id = self.id(at.partition);
+            let recorded = self.committer.bridges.get(id, &bridge).map_or(0, |position| position.offset);
+            self.unread(at.partition, progress.replicated.load(Ordering::Acquire).max(recorded), at.published)
+        });
+        let (lag, BridgeReport { lag_bytes, lag_time, error }) = (lag.sum(), report);
+        Some(ReplicationMetrics { bridge, ended, error, lag, lag_bytes, lag_time })
     }
 
     /// Opens the topic of this name in the journal's catalogue, or adds it to the catalogue.
@@ -240,6 +256,8 @@ impl<E> DurableTopic<E> {
         self.committer.producer_states.forget_topic(number);
         self.committer.committed_offsets.retire(number);
         self.committer.transform_offsets.forget_topic(number);
+        self.acks.end_bridge(None, "the topic was deleted");
+        self.committer.bridges.forget_topic(number);
         self.committer.forget(number, &self.name)?;
         // The engine's copy of the recovered state must lose the topic too.
         let mut state = self.committer.recovered_state();

@@ -129,6 +129,29 @@ pub struct TopicMetrics {
     /// The topic's queues, in the order of creation. Each queue is also in `consumers`, where `lag` counts its unread
     /// messages.
     pub queues: Vec<QueueMetrics>,
+    /// The topic's bridge to other machines; `None` if none was attached since the topic was opened.
+    #[cfg_attr(feature = "observe", serde(default))]
+    pub replication: Option<ReplicationMetrics>,
+}
+
+/// The metrics of the bridge that copies a topic to other machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "observe", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ReplicationMetrics {
+    /// The bridge's name.
+    pub bridge: String,
+    /// Why the bridge has ended; `None` while it is attached.
+    pub ended: Option<String>,
+    /// The last error of a bridge that tries again; `None` if it works.
+    pub error: Option<String>,
+    /// How many published events of all partitions are not replicated.
+    pub lag: u64,
+    /// The size of these events in bytes; `None` if the bridge does not know it.
+    pub lag_bytes: Option<u64>,
+    /// The age of the oldest of these events; `None` if there is none, or if the bridge does not know it.
+    #[cfg_attr(feature = "observe", serde(with = "maybe_seconds"))]
+    pub lag_time: Option<Duration>,
 }
 
 /// The metrics of one partition.
@@ -214,6 +237,7 @@ impl TopicMetrics {
             partitions,
             consumers,
             queues,
+            replication: None,
         }
     }
 
@@ -401,10 +425,23 @@ impl fmt::Display for Metrics {
                 )?;
             }
         }
+        for (topic, bridge) in self.topics.iter().filter_map(|topic| Some((&topic.name, topic.replication.as_ref()?))) {
+            writeln!(f, "{topic}: {bridge}")?;
+        }
         for TransformMetrics { name, topic, state, cause, lag } in &self.transforms {
             let cause = cause.as_ref().map_or_else(String::new, |cause| format!(" ({})", text::line(cause)));
             writeln!(f, "transform {name} of {topic}: {state}{cause}, lag {lag}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for ReplicationMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bridge, ended, error, lag, .. } = self;
+        let state = if ended.is_some() { "ended" } else { "attached" };
+        let cause = ended.as_ref().or(error.as_ref());
+        let cause = cause.map_or_else(String::new, |cause| format!(" ({})", text::line(cause)));
+        write!(f, "bridge {bridge}: {state}{cause}, lag {lag}")
     }
 }

@@ -55,6 +55,7 @@ pub(crate) mod partition;
 pub(crate) mod promises;
 mod reader;
 pub(crate) mod registry;
+pub(crate) mod replication;
 pub(crate) mod report;
 pub(crate) mod restore_names;
 mod ring_source;
@@ -112,7 +113,7 @@ pub struct Topic<E, K: Producers = Multi> {
 /// A snapshot of a topic's partitions, by number.
 pub(crate) type Partitions<E, K> = Arc<[Arc<Partition<E, K>>]>;
 
-/// How far a partition of a durable topic is written and durable.
+/// How far a partition of a durable topic is written, durable and replicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SafeOffsets {
@@ -120,6 +121,9 @@ pub struct SafeOffsets {
     pub written: u64,
     /// All events below this offset survive the end of the process and a power cut.
     pub durable: u64,
+    /// All events below this offset are on a cluster of other machines too, but those that the bridge has skipped; 0 if no
+    /// bridge has said so since the topic was opened.
+    pub replicated: u64,
 }
 
 /// The state of a topic, which its handles, producers and consumers share.
@@ -383,11 +387,12 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
         AnyTopic::describe(&*self.inner)
     }
 
-    /// How far a partition is written and durable; `None` if the topic is in memory or has no partition of this number.
+    /// How far a partition is written, durable and replicated; `None` if the topic is in memory or has no partition of this number.
     pub fn safe(&self, partition: u32) -> Option<SafeOffsets> {
         let progress = self.inner.durable.as_ref()?.acks.progress(partition)?;
         let (written, durable) = (progress.written.load(Ordering::Acquire), progress.durable.load(Ordering::Acquire));
-        Some(SafeOffsets { written, durable })
+        let replicated = progress.replicated.load(Ordering::Acquire);
+        Some(SafeOffsets { written, durable, replicated })
     }
 
     /// The topic's metrics at this moment: its positions and counters, and those of its consumers.

@@ -10,6 +10,7 @@ mod durable;
 mod full;
 mod issued;
 mod receipts;
+mod replication;
 #[path = "../common/soon.rs"]
 mod soon;
 mod state_costs;

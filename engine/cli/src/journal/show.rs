@@ -5,6 +5,7 @@ use crate::inspected::Listing;
 use crate::output::{SKIPS, Table, cells, plain, print_json, size, time};
 use serde_json::json;
 use slipring::journal::{SegmentReport, producer_names, state_kind_name};
+use slipring::replication::bridge_positions;
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -72,6 +73,7 @@ pub(super) fn stat(arguments: &Listing) -> Done {
     let state: BTreeMap<u16, usize> = inspected.state().kinds().collect();
     let (options, state_bytes) = (inspected.options(), inspected.state().size());
     let names = producer_names(inspected.state(), &options);
+    let bridges = bridge_positions(inspected.state());
     let partitions = inspected.state().extents().map(|(partition, extent)| {
         let (records, bytes, latest) = kept.get(&partition).copied().unwrap_or_default();
         (partition, extent, records, bytes, (latest > 0).then_some(latest))
@@ -86,6 +88,12 @@ pub(super) fn stat(arguments: &Listing) -> Done {
             })
         });
         let entries = state.iter().map(|(kind, entries)| json!({ "kind": kind, "entries": entries }));
+        let kept_for = bridges.iter().map(|at| {
+            json!({
+                "bridge": at.bridge, "topic": topics.name(at.of.topic), "topic_id": at.of.topic,
+                "partition": at.of.partition, "from": at.offset, "hold_bytes": at.hold,
+            })
+        });
         let document = json!({
             "version": 1, "journal_id": id, "segments": segments.len(), "used_bytes": used, "file_bytes": files,
             "incarnation": survey.incarnation(), "durable": survey.durable(), "end": survey.end(),
@@ -93,7 +101,7 @@ pub(super) fn stat(arguments: &Listing) -> Done {
             "state_bytes": state_bytes, "state_limit": options.state_limit(),
             "producer_names": { "count": names.count, "limit": names.limit },
             "torn_bytes": survey.torn().map(|torn| torn.bytes), "state": entries.collect::<Vec<_>>(),
-            "partitions": partitions.collect::<Vec<_>>(), "damage": inspected.damage_text(),
+            "partitions": partitions.collect::<Vec<_>>(), "kept_for": kept_for.collect::<Vec<_>>(), "damage": inspected.damage_text(),
             "lock": inspected.storage.lock_weakness(),
         });
         print_json(&mut out, &document)?;
@@ -120,6 +128,15 @@ pub(super) fn stat(arguments: &Listing) -> Done {
         writeln!(out, "topic        {} is number {}: {}", plain(&topic.name), topic.number, plain(&topic.layout))?;
     }
     let mut skips = false;
+    for at in &bridges {
+        let (bridge, topic, partition) = (plain(&at.bridge), plain(&topics.name(at.of.topic)), at.of.partition);
+        let hold = at.hold.map_or_else(|| "without limit".to_owned(), |hold| format!("at most {}", size(hold)));
+        writeln!(
+            out,
+            "kept for     bridge {bridge}: topic {topic}, partition {partition}, from offset {} on, {hold}",
+            at.offset
+        )?;
+    }
     let titles = ["topic", "partition", "start", "end", "reserved", "records", "bytes", "latest"];
     let mut table = Table::new(&titles, &[0, 7]);
     for (partition, extent, records, bytes, latest) in partitions {

@@ -169,3 +169,26 @@ fn a_record_is_as_old_as_its_frame() {
     writer.retain(108 * DAY, keep).unwrap();
     assert_eq!(writer.state().extent(part(0)).unwrap().start, 5);
 }
+
+#[test]
+fn a_floor_keeps_what_its_holder_needs_up_to_its_bytes() {
+    let disk = SimulatedDisk::new();
+    let (mut writer, _) = open(Arc::new(disk.clone()), small()).unwrap();
+    month(&mut writer);
+    let nothing = Retention { age: None, bytes: Some(0) };
+    let start = |writer: &Writer, number| writer.journal().extent(part(number)).unwrap().start;
+    let floors = |partition| match partition == part(0) {
+        true => vec![RetentionFloor { offset: 30, bytes: None }, RetentionFloor { offset: 90, bytes: None }],
+        // 100 bytes a record.
+        false => vec![RetentionFloor { offset: 30, bytes: Some(2000) }],
+    };
+    let freed = writer.retain_above(0, |_| nothing, floors).unwrap();
+    assert_eq!((start(&writer, 0), start(&writer, 2)), (30, 100), "the lowest floor counts, and its bytes");
+    assert_eq!(freed.records, 130);
+    let floors = |_| vec![RetentionFloor { offset: 10, bytes: None }];
+    writer.retain_above(0, |_| Retention::default(), floors).unwrap();
+    assert_eq!((start(&writer, 0), start(&writer, 2)), (30, 100), "a start never goes back");
+    let floors = |_| vec![RetentionFloor { offset: u64::MAX, bytes: None }];
+    writer.retain_above(0, |_| nothing, floors).unwrap();
+    assert_eq!((start(&writer, 0), start(&writer, 2)), (120, 120), "a floor beyond the end keeps nothing");
+}

@@ -25,6 +25,17 @@ pub struct Retention {
     pub bytes: Option<u64>,
 }
 
+/// Records that a partition keeps for a holder, such as a bridge that has not copied them yet, although the partition's
+/// [`Retention`] would delete them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetentionFloor {
+    /// The first offset that the holder still needs.
+    pub offset: u64,
+    /// The largest total size in bytes of the records that are kept for the holder, the newest being kept; `None` for
+    /// no limit.
+    pub bytes: Option<u64>,
+}
+
 /// The result of a retention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,6 +54,19 @@ impl Writer {
     /// # Errors
     /// The journal is poisoned. A segment that cannot be read is no error: its records are kept.
     pub fn retain(&mut self, now: u64, of: impl Fn(PartitionId) -> Retention) -> Result<Freed, WriteError> {
+        self.retain_above(now, of, |_| Vec::new())
+    }
+
+    /// As [`retain`](Self::retain), but keeps the records from each floor on that `floors` returns for a partition.
+    ///
+    /// # Errors
+    /// Those of [`retain`](Self::retain).
+    pub fn retain_above(
+        &mut self,
+        now: u64,
+        of: impl Fn(PartitionId) -> Retention,
+        floors: impl Fn(PartitionId) -> Vec<RetentionFloor>,
+    ) -> Result<Freed, WriteError> {
         let mut freed = Freed::default();
         let mut frame = FrameBuilder::new();
         // Partitions with the same age limit share one search.
@@ -60,6 +84,8 @@ impl Writer {
             }
             let expiry = keep.age.and_then(|age| expiry.get(&age));
             let start = self.new_start(partition, extent, keep, expiry);
+            let start =
+                floors(partition).iter().fold(start, |start, floor| self.floored(partition, extent, start, floor));
             if start > extent.start {
                 freed.records += start - extent.start;
                 frame.extent(partition, Extent { start, ..extent });
@@ -110,6 +136,15 @@ impl Writer {
             start = start.max(self.first_within(partition, extent, bytes).unwrap_or(start));
         }
         start.min(extent.end)
+    }
+
+    /// The partition's new start with one floor: `start`, or a lower offset that the floor keeps.
+    fn floored(&self, partition: PartitionId, extent: Extent, start: u64, floor: &RetentionFloor) -> u64 {
+        if floor.offset >= start {
+            return start;
+        }
+        let within = floor.bytes.map(|bytes| self.first_within(partition, extent, bytes).unwrap_or(floor.offset));
+        start.min(within.unwrap_or(0).max(floor.offset)).max(extent.start)
     }
 
     /// The first offset from which on the partition's records have at most `bytes` bytes in total. Segments that are

@@ -3,7 +3,7 @@
 use super::{CommitterThread, Reply};
 use crate::log::committer::Command;
 use crate::log::forget::forget;
-use slipring_journal::{FrameBuilder, Freed, Retention, WriteError};
+use slipring_journal::{FrameBuilder, Freed, PartitionId, Retention, WriteError};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -70,11 +70,13 @@ impl CommitterThread {
         Ok(())
     }
 
-    /// Deletes the records that are outside of their topics' retention. Their files are deleted once the deletion is
+    /// Deletes the records that are outside of their topics' retention and that no bridge needs. Their files are deleted once the deletion is
     /// durable.
     fn retain(&mut self) -> Result<Freed, WriteError> {
         let (now, keeps) = (self.now(), std::mem::take(&mut self.keeps));
-        let freed = self.writer().retain(now, |of| keeps.get(&of.topic).copied().unwrap_or_default());
+        let floors = self.shared.bridges.floors();
+        let of = |of: PartitionId| keeps.get(&of.topic).copied().unwrap_or_default();
+        let freed = self.writer().retain_above(now, of, |of| floors.get(&of).cloned().unwrap_or_default());
         self.keeps = keeps;
         self.dirty_since.get_or_insert_with(Instant::now);
         freed

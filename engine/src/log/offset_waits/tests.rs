@@ -43,7 +43,7 @@ struct Waiting {
 
 struct World {
     progress: Arc<Progress>,
-    seen: [(u64, u64, Option<u64>); 2],
+    seen: [([u64; 3], Option<u64>); 3],
     lost: Option<u64>,
     waiting: Vec<Waiting>,
 }
@@ -63,7 +63,11 @@ impl World {
 
     fn is_over(&self, level: Level) -> bool {
         let progress = &self.progress;
-        let next = if level == Level::Written { &progress.written } else { &progress.durable };
+        let next = match level {
+            Level::Written => &progress.written,
+            Level::Replicated => &progress.replicated,
+            _ => &progress.durable,
+        };
         self.lost.is_some() || next.load(std::sync::atomic::Ordering::Acquire) > OFFSET
     }
 
@@ -72,15 +76,17 @@ impl World {
         let progress = Arc::clone(&self.progress);
         match step {
             Move(Level::Written) => progress.written.store(OFFSET + 1, Release),
+            Move(Level::Replicated) => progress.replicated.store(OFFSET + 1, Release),
             Move(_) => progress.durable.store(OFFSET + 1, Release),
             End => self.lost = Some(OFFSET),
             Read(thread) => {
                 let durable = progress.durable.load(Acquire);
-                self.seen[thread] = (progress.written.load(Acquire).max(durable), durable, self.lost);
+                let next = [progress.written.load(Acquire).max(durable), durable, progress.replicated.load(Acquire)];
+                self.seen[thread] = (next, self.lost);
             }
             Take(thread) => {
-                let (written, durable, lost) = self.seen[thread];
-                progress.waits.wake(written, durable, lost);
+                let (next, lost) = self.seen[thread];
+                progress.waits.wake(next, lost);
             }
             Register(index) => {
                 let waiting = &mut self.waiting[index];
@@ -105,7 +111,7 @@ impl World {
         });
         self.waiting.clear();
         let mut list = self.progress.waits.list();
-        holds && list.of(Level::Written).is_empty() && list.of(Level::Durable).is_empty()
+        holds && [Level::Written, Level::Durable, Level::Replicated].into_iter().all(|level| list.of(level).is_empty())
     }
 }
 
@@ -135,6 +141,7 @@ fn all(levels: &[Level], threads: &[&[Step]]) -> (usize, usize) {
 
 const WRITES: &[Step] = &[Move(Level::Written), Read(0), Take(0)];
 const SYNCS: &[Step] = &[Move(Level::Durable), Read(1), Take(1)];
+const REPLICATES: &[Step] = &[Move(Level::Replicated), Read(2), Take(2)];
 const ENDS: &[Step] = &[End, Read(0), Take(0)];
 
 #[test]
@@ -148,6 +155,16 @@ fn no_order_of_steps_leaves_a_wait_asleep() {
             let (orders, lost) = all(&[first, second], &[moves, SYNCS, waits, leaves]);
             assert_eq!((orders, lost), (92_400, 0));
         }
+    }
+}
+
+#[test]
+fn no_order_of_a_bridges_steps_leaves_a_wait_asleep() {
+    let waits: &[Step] = &[Register(0), Check(0)];
+    let leaves: &[Step] = &[Register(1), Check(1), Leave(1)];
+    for moves in [SYNCS, ENDS] {
+        let (orders, lost) = all(&[Level::Replicated, Level::Replicated], &[moves, REPLICATES, waits, leaves]);
+        assert_eq!((orders, lost), (92_400, 0));
     }
 }
 
