@@ -85,6 +85,10 @@ pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     /// True if the slot of the published `sequence` holds no event, because its claim was dropped.
     fn is_skipped<E>(slots: Slots<'_, E, Self::Stamp>, sequence: u64) -> bool;
 
+    /// Reads the gates, and sets the end of the sequences that the producer may claim.
+    fn refresh<E>(producer: &mut Producer<E, Self>)
+    where
+        Self: Kind;
     /// Claims `len` sequences and makes the claim visible to threads that close the ring. Returns the first sequence;
     /// `None` if there is not enough room.
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64>

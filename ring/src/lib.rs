@@ -237,6 +237,7 @@ pub mod pin;
 mod producer;
 mod report;
 mod ring;
+mod room;
 mod sequence;
 mod shown;
 mod shutdown;

@@ -233,6 +233,10 @@ impl Mechanics for Multi {
         runs
     }
 
+    fn refresh<E>(producer: &mut Producer<E, Self>) {
+        refresh(producer);
+    }
+
     #[inline(always)]
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64> {
         // Must come before the claimed position is read, because the claims of dropped producers become visible with

@@ -9,11 +9,12 @@ use crate::fault::{Fault, fault};
 use crate::gates::GateSet;
 use crate::kind::{Kind, Multi, Single};
 use crate::ordering::LOOK_AT_STAGE;
+use crate::room::RoomLook;
 use crate::sequence::{Sequence, Sequences, ahead};
 use crate::sync::{Arc, AtomicU32, Instant};
 use crate::wait::Wait;
 use crate::waiter::Waiter;
-use crate::waiting::{Bells, Look, Waiting, arm};
+use crate::waiting::{Waiting, arm};
 use std::fmt;
 
 /// Count of slots from which on a claim prefetches no cache lines. Measurements: `docs/decisions/`, 3.
@@ -387,37 +388,6 @@ impl ClaimError {
             Self::Closed(closed) => closed,
             _ => Closed::Closed,
         }
-    }
-}
-
-/// A producer's search for room: claims `len` slots, and finds nothing while there is not enough room.
-struct RoomLook<'p, E, K: Kind> {
-    producer: &'p mut Producer<E, K>,
-    len: u64,
-}
-
-impl<E, K: Kind> Look for RoomLook<'_, E, K> {
-    type Found = Result<u64, Closed>;
-
-    fn look(&mut self) -> Option<Self::Found> {
-        match self.producer.claim_now(self.len) {
-            Some(first) => Some(Ok(first)),
-            None => self.producer.core.closing.reason().map(Err),
-        }
-    }
-
-    /// The bell (see [`crate::bell`]) of the slowest stage, if it leaves too little room; the producers' bell if the
-    /// room depends on another producer's uncommitted claim. `None` if there is room now.
-    fn bells(&mut self) -> Option<Bells> {
-        let core = &self.producer.core;
-        let claimed = K::next(self.producer);
-        let blocks = |gate: u64| ahead(gate.wrapping_add(core.capacity()), claimed) < self.len as i64;
-        let bell = match self.producer.known.lowest(&LOOK_AT_STAGE) {
-            Some((gate, stage)) if blocks(gate) => &stage.bell,
-            _ if blocks(core.floor()) => &core.bell,
-            _ => return None,
-        };
-        Some([Some(Arc::clone(bell)), None])
     }
 }
 

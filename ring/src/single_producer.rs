@@ -66,6 +66,10 @@ impl Mechanics for Single {
         if ahead(end, published) > 0 { vec![(published, end)] } else { Vec::new() }
     }
 
+    fn refresh<E>(producer: &mut Producer<E, Self>) {
+        refresh(producer);
+    }
+
     #[inline(always)]
     fn claim<E>(producer: &mut Producer<E, Self>, len: u64) -> Option<u64> {
         if ahead(producer.limit, producer.next) < len as i64 {

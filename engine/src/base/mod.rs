@@ -1,5 +1,6 @@
 //! Helpers for all layers above, which know nothing of topics: time, threads, cores, numbers and names.
 
+pub(crate) mod alarm;
 pub(crate) mod by_name;
 pub(crate) mod clock;
 pub(crate) mod closed;

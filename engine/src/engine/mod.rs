@@ -3,6 +3,7 @@
 mod builder;
 mod delete;
 mod error;
+mod timing;
 
 pub use builder::EngineBuilder;
 pub use error::EngineError;

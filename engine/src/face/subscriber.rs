@@ -2,8 +2,9 @@
 //!
 //! [`Topic::subscribe`](crate::Topic::subscribe) returns the settings. [`run`](SubscriberBuilder::run) starts a thread
 //! that calls a handler with each event; [`poll`](SubscriberBuilder::poll) returns a [`Subscriber`](crate::Subscriber)
-//! for a loop of your own. A [`Selector`] waits for many readers on one thread. A reader that wants the newest event of
-//! each key, not all events, is a [`ConflatedSubscriber`]: see [`conflate`](SubscriberBuilder::conflate).
+//! for a loop of your own. A [`Selector`] waits for many readers on one thread, and beside them for a [`Deadline`], an
+//! [`Interval`], or room to publish. A reader that wants the newest event of each key, not all events, is a
+//! [`ConflatedSubscriber`]: see [`conflate`](SubscriberBuilder::conflate).
 //!
 //! ```
 //! use slipring::{Engine, subscriber::{At, StartAt}};
@@ -37,7 +38,8 @@
 //! # Errors
 //! [`SubscribeError`]: the subscriber could not be started. [`ReadError`]: it cannot read on. [`PositionError`]: it
 //! could not be moved to that offset, for example because the offset is out of the range that the error names.
-//! [`CancelError`]: it could not be cancelled. [`ConflateError`]: a conflating subscriber has ended.
+//! [`CancelError`]: it could not be cancelled. [`TimerError`]: a deadline or interval could not be created.
+//! [`ConflateError`]: a conflating subscriber has ended.
 //!
 //! # Unlike Kafka
 //! A subscriber has no committed offset and is forgotten when its process ends; for offsets that outlive the process
@@ -50,7 +52,9 @@ pub use crate::base::outcome::Outcome;
 pub use crate::base::wakeup::Wakeup;
 pub use crate::event::keep::Keep;
 pub use crate::read::conflate::{Change, ConflateBuilder, ConflateError, ConflatedBatch, ConflatedSubscriber};
-pub use crate::read::error::{CancelError, PositionError, ReadError};
+pub use crate::read::deadline::Deadline;
+pub use crate::read::error::{CancelError, PositionError, ReadError, TimerError};
+pub use crate::read::interval::Interval;
 pub use crate::read::managed::Subscription;
 pub use crate::read::selector::{Selectable, Selector};
 pub use crate::read::{At, Batch, Messages, StartAt, SubscriberBuilder};

@@ -6,6 +6,7 @@ use crate::base::level::Level;
 use crate::base::rate::{Limiter, RateLimit};
 use crate::produce::append::Appender;
 use crate::produce::partitioner::{PartitionPicker, Partitioner};
+use crate::produce::room::RoomRequest;
 use crate::topic::error::ProducerError;
 use crate::topic::{Topic, TopicCore};
 use slipring_ring::{Multi, Wait};
@@ -87,7 +88,8 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         let picker = PartitionPicker::new(partitioner);
         let (first, more) = (Some(first), Vec::new());
         let fast_path = usize::from(is_bare);
-        Ok(Producer { topic, fast_path, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp: None })
+        let (stamp, room) = (None, RoomRequest::new(1, None));
+        Ok(Producer { topic, fast_path, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp, room })
     }
 
     /// Returns an error if the topic is closed or does not support the level; otherwise waits until the topic's next
@@ -130,6 +132,7 @@ impl<E> Clone for Producer<E, Multi> {
             is_limited: self.is_limited,
             is_bare: self.is_bare,
             stamp: self.stamp,
+            room: self.room.again(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod linger;
 mod messages;
 pub(crate) mod partitioner;
 mod readers;
+mod room;
 pub(crate) mod transaction;
 
 pub use builder::ProducerBuilder;
@@ -21,6 +22,7 @@ use crate::log::producers::ProducerStamp;
 use crate::log::receipt::{BatchReceipt, Receipt};
 use crate::produce::append::{Appender, Route, SlotMeta};
 use crate::produce::partitioner::PartitionPicker;
+use crate::produce::room::RoomRequest;
 use crate::topic::TopicCore;
 use crate::topic::error::{PublishError, Rejected};
 use slipring_ring::{Claim, Multi, Sequences, Wait};
@@ -74,6 +76,8 @@ pub struct Producer<E, K: Producers = Multi> {
     /// The producer number and sequence that the journal records with the next event; `None` for a producer without a
     /// name.
     stamp: Option<ProducerStamp>,
+    /// The room for which a selector waits with this producer.
+    room: RoomRequest,
 }
 
 /// The appender of a partition that [`Producer::route`] has returned.

@@ -17,6 +17,19 @@ pub struct ReadError {
     pub reason: Closed,
 }
 
+/// The reason why a [`Deadline`](crate::subscriber::Deadline) or an [`Interval`](crate::subscriber::Interval) was not
+/// created.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimerError {
+    /// The thread of the engine's timer could not be started: the error of the operating system.
+    #[error("no thread for what is awaited at a time: {0}")]
+    NoThread(std::io::Error),
+    /// The period of an interval is zero.
+    #[error("an interval's period is zero: take a longer one")]
+    NoPeriod,
+}
+
 /// The reason why a consumer was not cancelled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

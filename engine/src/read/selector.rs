@@ -1,8 +1,9 @@
-//! Selectors: one thread that waits for readers of many topics.
+//! Selectors: one thread that waits for readers of many topics, and for room, deadlines and intervals beside them.
 
 use crate::base::kind::Producers;
 use crate::base::multi_wait::{MultiWait, WaitEnd, WaitSources};
 use crate::base::wakeup::Wakeup;
+use crate::produce::Producer;
 use crate::read::error::ReadError;
 use crate::read::{FindOutcome, Subscriber};
 use slipring_ring::{Wait, Waiter};
@@ -11,6 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Waits for many readers, of topics of any types, and returns which one has something to read.
+///
+/// Beside the readers it waits for a [`Deadline`](crate::subscriber::Deadline), an
+/// [`Interval`](crate::subscriber::Interval), or with a [`Producer`](crate::Producer) for
+/// [room to publish](crate::Producer::select_room). Each has its turn like a reader.
 ///
 /// A call does not check every reader: if more than 16 readers are checked in turn, one that was found empty 64 times
 /// in a row is left out until it has something to read. So a quiet [`Subscriber`](crate::Subscriber) costs a call only
@@ -44,8 +49,8 @@ use std::time::{Duration, Instant};
 /// ```
 ///
 /// A reader whose topic was closed and read to its end, or that cannot read on, is selected again and again; its own
-/// poll returns the end or the error. Then leave that reader out of the slice. The numbers of the readers after it
-/// change.
+/// poll returns the end or the error. Then [`remove`](Self::remove) that reader, or leave it out of the slice, which
+/// changes the indexes of the readers after it.
 pub struct Selector {
     watch: MultiWait,
     waiter: Arc<Waiter>,
@@ -53,6 +58,8 @@ pub struct Selector {
     watched: Vec<usize>,
     /// The indexes of the readers that are notified of each call and each sleep: see [`Selectable::is_minded`].
     minded: Vec<usize>,
+    /// The identities of the readers that are [removed](Self::remove).
+    removed: Vec<usize>,
 }
 
 impl fmt::Debug for Selector {
@@ -65,7 +72,7 @@ impl Selector {
     fn new(by_number: bool) -> Self {
         let waiter = Arc::new(Waiter::new());
         let watch = MultiWait::new(Wait::default(), Arc::clone(&waiter)).by_number(by_number);
-        Self { watch, waiter, watched: Vec::new(), minded: Vec::new() }
+        Self { watch, waiter, watched: Vec::new(), minded: Vec::new(), removed: Vec::new() }
     }
 
     /// Returns a selector that selects ready readers in turn.
@@ -91,6 +98,53 @@ impl Selector {
         self.watch.wakeup()
     }
 
+    /// Removes a reader, deadline, interval or producer from the selection while it stays in the slice, so that the others
+    /// keep their indexes: [`select`](Self::select) no longer returns its index, and what happens at it wakes no wait.
+    /// Costs less than another slice. Removing it twice has no further effect. It stays removed until
+    /// [`restore`](Self::restore), or until a call is given a slice without it.
+    ///
+    /// To remove a reader while another thread is in [`select`](Self::select), tell that thread so and end its wait with
+    /// a [`wakeup`](Self::wakeup). A member of a group makes no progress while it is removed: its deadline runs.
+    ///
+    /// ```
+    /// # use slipring::{Engine, subscriber::Selector};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// let mut tapes = [ticks.subscribe("first").poll()?, ticks.subscribe("second").poll()?];
+    /// ticks.producer().create()?.publish(|tick| *tick = 42)?;
+    /// let mut selector = Selector::by_priority();
+    /// selector.remove(&tapes[0]);
+    /// let [first, second] = &mut tapes;
+    /// assert_eq!(selector.select(&mut [first, second], Duration::ZERO)?, Some(1));
+    /// selector.restore(first);
+    /// assert_eq!(selector.select(&mut [first, second], Duration::ZERO)?, Some(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn remove(&mut self, reader: &dyn Selectable) {
+        let identity = reader.identity();
+        if !self.removed.contains(&identity) {
+            self.removed.push(identity);
+        }
+        if let Some(index) = self.watched.iter().position(|known| *known == identity) {
+            self.watch.remove(index);
+            self.minded.retain(|minded| *minded != index);
+        }
+    }
+
+    /// Takes a reader back into the selection that was [removed](Self::remove). No effect if it was not.
+    pub fn restore(&mut self, reader: &dyn Selectable) {
+        let identity = reader.identity();
+        let Some(place) = self.removed.iter().position(|removed| *removed == identity) else { return };
+        self.removed.swap_remove(place);
+        if let Some(index) = self.watched.iter().position(|known| *known == identity) {
+            self.watch.add(index);
+            if reader.is_minded() {
+                self.minded.push(index);
+            }
+        }
+    }
+
     /// Waits, for at most `limit`, until a reader has events, an end or an error, and returns the reader's index in the
     /// slice. `None` if none has by then, or a [`Wakeup`] ended the wait. Calls with the readers of the last call, in the
     /// same order, are fastest; another slice costs one check of each reader.
@@ -105,8 +159,17 @@ impl Selector {
             self.waiter = Arc::new(Waiter::new());
             self.watch.renew(Arc::clone(&self.waiter));
             self.watched = readers.iter().map(|reader| reader.identity()).collect();
-            self.minded = (0..readers.len()).filter(|reader| readers[*reader].is_minded()).collect();
-            (0..readers.len()).for_each(|reader| self.watch.add(reader));
+            let Self { watch, watched, minded, removed, .. } = self;
+            removed.retain(|identity| watched.contains(identity));
+            minded.clear();
+            for index in 0..readers.len() {
+                watch.add(index);
+                if removed.contains(&watched[index]) {
+                    watch.remove(index);
+                } else if readers[index].is_minded() {
+                    minded.push(index);
+                }
+            }
         }
         self.minded.iter().for_each(|reader| readers[*reader].see());
         let now = limit.is_zero();
@@ -127,7 +190,9 @@ impl Selector {
 
 /// A reader that a [`Selector`] can wait for: a [`Subscriber`], a [`Member`](crate::group::Member) of a group, or a
 /// [`Worker`](crate::queue::Worker) of a queue, whose [`receive`](crate::queue::Worker::receive) then returns the
-/// message that was found. A member of a group makes progress with each call of its selector and while the selector
+/// message that was found; or a [`Deadline`](crate::subscriber::Deadline), an
+/// [`Interval`](crate::subscriber::Interval), or a [`Producer`] that waits for [room](Producer::select_room) to publish. A
+/// member of a group makes progress with each call of its selector and while the selector
 /// sleeps, so it is not fenced meanwhile.
 pub trait Selectable {
     /// True if a poll would return at once with events, an end or an error.
@@ -192,6 +257,30 @@ impl<E: Send + Sync + 'static, K: Producers> Selectable for Subscriber<E, K> {
 
     fn identity(&self) -> usize {
         self.membership.number
+    }
+}
+
+/// Ready when there is the [requested room](Producer::select_room) to publish, or a publish would return an error at once.
+impl<E, K: Producers> Selectable for Producer<E, K> {
+    fn is_ready(&mut self) -> bool {
+        self.has_room()
+    }
+
+    fn arm(&mut self, waiter: &Arc<Waiter>, token: usize) -> bool {
+        self.arm_for_room(waiter, token)
+    }
+
+    /// True, because a partition that lacks room gets some only by what wakes the selector.
+    fn may_rest(&self) -> bool {
+        true
+    }
+
+    fn is_minded(&self) -> bool {
+        false
+    }
+
+    fn identity(&self) -> usize {
+        self.room_number()
     }
 }
 

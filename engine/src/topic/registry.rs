@@ -38,7 +38,7 @@ pub(crate) struct Host {
     /// The registry of the engine's topics, through which one topic finds another.
     engine: Weak<Registry>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) timer: Timer,
+    pub(crate) timer: Arc<Timer>,
     pub(crate) cores: Arc<Cores>,
     /// All groups of the engine. Unset until groups are used for the first time, for example when a member joins.
     pub(crate) groups: OnceLock<Box<dyn AttachedGroups>>,
@@ -161,7 +161,7 @@ impl Registry {
     ) -> Arc<Self> {
         Arc::new_cyclic(|engine| {
             let engine = Weak::clone(engine);
-            let timer = Timer::new(Arc::clone(&clock));
+            let timer = Arc::new(Timer::new(Arc::clone(&clock)));
             let (groups, retains) = (OnceLock::new(), AtomicBool::new(false));
             let lease_numbers = AtomicU64::new(0);
             let host = Arc::new(Host { engine, timer, clock, cores, groups, committer, retains, lease_numbers });

@@ -12,6 +12,7 @@ mod lost;
 mod many_partitions;
 mod positions;
 mod resting;
+mod select_sources;
 mod selector;
 #[path = "../common/sleeps.rs"]
 mod sleeps;

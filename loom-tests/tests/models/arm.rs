@@ -312,6 +312,62 @@ fn a_task_that_wants_room_hears_of_a_failure() {
     });
 }
 
+/// Arms a waiter for room and sleeps until there is some, as a thread that waits for several things, and then claims one
+/// slot.
+fn claim_what_was_free<K: Kind>(producer: &mut Producer<u64, K>) -> Result<(), ClaimError> {
+    let waiter = Waiter::new();
+    while producer.arm_for_room(1, &waiter, 0)? {
+        waiter.park(None, |_| ());
+    }
+    producer.try_claim(1).map(|claim| drop(fill(claim)))
+}
+
+/// A waiter is armed for room on a full ring with two readers. Which reader is slowest changes while it is armed.
+/// Allowed: it finds room once both have read. Forbidden: it is armed at the bell of the reader that has read already.
+#[test]
+fn who_waits_for_room_is_woken_whichever_reader_is_last() {
+    model_of_sleep(Within(2), "a waiter for room is woken by whichever reader is last", || {
+        let (mut producer, ring) = single(1, &[("left", &[]), ("right", &[])]);
+        put(&mut producer, 1).unwrap();
+        let readers = ["left", "right"].map(|name| reading(ring.consumer(name).unwrap(), 1, 1));
+        claim_what_was_free(&mut producer).unwrap();
+        assert_eq!(readers.map(count), [1, 1]);
+    });
+}
+
+/// A waiter is armed for room that another producer's claim occupies, on a ring without stages.
+/// Allowed: it finds room once that claim is committed. Forbidden: it is never woken.
+#[test]
+fn who_waits_for_room_at_the_floor_is_woken_by_a_commit() {
+    model_of_sleep(Mixed(3, None), "a commit wakes a waiter for room at the floor", || {
+        let (mut one, _ring): (MultiProducer<u64>, _) = multi(1, &[]);
+        let mut two = one.clone();
+        let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
+        // The other producer takes the room at most once.
+        if claim_what_was_free(&mut two) == Err(ClaimError::Full) {
+            claim_what_was_free(&mut two).unwrap();
+        }
+        writing.join().unwrap();
+    });
+}
+
+/// A waiter is armed for room on a full ring, and the ring fails.
+/// Allowed: it gets the failure. Forbidden: it is never woken.
+#[test]
+fn who_waits_for_room_hears_of_a_failure() {
+    model_of_sleep(All, "a failure wakes a waiter for room", || {
+        let (mut producer, ring) = single(1, &[("reader", &[])]);
+        put(&mut producer, 1).unwrap();
+        let failing = thread::spawn(move || {
+            ring.fail("reader", "no paper");
+            ring
+        });
+        let refused = claim_what_was_free(&mut producer);
+        assert!(matches!(refused, Err(ClaimError::Closed(Closed::Failed { stage, .. })) if stage == "reader"));
+        failing.join().unwrap();
+    });
+}
+
 /// A reader whose waiter is armed for the end only seeks back; then the ring ends.
 /// Allowed: the seek or the end wakes the waiter. Forbidden: it sleeps on at a bell that is never rung.
 #[test]
