@@ -57,6 +57,17 @@ enum Attempt<'t> {
     Arm(&'t Task),
 }
 
+/// The appender of a partition that `Producer::route` has returned.
+#[inline(always)]
+pub(crate) fn appender_of<'p, E, K: Producers>(
+    first: &'p mut Option<Appender<E, K>>,
+    more: &'p mut [Option<Appender<E, K>>],
+    to: u32,
+) -> &'p mut Appender<E, K> {
+    let appender = if to == 0 { first } else { &mut more[to as usize - 1] };
+    appender.as_mut().expect("made by the route; the first is taken out by the drop only")
+}
+
 impl<E, K: Producers> Appender<E, K> {
     pub(crate) fn lend(partition: &Arc<Partition<E, K>>, wait: &Wait) -> Option<Self> {
         let mut ring = partition.lend()?;

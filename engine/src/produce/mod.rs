@@ -20,7 +20,7 @@ use crate::base::rate::Limiter;
 use crate::base::when_full::WhenFull;
 use crate::log::producers::ProducerStamp;
 use crate::log::receipt::{BatchReceipt, Receipt};
-use crate::produce::append::{Appender, Route, SlotMeta};
+use crate::produce::append::{Appender, Route, SlotMeta, appender_of};
 use crate::produce::partitioner::PartitionPicker;
 use crate::produce::room::RoomRequest;
 use crate::topic::TopicCore;
@@ -78,17 +78,6 @@ pub struct Producer<E, K: Producers = Multi> {
     stamp: Option<ProducerStamp>,
     /// The room for which a selector waits with this producer.
     room: RoomRequest,
-}
-
-/// The appender of a partition that [`Producer::route`] has returned.
-#[inline(always)]
-fn appender_of<'p, E, K: Producers>(
-    first: &'p mut Option<Appender<E, K>>,
-    more: &'p mut [Option<Appender<E, K>>],
-    to: u32,
-) -> &'p mut Appender<E, K> {
-    let appender = if to == 0 { first } else { &mut more[to as usize - 1] };
-    appender.as_mut().expect("made by the route; the first is taken out by the drop only")
 }
 
 impl<E, K: Producers> Producer<E, K> {

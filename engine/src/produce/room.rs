@@ -2,7 +2,8 @@
 
 use crate::base::ids::next_reader;
 use crate::base::kind::Producers;
-use crate::produce::{Producer, appender_of};
+use crate::produce::Producer;
+use crate::produce::append::appender_of;
 use slipring_ring::Waiter;
 use std::sync::atomic::Ordering;
 

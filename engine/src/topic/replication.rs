@@ -103,7 +103,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// is that of the bridge: under it the journal records how far the bridge has come. Finish the settings with
     /// [`attach`](ReplicationBuilder::attach).
     ///
-    /// This is the door for whoever writes a bridge; the package `slipring-bridge` is one.
+    /// A bridge is a program's own: slipring has none yet. It reads the topic with [`replay`](Self::replay).
     pub fn replicate(&self, name: impl Into<String>) -> ReplicationBuilder {
         let durable = self.inner.durable.as_ref();
         let durable = durable.map(|it| (it.id(0).topic, Arc::clone(&it.committer), Arc::clone(&it.acks)));
