@@ -5,6 +5,7 @@
 use slipring::{Engine, Message, Record, Wait, group::Commit, producer::Partitioner};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 #[path = "common/sleeps.rs"]
@@ -161,15 +162,17 @@ fn between_two_threads() {
     let mut tape = topic.subscribe("tape").wait(wait.clone()).poll().unwrap();
     let producer = topic.producer().partitioner(Partitioner::RoundRobin).wait(wait);
     let mut producer = producer.create().unwrap();
-    let (begin, begins) = std::sync::mpsc::sync_channel(0);
+    // A barrier allocates nothing, where a channel allocates at a wait, which may come late on a machine with much to do.
+    let meeting = Arc::new(Barrier::new(2));
+    let feeders = Arc::clone(&meeting);
     let feeding = std::thread::spawn(move || {
         for number in 0..EVENTS {
             if number == EVENTS / 10 {
-                let _: () = begins.recv().unwrap();
+                feeders.wait();
             }
             producer.publish(|event| *event = number).unwrap();
         }
-        begins.recv().unwrap();
+        feeders.wait();
     });
     let mut read = |count: u64| {
         let mut seen = 0;
@@ -179,11 +182,11 @@ fn between_two_threads() {
         assert_eq!(seen, count);
     };
     read(EVENTS / 10);
-    begin.send(()).unwrap();
+    meeting.wait();
     let region = Region::new(ALLOCATOR);
     read(EVENTS - EVENTS / 10);
     let change = region.change();
     assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
-    begin.send(()).unwrap();
+    meeting.wait();
     feeding.join().unwrap();
 }
