@@ -62,7 +62,7 @@ impl fmt::Display for MemberEnd {
 #[derive(Clone)]
 pub struct GroupRun {
     signal: Arc<Mutex<Arc<MemberSignal>>>,
-    end: Arc<End>,
+    end: Arc<RunEnd>,
 }
 
 impl fmt::Debug for GroupRun {
@@ -72,7 +72,7 @@ impl fmt::Debug for GroupRun {
 }
 
 #[derive(Default)]
-struct End {
+struct RunEnd {
     ended: Mutex<Option<MemberEnd>>,
     notified: Condvar,
 }

@@ -35,10 +35,10 @@ pub struct LingerBuilder<K: Producers = Multi> {
 }
 
 /// The callback for each record, with the record's number and its outcome.
-type Callback = Box<dyn FnMut(u64, Outcome) + Send>;
+type Callback = Box<dyn FnMut(u64, LingerOutcome) + Send>;
 
 /// The receipt of a published record, or why the record was given up.
-type Outcome = Result<Receipt, PublishError>;
+type LingerOutcome = Result<Receipt, PublishError>;
 
 impl<K: Producers> ProducerBuilder<Message, K> {
     /// Returns the settings of a producer that gathers up to `records` records, each for at most `delay`, and publishes

@@ -308,7 +308,7 @@ impl RecordedQueue {
     pub fn purge(&self, writer: &mut Writer, time: u64) -> Result<u64, ChangeError> {
         let journal = writer.journal();
         let mut purged = 0;
-        let mut change = Change::new(self.number);
+        let mut change = QueueChange::new(self.number);
         for partition in 0..self.topic.partitions {
             self.each_unread(&journal, partition, |_, _| {
                 purged += 1;
@@ -373,8 +373,8 @@ impl RecordedQueue {
         Ok(sent)
     }
 
-    fn deal_with(&self, moved: Vec<(u32, u64)>) -> Change {
-        let mut change = Change::new(self.number);
+    fn deal_with(&self, moved: Vec<(u32, u64)>) -> QueueChange {
+        let mut change = QueueChange::new(self.number);
         change.cursors.extend(moved.into_iter().map(|(partition, next)| (Cursor::DeadLetters(partition), next)));
         change
     }
@@ -382,13 +382,13 @@ impl RecordedQueue {
 
 /// A change of a recorded queue. Parts of its state are written before its next offsets, so that a crash between two
 /// frames loses no message.
-struct Change {
+struct QueueChange {
     queue: u32,
     blocks: BTreeSet<StatePart>,
     cursors: Vec<(Cursor, u64)>,
 }
 
-impl Change {
+impl QueueChange {
     fn new(queue: u32) -> Self {
         Self { queue, blocks: BTreeSet::new(), cursors: Vec::new() }
     }

@@ -53,18 +53,18 @@ impl QueueEnd {
 /// stop them.
 #[derive(Clone)]
 pub struct QueueRun {
-    shared: Arc<Shared>,
+    shared: Arc<SharedRun>,
 }
 
-struct Shared {
+struct SharedRun {
     stopped: AtomicBool,
     /// One for each worker.
     wakeups: Vec<Wakeup>,
-    state: Mutex<State>,
+    state: Mutex<RunState>,
     ended: Condvar,
 }
 
-struct State {
+struct RunState {
     /// The count of workers whose threads have not ended.
     running: usize,
     /// How the first worker ended that did not finish; without one, how the last one ended.
@@ -77,13 +77,13 @@ impl fmt::Debug for QueueRun {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SharedRun {
+    fn state(&self) -> MutexGuard<'_, RunState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl RunState {
     fn ended(&self) -> Option<QueueEnd> {
         self.end.clone().filter(|_| self.running == 0)
     }
@@ -225,8 +225,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
     ) -> Result<QueueRun, QueueError> {
         let workers: Vec<_> = (0..workers.max(1)).map(|_| Worker::new(Arc::clone(&self.core))).collect();
         let wakeups = workers.iter().map(Worker::wakeup).collect();
-        let state = Mutex::new(State { running: workers.len(), end: None });
-        let shared = Shared { stopped: AtomicBool::new(false), wakeups, state, ended: Condvar::new() };
+        let state = Mutex::new(RunState { running: workers.len(), end: None });
+        let shared = SharedRun { stopped: AtomicBool::new(false), wakeups, state, ended: Condvar::new() };
         let run = QueueRun { shared: Arc::new(shared) };
         let (handler, threads) = (Arc::new(handler), Threads::default());
         for mut worker in workers {

@@ -1,6 +1,6 @@
 //! The buffer of a producer that gathers records.
 
-use super::Outcome;
+use super::LingerOutcome;
 use crate::base::clock::Timestamp;
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
@@ -51,7 +51,7 @@ pub(super) struct LingerState {
     pub(super) has_callback: bool,
     /// Numbers and outcomes of the records for which the callback is not called yet, in the order in which they were
     /// published or given up.
-    outcomes: Mutex<VecDeque<(u64, Outcome)>>,
+    outcomes: Mutex<VecDeque<(u64, LingerOutcome)>>,
 }
 
 impl LingerState {
@@ -59,12 +59,12 @@ impl LingerState {
         Arc::new(Self { count: AtomicUsize::new(0), has_callback, outcomes: Mutex::default() })
     }
 
-    pub(super) fn outcomes(&self) -> MutexGuard<'_, VecDeque<(u64, Outcome)>> {
+    pub(super) fn outcomes(&self) -> MutexGuard<'_, VecDeque<(u64, LingerOutcome)>> {
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records outcomes for the callback, if there is one.
-    fn note(&self, outcomes: impl Iterator<Item = (u64, Outcome)>) {
+    fn note(&self, outcomes: impl Iterator<Item = (u64, LingerOutcome)>) {
         match self.has_callback {
             true => self.outcomes().extend(outcomes),
             false => drop(outcomes),
