@@ -179,8 +179,8 @@ fn a_floor_keeps_what_its_holder_needs_up_to_its_bytes() {
     let start = |writer: &Writer, number| writer.journal().extent(part(number)).unwrap().start;
     let floors = |partition| match partition == part(0) {
         true => vec![RetentionFloor { offset: 30, bytes: None }, RetentionFloor { offset: 90, bytes: None }],
-        // 100 bytes a record.
-        false => vec![RetentionFloor { offset: 30, bytes: Some(2000) }],
+        // A record counts with its 100 bytes and at most 5 for its length and time: these are 20.
+        false => vec![RetentionFloor { offset: 30, bytes: Some(2100) }],
     };
     let freed = writer.retain_above(0, |_| nothing, floors).unwrap();
     assert_eq!((start(&writer, 0), start(&writer, 2)), (30, 100), "the lowest floor counts, and its bytes");
