@@ -17,6 +17,9 @@ type Read = BTreeMap<Vec<u8>, usize>;
 /// Reads what there is, and commits it.
 fn read(name: &str, member: &mut Member<Message>, into: &mut Read) -> Result<(), Box<dyn Error>> {
     while let Some(batch) = member.poll(Duration::from_millis(100))? {
+        if batch.is_empty() {
+            break; // nothing came in time; `None` would say that the topic has ended
+        }
         for (order, _) in batch.iter() {
             *into.entry(order.key().unwrap_or_default().to_vec()).or_default() += 1;
         }
