@@ -2,7 +2,7 @@
 //! that draws some of them.
 
 use crate::build::workspace;
-use crate::sites::Catalogue;
+use crate::sites::{Catalogue, ring_files};
 use proc_macro2::{TokenStream, TokenTree};
 use std::fs;
 use std::ops::Range;
@@ -32,7 +32,7 @@ const KINDS: [Kind; 5] = [Kind::Order, Kind::Fence, Kind::Comparison, Kind::OneM
 /// A change of one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// The name of the file in ring's source folder.
+    /// The path of the file in ring's source folder.
     pub file: String,
     /// The innermost function that contains the place.
     pub function: String,
@@ -125,19 +125,27 @@ impl Part {
 
 /// Files without edits: faults and the atomics of thorough models are not part of production; errors, reports and texts
 /// have no memory orderings.
-const LEFT_OUT: [&str; 5] = ["fault.rs", "thorough.rs", "error.rs", "report.rs", "text.rs"];
+const LEFT_OUT: [&str; 9] = [
+    "fault.rs",
+    "thorough.rs",
+    "error.rs",
+    "report.rs",
+    "text.rs",
+    "shared/error.rs",
+    "shared/folder.rs",
+    "shared/model.rs",
+    "shared/participant.rs",
+];
 
 /// All possible edits of a part, ordered by file and line.
 pub fn all(part: Part) -> Result<Vec<Edit>, String> {
     let folder = workspace().join("ring/src");
     let wrong = |error: std::io::Error| format!("{}: {error}", folder.display());
-    let files = fs::read_dir(&folder).map_err(wrong)?.map(|entry| Ok(entry.map_err(wrong)?.file_name()));
-    let mut files = files.collect::<Result<Vec<_>, String>>()?;
-    files.sort();
+    let files = ring_files()?;
     let sites = Catalogue::read()?.sites;
     let ordered: Vec<String> = sites.into_iter().filter(|it| !it.weaker.is_empty()).map(|it| it.name).collect();
     let mut edits = Vec::new();
-    for file in files.iter().filter_map(|name| name.to_str()).filter(|name| !LEFT_OUT.contains(name)) {
+    for file in files.iter().map(String::as_str).filter(|name| !LEFT_OUT.contains(name)) {
         let text = fs::read_to_string(folder.join(file)).map_err(wrong)?;
         edits.extend(of_file(file, &text, &ordered)?.into_iter().filter(|edit| part.has(edit)));
     }

@@ -18,7 +18,7 @@ pub struct Model {
 /// A place in ring's source that names a site.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The name of the file in ring's source folder.
+    /// The path of the file in ring's source folder.
     pub file: String,
     /// The line, counted from 1.
     pub line: usize,

@@ -36,6 +36,26 @@ pub struct Fault {
     pub what: String,
 }
 
+/// The source files of ring, as paths in its source folder, in order.
+pub fn ring_files() -> Result<Vec<String>, String> {
+    let source = workspace().join("ring/src");
+    let wrong = |error: std::io::Error| format!("{}: {error}", source.display());
+    let (mut files, mut folders) = (Vec::new(), vec![String::new()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(source.join(&folder)).map_err(wrong)? {
+            let entry = entry.map_err(wrong)?;
+            let path = format!("{folder}{}", entry.file_name().to_string_lossy());
+            match entry.path().is_dir() {
+                true => folders.push(format!("{path}/")),
+                false if path.ends_with(".rs") => files.push(path),
+                false => {}
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 impl Catalogue {
     /// Reads the two files. Ring ends a process whose mutant it does not know, so a misread name cannot pass for a
     /// kill.

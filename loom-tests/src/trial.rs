@@ -159,7 +159,7 @@ fn first_line(said: &str) -> &str {
 fn place_of_error(line: &str) -> Option<(&str, usize)> {
     let (place, _) = line.split_once(": error")?;
     let mut parts = place.split(':');
-    let file = parts.next()?.rsplit('/').next()?;
+    let file = parts.next()?.rsplit_once("src/")?.1;
     Some((file, parts.next()?.parse().ok()?))
 }
 

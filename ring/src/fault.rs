@@ -193,6 +193,26 @@ faults! {
     /// A lossy writer writes into a slot that another writer is still writing. The correct code drops the event
     /// instead.
     LossyWriterEntersASlotInWriting;
+    /// A participant of a shared ring that moves a position wakes none of the sleepers. The correct code wakes them all.
+    SharedWakeWakesNobody;
+    /// A participant of a shared ring sleeps without looking again after it has announced that. The correct code looks
+    /// once more.
+    SharedSleepWithoutASecondLook;
+    /// A joining consumer of a shared ring is not pinned until it has found its start. The correct code pins its gate at
+    /// what is kept.
+    SharedNewcomerIsNotPinned;
+    /// A producer of a shared ring does not read the version again after the gates, and may miss a consumer that joins.
+    /// The correct code starts over if the version has changed.
+    SharedNoSecondLookAtTheVersion;
+    /// A consumer of a shared ring moves its gate past a batch when the batch begins. The correct code moves it past
+    /// what was iterated, when the batch ends.
+    SharedGateMovedBeforeTheRead;
+    /// The entry of a consumer of a shared ring is freed although its process lives. The correct code frees the entries
+    /// of the dead only, as their locks tell.
+    SharedLivingTakenForDead;
+    /// Whoever closes a shared ring settles the end before it clears the open bit, so a publish in between is
+    /// acknowledged and lies beyond the end. The correct code settles it afterwards.
+    SharedEndSettledBeforeTheClose;
 }
 
 /// True if the model runs with this fault. Always false in production.

@@ -239,6 +239,7 @@ mod report;
 mod ring;
 mod room;
 mod sequence;
+pub mod shared;
 mod shown;
 mod shutdown;
 mod single_producer;

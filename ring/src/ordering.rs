@@ -225,6 +225,76 @@ sites! {
     SET_WOKEN: Relaxed => [], "TAKE_WOKEN";
     /// A waiting reader reads and clears the flag that ends its wait; the lock of its waiter orders the accesses.
     TAKE_WOKEN: Relaxed => [], "SET_WOKEN";
+    /// The producer of a shared ring moves the published position, after it wrote the events.
+    SHARED_PUBLISH: Release => [Relaxed], "SHARED_OBSERVE";
+    /// A consumer of a shared ring reads the published position before it reads the events.
+    SHARED_OBSERVE: Acquire => [Relaxed], "SHARED_PUBLISH";
+    /// A participant of a shared ring reads the published position to join or to report: it reads or writes no slot
+    /// because of the position.
+    SHARED_LOOK_AT_PUBLISHED: Relaxed => [], "SHARED_PUBLISH";
+    /// A consumer of a shared ring moves its gate, after it read the events.
+    SHARED_CONSUME: Release => [Relaxed], "SHARED_GATE";
+    /// A producer of a shared ring reads a consumer's gate, before it overwrites the slots that the gate has passed.
+    SHARED_GATE: Acquire => [Relaxed], "SHARED_CONSUME, SHARED_PIN";
+    /// A participant of a shared ring reads a consumer's gate to join or to report: it reads or writes no slot because
+    /// of the gate. The locks order a gate that its owner's successor reads.
+    SHARED_LOOK_AT_GATE: Relaxed => [], "SHARED_CONSUME, SHARED_START";
+    /// A joining consumer of a shared ring pins its gate. A producer that takes the pin for the gate of the entry's last
+    /// owner must see what that owner has read.
+    SHARED_PIN: Release => [Relaxed], "SHARED_GATE";
+    /// A joining consumer of a shared ring writes into its entry that it joins. A producer that finds this reads the
+    /// gate next: it finds the pin, which it acquires, or the lower gate of the entry's last owner.
+    SHARED_JOIN: Relaxed => [], "SHARED_READ_ROLE";
+    /// A participant of a shared ring writes its final role into its entry: a consumer after SHARED_JOIN_FENCE, and the
+    /// only producer, which is the only one that overwrites events.
+    SHARED_ROLE: Relaxed => [], "SHARED_READ_ROLE";
+    /// A participant of a shared ring frees its entry, or that of somebody dead, after the owner's last read of an
+    /// event.
+    SHARED_LEAVE: Release => [Relaxed], "SHARED_READ_ROLE";
+    /// A producer of a shared ring reads the role in an entry, before it overwrites what the entry's last owner has
+    /// read.
+    SHARED_READ_ROLE: Acquire => [Relaxed], "SHARED_LEAVE, SHARED_JOIN, SHARED_ROLE";
+    /// A participant of a shared ring reads the role in an entry to join, to look for the dead, or to report. The locks
+    /// order what it does with the entry.
+    SHARED_LOOK_AT_ROLE: Relaxed => [], "SHARED_LEAVE, SHARED_JOIN, SHARED_ROLE";
+    /// A joining consumer of a shared ring raises the version, after it wrote its pinned gate and its role.
+    SHARED_RAISE_VERSION: Release => [Relaxed], "SHARED_READ_VERSION";
+    /// A producer of a shared ring reads the version before the roles and gates.
+    SHARED_READ_VERSION: Acquire => [Relaxed], "SHARED_RAISE_VERSION";
+    /// A producer of a shared ring reads the version again after the gates; SHARED_REFRESH_FENCE orders the two loads.
+    SHARED_CHECK_VERSION: Relaxed => [], "SHARED_RAISE_VERSION";
+    /// A fence of a producer of a shared ring, after it read the gates and before it reads the version again.
+    SHARED_REFRESH_FENCE: SeqCst => [AcqRel], "SHARED_JOIN_FENCE";
+    /// A fence of a joining consumer of a shared ring, after it raised the version and before it reads the other gates.
+    SHARED_JOIN_FENCE: SeqCst => [AcqRel], "SHARED_REFRESH_FENCE";
+    /// A joining consumer of a shared ring moves its gate from where it was pinned to its start. A producer that reads
+    /// the start sees the version that was raised before SHARED_JOIN_FENCE, and has acquired it or starts over.
+    SHARED_START: Relaxed => [], "SHARED_GATE";
+    /// A fence of a participant of a shared ring, after it moved a position and before it reads the bell's attention
+    /// word.
+    SHARED_RING_FENCE: SeqCst => [AcqRel], "SHARED_ARM_FENCE, SHARED_CLOSE_FENCE";
+    /// A fence of a participant of a shared ring, after it announced that it is about to sleep and before it looks
+    /// again.
+    SHARED_ARM_FENCE: SeqCst => [AcqRel], "SHARED_RING_FENCE";
+    /// A participant of a shared ring sets or clears a bit of a bell's attention word; the fences order the store.
+    SHARED_ARM: Relaxed => [], "SHARED_ATTENTION";
+    /// A participant of a shared ring reads a bell's attention word; the fences order the load.
+    SHARED_ATTENTION: Relaxed => [], "SHARED_ARM";
+    /// A participant of a shared ring accesses the count of a bell's wake-ups, which the system compares under its own
+    /// lock before it lets a thread sleep.
+    SHARED_COUNT_RINGS: Relaxed => [], "SHARED_COUNT_RINGS";
+    /// Whoever ends a shared ring stores the phase, which tells why; the open bit tells that it has ended.
+    SHARED_CLOSE: Relaxed => [], "SHARED_READ_END";
+    /// A fence of a participant of a shared ring, after it cleared the open bit or read that it is cleared, and before
+    /// it reads the position that becomes the end.
+    SHARED_CLOSE_FENCE: SeqCst => [AcqRel], "SHARED_RING_FENCE";
+    /// A participant of a shared ring reads the position that becomes the end; SHARED_CLOSE_FENCE orders the load.
+    SHARED_READ_CLAIMED: Relaxed => [], "SHARED_PUBLISH";
+    /// A participant of a shared ring settles the end. It is a number only: whoever reads events up to there acquires
+    /// them by their own position.
+    SHARED_END: Relaxed => [], "SHARED_READ_END";
+    /// A participant of a shared ring reads the phase or the end.
+    SHARED_READ_END: Relaxed => [], "SHARED_CLOSE, SHARED_END";
     /// A thread accesses a counter or flag that orders nothing.
     COUNT: Relaxed => [], "COUNT";
 }
@@ -274,11 +344,16 @@ pub(crate) mod mutant {
         tell(site, place);
         match active() {
             Some(Mutant::Weakened(name, at, order)) if *name == site.name => {
-                let is_here = |(file, line): &(String, u32)| *line == place.line() && place.file().ends_with(&**file);
+                let is_here = |(file, line): &(String, u32)| *line == place.line() && path_of(place) == file;
                 at.as_ref().is_none_or(is_here).then_some(*order)
             }
             _ => None,
         }
+    }
+
+    /// The path of a place's file inside of ring's source folder.
+    fn path_of(place: &Location<'static>) -> &'static str {
+        place.file().rsplit_once("src/").map_or(place.file(), |(_, path)| path)
     }
 
     /// If `SLIPRING_PLACES` is set, prints each place of a site that can be weakened, once, when it is executed first.
@@ -287,8 +362,7 @@ pub(crate) mod mutant {
             LazyLock::new(|| std::env::var_os("SLIPRING_PLACES").map(|_| Mutex::default()));
         let Some(told) = TOLD.as_ref().filter(|_| !site.weaker.is_empty()) else { return };
         if told.lock().unwrap().insert((site.name, std::ptr::from_ref(place).addr())) {
-            let file = place.file().rsplit('/').next().unwrap_or_default();
-            println!("place {}@{file}:{}", site.name, place.line());
+            println!("place {}@{}:{}", site.name, path_of(place), place.line());
         }
     }
 

@@ -10,6 +10,7 @@ mod litmus;
 mod lossy;
 mod multi_producer;
 mod order;
+mod shared;
 mod single_producer;
 mod stages;
 mod support;

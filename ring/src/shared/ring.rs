@@ -1,0 +1,420 @@
+//! Shared rings by name: creating, opening, joining, looking at them, closing and removing.
+
+use super::consumer::SharedConsumer;
+use super::ending;
+use super::error::{Ended, SharedError};
+use super::heir;
+use super::layout::Event;
+use super::lock::Locks;
+use super::member::{self, Joining};
+use super::participant::{Participant, participants};
+use super::producer::SharedProducer;
+use super::region::{Region, phase};
+use crate::sequence::Sequence;
+use crate::stage::Start;
+use crate::wait::Wait;
+use std::fmt;
+
+#[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+use super::{
+    error::Property,
+    folder::{Folder, LONGEST_RING},
+    header::{Geometry, LONGEST_LAYOUT},
+    layout::layout,
+    member::{Register, check_name, system, vacate},
+    region::{LARGEST_CAPACITY, role},
+};
+#[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+use crate::ordering::SHARED_LOOK_AT_ROLE;
+#[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+use std::os::fd::AsFd;
+
+/// A ring in shared memory, which the processes of one user open by its name. See the [module's page](super).
+///
+/// This handle is no participant: it neither gates producers nor keeps the ring alive. The ring stays, with its events,
+/// until it is [removed](Self::remove) or the machine restarts.
+pub struct SharedRing<E: Event> {
+    name: String,
+    region: Region<E>,
+    locks: Locks,
+}
+
+/// The sizes of a new ring: [`SharedRing::create`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    capacity: usize,
+    retain: usize,
+}
+
+impl Size {
+    /// `capacity` slots, a power of two.
+    pub const fn slots(capacity: usize) -> Self {
+        Self { capacity, retain: 0 }
+    }
+
+    /// Keeps the last `events` events, fewer than the capacity, for consumers that join later (default: 0). Producers
+    /// have so many slots less.
+    pub const fn retain(mut self, events: usize) -> Self {
+        self.retain = events;
+        self
+    }
+}
+
+impl From<usize> for Size {
+    fn from(capacity: usize) -> Self {
+        Self::slots(capacity)
+    }
+}
+
+impl<E: Event> fmt::Debug for SharedRing<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedRing")
+            .field("name", &self.name)
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E: Event> SharedRing<E> {
+    /// The ring's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Count of slots.
+    pub fn capacity(&self) -> usize {
+        self.region.capacity() as usize
+    }
+
+    /// The next sequence to be published.
+    pub fn published(&self) -> Sequence {
+        Sequence(heir::published(&self.region))
+    }
+
+    /// The participants: those that are alive, those that are held, and those that have died and were not yet noticed.
+    pub fn participants(&self) -> Vec<Participant> {
+        participants(&self.region, &self.locks)
+    }
+
+    /// A consumer that joins under `name`: 1 to 48 letters, digits, dots, underscores and hyphens. No two living
+    /// consumers have one name.
+    pub fn consumer(&self, name: impl Into<String>) -> ConsumerBuilder<'_, E> {
+        let how = Joining { name: name.into(), hold: false, start: Start::default() };
+        ConsumerBuilder { ring: self, how, wait: Wait::default() }
+    }
+
+    /// Joins as the producer.
+    ///
+    /// # Errors
+    /// [`SharedError::ProducerTaken`]: another producer lives. [`SharedError::Ended`]: the ring has ended.
+    pub fn producer(&self) -> Result<SharedProducer<E>, SharedError> {
+        self.check_open()?;
+        let (region, locks) = self.open_own(true)?;
+        Ok(SharedProducer::new(member::produce(region, locks, "producer")?))
+    }
+
+    /// Ends the ring for all participants. Producers get [`Ended::Closed`]; consumers read what was published, and then
+    /// get it, too. The file stays until it is removed.
+    pub fn close(&self) {
+        ending::end(&self.region, phase::CLOSED);
+    }
+
+    fn check_open(&self) -> Result<(), SharedError> {
+        ending::reason(&self.region).map_or(Ok(()), |reason| Err(reason.into()))
+    }
+}
+
+/// Elsewhere there are no shared rings; the models make theirs in `model`.
+#[cfg(any(loom, shuttle, not(target_os = "linux")))]
+impl<E: Event> SharedRing<E> {
+    /// Opens the ring called `name`.
+    ///
+    /// # Errors
+    /// [`SharedError::Unsupported`] on this system.
+    pub fn open(name: &str) -> Result<Self, SharedError> {
+        let _ = name;
+        Err(SharedError::Unsupported { system: std::env::consts::OS })
+    }
+
+    /// Creates a ring.
+    ///
+    /// # Errors
+    /// [`SharedError::Unsupported`] on this system.
+    pub fn create(name: &str, size: impl Into<Size>) -> Result<Self, SharedError> {
+        let _ = (size.into(), name);
+        Err(SharedError::Unsupported { system: std::env::consts::OS })
+    }
+
+    /// Opens the ring called `name`, and creates it if it is not there.
+    ///
+    /// # Errors
+    /// [`SharedError::Unsupported`] on this system.
+    pub fn open_or_create(name: &str, size: impl Into<Size>) -> Result<Self, SharedError> {
+        Self::create(name, size)
+    }
+
+    /// Removes the ring called `name`.
+    ///
+    /// # Errors
+    /// [`SharedError::Unsupported`] on this system.
+    pub fn remove(name: &str) -> Result<(), SharedError> {
+        Self::open(name).map(drop)
+    }
+
+    /// Removes the ring called `name`, also if participants are alive.
+    ///
+    /// # Errors
+    /// [`SharedError::Unsupported`] on this system.
+    pub fn remove_forced(name: &str) -> Result<(), SharedError> {
+        Self::open(name).map(drop)
+    }
+
+    /// Gives up the position of a held consumer.
+    ///
+    /// # Errors
+    /// [`SharedError::Unsupported`] on this system.
+    pub fn release(&self, name: &str) -> Result<(), SharedError> {
+        Self::open(name).map(drop)
+    }
+
+    fn open_own(&self, _: bool) -> Result<(Region<E>, Locks), SharedError> {
+        Err(SharedError::Unsupported { system: std::env::consts::OS })
+    }
+}
+
+/// An error if the ring's file has no name any more.
+pub(crate) fn check_file(locks: &Locks) -> Result<(), Ended> {
+    #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+    if rustix::fs::fstat(locks).is_ok_and(|stat| stat.st_nlink == 0) {
+        return Err(Ended::Replaced);
+    }
+    let _ = locks;
+    Ok(())
+}
+
+/// The names of this user's shared rings, in order.
+///
+/// # Errors
+/// The folder cannot be read, or is not this user's; [`SharedError::Unsupported`] on other systems than Linux.
+pub fn names() -> Result<Vec<String>, SharedError> {
+    #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+    return Folder::open()?.rings();
+    #[cfg(any(loom, shuttle, not(target_os = "linux")))]
+    Err(SharedError::Unsupported { system: std::env::consts::OS })
+}
+
+#[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+impl<E: Event> SharedRing<E> {
+    /// Opens the ring called `name`.
+    ///
+    /// # Errors
+    /// [`SharedError::NotFound`]; [`SharedError::Mismatch`] with both sides if the file is not a ring of this user with
+    /// such events.
+    pub fn open(name: &str) -> Result<Self, SharedError> {
+        check_name(name, LONGEST_RING)?;
+        let folder = Folder::open()?;
+        folder.sweep();
+        Self::open_in(&folder, name, false)
+    }
+
+    fn open_in(folder: &Folder, name: &str, writes: bool) -> Result<Self, SharedError> {
+        let (file, geometry) = folder.open_ring(name)?;
+        geometry.check::<E>().map_err(|it| SharedError::Mismatch {
+            path: std::path::Path::new("/dev/shm").join(name),
+            property: it.property,
+            expected: it.expected,
+            found: it.found,
+        })?;
+        if geometry.is_multi {
+            let (expected, found) = ("one producer".to_owned(), "several producers".to_owned());
+            let path = std::path::Path::new("/dev/shm").join(name);
+            return Err(SharedError::Mismatch { path, property: Property::Kind, expected, found });
+        }
+        let locks = Locks::new(file);
+        // SAFETY: `open_ring` has compared the size of the file with the geometry, which was checked for `E`.
+        let region = unsafe { Region::map(locks.as_fd(), &geometry, writes) }.map_err(system("mapping the ring"))?;
+        Ok(Self { name: name.to_owned(), region, locks })
+    }
+
+    /// Creates a ring called `name`: 1 to 100 letters, digits, dots, underscores and hyphens, no dot first. `size` is a
+    /// count of slots, a power of two, or a [`Size`]. All memory is allocated now.
+    ///
+    /// # Errors
+    /// [`SharedError::Exists`]; [`SharedError::Capacity`], [`SharedError::Retain`] and [`SharedError::Memory`] for a size
+    /// that is refused.
+    pub fn create(name: &str, size: impl Into<Size>) -> Result<Self, SharedError> {
+        check_name(name, LONGEST_RING)?;
+        let Size { capacity, retain } = size.into();
+        let bytes = size_of::<E>();
+        let refused = |limit| Err(SharedError::EventType { size: bytes, layout: layout::<E>(), limit });
+        if bytes == 0 || bytes > 1 << 30 {
+            return refused("an event has 1 byte to 1 gigabyte");
+        }
+        if align_of::<E>() > 4096 || layout::<E>().len() > LONGEST_LAYOUT {
+            return refused("the text of the layout has at most 4,000 bytes: take fewer or shorter fields");
+        }
+        let largest = (LARGEST_CAPACITY / (bytes as u64).max(8)) as usize;
+        let largest = (largest / 2 + 1).next_power_of_two();
+        if !capacity.is_power_of_two() || capacity > largest {
+            return Err(SharedError::Capacity { asked: capacity, largest });
+        }
+        if retain >= capacity {
+            return Err(SharedError::Retain { asked: retain, capacity });
+        }
+        let geometry = Geometry::of::<E>(false, capacity as u64, retain as u64);
+        let folder = Folder::open()?;
+        folder.sweep();
+        folder.create_ring(name, &geometry, |locks| {
+            // SAFETY: the file was allocated with the size of this geometry, which is that of `E`.
+            let region = unsafe { Region::<E>::map(locks.as_fd(), &geometry, true) };
+            region.map_err(system("mapping the new ring"))?.init();
+            Ok(())
+        })?;
+        Self::open_in(&folder, name, false)
+    }
+
+    /// Opens the ring called `name`, and creates it if it is not there. `size` is as for [`create`](Self::create).
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and of [`create`](Self::create). [`SharedError::Mismatch`] if the ring that is there
+    /// has another capacity.
+    pub fn open_or_create(name: &str, size: impl Into<Size>) -> Result<Self, SharedError> {
+        let size = size.into();
+        loop {
+            match Self::open(name) {
+                Err(SharedError::NotFound { .. }) => {}
+                Ok(ring) => {
+                    ring.check_size(size)?;
+                    return Ok(ring);
+                }
+                Err(other) => return Err(other),
+            }
+            match Self::create(name, size) {
+                // Another process was quicker.
+                Err(SharedError::Exists { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn check_size(&self, size: Size) -> Result<(), SharedError> {
+        let is = [(Property::Capacity, self.capacity()), (Property::Retain, self.region.retain as usize)];
+        for ((property, found), expected) in is.into_iter().zip([size.capacity, size.retain]) {
+            if found != expected {
+                let path = std::path::Path::new("/dev/shm").join(&self.name);
+                let (expected, found) = (expected.to_string(), found.to_string());
+                return Err(SharedError::Mismatch { path, property, expected, found });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the ring called `name`, whose participants have all gone. Held positions go with it.
+    ///
+    /// # Errors
+    /// [`SharedError::InUse`] if participants are alive; [`SharedError::NotFound`].
+    pub fn remove(name: &str) -> Result<(), SharedError> {
+        Self::remove_if(name, false)
+    }
+
+    /// Removes the ring called `name`, also if participants are alive. They get [`Ended::Replaced`]; consumers read what
+    /// was published before.
+    ///
+    /// # Errors
+    /// [`SharedError::NotFound`]; [`SharedError::Busy`].
+    pub fn remove_forced(name: &str) -> Result<(), SharedError> {
+        Self::remove_if(name, true)
+    }
+
+    fn remove_if(name: &str, by_force: bool) -> Result<(), SharedError> {
+        let ring = Self::open(name)?;
+        let register = Register::lock(&ring.locks)?;
+        let alive: Vec<String> = ring.participants().into_iter().filter(|it| it.is_alive).map(|it| it.name).collect();
+        if !alive.is_empty() && !by_force {
+            return Err(SharedError::InUse { name: name.to_owned(), participants: alive });
+        }
+        let folder = Folder::open()?;
+        folder.unlink(name, inode(&ring.locks)?)?;
+        ending::end(&ring.region, phase::REMOVED);
+        drop(register);
+        Ok(())
+    }
+
+    /// Gives up the position of the held consumer `name`, whose process has gone.
+    ///
+    /// # Errors
+    /// [`SharedError::NotHeld`] if there is none, or if it is alive.
+    pub fn release(&self, name: &str) -> Result<(), SharedError> {
+        // An open file of its own: this handle may be used by several threads at once.
+        let (region, locks) = self.open_own(false)?;
+        let _register = Register::lock(&locks)?;
+        for (index, entry) in region.control().table.iter().enumerate() {
+            if entry.role.load(SHARED_LOOK_AT_ROLE.get()) == role::CONSUMER
+                && entry.name() == name
+                && locks.try_lock(index).map_err(system("locking an entry of the ring"))?
+            {
+                vacate(entry);
+                region.control().room.0.ring(0);
+                return Ok(());
+            }
+        }
+        Err(SharedError::NotHeld { name: name.to_owned() })
+    }
+
+    /// The ring opened anew, for a participant: its own open file and its own mapping.
+    fn open_own(&self, writes: bool) -> Result<(Region<E>, Locks), SharedError> {
+        let own = Self::open_in(&Folder::open()?, &self.name, writes);
+        let own = match own {
+            Err(SharedError::NotFound { .. }) => return Err(Ended::Replaced.into()),
+            other => other?,
+        };
+        if inode(&own.locks)? != inode(&self.locks)? {
+            return Err(Ended::Replaced.into());
+        }
+        Ok((own.region, own.locks))
+    }
+}
+
+#[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+fn inode(locks: &Locks) -> Result<u64, SharedError> {
+    rustix::fs::fstat(locks).map(|stat| stat.st_ino).map_err(|it| system("looking at the file of the ring")(it.into()))
+}
+
+/// How a consumer joins: [`SharedRing::consumer`].
+pub struct ConsumerBuilder<'r, E: Event> {
+    ring: &'r SharedRing<E>,
+    how: Joining,
+    wait: Wait,
+}
+
+impl<E: Event> ConsumerBuilder<'_, E> {
+    /// Where it begins to read (default: [`Start::Earliest`]). A held consumer goes on at its position instead.
+    pub fn start(mut self, start: Start) -> Self {
+        self.how.start = start;
+        self
+    }
+
+    /// Keeps the consumer's position when it is dropped or its process dies: producers wait for it, and the next
+    /// consumer of its name goes on there. [`SharedRing::release`] gives it up.
+    pub fn hold(mut self) -> Self {
+        self.how.hold = true;
+        self
+    }
+
+    /// Sets the wait strategy.
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Joins.
+    ///
+    /// # Errors
+    /// [`SharedError::NameTaken`], [`SharedError::OutOfRange`], [`SharedError::Full`]; [`SharedError::Busy`] if the
+    /// process of another joining participant is stopped.
+    pub fn join(self) -> Result<SharedConsumer<E>, SharedError> {
+        let (region, locks) = self.ring.open_own(false)?;
+        let (member, next) = member::join(region, locks, &self.how)?;
+        Ok(SharedConsumer::new(member, next, self.how.hold, self.wait))
+    }
+}
