@@ -4,7 +4,7 @@ use crate::access::{Access, Shared};
 use crate::buffer::Slots;
 use crate::consumer::Consumer;
 use crate::kind::Kind;
-use crate::sequence::{Sequence, earlier, later};
+use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::wait::Wait;
 use std::fmt;
 use std::marker::PhantomData;
@@ -71,6 +71,26 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
     #[inline]
     pub fn len(&self) -> usize {
         self.end.wrapping_sub(self.read) as usize
+    }
+
+    /// Count of published sequences from the next event to iterate on: the rest of this batch, and what waits behind it.
+    /// Skipped slots are included.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// # let mut builder = Builder::single(8, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// producer.publish_batch(5, |index, event| *event = index as u64)?;
+    /// let mut batch = tape.poll(2)?;
+    /// assert_eq!((batch.len(), batch.lag()), (2, 5));
+    /// (&mut batch).into_iter().next();
+    /// assert_eq!((batch.len(), batch.lag()), (1, 4));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lag(&self) -> u64 {
+        ahead(self.consumer.core.published(), self.read).max(0) as u64
     }
 
     /// True if all events are iterated.

@@ -1,6 +1,8 @@
 //! Helpers for all layers above, which know nothing of topics: time, threads, cores, numbers and names.
 
 pub(crate) mod alarm;
+pub(crate) mod backoff;
+pub(crate) mod batch_retries;
 pub(crate) mod by_name;
 pub(crate) mod clock;
 pub(crate) mod closed;

@@ -33,7 +33,8 @@
 //! - An event stays in its slot until every subscriber has read it, so a slow subscriber makes producers wait.
 //!   [`Slow`](crate::topic::Slow) limits that wait.
 //! - The events of a batch that were iterated count as read. The others are returned again by the next poll.
-//! - A handler that returns an error or panics closes its topic with its name, unless [`OnError`] says otherwise.
+//! - A handler that returns an error or panics closes its topic with its name, unless [`OnError`] or a
+//!   [retry of the batch](SubscriberBuilder::retry_batch) says otherwise.
 //!
 //! # Errors
 //! [`SubscribeError`]: the subscriber could not be started. [`ReadError`]: it cannot read on. [`PositionError`]: it
@@ -48,12 +49,14 @@
 //! opened again; a [`replay`](crate::replay) or a [`group`](crate::group) reads the events in its journal: see
 //! [`StartAt`].
 
+pub use crate::base::backoff::Backoff;
 pub use crate::base::outcome::Outcome;
 pub use crate::base::wakeup::Wakeup;
 pub use crate::event::keep::Keep;
 pub use crate::read::conflate::{Change, ConflateBuilder, ConflateError, ConflatedBatch, ConflatedSubscriber};
 pub use crate::read::deadline::Deadline;
 pub use crate::read::error::{CancelError, PositionError, ReadError, TimerError};
+pub use crate::read::handler::{BatchStart, Handler};
 pub use crate::read::interval::Interval;
 pub use crate::read::managed::Subscription;
 pub use crate::read::selector::{Selectable, Selector};

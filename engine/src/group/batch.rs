@@ -104,7 +104,7 @@ impl<E, K: Producers> BatchEvents<'_, E, K> {
         }
     }
 
-    fn ends_at_once(&self) -> bool {
+    pub(super) fn ends_at_once(&self) -> bool {
         match self {
             Self::Ring(batch) => batch.ends_at_once(),
             Self::Journal { ring, .. } => matches!(ring.closed(), Some(Closed::Halted | Closed::Failed { .. })),

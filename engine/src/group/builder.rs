@@ -9,6 +9,7 @@ use super::managed::{self, GroupRun, MemberEnd, MemberErrorPolicy};
 use super::member::Member;
 use super::settings::{Commit, GroupSettings};
 use super::{Group, Groups};
+use crate::base::batch_retries::{BatchRetries, RetryLimit};
 use crate::base::kind::Producers;
 use crate::base::outcome::Outcome;
 use crate::log::gap::OnGap;
@@ -61,11 +62,13 @@ where
     E: Send + Sync + 'static,
 {
     host: Arc<Host>,
-    name: String,
+    pub(super) name: String,
     settings: GroupSettings<E, K>,
     listener: Option<Listener>,
     core: Option<usize>,
     on_error: OnError,
+    /// `None` if a managed member handles no batch again as a whole.
+    pub(super) retry_batch: Option<RetryLimit>,
     delivery: Option<Delivery>,
     commit: Option<Commit>,
     dead_letters: Option<DeadLetterForwarder<E>>,
@@ -123,8 +126,19 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         let (core, wait) = host.cores.planned(&name);
         let (wait, commit, on_gap) = (wait.unwrap_or_default(), Commit::default(), OnGap::default());
         let settings = GroupSettings { joining, limit: LIMIT, wait, commit, on_gap };
-        let (listener, on_error, delivery, commit) = (None, OnError::default(), None, None);
-        Self { host, name, settings, listener, core, on_error, delivery, commit, dead_letters: None, refused: None }
+        Self {
+            host,
+            name,
+            settings,
+            listener: None,
+            core,
+            on_error: OnError::default(),
+            retry_batch: None,
+            delivery: None,
+            commit: None,
+            dead_letters: None,
+            refused: None,
+        }
     }
 
     /// Sets where the group starts in partitions in which it has committed nothing. Default: the earliest kept event.
@@ -284,7 +298,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
 
     /// Derives the commit setting and the delivery from both settings, and returns the delivery. Refuses settings that
     /// contradict one another, in whatever order they were set. `managed` is false for a member that is polled.
-    fn settle(&mut self, managed: bool) -> Result<Delivery, GroupError> {
+    pub(super) fn settle(&mut self, managed: bool) -> Result<Delivery, GroupError> {
         let refused = |one, other| Err(Contradiction::new(&self.name, one, other).into());
         let delivery = match (self.delivery, self.commit) {
             (None, Some(Commit::AtMostOnce)) => Delivery::AtMostOnce,
@@ -308,6 +322,17 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             }
             (Some(delivery), _) => delivery,
         };
+        if managed && self.retry_batch.is_some() {
+            if matches!(self.on_error, OnError::Retry(_) | OnError::RetryThenSkip(_)) {
+                return refused("`retry_batch`", "a retry of one event by `on_error`");
+            }
+            if delivery == Delivery::AtMostOnce {
+                return refused(
+                    "`retry_batch`",
+                    "a delivery at most once, which commits a batch before it is handled,",
+                );
+            }
+        }
         if self.settings.joining.hold == Some(true) && self.settings.joining.spill == Some(true) {
             return refused("`hold(true)`, which keeps producers waiting,", "`spill(true)`, which never does,");
         }
@@ -371,8 +396,10 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         if self.settle(true)? == Delivery::ExactlyOnce {
             return Err(GroupError::NotExactlyOnce { group: self.name });
         }
-        let mut handler = move |event: &E, at: At| handler(event, at).into_result();
-        self.launch(move |member, policy, run| managed::run_handler(member, policy, &mut handler, run))
+        self.launch(move |member, policy, run| {
+            let handler = &mut |(): &mut (), event: &E, at| handler(event, at).into_result();
+            managed::run_handler(member, policy, &mut (), None, handler, run)
+        })
     }
 
     /// Joins the group with a thread that passes each event to `handler`, with a transaction for the handler's outputs.
@@ -433,7 +460,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         })
     }
 
-    fn launch(
+    pub(super) fn launch(
         self,
         mut work: impl FnMut(&mut Member<E, K>, &mut MemberErrorPolicy<E>, &GroupRun) -> MemberEnd + Send + 'static,
     ) -> Result<GroupRun, GroupError> {
@@ -441,7 +468,11 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         // The topic's name is empty, as a member may read several topics.
         let ticket = self.host.cores.enter("", &self.name, &self.name, self.core, &self.settings.wait);
         let ticket = ticket.map_err(|cause| GroupError::Cores { group: self.name.clone(), cause })?;
-        let mut policy = MemberErrorPolicy::new(self.on_error, self.dead_letters);
+        let batches = self.retry_batch.map(|limit| BatchRetries::new(limit, &self.host.timer, &self.host.clock));
+        let no_thread =
+            |cause: std::io::Error| GroupError::Thread { group: group.name.clone(), cause: cause.to_string() };
+        let batches = batches.transpose().map_err(no_thread)?;
+        let mut policy = MemberErrorPolicy::new(self.on_error, self.dead_letters, batches);
         let member = Member::join(group, self.settings, self.listener)?;
         managed::start(member, self.core, ticket, move |member, run| work(member, &mut policy, run))
     }

@@ -7,6 +7,7 @@ use super::managed::{Failed, GroupRun, MemberEnd, MemberErrorPolicy, forward_and
 use super::member::Member;
 use super::settings::Commit;
 use super::signal::MemberSignal;
+use super::whole::{give_up, next_batch};
 use crate::base::handler_thread;
 use crate::base::kind::Producers;
 use crate::base::threads::caught;
@@ -142,6 +143,33 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBatch<'_, E, K> {
     }
 }
 
+/// Publishes the first event of the batch as a dead letter, if there is a topic for that, and commits the event: with
+/// exactly once in one frame. False if the batch is empty, the member was fenced, or it is to stop while a partition is
+/// full. The error says why the dead letter was refused.
+fn pass_over<E: Send + Sync + 'static, K: Producers>(
+    batch: &mut GroupBatch<'_, E, K>,
+    policy: &mut MemberErrorPolicy<E>,
+    origin: Origin<'_>,
+    out: &mut Transaction,
+    (delivery, signal): (Delivery, &MemberSignal),
+) -> Result<bool, String> {
+    if delivery != Delivery::ExactlyOnce {
+        return forward_and_commit(batch, policy, origin);
+    }
+    out.clear();
+    let next = origin.offset + 1;
+    let Some((event, _)) = batch.iter().next() else { return Ok(false) };
+    policy.forward_into(event, origin, out)?;
+    let Some(held) = &mut batch.held else { return Ok(false) };
+    match held.deliver_in_time(next, out, delivery, signal) {
+        Ok(()) => batch.count_skipped(),
+        Err(TransactionError::Member(_)) => return Ok(false),
+        Err(full) if full.is_full() => return Ok(false),
+        Err(refused) => return Err(refused.to_string()),
+    }
+    Ok(true)
+}
+
 /// The loop of a managed member whose handler publishes.
 pub(super) fn run_publishing_handler<E: Send + Sync + 'static, K: Producers, X: Display>(
     member: &mut Member<E, K>,
@@ -151,7 +179,7 @@ pub(super) fn run_publishing_handler<E: Send + Sync + 'static, K: Producers, X: 
     handler: &mut impl FnMut(&E, At, &mut Transaction) -> Result<(), X>,
     run: &GroupRun,
 ) -> MemberEnd {
-    let mut tried = Failed::default();
+    let (mut tried, mut batches) = (Failed::default(), policy.batches.take());
     if let Err(refused) = if delivery == Delivery::ExactlyOnce { policy.set_transactions_only(out) } else { Ok(()) } {
         let (group, cause) = (member.group.name.clone(), refused.to_string());
         return MemberEnd::Refused(GroupError::Transaction { group, cause });
@@ -166,16 +194,50 @@ pub(super) fn run_publishing_handler<E: Send + Sync + 'static, K: Producers, X: 
         if let Some(assigned) = &member.partitions[source] {
             handler_thread::reads(assigned.topic.id, assigned.name.partition);
         }
-        let mut batch = match member.hand_out(source) {
-            Ok(batch) => batch,
-            Err(GroupError::Fenced(_)) => continue,
-            Err(refused) => return MemberEnd::Refused(refused),
+        let next = match &mut batches {
+            Some(retries) => next_batch(member, source, retries),
+            None => match member.hand_out(source) {
+                Ok(batch) => Ok(Some((batch, 1))),
+                Err(GroupError::Fenced(_)) => Ok(None),
+                Err(refused) => Err(MemberEnd::Refused(refused)),
+            },
+        };
+        let (mut batch, attempt) = match next {
+            Ok(Some(next)) => next,
+            Ok(None) => continue,
+            Err(end) => return end,
         };
         let Some(partition) = batch.partition() else { continue };
         while !batch.is_empty() {
             out.clear();
             let Handled { done, failed } = batch.handle_batch(out, handler);
+            let len = batch.len();
             let Some(held) = &mut batch.held else { break };
+            if let Some(retries) = &mut batches {
+                match &failed {
+                    // Nothing of the batch is published or committed: all of it is handled again, or given up.
+                    Some(failed) if !failed.is_beside_others => {
+                        out.clear();
+                        if signal.stopped.load(Ordering::Acquire) || retries.fail(partition.clone(), held.first(), len)
+                        {
+                            break;
+                        }
+                        let pass = |batch: &mut GroupBatch<'_, E, K>,
+                                    policy: &mut MemberErrorPolicy<E>,
+                                    origin: Origin<'_>| {
+                            pass_over(batch, policy, origin, out, (delivery, &signal))
+                        };
+                        let (of, why) = ((partition, attempt), (failed.offset, &*failed.cause));
+                        match give_up(&mut batch, policy, of, why, pass) {
+                            ControlFlow::Continue(()) | ControlFlow::Break(None) => break,
+                            ControlFlow::Break(Some(end)) => return end,
+                        }
+                    }
+                    // The member is to stop before all of the batch is handled, so nothing of it is committed.
+                    None if done < held.end => break,
+                    _ => retries.forget(partition),
+                }
+            }
             let some = done > held.first();
             match if some { held.deliver_in_time(done, out, delivery, &signal) } else { Ok(()) } {
                 Ok(()) => {}
@@ -198,21 +260,7 @@ pub(super) fn run_publishing_handler<E: Send + Sync + 'static, K: Producers, X: 
             };
             let pass_over =
                 |batch: &mut GroupBatch<'_, E, K>, policy: &mut MemberErrorPolicy<E>, origin: Origin<'_>| {
-                    if delivery != Delivery::ExactlyOnce {
-                        return forward_and_commit(batch, policy, origin);
-                    }
-                    out.clear();
-                    let next = origin.offset + 1;
-                    let Some((event, _)) = batch.iter().next() else { return Ok(false) };
-                    policy.forward_into(event, origin, out)?;
-                    let Some(held) = &mut batch.held else { return Ok(false) };
-                    match held.deliver_in_time(next, out, delivery, &signal) {
-                        Ok(()) => batch.count_skipped(),
-                        Err(TransactionError::Member(_)) => return Ok(false),
-                        Err(full) if full.is_full() => return Ok(false),
-                        Err(refused) => return Err(refused.to_string()),
-                    }
-                    Ok(true)
+                    pass_over(batch, policy, origin, out, (delivery, &signal))
                 };
             match tried.answer(&mut batch, policy, partition, failure, stopped, pass_over) {
                 ControlFlow::Continue(()) => {}

@@ -4,6 +4,8 @@ use super::batch::GroupBatch;
 use super::error::GroupError;
 use super::member::{Member, PollOutcome};
 use super::signal::MemberSignal;
+use super::whole::run_whole;
+use crate::base::batch_retries::BatchRetries;
 use crate::base::closed::Closed;
 use crate::base::cores::CoreTicket;
 use crate::base::handler_thread;
@@ -15,6 +17,7 @@ use crate::event::dead_letter::Origin;
 use crate::produce::transaction::{Transaction, TransactionError};
 use crate::read::At;
 use crate::read::dead_letters::DeadLetterForwarder;
+use crate::read::handler::BatchStart;
 use crate::text;
 use crate::topic::stage_name::stage_name;
 use slipring_ring::OnError;
@@ -122,17 +125,23 @@ pub(crate) struct MemberErrorPolicy<E> {
     pub(super) retries: u32,
     pub(super) then_skip: bool,
     dead_letters: Option<DeadLetterForwarder<E>>,
+    /// `None` if the member handles no batch again as a whole.
+    pub(super) batches: Option<BatchRetries<TopicPartition>>,
 }
 
 impl<E> MemberErrorPolicy<E> {
-    pub(crate) fn new(on_error: OnError, dead_letters: Option<DeadLetterForwarder<E>>) -> Self {
+    pub(crate) fn new(
+        on_error: OnError,
+        dead_letters: Option<DeadLetterForwarder<E>>,
+        batches: Option<BatchRetries<TopicPartition>>,
+    ) -> Self {
         let (retries, then_skip) = match on_error {
             OnError::Stop => (0, false),
             OnError::Skip => (0, true),
             OnError::Retry(retries) => (retries, false),
             OnError::RetryThenSkip(retries) => (retries, true),
         };
-        Self { retries, then_skip: then_skip || dead_letters.is_some(), dead_letters }
+        Self { retries, then_skip: then_skip || dead_letters.is_some(), dead_letters, batches }
     }
 
     /// Publishes an event that is about to be skipped to the topic for dead letters; does nothing if there is none. The
@@ -310,12 +319,17 @@ pub(super) fn forward_and_commit<E: Send + Sync + 'static, K: Producers>(
 }
 
 /// The loop of a managed member whose handler does not publish.
-pub(super) fn run_handler<E: Send + Sync + 'static, K: Producers, X: Display>(
+pub(super) fn run_handler<E: Send + Sync + 'static, K: Producers, S, X: Display>(
     member: &mut Member<E, K>,
     policy: &mut MemberErrorPolicy<E>,
-    handler: &mut impl FnMut(&E, At) -> Result<(), X>,
+    state: &mut S,
+    on_start: Option<fn(&mut S, BatchStart)>,
+    handler: &mut impl FnMut(&mut S, &E, At) -> Result<(), X>,
     run: &GroupRun,
 ) -> MemberEnd {
+    if let Some(mut retries) = policy.batches.take() {
+        return run_whole(member, policy, &mut retries, state, on_start, handler, run);
+    }
     let mut failed = Failed::default();
     loop {
         let source = match next_source(member, run) {
@@ -334,9 +348,19 @@ pub(super) fn run_handler<E: Send + Sync + 'static, K: Producers, X: Display>(
             Err(refused) => return MemberEnd::Refused(refused),
         };
         let Some(partition) = batch.partition() else { continue };
+        let mut on_start = on_start;
         loop {
             let mut culprit = 0;
-            let worked = caught(|| batch.work(handler, &mut culprit));
+            let worked = caught(|| {
+                if let Some(started) = on_start
+                    && let Some(start) = batch.start(1)
+                {
+                    culprit = start.first;
+                    started(state, start);
+                    on_start = None;
+                }
+                batch.work(&mut |event: &E, at| handler(state, event, at), &mut culprit)
+            });
             let cause = match worked {
                 Ok(None) => break,
                 Ok(Some(cause)) => cause,

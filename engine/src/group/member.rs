@@ -376,20 +376,26 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     #[inline]
     pub(super) fn hand_out(&mut self, source: usize) -> Result<GroupBatch<'_, E, K>, GroupError> {
+        self.hand_out_at_most(source, self.settings.limit)
+    }
+
+    /// As [`hand_out`](Self::hand_out), with at most `limit` events.
+    #[inline]
+    pub(super) fn hand_out_at_most(&mut self, source: usize, limit: usize) -> Result<GroupBatch<'_, E, K>, GroupError> {
         let Self { group, epoch, signal, settings, partitions, .. } = self;
         let Some(assigned) = &mut partitions[source] else { return Ok(GroupBatch { held: None }) };
         let AssignedPartition { feed, topic, partition, right, name, stats, .. } = assigned;
         let (events, end) = match feed {
             Feed::Ring(consumer) => {
                 // An error is ignored here: the next poll of the partition returns it.
-                let Ok(batch) = consumer.poll(settings.limit) else { return Ok(GroupBatch { held: None }) };
+                let Ok(batch) = consumer.poll(limit) else { return Ok(GroupBatch { held: None }) };
                 let end = batch.position().0.wrapping_add(batch.len() as u64);
                 (BatchEvents::Ring(batch), end)
             }
             Feed::Journal(reader) => {
                 let buffered = &mut reader.buffered;
-                let Some(last) = buffered.batch(settings.limit).0.last() else { return Ok(GroupBatch { held: None }) };
-                let (left, end) = (settings.limit.min(buffered.len()), last + 1);
+                let Some(last) = buffered.batch(limit).0.last() else { return Ok(GroupBatch { held: None }) };
+                let (left, end) = (limit.min(buffered.len()), last + 1);
                 (BatchEvents::Journal { buffered, left, end, ring: &partition.ring }, end)
             }
         };

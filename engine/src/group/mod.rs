@@ -58,6 +58,7 @@ mod deliver;
 mod describe;
 mod error;
 mod gates;
+mod handler;
 mod listener;
 mod managed;
 mod member;
@@ -68,6 +69,7 @@ mod settings;
 mod signal;
 mod state;
 mod sticky;
+mod whole;
 
 pub use assignment::Assignor;
 pub use batch::{GroupBatch, GroupMessages};

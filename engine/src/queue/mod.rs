@@ -67,7 +67,6 @@
 //! A group assigns partitions and commits offsets; a queue leases and acknowledges single messages. It is like Kafka's
 //! share groups, with delays and dead letters, or like SQS.
 
-mod backoff;
 mod builder;
 mod changes;
 mod codec;
@@ -89,7 +88,7 @@ mod run;
 mod state;
 mod worker;
 
-pub use backoff::Backoff;
+pub use crate::base::backoff::Backoff;
 pub use builder::QueueBuilder;
 #[cfg(feature = "async")]
 #[doc(no_inline)]

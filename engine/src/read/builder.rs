@@ -1,6 +1,8 @@
 //! A subscriber's settings, and the ways to start it.
 
 use super::{Membership, PartitionConsumer, StartAt, Subscriber};
+use crate::base::backoff::Backoff;
+use crate::base::batch_retries::RetryLimit;
 use crate::base::kind::Producers;
 use crate::base::overload::{ConsumerStats, Slow};
 use crate::base::turn::Turn;
@@ -25,6 +27,8 @@ pub struct SubscriberBuilder<E, K: Producers = Multi> {
     pub(crate) limit: usize,
     pub(crate) core: Option<usize>,
     pub(crate) on_error: OnError,
+    /// `None` if no batch is handled again as a whole.
+    pub(crate) retry_batch: Option<RetryLimit>,
     pub(crate) dead_letters: Option<Result<SharedForwarder<E>, DeadLetterError>>,
     slow: Option<Slow>,
     visible: Option<Visible>,
@@ -50,6 +54,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
             limit: usize::MAX,
             core,
             on_error: OnError::default(),
+            retry_batch: None,
             dead_letters: None,
             slow: None,
             visible: None,
@@ -94,6 +99,50 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// subscriber's name and the cause, so that no event is lost silently and no thread waits for ever.
     pub fn on_error(mut self, policy: OnError) -> Self {
         self.on_error = policy;
+        self
+    }
+
+    /// Handles a batch again, as a whole, when the handler fails on one of its events: up to `retries` times, each after
+    /// the delay that `backoff` gives for the attempts so far. For handlers that gather the events of a batch and write
+    /// them at its [end](crate::subscriber::At::end_of_batch), into a database for example. By default, and with 0
+    /// retries, events are handled one by one.
+    ///
+    /// Nothing of a batch counts as read before all of it is handled, so the handler gets the batch's first events again.
+    /// If the last attempt fails, too, the [policy](Self::on_error) applies to the whole batch: it stays unread and the
+    /// topic is closed, or all of its events are skipped, or become [dead letters](Self::dead_letter). A batch has at most
+    /// a quarter of the capacity, as its slots are not free before.
+    ///
+    /// After a failure other partitions have one turn each. Then the subscriber's thread sleeps until the next attempt
+    /// is due by the engine's [clock](crate::clock), the subscriber is cancelled or evicted, or the topic is halted. It
+    /// reads no other partition meanwhile: [`run_each`](Self::run_each) gives each partition a thread.
+    ///
+    /// ```
+    /// # use slipring::{Engine, subscriber::Backoff};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// # let (stored, seen) = std::sync::mpsc::channel();
+    /// let (mut rows, mut failures) = (Vec::new(), 2);
+    /// let backoff = Backoff::exponential(Duration::from_millis(1), Duration::from_secs(1));
+    /// ticks.subscribe("store").retry_batch(10, backoff).run(move |tick: &u64, at| {
+    ///     rows.push(*tick);
+    ///     if at.end_of_batch {
+    ///         let rows = std::mem::take(&mut rows);
+    ///         if failures > 0 { failures -= 1; return Err("the database is away"); }
+    ///         stored.send(rows).unwrap();
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
+    /// assert_eq!(seen.recv()?, [0, 1, 2]);
+    /// # engine.shutdown(Duration::from_secs(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`OnError::Retry`] and [`OnError::RetryThenSkip`], which repeat one event, contradict this setting: both together
+    /// are refused. Ignored by [`poll`](Self::poll).
+    pub fn retry_batch(mut self, retries: u32, backoff: Backoff) -> Self {
+        self.retry_batch = (retries > 0).then_some(RetryLimit { retries, backoff });
         self
     }
 

@@ -1,8 +1,12 @@
 //! Managed subscribers: threads of the engine that call a handler.
 
 mod each;
+mod handler;
+mod policy;
+mod whole;
 
 use each::start_each;
+use policy::ErrorPolicy;
 
 use crate::base::cores::CoresError;
 use crate::base::handler_thread;
@@ -12,6 +16,7 @@ use crate::base::threads::{StartError, caught};
 use crate::base::trace::lifecycle;
 use crate::event::dead_letter::Origin;
 use crate::read::error::CancelError;
+use crate::read::handler::BatchStart;
 use crate::read::{At, Batch, PartitionConsumer, SharedForwarder, Subscriber, SubscriberBuilder};
 use crate::topic::TopicCore;
 use crate::topic::consumers::{ConsumerRun, SetWait};
@@ -76,10 +81,9 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         make: impl FnOnce() -> S + Send + 'static,
         mut handler: impl FnMut(&mut S, &E, At) -> R + Send + 'static,
     ) -> Result<Subscription<E, K>, SubscribeError> {
-        let (core, wait, policy) =
-            (self.core, self.wait.clone(), ErrorPolicy { on_error: self.on_error, forwarder: self.forwarder()? });
+        let (core, wait, policy) = (self.core, self.wait.clone(), self.policy()?);
         let handler = move |state: &mut S, event: &E, at: At| handler(state, event, at).into_result();
-        start(self.poll()?, core, wait, policy, make, handler)
+        start(self.poll()?, core, wait, policy, make, None, handler)
     }
 
     /// Starts one thread for each partition, named `name-partition`. The handler of each thread is made by `make`,
@@ -107,15 +111,12 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     /// Those of [`run`](Self::run).
     pub fn run_each<R: Outcome, H>(
         self,
-        mut make: impl FnMut(u32) -> H + Send + 'static,
+        make: impl FnMut(u32) -> H + Send + 'static,
     ) -> Result<Subscription<E, K>, SubscribeError>
     where
         H: FnMut(&E, At) -> R + Send + 'static,
     {
-        start_each(self, move |partition| {
-            let mut handler = make(partition);
-            move |event: &E, at: At| handler(event, at).into_result()
-        })
+        start_each(self, make, None, |handler: &mut H, event: &E, at: At| handler(event, at).into_result())
     }
 }
 
@@ -190,14 +191,6 @@ struct ThreadSettings<E> {
     policy: ErrorPolicy<E>,
 }
 
-/// What happens when the handler of a subscriber fails.
-pub(crate) struct ErrorPolicy<E> {
-    pub(crate) on_error: OnError,
-    /// Copies events that are skipped to the dead-letter topic. `None` if no such topic was set: then they are only
-    /// counted.
-    pub(crate) forwarder: Option<SharedForwarder<E>>,
-}
-
 /// Starts one thread that reads all partitions.
 pub(crate) fn start<E, K, S, X>(
     subscriber: Subscriber<E, K>,
@@ -205,6 +198,7 @@ pub(crate) fn start<E, K, S, X>(
     wait: Wait,
     policy: ErrorPolicy<E>,
     make: impl FnOnce() -> S + Send + 'static,
+    on_start: Option<fn(&mut S, BatchStart)>,
     handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
 ) -> Result<Subscription<E, K>, SubscribeError>
 where
@@ -222,6 +216,7 @@ where
         &run,
         ThreadSettings { thread: name.clone(), partition: None, core, wait, policy },
         make,
+        on_start,
         handler,
     )?;
     topic.keep(Arc::clone(&run));
@@ -233,6 +228,7 @@ fn launch<E, K, S, X>(
     run: &Arc<ConsumerRun>,
     setting: ThreadSettings<E>,
     make: impl FnOnce() -> S + Send + 'static,
+    on_start: Option<fn(&mut S, BatchStart)>,
     handler: impl FnMut(&mut S, &E, At) -> Result<(), X> + Send + 'static,
 ) -> Result<(), SubscribeError>
 where
@@ -252,7 +248,7 @@ where
     let life = move |state| {
         let _core = ticket.read_back();
         handler_thread::begin(subscriber.name().to_owned(), Some(subscriber.topic.id), partition);
-        attend(subscriber, state, handler, policy, &running);
+        attend(subscriber, state, on_start, handler, policy, &running);
     };
     topic.threads.start(&thread, core, make, life).map_err(|cause| {
         run.state().threads -= 1;
@@ -269,15 +265,16 @@ where
 fn attend<E, K: Producers, S, X: Display>(
     mut subscriber: Subscriber<E, K>,
     mut state: S,
+    on_start: Option<fn(&mut S, BatchStart)>,
     mut handler: impl FnMut(&mut S, &E, At) -> Result<(), X>,
-    policy: ErrorPolicy<E>,
+    mut policy: ErrorPolicy<E>,
     run: &ConsumerRun,
 ) where
     E: Send + Sync + 'static,
 {
     let (_topic, _consumer) = (subscriber.topic.name.clone(), &run.stats.name);
     lifecycle!(info, "consumer started", topic = _topic, consumer = _consumer);
-    let read = caught(|| read_on(&mut subscriber, &mut |event, at| handler(&mut state, event, at), &policy, run));
+    let read = caught(|| read_on(&mut subscriber, &mut state, on_start, &mut handler, &mut policy, run));
     // A panic outside of the handler, for example in a wait strategy or the clock, fails the topic as a panic in the
     // handler does.
     let ending = read.unwrap_or_else(|panic| Ending::Failed(panic.to_string()));
@@ -305,10 +302,12 @@ fn attend<E, K: Producers, S, X: Display>(
     topic.forget_cancelled();
 }
 
-fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
+fn read_on<E: Send + Sync + 'static, K: Producers, S, X: Display>(
     subscriber: &mut Subscriber<E, K>,
-    handler: &mut impl FnMut(&E, At) -> Result<(), X>,
-    policy: &ErrorPolicy<E>,
+    state: &mut S,
+    on_start: Option<fn(&mut S, BatchStart)>,
+    handler: &mut impl FnMut(&mut S, &E, At) -> Result<(), X>,
+    policy: &mut ErrorPolicy<E>,
     run: &ConsumerRun,
 ) -> Ending {
     let (retries, then_skip) = match policy.on_error {
@@ -318,6 +317,9 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
         OnError::RetryThenSkip(retries) => (retries, true),
     };
     let then_skip = then_skip || policy.forwarder.is_some();
+    if let Some(mut batches) = policy.batches.take() {
+        return whole::read_on(subscriber, state, on_start, handler, policy, (&mut batches, then_skip), run);
+    }
     let topic = subscriber.topic.name.clone();
     // The slots of a long batch are released in parts, so that producers need not wait for the batch's end.
     let part = subscriber.topic.settings.capacity / 4;
@@ -328,9 +330,16 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
             Ok(None) => return Ending::Drained,
             Err(refused) => return Ending::Stopped(refused.reason.to_string()),
         };
+        let mut on_start = on_start;
         while !batch.is_empty() {
             let mut culprit = batch.batch.position();
-            let worked = caught(|| work(&mut batch, part, handler, &mut culprit));
+            let worked = caught(|| {
+                if let Some(started) = on_start {
+                    started(state, BatchStart::new(batch.partition, culprit.0, batch.len(), batch.batch.lag()));
+                    on_start = None;
+                }
+                work(&mut batch, part, &mut |event: &E, at| handler(state, event, at), &mut culprit)
+            });
             let cause = match worked {
                 Ok(Ok(())) => break,
                 Ok(Err(cause)) => cause,
@@ -356,6 +365,8 @@ fn read_on<E: Send + Sync + 'static, K: Producers, X: Display>(
                 {
                     return Ending::Failed(format!("{cause}; and it was not moved to the dead letters: {refused}"));
                 }
+                // An event that was not passed to the handler, as `on_start` has panicked, is passed over here.
+                batch.batch.pass_over_to(Sequence(culprit.0 + 1));
                 run.stats.skipped.fetch_add(1, Ordering::Relaxed);
             } else {
                 batch.batch.put_back(culprit);

@@ -7,6 +7,7 @@ pub(crate) mod conflate;
 pub(crate) mod dead_letters;
 pub(crate) mod deadline;
 pub(crate) mod error;
+pub(crate) mod handler;
 pub(crate) mod interval;
 pub(crate) mod managed;
 mod membership;

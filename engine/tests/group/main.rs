@@ -29,6 +29,7 @@ mod positions;
 #[cfg(target_os = "linux")]
 #[path = "../common/sleeps.rs"]
 mod sleeps;
+mod whole_batches;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);

@@ -18,3 +18,4 @@ mod selector;
 mod sleeps;
 mod starts;
 mod unreadable;
+mod whole_batches;

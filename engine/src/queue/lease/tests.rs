@@ -1,7 +1,7 @@
 //! Tests that compare the leases with a simple model, and tests of edge cases.
 
 use super::*;
-use crate::queue::backoff::Backoff;
+use crate::base::backoff::Backoff;
 use proptest::prelude::*;
 
 /// A model of the leases that makes the same guarantees with a plain list, which is searched from end to end.

@@ -1,6 +1,6 @@
 //! The settings of a queue's leases, and the states of its messages.
 
-use crate::queue::backoff::Backoff;
+use crate::base::backoff::Backoff;
 use std::time::Duration;
 
 /// Which messages of a partition may be leased at the same time.

@@ -1,9 +1,11 @@
 //! A managed subscriber with one thread for each partition.
 
-use super::{ErrorPolicy, Subscription, ThreadSettings, launch};
+use super::policy::ErrorPolicy;
+use super::{Subscription, ThreadSettings, launch};
 use crate::base::kind::Producers;
 use crate::base::threads::caught;
 use crate::base::turn::Turn;
+use crate::read::handler::BatchStart;
 use crate::read::{At, PartitionConsumer, SharedForwarder, SubscriberBuilder};
 use crate::topic::consumers::ConsumerRun;
 use crate::topic::error::SubscribeError;
@@ -15,20 +17,24 @@ use std::sync::{Arc, Weak};
 
 /// The settings and the constructor of handlers that the threads of a subscriber's partitions share. Registered with
 /// the topic, to start a thread for each added partition. The threads keep it alive.
-struct PartitionThreads<E, K: Producers, M> {
+struct PartitionThreads<E, K: Producers, M, H, C> {
     builder: SubscriberBuilder<E, K>,
     run: Arc<ConsumerRun>,
     make: Arc<Turn<M>>,
     forwarder: Option<SharedForwarder<E>>,
+    on_start: Option<fn(&mut H, BatchStart)>,
+    /// Calls a partition's handler with an event.
+    call: C,
 }
 
-impl<E, K, X, H, M> PartitionThreads<E, K, M>
+impl<E, K, X, H, M, C> PartitionThreads<E, K, M, H, C>
 where
     E: Send + Sync + 'static,
     K: Producers,
     X: Display + 'static,
-    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    H: Send + 'static,
     M: FnMut(u32) -> H + Send + 'static,
+    C: Fn(&mut H, &E, At) -> Result<(), X> + Copy + Send + Sync + 'static,
 {
     /// Returns the handler of a partition, which the user's function makes. An error if the function panics, or if it
     /// has itself caused this call.
@@ -42,34 +48,37 @@ where
         made.map_err(|panic| SubscribeError::Handler { topic, consumer, cause: panic.said() })
     }
 
-    fn start(self: &Arc<Self>, part: PartitionConsumer<E, K>, mut handler: H) -> Result<(), SubscribeError> {
+    fn start(self: &Arc<Self>, part: PartitionConsumer<E, K>, handler: H) -> Result<(), SubscribeError> {
         let index = part.partition.index;
         let subscriber = self.builder.of_one(part, &self.run.stats);
         let thread = format!("{}-{index}", self.run.stats.name);
-        let policy = ErrorPolicy { on_error: self.builder.on_error, forwarder: self.forwarder.clone() };
+        let batches = self.builder.batch_retries()?;
+        let policy = ErrorPolicy { on_error: self.builder.on_error, forwarder: self.forwarder.clone(), batches };
         let wait = self.builder.wait.clone();
         let setting = ThreadSettings { thread, partition: Some(index), core: self.builder.core, wait, policy };
-        let threads = Arc::clone(self);
+        let (threads, call) = (Arc::clone(self), self.call);
         launch(
             subscriber,
             &self.run,
             setting,
-            || (),
-            move |(), event: &E, at| {
+            || handler,
+            self.on_start,
+            move |handler: &mut H, event: &E, at| {
                 let _ = &threads;
-                handler(event, at)
+                call(handler, event, at)
             },
         )
     }
 }
 
-impl<E, K, X, H, M> TopicReader<E, K> for PartitionThreads<E, K, M>
+impl<E, K, X, H, M, C> TopicReader<E, K> for PartitionThreads<E, K, M, H, C>
 where
     E: Send + Sync + 'static,
     K: Producers,
     X: Display + 'static,
-    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    H: Send + 'static,
     M: FnMut(u32) -> H + Send + 'static,
+    C: Fn(&mut H, &E, At) -> Result<(), X> + Copy + Send + Sync + 'static,
 {
     fn name(&self) -> &str {
         &self.builder.name
@@ -104,20 +113,24 @@ where
 pub(crate) fn start_each<E, K, X, H>(
     mut builder: SubscriberBuilder<E, K>,
     make: impl FnMut(u32) -> H + Send + 'static,
+    on_start: Option<fn(&mut H, BatchStart)>,
+    call: impl Fn(&mut H, &E, At) -> Result<(), X> + Copy + Send + Sync + 'static,
 ) -> Result<Subscription<E, K>, SubscribeError>
 where
     E: Send + Sync + 'static,
     K: Producers,
     X: Display + 'static,
-    H: FnMut(&E, At) -> Result<(), X> + Send + 'static,
+    H: Send + 'static,
 {
     let forwarder = builder.forwarder()?;
+    builder.batch_retries()?;
     let topic = Arc::clone(&builder.topic);
     let name = builder.name.clone();
     let stats = builder.stats();
     topic.register(&stats);
     let run = ConsumerRun::new(stats);
-    let threads = Arc::new(PartitionThreads { builder, run: Arc::clone(&run), make: Turn::new(make), forwarder });
+    let (run_of, make) = (Arc::clone(&run), Turn::new(make));
+    let threads = Arc::new(PartitionThreads { builder, run: run_of, make, forwarder, on_start, call });
     // The user's function that makes the handlers may use this topic, so the readers are locked only after it was
     // called for all partitions. If partitions were added meanwhile, it is called for these too, and the lock is taken
     // again.

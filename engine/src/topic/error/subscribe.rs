@@ -1,6 +1,6 @@
 //! The errors of creating a consumer, and of refusing a topic for dead letters.
 
-use super::{OutOfRange, ProducerError, TopicError};
+use super::{Contradiction, OutOfRange, ProducerError, TopicError};
 use crate::base::closed::Closed;
 use crate::text;
 use slipring_ring::BuildError;
@@ -13,6 +13,9 @@ pub enum SubscribeError {
     /// The consumer's name is invalid.
     #[error(transparent)]
     Name(TopicError),
+    /// Two settings contradict each other.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
     /// The topic has a consumer of this name already.
     #[error("topic {topic:?} has a consumer called {consumer:?} already: give each its own name")]
     NameTaken {

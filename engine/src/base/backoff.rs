@@ -1,10 +1,11 @@
-//! Backoff: how long a failed message waits before it is leased again.
+//! Backoff: how long a failed message or batch waits before its next attempt.
 
 use std::fmt;
 use std::time::Duration;
 
-/// The delay before a message is leased again, as a function of the number of its attempts so far. Applies after an
-/// expired or dropped lease and after [`Lease::retry`](crate::queue::Lease::retry). A
+/// The delay before a message of a [queue](crate::queue) is leased again, or a subscriber or member of a group handles a
+/// batch [again](crate::subscriber::SubscriberBuilder::retry_batch), as a function of the number of attempts so far. In a
+/// queue it applies after an expired or dropped lease and after [`Lease::retry`](crate::queue::Lease::retry). A
 /// [`nack`](crate::queue::Lease::nack) has a delay of its own.
 ///
 /// ```
