@@ -403,3 +403,39 @@ fn help_tells_a_stranger_what_to_type() {
     assert!(help(&["cat"]).contains("Examples:"));
     assert!(help(&["repair"]).contains("--dry-run"));
 }
+
+#[test]
+fn events_of_plain_data_are_exported_as_typed_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    let engine = Engine::open(&dir).unwrap();
+    let ticks = engine.topic::<[i64; 2]>("ticks").durable().create().unwrap();
+    let words = engine.topic::<Message>("words").durable().create().unwrap();
+    let mut producer = ticks.producer().create().unwrap();
+    (0..3).for_each(|index| _ = producer.publish(|tick| *tick = [index - 1, index << 33]).unwrap());
+    words.producer().create().unwrap().send(Record::new("word")).unwrap();
+    drop(producer);
+    assert!(engine.shutdown(Duration::from_secs(60)).is_complete());
+    let export = |topic: &str, format: &str, columns: &str| {
+        run("export", &dir, &["--topic", topic, "--format", format, "--columns", columns])
+    };
+    let (code, out, err) = export("ticks", "csv", "price:i64,low:u32,high:u32");
+    assert_eq!(code, 0, "{err}");
+    let rows: Vec<Vec<String>> = out.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect();
+    assert_eq!(rows[0], ["topic", "partition", "offset", "time_ns", "price", "low", "high"]);
+    assert_eq!(
+        (&rows[1][4..], &rows[3][4..]),
+        (&["-1".to_owned(), "0".into(), "0".into()][..], &["1".to_owned(), "0".into(), "4".into()][..])
+    );
+    let (code, out, err) = export("ticks", "jsonl", "price:i64,_:8");
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(json(out.lines().next().unwrap())["event"], serde_json::json!({ "price": -1 }));
+    for (topic, columns, told) in
+        [("ticks", "price:i64", "has 16 bytes, and the columns have 8"), ("words", "price:i64", "has messages")]
+    {
+        let (code, out, err) = export(topic, "csv", columns);
+        assert!(code == 1 && out.is_empty() && err.contains(told), "{out}{err}");
+    }
+    assert_eq!(export("ticks", "csv", "price:i128").0, 2);
+    assert_eq!(run("export", &dir, &["--columns", "price:i64"]).0, 2, "which topic?");
+}

@@ -53,6 +53,11 @@ pub(super) struct Selection<'f> {
 }
 
 impl<'f> Selection<'f> {
+    /// The number of the only selected topic; `None` if all are selected.
+    pub(super) fn topic(&self) -> Option<u32> {
+        self.topic
+    }
+
     /// Finds the filter's topic in the journal. An error if the journal does not have the topic or the partition.
     pub(super) fn new(filter: &'f Filter, topics: &Topics, inspected: &Inspected) -> Result<Selection<'f>, Failure> {
         let Some(name) = &filter.topic else {

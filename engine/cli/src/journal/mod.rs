@@ -1,5 +1,6 @@
 //! `slipring journal`: inspects a journal's directory, copies it, and repairs it.
 
+mod columns;
 mod copy;
 mod filter;
 mod records;

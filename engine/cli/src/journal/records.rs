@@ -1,5 +1,6 @@
 //! The subcommands `cat`, `tail` and `export`.
 
+use super::columns::Columns;
 use super::filter::{Filter, Selection};
 use super::sink::{Content, Row, Sink};
 use crate::failure::{Done, FAILED, Failure};
@@ -76,6 +77,10 @@ pub(crate) struct Export {
     /// Put an apostrophe before each CSV cell that begins with =, +, - or @, which a spreadsheet would run as a formula
     #[arg(long)]
     guard_formulas: bool,
+    /// The fields of events of plain data, in the order of their bytes, as in `price:i64,quantity:u32,_:4`: one column each.
+    /// Types: u8 u16 u32 u64 i8 i16 i32 i64 f32 f64; `_:4` skips 4 bytes
+    #[arg(long, value_name = "NAME:TYPE,...", requires = "topic")]
+    columns: Option<Columns>,
     /// The file to write, which must not exist yet (default: standard output)
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -222,11 +227,34 @@ pub(super) fn tail(arguments: &Tail) -> Done {
     }
 }
 
+/// Refuses columns for a topic whose events they cannot be: messages, or plain data of another size.
+fn check_columns(columns: &Columns, selection: &Selection<'_>, topics: &Topics) -> Done {
+    let Some(topic) = topics.0.iter().find(|topic| Some(topic.number) == selection.topic()) else { return Ok(()) };
+    let (name, size) = (&topic.name, columns.size());
+    if topic.max_message > 0 {
+        let cause = format!("topic {name:?} has messages, which have columns of their own: leave `--columns` out");
+        return Err(Failure::new(FAILED, cause));
+    }
+    let plain = topic.layout.strip_prefix("plain data of ").and_then(|rest| rest.strip_suffix(" bytes"));
+    match plain.and_then(|bytes| bytes.parse().ok()).filter(|bytes: &usize| *bytes != size) {
+        Some(bytes) => {
+            let cause = format!(
+                "an event of topic {name:?} has {bytes} bytes, and the columns have {size}: `_:COUNT` skips bytes"
+            );
+            Err(Failure::new(FAILED, cause))
+        }
+        None => Ok(()),
+    }
+}
+
 pub(super) fn export(arguments: &Export) -> Done {
     let begun = Instant::now();
     let inspected = arguments.directory.inspect()?;
     let topics = inspected.topics();
     let selection = Selection::new(&arguments.filter, &topics, &inspected)?;
+    if let Some(columns) = &arguments.columns {
+        check_columns(columns, &selection, &topics)?;
+    }
     let mut scan = Scan::new(&inspected, &topics, &selection).only_selected_segments();
     let total = scan.frames.left();
     let out: Box<dyn Write> = match &arguments.output {
@@ -238,8 +266,8 @@ pub(super) fn export(arguments: &Export) -> Done {
     };
     let out = BufWriter::with_capacity(1 << 18, out);
     let mut sink = match arguments.format {
-        Format::Jsonl => Sink::new(out, true),
-        Format::Csv => Sink::csv(out, arguments.guard_formulas)?,
+        Format::Jsonl => Sink::json(out, arguments.columns.clone()),
+        Format::Csv => Sink::csv(out, arguments.columns.clone(), arguments.guard_formulas)?,
     };
     let bar = progress_bar(total);
     let mut count = 0_u64;

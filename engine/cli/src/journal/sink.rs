@@ -1,6 +1,7 @@
 //! Output of records as text, JSON lines or CSV.
 
-use crate::failure::Done;
+use super::columns::Columns;
+use crate::failure::{Done, FAILED, Failure};
 use crate::inspected::Topics;
 use crate::output::{plain, print_json, put_bytes, time};
 use serde_json::{Map, Value, json};
@@ -47,9 +48,15 @@ impl Content {
 
 pub(super) enum Sink<W: Write> {
     Text(W),
-    Json(W),
+    Json {
+        out: W,
+        /// The fields of events that are not messages; `None` to write their bytes.
+        columns: Option<Columns>,
+    },
     Csv {
         out: Box<csv::Writer<W>>,
+        /// The fields of events, each a column in place of the columns of messages; `None` to write their bytes.
+        columns: Option<Columns>,
         /// True if a cell that a spreadsheet would run as a formula gets an apostrophe in front.
         guard: bool,
     },
@@ -60,15 +67,33 @@ fn is_formula(cell: &str) -> bool {
     cell.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
 }
 
+/// The cell, with an apostrophe in front if `guard` asks for it and a spreadsheet would run it as a formula.
+fn guarded(cell: String, guard: bool) -> String {
+    if guard && is_formula(&cell) { format!("'{cell}") } else { cell }
+}
+
+fn other_size(row: &Row, columns: &Columns) -> Failure {
+    let (offset, has, size) = (row.offset, row.content.value().len(), columns.size());
+    Failure::new(FAILED, format!("the event at offset {offset} has {has} bytes, and the columns have {size}"))
+}
+
 impl<W: Write> Sink<W> {
     pub(super) fn new(out: W, json: bool) -> Self {
-        if json { Self::Json(out) } else { Self::Text(out) }
+        if json { Self::json(out, None) } else { Self::Text(out) }
     }
 
-    pub(super) fn csv(out: W, guard: bool) -> Result<Self, crate::failure::Failure> {
+    pub(super) fn json(out: W, columns: Option<Columns>) -> Self {
+        Self::Json { out, columns }
+    }
+
+    pub(super) fn csv(out: W, columns: Option<Columns>, guard: bool) -> Result<Self, Failure> {
         let mut writer = csv::Writer::from_writer(out);
-        writer.write_record(["topic", "partition", "offset", "time_ns", "key", "headers", "value"])?;
-        Ok(Self::Csv { out: Box::new(writer), guard })
+        let first = ["topic", "partition", "offset", "time_ns"].into_iter();
+        match &columns {
+            Some(columns) => writer.write_record(first.chain(columns.names()))?,
+            None => writer.write_record(first.chain(["key", "headers", "value"]))?,
+        }
+        Ok(Self::Csv { out: Box::new(writer), columns, guard })
     }
 
     pub(super) fn write(&mut self, topics: &Topics, row: &Row) -> Done {
@@ -85,7 +110,7 @@ impl<W: Write> Sink<W> {
                 }
                 writeln!(out, " {}", text::value(content.value()))?;
             }
-            Self::Json(out) => {
+            Self::Json { out, columns } => {
                 let mut object = Map::new();
                 let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
                 put("topic", json!(topic));
@@ -96,7 +121,13 @@ impl<W: Write> Sink<W> {
                 if let Some(key) = content.key() {
                     put_bytes(&mut object, "key", key);
                 }
-                put_bytes(&mut object, "value", content.value());
+                match columns {
+                    Some(columns) => {
+                        let event = columns.object(content.value()).ok_or_else(|| other_size(row, columns))?;
+                        object.insert("event".to_owned(), event);
+                    }
+                    None => put_bytes(&mut object, "value", content.value()),
+                }
                 let headers = content.headers().map(|(name, value)| {
                     let mut header = Map::new();
                     put_bytes(&mut header, "name", name);
@@ -109,16 +140,22 @@ impl<W: Write> Sink<W> {
                 }
                 print_json(out, &Value::Object(object))?;
             }
-            Self::Csv { out, guard } => {
+            Self::Csv { out, columns: Some(columns), guard } => {
+                let values = columns.decode(content.value()).ok_or_else(|| other_size(row, columns))?;
+                // An empty cell for what is no number. A negative number is no formula, so only the topic is guarded.
+                let values = values.iter().map(|value| if value.is_null() { String::new() } else { value.to_string() });
+                let first =
+                    [guarded(plain(&topic), *guard), partition.to_string(), offset.to_string(), row.time.to_string()];
+                out.write_record(first.into_iter().chain(values))?;
+            }
+            Self::Csv { out, columns: None, guard } => {
                 let header = |(name, value)| format!("{}={}", text::value(name), text::value(value));
                 let headers: Vec<_> = content.headers().map(header).collect();
                 let key = content.key().map_or_else(String::new, |key| text::value(key).to_string());
                 let (offset, time, value) = (offset.to_string(), row.time.to_string(), text::value(content.value()));
                 let cells =
                     [plain(&topic), partition.to_string(), offset, time, key, headers.join(";"), value.to_string()];
-                out.write_record(
-                    cells.map(|cell| if *guard && is_formula(&cell) { format!("'{cell}") } else { cell }),
-                )?;
+                out.write_record(cells.map(|cell| guarded(cell, *guard)))?;
             }
         }
         Ok(())
@@ -126,7 +163,7 @@ impl<W: Write> Sink<W> {
 
     pub(super) fn flush(&mut self) -> Done {
         match self {
-            Self::Text(out) | Self::Json(out) => out.flush()?,
+            Self::Text(out) | Self::Json { out, .. } => out.flush()?,
             Self::Csv { out, .. } => out.flush()?,
         }
         Ok(())
