@@ -7,6 +7,7 @@ use crate::kind::Kind;
 use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::wait::Wait;
 use std::fmt;
+use std::iter::FusedIterator;
 use std::marker::PhantomData;
 
 /// The events of one poll, in the order of their sequences. To read them, iterate over `&mut batch`.
@@ -287,7 +288,18 @@ impl<'b, E: 'b, K: Kind, A: Access> Iterator for Events<'b, E, K, A> {
         // the slot meanwhile. Each sequence is visited once, so no two references are to one event.
         Some((Sequence(sequence), unsafe { A::lend(self.slots, sequence) }))
     }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // No slot of a batch is skipped, so it has an event for each sequence.
+        let left = self.end.wrapping_sub(*self.read) as usize;
+        (left, Some(left))
+    }
 }
+
+impl<'b, E: 'b, K: Kind, A: Access> ExactSizeIterator for Events<'b, E, K, A> {}
+
+impl<'b, E: 'b, K: Kind, A: Access> FusedIterator for Events<'b, E, K, A> {}
 
 /// The iterator of [`Batch::iter`]: the events of a batch by shared reference, in order.
 pub struct Iter<'b, E, K: Kind> {
@@ -326,7 +338,18 @@ impl<'b, E, K: Kind> Iterator for Iter<'b, E, K> {
         // more than once.
         Some((Sequence(sequence), unsafe { Shared::lend(self.slots, sequence) }))
     }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // No slot of a batch is skipped, so it has an event for each sequence.
+        let left = self.end.wrapping_sub(self.next) as usize;
+        (left, Some(left))
+    }
 }
+
+impl<'b, E, K: Kind> ExactSizeIterator for Iter<'b, E, K> {}
+
+impl<'b, E, K: Kind> FusedIterator for Iter<'b, E, K> {}
 
 impl<'b, E, K: Kind, A: Access> IntoIterator for &'b mut Batch<'_, E, K, A> {
     type Item = (Sequence, A::Event<'b, E>);

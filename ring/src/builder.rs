@@ -14,7 +14,7 @@ use crate::memory::MemoryRequest;
 use crate::producer::Producer;
 use crate::ring::{Ring, UntakenStage};
 use crate::sequence::Sequence;
-use crate::stage::Stage;
+use crate::stage::{OnError, Stage};
 use crate::sync::Arc;
 use crate::wait::Wait;
 use crate::worker::Worker;
@@ -46,6 +46,7 @@ pub struct Builder<E, K: Kind> {
     first: u64,
     make: Box<dyn FnMut() -> E + Send>,
     request: MemoryRequest,
+    on_error: OnError,
     declared: Vec<Declared<E, K>>,
 }
 
@@ -101,6 +102,7 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
             first: 0,
             make: Box::new(make),
             request: MemoryRequest::default(),
+            on_error: OnError::default(),
             declared: Vec::new(),
         }
     }
@@ -129,6 +131,27 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     /// [`Ring::memory`] reports the result.
     pub fn lock_memory(&mut self, yes: bool) -> &mut Self {
         self.request.lock = yes;
+        self
+    }
+
+    /// Sets the policy for errors and panics of the handlers of all managed stages that have none of
+    /// [their own](Stage::on_error), also of those that join later. Default: [`OnError::Stop`].
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, OnError, Stage};
+    /// # use std::time::Duration;
+    /// let mut builder = Builder::single(8, u64::default);
+    /// builder.on_error(OnError::Skip);
+    /// builder.run("even", || |event: &u64, _, _| if event % 2 == 0 { Ok(()) } else { Err("odd") });
+    /// let (mut producer, ring) = builder.build()?;
+    /// producer.publish(|event| *event = 3)?;
+    /// producer.publish(|event| *event = 4)?;
+    /// drop(producer);
+    /// assert!(ring.shutdown(Duration::from_secs(5)).is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_error(&mut self, policy: OnError) -> &mut Self {
+        self.on_error = policy;
         self
     }
 
@@ -235,9 +258,9 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     /// The capacity, the count of retained events or a stage's declaration is refused, or the system refuses memory, a
     /// pin or a thread, or a handler's constructor panics: see [`BuildError`]. No thread is left running.
     pub fn build(self) -> Result<Built<E, K>, BuildError> {
-        let Self { capacity, retain, first, make, request, declared } = self;
+        let Self { capacity, retain, first, make, request, on_error, declared } = self;
         let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make, request)?);
-        let threads = Threads::default();
+        let threads = Threads::new(on_error);
         let mut untaken = Vec::new();
         let mut to_start: Vec<ToStart> = Vec::new();
         for Declared { stage, role, launch } in in_order(declared)? {

@@ -96,6 +96,11 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
         StageRef { name: self.stage.name.clone(), ring: Some(self.core.id) }
     }
 
+    /// True if both consumers are of one ring.
+    pub fn same_ring<B: Access>(&self, other: &Consumer<E, K, B>) -> bool {
+        self.core.id == other.core.id
+    }
+
     /// The sequence at which this consumer started. No event from there on was overwritten before this consumer passed
     /// it.
     pub fn first(&self) -> Sequence {

@@ -11,7 +11,7 @@ use crate::panics::{Panic, caught, caught_by_stage};
 use crate::pin;
 use crate::report::Ending;
 use crate::sequence::Sequence;
-use crate::stage::{Stage, StageState};
+use crate::stage::{OnError, Stage, StageState};
 use crate::sync::{Arc, Condvar, Instant, Mutex, lock, thread, wait_at_most};
 use crate::worker::Worker;
 
@@ -19,6 +19,8 @@ use crate::worker::Worker;
 #[derive(Default)]
 pub(crate) struct Threads {
     registry: Arc<ThreadRegistry>,
+    /// The error policy of stages that have none of their own.
+    on_error: OnError,
 }
 
 /// The running threads of managed stages, and the stages whose threads have ended, for the report. The thread of an
@@ -57,6 +59,10 @@ impl Default for ThreadRegistry {
 type Started = Arc<(Mutex<Option<Result<(), BuildError>>>, Condvar)>;
 
 impl Threads {
+    pub(crate) fn new(on_error: OnError) -> Self {
+        Self { on_error, ..Self::default() }
+    }
+
     /// Starts a thread for `consumer`. Returns after the thread has constructed its handler, or with the reason why it
     /// could not.
     pub(crate) fn run<E, K, A, W>(
@@ -71,7 +77,7 @@ impl Threads {
         A: Access,
         W: Work<E, K, A>,
     {
-        let (stage, attended) = (Arc::clone(&consumer.stage), declared.clone());
+        let (stage, attended) = (Arc::clone(&consumer.stage), self.with_policy(declared));
         self.start(declared, stage, make, move |work| attend(consumer, work, &attended))
     }
 
@@ -88,8 +94,15 @@ impl Threads {
         K: Kind,
         H: Handler<E>,
     {
-        let (stage, attended) = (Arc::clone(worker.state()), declared.clone());
+        let (stage, attended) = (Arc::clone(worker.state()), self.with_policy(declared));
         self.start(declared, stage, make, move |handler| attend_worker(worker, handler, &attended))
+    }
+
+    /// The declaration, with the ring's error policy if it has none.
+    fn with_policy(&self, declared: &Stage) -> Stage {
+        let mut declared = declared.clone();
+        declared.on_error.get_or_insert(self.on_error);
+        declared
     }
 
     fn start<W>(
@@ -321,7 +334,7 @@ fn share<E, K: Kind, H: Handler<E>>(
                 Ok(Err(cause)) => cause,
                 Err(panic) => panic.to_string(),
             };
-            let (retries, then_skip) = declared.on_error.retries();
+            let (retries, then_skip) = declared.on_error.unwrap_or_default().retries();
             if (retries > 0 || then_skip) && taken.ends_at_once() {
                 break;
             }
@@ -366,7 +379,7 @@ fn read_on<E, K: Kind, A: Access, W: Work<E, K, A>>(
                 Ok(Err(cause)) => cause,
                 Err(panic) => panic.to_string(),
             };
-            let (retries, then_skip) = declared.on_error.retries();
+            let (retries, then_skip) = declared.on_error.unwrap_or_default().retries();
             let tried = if retried.0 == culprit { retried.1 } else { 0 };
             if (retries > 0 || then_skip) && batch.ends_at_once() {
                 // The ring was halted or has failed, and the next poll returns that. The event on which the handler

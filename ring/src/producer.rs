@@ -107,6 +107,11 @@ impl<E, K: Kind> Producer<E, K> {
         self.waiting.wait = wait;
     }
 
+    /// True if both producers are of one ring.
+    pub fn same_ring(&self, other: &Self) -> bool {
+        self.core.id == other.core.id
+    }
+
     /// Count of slots.
     pub fn capacity(&self) -> usize {
         self.core.capacity() as usize

@@ -319,6 +319,20 @@ impl<E, K: Kind> Ring<E, K> {
         }
     }
 
+    /// True if both handles are of one ring.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// let (producer, ring) = Builder::multi(8, u64::default).build()?;
+    /// let (other, _) = Builder::multi(8, u64::default).build()?;
+    /// assert!(ring.same_ring(&ring.clone()));
+    /// assert!(producer.same_ring(&producer.clone()) && !producer.same_ring(&other));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn same_ring(&self, other: &Self) -> bool {
+        self.core.id == other.core.id
+    }
+
     /// The memory of the slots: its size, and the results of [`huge_pages`](crate::Builder::huge_pages) and
     /// [`lock_memory`](crate::Builder::lock_memory).
     ///

@@ -71,7 +71,8 @@ pub struct Stage {
     pub(crate) wait: Wait,
     pub(crate) core: Option<usize>,
     pub(crate) limit: usize,
-    pub(crate) on_error: OnError,
+    /// The stage's policy; `None` for that of the ring.
+    pub(crate) on_error: Option<OnError>,
     pub(crate) journaler: bool,
 }
 
@@ -118,7 +119,7 @@ impl Stage {
             wait: Wait::default(),
             core: None,
             limit: usize::MAX,
-            on_error: OnError::Stop,
+            on_error: None,
             journaler: false,
         }
     }
@@ -162,9 +163,10 @@ impl Stage {
         self.limit
     }
 
-    /// Sets the policy for errors and panics of a managed stage's handler. Default: [`OnError::Stop`].
+    /// Sets the policy for errors and panics of a managed stage's handler. Default: that of the ring, which
+    /// [`Builder::on_error`](crate::Builder::on_error) sets.
     pub fn on_error(mut self, policy: OnError) -> Self {
-        self.on_error = policy;
+        self.on_error = Some(policy);
         self
     }
 

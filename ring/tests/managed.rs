@@ -698,3 +698,27 @@ fn the_last_worker_takes_its_stage_along() {
     producer.try_publish(|_| ()).unwrap();
     assert_eq!(ring.worker("pool").err(), Some(StageError::NotHere { name: "pool".into() }));
 }
+
+#[test]
+fn the_rings_policy_holds_for_stages_without_one_of_their_own() {
+    let mut builder = Builder::single(8, u64::default);
+    builder.on_error(OnError::Skip);
+    let odd = |event: &u64, _: Sequence, _: bool| if event.is_multiple_of(2) { Ok(()) } else { Err("odd") };
+    builder.run("skips", move || odd);
+    builder.run(Stage::new("retries").on_error(OnError::RetryThenSkip(1)), move || odd);
+    let (mut producer, ring) = builder.build().unwrap();
+    ring.run("late", move || odd).unwrap();
+    producer.publish_batch(4, |index, event| *event = index as u64).unwrap();
+    drop(producer);
+    let report = ring.shutdown(Duration::from_secs(60));
+    assert!(report.is_complete(), "{report}");
+
+    let mut builder = Builder::single(8, u64::default);
+    builder.on_error(OnError::Skip);
+    builder.run(Stage::new("stops").on_error(OnError::Stop), move || odd);
+    let (mut producer, ring) = builder.build().unwrap();
+    producer.publish(|event| *event = 1).unwrap();
+    drop(producer);
+    let report = ring.shutdown(Duration::from_secs(60));
+    assert!(!report.is_complete(), "{report}");
+}

@@ -9,6 +9,7 @@ use crate::topic::error::Contradiction;
 use crate::topic::registry::Registry;
 use slipring_journal::storage::{Disk, Storage};
 use slipring_journal::{DiskError, OpenError, Options, Progress};
+use slipring_ring::OnError;
 #[cfg(feature = "observe")]
 use std::any::Any;
 use std::fmt;
@@ -38,6 +39,7 @@ pub struct EngineBuilder {
     recovering: Option<Box<dyn FnMut(Progress) + Send>>,
     /// How long a group without members is kept; `None`: until [`Engine::forget_group`] is called.
     forget_groups_after: Option<Duration>,
+    on_error: OnError,
 }
 
 impl fmt::Debug for EngineBuilder {
@@ -117,6 +119,26 @@ impl EngineBuilder {
         self
     }
 
+    /// Sets what happens when a handler of a managed subscriber or group member fails, in all topics, unless the
+    /// [topic](crate::TopicBuilder::on_error) or the consumer has a policy of its own. Default: [`OnError::Stop`]: the topic
+    /// is closed with the subscriber's name and the cause; a member leaves its group.
+    ///
+    /// ```
+    /// use slipring::{Engine, subscriber::OnError};
+    /// # use std::time::Duration;
+    /// let engine = Engine::builder().on_error(OnError::Skip).build()?;
+    /// let ticks = engine.topic::<u64>("ticks").create()?;
+    /// ticks.subscribe("even").run(|tick, _| if tick % 2 == 0 { Ok(()) } else { Err("odd") })?;
+    /// ticks.producer().create()?.publish(|tick| *tick = 3)?;
+    /// let report = engine.shutdown(Duration::from_secs(5));
+    /// assert_eq!(report.topics[0].consumers[0].skipped, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_error(mut self, policy: OnError) -> Self {
+        self.on_error = policy;
+        self
+    }
+
     /// Sets a function that [`build`](Self::build) calls with its progress while it reads the journal, about once for
     /// each MiB, on the thread that calls `build`. Reading may take a while after a crash. If nothing has to be read,
     /// the function is not called.
@@ -150,7 +172,7 @@ impl EngineBuilder {
             }
             None => None,
         };
-        let shared = Registry::new(clock, cores, committer, recovered);
+        let shared = Registry::new(clock, cores, self.on_error, committer, recovered);
         if let Some(limit) = self.forget_groups_after {
             shared.host.timer.start().map_err(EngineError::Timer)?;
             // Makes the list of groups, without which the timer forgets none. Groups that only the journal has must

@@ -129,6 +129,11 @@ impl Engine {
         Some(self.shared.host.committer.as_ref()?.journal.clone())
     }
 
+    /// True if both handles are of one engine.
+    pub fn same_engine(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Returns the builder of a new topic `name` with events of type `E`, to be finished with
     /// [`create`](TopicBuilder::create).
     pub fn topic<E: Send + Sync + 'static>(&self, name: impl Into<String>) -> TopicBuilder<E> {

@@ -19,6 +19,7 @@ use slipring_journal::Visible;
 use slipring_ring::{Batch as RingBatch, Closed, Iter, Multi, Ring, Sequence, Single};
 use std::cell::Cell;
 use std::fmt::{self, Display};
+use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -445,6 +446,13 @@ impl<'b, E, K: Producers> BatchIter<'b, E, K> {
         }
     }
 
+    fn len(&self) -> usize {
+        match self {
+            Self::Ring(events) => events.len(),
+            Self::Journal { offsets, .. } => offsets.len(),
+        }
+    }
+
     #[inline]
     fn is_over(&self) -> bool {
         match self {
@@ -488,7 +496,17 @@ impl<'b, E, K: Producers> Iterator for GroupMessages<'b, E, K> {
         let (offset, event) = inner.events.next()?;
         Some((event, At { partition: inner.partition, offset, end_of_batch: inner.events.is_over() }))
     }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.inner.as_ref().map_or(0, |inner| inner.events.len());
+        (left, Some(left))
+    }
 }
+
+impl<E, K: Producers> ExactSizeIterator for GroupMessages<'_, E, K> {}
+
+impl<E, K: Producers> FusedIterator for GroupMessages<'_, E, K> {}
 
 impl<E, K: Producers> Drop for MessageIter<'_, E, K> {
     #[inline]

@@ -66,7 +66,7 @@ where
     settings: GroupSettings<E, K>,
     listener: Option<Listener>,
     core: Option<usize>,
-    on_error: OnError,
+    on_error: Option<OnError>,
     /// `None` if a managed member handles no batch again as a whole.
     pub(super) retry_batch: Option<RetryLimit>,
     delivery: Option<Delivery>,
@@ -132,7 +132,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             settings,
             listener: None,
             core,
-            on_error: OnError::default(),
+            on_error: None,
             retry_batch: None,
             delivery: None,
             commit: None,
@@ -268,10 +268,12 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         self
     }
 
-    /// Sets what a managed member does when its handler returns an error or panics. Default: it ends and leaves the
-    /// group, and another member continues at the failed event.
+    /// Sets what a managed member does when its handler returns an error or panics. Default: the policy of the member's
+    /// [topics](crate::TopicBuilder::on_error) if all have the same, otherwise that of the
+    /// [engine](crate::EngineBuilder::on_error); without any, it ends and leaves the group, and another member continues at
+    /// the failed event.
     pub fn on_error(mut self, policy: OnError) -> Self {
-        self.on_error = policy;
+        self.on_error = Some(policy);
         self
     }
 
@@ -323,7 +325,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             (Some(delivery), _) => delivery,
         };
         if managed && self.retry_batch.is_some() {
-            if matches!(self.on_error, OnError::Retry(_) | OnError::RetryThenSkip(_)) {
+            if matches!(self.error_policy(), OnError::Retry(_) | OnError::RetryThenSkip(_)) {
                 return refused("`retry_batch`", "a retry of one event by `on_error`");
             }
             if delivery == Delivery::AtMostOnce {
@@ -460,6 +462,14 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         })
     }
 
+    /// The member's own error policy; otherwise that of its topics if all have the same one; otherwise the engine's.
+    fn error_policy(&self) -> OnError {
+        let mut of_topics = self.settings.joining.topics.iter().map(|topic| topic.settings.on_error);
+        let first = of_topics.next().flatten();
+        let agreed = first.filter(|_| of_topics.all(|policy| policy == first));
+        self.on_error.or(agreed).unwrap_or(self.host.on_error)
+    }
+
     pub(super) fn launch(
         self,
         mut work: impl FnMut(&mut Member<E, K>, &mut MemberErrorPolicy<E>, &GroupRun) -> MemberEnd + Send + 'static,
@@ -472,7 +482,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         let no_thread =
             |cause: std::io::Error| GroupError::Thread { group: group.name.clone(), cause: cause.to_string() };
         let batches = batches.transpose().map_err(no_thread)?;
-        let mut policy = MemberErrorPolicy::new(self.on_error, self.dead_letters, batches);
+        let mut policy = MemberErrorPolicy::new(self.error_policy(), self.dead_letters, batches);
         let member = Member::join(group, self.settings, self.listener)?;
         managed::start(member, self.core, ticket, move |member, run| work(member, &mut policy, run))
     }

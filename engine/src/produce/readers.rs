@@ -21,4 +21,9 @@ impl<E: Send + Sync + 'static, K: Producers> Producer<E, K> {
     pub fn readers(&self) -> Vec<String> {
         self.topic.reader_names()
     }
+
+    /// True if both producers are of one topic of one engine.
+    pub fn same_topic(&self, other: &Self) -> bool {
+        self.topic().id == other.topic().id
+    }
 }

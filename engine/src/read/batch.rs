@@ -5,6 +5,7 @@ use crate::base::kind::Producers;
 use crate::topic::partition::Partition;
 use slipring_ring::{Batch as RingBatch, Events, Multi, Shared, Single};
 use std::fmt;
+use std::iter::FusedIterator;
 
 /// The partition and the offset of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,4 +126,13 @@ impl<'b, E, K: Producers> Iterator for Messages<'b, E, K> {
         let (sequence, event) = self.events.next()?;
         Some((event, At { partition: self.partition, offset: sequence.0, end_of_batch: self.events.is_over() }))
     }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.events.size_hint()
+    }
 }
+
+impl<E, K: Producers> ExactSizeIterator for Messages<'_, E, K> {}
+
+impl<E, K: Producers> FusedIterator for Messages<'_, E, K> {}

@@ -45,6 +45,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
     pub(crate) fn new(topic: Arc<TopicCore<E, K>>, name: String) -> Self {
         let (core, wait) = topic.host.cores.planned(&name);
+        let on_error = topic.on_error();
         Self {
             topic,
             name,
@@ -53,7 +54,7 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
             wait: wait.unwrap_or_default(),
             limit: usize::MAX,
             core,
-            on_error: OnError::default(),
+            on_error,
             retry_batch: None,
             dead_letters: None,
             slow: None,
@@ -95,8 +96,9 @@ impl<E: Send + Sync + 'static, K: Producers> SubscriberBuilder<E, K> {
         self
     }
 
-    /// Sets what happens when the handler returns an error or panics. By default the topic is closed with this
-    /// subscriber's name and the cause, so that no event is lost silently and no thread waits for ever.
+    /// Sets what happens when the handler returns an error or panics. By default, unless the
+    /// [topic](crate::TopicBuilder::on_error) or the [engine](crate::EngineBuilder::on_error) says otherwise, the topic is
+    /// closed with this subscriber's name and the cause, so that no event is lost silently and no thread waits for ever.
     pub fn on_error(mut self, policy: OnError) -> Self {
         self.on_error = policy;
         self

@@ -20,7 +20,7 @@ use crate::topic::dedup::{self, DedupIndex, Deduplication, IdOf};
 use crate::topic::durable::DurableTopic;
 use crate::topic::error::{Contradiction, MAX_MESSAGE, TopicError, check_name};
 use slipring_journal::Retention;
-use slipring_ring::{Multi, Single};
+use slipring_ring::{Multi, OnError, Single};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
@@ -137,6 +137,26 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     /// count the 24 bytes for each slot that a durable topic's partition allocates for its first idempotent producer.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = bytes;
+        self
+    }
+
+    /// Sets what happens when a handler of a managed subscriber or group member fails, for all that have no policy of
+    /// [their](crate::subscriber::SubscriberBuilder::on_error) [own](crate::group::GroupBuilder::on_error). Default: that of
+    /// the [engine](crate::EngineBuilder::on_error). It is a setting of this handle of the process, not of the journal.
+    ///
+    /// ```
+    /// # use slipring::{Engine, subscriber::OnError};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").on_error(OnError::Skip).create()?;
+    /// ticks.subscribe("even").run(|tick, _| if tick % 2 == 0 { Ok(()) } else { Err("odd") })?;
+    /// ticks.producer().create()?.publish(|tick| *tick = 3)?;
+    /// let report = engine.shutdown(Duration::from_secs(5));
+    /// assert_eq!(report.topics[0].consumers[0].skipped, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_error(mut self, policy: OnError) -> Self {
+        self.settings.on_error = Some(policy);
         self
     }
 

@@ -99,7 +99,7 @@ use attached::Attached;
 use consumers::{ConsumerIndex, ConsumerRun};
 use gathering::Gathering;
 use identity::ProducerIdentities;
-use slipring_ring::Multi;
+use slipring_ring::{Multi, OnError};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -221,6 +221,11 @@ impl<E, K: Producers> TopicReaders<'_, E, K> {
 }
 
 impl<E, K: Producers> TopicCore<E, K> {
+    /// The error policy of managed consumers without one of their own.
+    pub(crate) fn on_error(&self) -> OnError {
+        self.settings.on_error.unwrap_or(self.host.on_error)
+    }
+
     /// A snapshot of the topic's partitions, by number.
     pub(crate) fn partitions(&self) -> Partitions<E, K> {
         Arc::clone(&self.partitions.read().unwrap_or_else(PoisonError::into_inner))
@@ -349,6 +354,20 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// The topic's id, which its receipts have too.
     pub fn id(&self) -> TopicId {
         self.inner.id
+    }
+
+    /// True if both handles are of one topic of one engine. A topic that was deleted and one that has its name now differ.
+    ///
+    /// ```
+    /// # use slipring::{Engine, producer::Multi};
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").create()?;
+    /// assert!(ticks.same_topic(&engine.get::<u64, Multi>("ticks")?) && engine.same_engine(&engine.clone()));
+    /// assert!(!ticks.same_topic(&engine.topic::<u64>("other").create()?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn same_topic(&self, other: &Self) -> bool {
+        self.inner.id == other.inner.id
     }
 
     /// The present number of partitions.

@@ -13,6 +13,7 @@ use crate::log::catalog::{CatalogEntry, state_kind};
 use crate::log::committer::Committer;
 use crate::topic::error::TopicError;
 use slipring_journal::Recovered;
+use slipring_ring::OnError;
 #[cfg(feature = "observe")]
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,6 +41,8 @@ pub(crate) struct Host {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) timer: Arc<Timer>,
     pub(crate) cores: Arc<Cores>,
+    /// The error policy of managed consumers, unless they or their topics have one.
+    pub(crate) on_error: OnError,
     /// All groups of the engine. Unset until groups are used for the first time, for example when a member joins.
     pub(crate) groups: OnceLock<Box<dyn AttachedGroups>>,
     pub(crate) committer: Option<Arc<Committer>>,
@@ -156,6 +159,7 @@ impl Registry {
     pub(crate) fn new(
         clock: Arc<dyn Clock>,
         cores: Arc<Cores>,
+        on_error: OnError,
         committer: Option<Arc<Committer>>,
         recovered: Option<Arc<Recovered>>,
     ) -> Arc<Self> {
@@ -164,7 +168,8 @@ impl Registry {
             let timer = Arc::new(Timer::new(Arc::clone(&clock)));
             let (groups, retains) = (OnceLock::new(), AtomicBool::new(false));
             let lease_numbers = AtomicU64::new(0);
-            let host = Arc::new(Host { engine, timer, clock, cores, groups, committer, retains, lease_numbers });
+            let host =
+                Arc::new(Host { engine, timer, clock, cores, on_error, groups, committer, retains, lease_numbers });
             Self {
                 topics: Mutex::default(),
                 settled: Condvar::new(),

@@ -3,6 +3,7 @@
 use crate::base::overload::{Overflow, Slow};
 use crate::base::rate::RateLimit;
 use slipring_journal::Retention;
+use slipring_ring::OnError;
 use std::fmt;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(crate) struct TopicSettings {
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) keep: Retention,
+    /// The error policy of managed consumers without one of their own; `None` for the engine's.
+    pub(crate) on_error: Option<OnError>,
 }
 
 impl TopicSettings {
@@ -73,6 +76,7 @@ impl Default for TopicSettings {
             time_to_live: None,
             rate_limit: None,
             keep: Retention::default(),
+            on_error: None,
         }
     }
 }

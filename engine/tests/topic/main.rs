@@ -6,6 +6,7 @@ mod contradictions;
 mod ends;
 mod engine;
 mod overload;
+mod policies;
 #[path = "../common/sleeps.rs"]
 mod sleeps;
 #[path = "../common/soon.rs"]
