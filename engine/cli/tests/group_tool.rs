@@ -48,7 +48,7 @@ fn written(dir: &Path) {
     }
     let mut batch = billing.poll(LONG).unwrap().unwrap();
     let first = batch.iter().next().unwrap().1.offset;
-    batch.commit_to(first + 4).unwrap();
+    batch.commit_to_with_metadata(first + 4, b"row 4").unwrap();
     drop(batch);
     drop((audit, billing, into_orders, into_returns));
     assert_eq!(engine.shutdown(LONG).journal, Some(Ok(())));
@@ -78,7 +78,9 @@ fn groups_are_listed_described_and_moved() {
     assert_eq!(listed["groups"][0]["group"], "audit");
     assert_eq!((&listed["groups"][0]["lag"], &listed["groups"][1]["lag"]), (&0.into(), &16.into()));
     let (_, out, _) = run("describe", &dir, &["billing"]);
-    assert_eq!(out.lines().count(), 3, "{out}");
+    assert!(out.lines().count() == 3 && out.contains("metadata row 4"), "{out}");
+    let described = json(&run("describe", &dir, &["billing", "--json"]).1);
+    assert!(described["partitions"].as_array().unwrap().iter().any(|it| it["metadata"] == "row 4"), "{described}");
     assert_eq!(committed(&dir, "billing").iter().map(|(.., at)| at).sum::<u64>(), 4);
 
     // A dry run.

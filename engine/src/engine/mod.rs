@@ -15,7 +15,7 @@ use crate::base::cores::CoresReport;
 use crate::base::kind::Producers;
 use crate::base::threads::ShutdownCaller;
 use crate::base::trace::lifecycle;
-use crate::group::{GroupDescription, GroupError, GroupName, Groups, add_recorded};
+use crate::group::{GroupDescription, GroupError, GroupName, GroupPartition, Groups, add_recorded};
 use crate::log::committer::Committer;
 use crate::log::gap::{ReaderKind, ReportedGap, acknowledge_gaps, reported_gaps};
 use crate::log::offsets::transform::{TransformDescription, TransformState, reader_name};
@@ -234,6 +234,24 @@ impl Engine {
             add_recorded(&mut groups, &committer.recovered_state(), &committer.journal);
         }
         groups
+    }
+
+    /// The committed offsets of the group `name`, with their metadata and lag, in the partitions of all topics that it has read;
+    /// empty if there is no such group. Nobody has to join for it. To set one see
+    /// [`GroupBuilder::set_offset`](crate::group::GroupBuilder::set_offset).
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # let engine = Engine::builder().build()?;
+    /// # let ticks = engine.topic::<u64>("ticks").create()?;
+    /// assert!(engine.group_offsets("sums").is_empty());
+    /// drop(ticks.group("sums").join()?);
+    /// assert_eq!(engine.group_offsets("sums")[0].committed, Some(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn group_offsets(&self, name: &str) -> Vec<GroupPartition> {
+        let groups = self.groups().into_iter().filter(|group| group.name == name);
+        groups.flat_map(|group| group.partitions).collect()
     }
 
     /// Forgets the group `name`: its committed offsets in all topics, its counters, its gating positions if it

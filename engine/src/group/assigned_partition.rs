@@ -90,7 +90,7 @@ impl<E, K: Producers> AssignedPartition<E, K> {
         let at = consumer.consumed().0;
         if at != self.right.committed() {
             // An error is ignored: it means that the member was fenced, and its successor skips these slots again.
-            let _ = self.right.commit(at);
+            let _ = self.right.pass_over(at);
         }
     }
 }
@@ -229,7 +229,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
     ) -> Result<bool, GroupError> {
         if self.topic.durable.is_some() {
             let to = locate(group, &self.topic, &self.partition, to, self.right.committed())?;
-            if !self.right.commit(to) {
+            if !self.right.seek(to) {
                 return Ok(false);
             }
             if let Feed::Ring(consumer) = &mut self.feed
@@ -259,7 +259,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             }
             // The commit must come first: after the seek, skipped events may be overwritten, and if the commit then
             // failed, a successor would have to read them.
-            if !self.right.commit(to.0) {
+            if !self.right.seek(to.0) {
                 return Ok(false);
             }
             return match consumer.seek(to) {
@@ -282,7 +282,7 @@ impl<E: Send + Sync + 'static, K: Producers> AssignedPartition<E, K> {
             let _ = consumer.seek(before);
             return Err(out_of_range(earliest));
         }
-        Ok(self.right.commit(to.0))
+        Ok(self.right.seek(to.0))
     }
 }
 

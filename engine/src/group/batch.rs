@@ -1,5 +1,7 @@
 //! A member's batches of events, and how they are committed.
 
+mod part;
+
 use super::Group;
 use super::catch_up::BufferedEvents;
 use super::error::CommitError;
@@ -279,40 +281,6 @@ impl<'m, E: Send + Sync + 'static, K: Producers> GroupBatch<'m, E, K> {
             Some(held) => held.commit_with(held.end, &mut transaction),
             None => transaction.commit(),
         }
-    }
-
-    /// Commits the events below `offset`. They leave the batch, and producers may overwrite them.
-    ///
-    /// ```
-    /// # use slipring::Engine;
-    /// # use std::time::Duration;
-    /// # let engine = Engine::builder().build()?;
-    /// # let ticks = engine.topic::<u64>("ticks").create()?;
-    /// # let mut member = ticks.group("sums").join()?;
-    /// ticks.producer().create()?.publish_batch(3, |index, tick| *tick = index as u64)?;
-    /// let mut batch = member.poll(Duration::ZERO)?.unwrap();
-    /// batch.commit_to(2)?;
-    /// drop(batch);
-    /// let again = member.poll(Duration::ZERO)?.unwrap();
-    /// assert!(again.iter().map(|(_, at)| at.offset).eq([2]));
-    /// # drop(again);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// The member was fenced, or the offset is outside of the batch. Nothing is committed.
-    pub fn commit_to(&mut self, offset: u64) -> Result<(), CommitError> {
-        let Some(held) = &mut self.held else {
-            return Err(CommitError::OutOfBatch { asked: offset, first: 0, end: 0 });
-        };
-        let (first, end) = (held.first(), held.end);
-        if !(first..=end).contains(&offset) {
-            return Err(CommitError::OutOfBatch { asked: offset, first, end });
-        }
-        held.commit_to(offset)?;
-        // A commit counts as progress, like a poll, for the member's deadline.
-        held.signal.see(held.group.now());
-        Ok(())
     }
 }
 

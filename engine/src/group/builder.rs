@@ -1,5 +1,7 @@
 //! The builder of a group's member: the settings of the member and of its group.
 
+mod offsets;
+
 use super::assigned_partition::JoinRequest;
 use super::assignment::Assignor;
 use super::deliver::{self, Delivery};
@@ -485,16 +487,5 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         let mut policy = MemberErrorPolicy::new(self.error_policy(), self.dead_letters, batches);
         let member = Member::join(group, self.settings, self.listener)?;
         managed::start(member, self.core, ticket, move |member, run| work(member, &mut policy, run))
-    }
-
-    /// Sets the group's committed offsets in these topics to `start`. The group must have no members. Needed, for
-    /// example, if the event at its committed offset is no longer kept. The group never reads the events that this
-    /// skips. Producers wait for the group until the next join only if it [holds](Self::hold) them.
-    ///
-    /// # Errors
-    /// The group has members, or `start` is no longer kept or not published yet.
-    pub fn reset(self, start: StartAt) -> Result<(), GroupError> {
-        let group = self.group()?;
-        group.reset(&self.settings.joining.topics, &start)
     }
 }

@@ -8,6 +8,7 @@ use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::log::catalog::recorded_topics;
 use crate::log::offsets::recorded::{GroupOffset, group_offsets};
+use crate::text;
 use crate::topic::partition::Partition;
 use slipring_journal::{Journal, State as JournalState};
 use slipring_ring::Sequence;
@@ -77,6 +78,9 @@ pub struct GroupPartition {
     pub partition: TopicPartition,
     /// The committed offset, which is the next offset to be read; `None` if the group has never read the partition.
     pub committed: Option<u64>,
+    /// The [metadata](crate::group::GroupBatch::commit_to_with_metadata) that the offset was committed with; `None` if it has
+    /// none.
+    pub metadata: Option<Arc<[u8]>>,
     /// The earliest offset whose event is kept.
     pub earliest: u64,
     /// The next offset to be published.
@@ -136,6 +140,9 @@ impl fmt::Display for GroupDescription {
             match at.committed {
                 Some(committed) => write!(f, "committed {committed} of {}, lag {}", at.latest, at.lag)?,
                 None => write!(f, "never read, {} published", at.latest)?,
+            }
+            if let Some(metadata) = &at.metadata {
+                write!(f, ", metadata {}", text::value(metadata))?;
             }
             match at.member {
                 Some(member) => write!(f, ", member {member}")?,
@@ -219,12 +226,13 @@ fn stands<E: Send + Sync + 'static, K: Producers>(
 ) -> GroupPartition {
     let earliest = ranges.earliest(&entry.partition);
     // The committed offset is read before the published position, so that the lag is never negative.
-    let committed = entry.committed();
+    let (committed, metadata) = entry.committed_with_metadata();
     let published = entry.partition.ring.published();
     let lag = committed.map_or(0, |committed| published.since(Sequence(committed)).max(0) as u64);
     GroupPartition {
         partition: entry.name.clone(),
         committed,
+        metadata,
         earliest,
         latest: published.0,
         lag,
@@ -245,7 +253,7 @@ pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalSt
     let joined: HashSet<(String, TopicPartition)> = if offsets.is_empty() { HashSet::new() } else { joined.collect() };
     let mut places: HashMap<String, usize> = HashMap::new();
     groups.iter().enumerate().for_each(|(place, group)| _ = places.entry(group.name.clone()).or_insert(place));
-    for GroupOffset { group, of, offset, epoch, .. } in offsets {
+    for GroupOffset { group, of, offset, epoch, metadata, .. } in offsets {
         let Some(topic) = topics.get(&of.topic) else { continue };
         let at = (group, TopicPartition::new(Arc::clone(topic), of.partition));
         let known = joined.contains(&at);
@@ -257,6 +265,7 @@ pub(crate) fn add_recorded(groups: &mut Vec<GroupDescription>, state: &JournalSt
         let stands = GroupPartition {
             partition,
             committed: Some(offset),
+            metadata,
             earliest: extent.start,
             latest: extent.end,
             lag: journal.records_in(of, offset..extent.end),

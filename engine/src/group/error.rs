@@ -4,6 +4,7 @@ use super::assignment::Assignor;
 use crate::base::closed::Closed;
 use crate::log::gap::Gap;
 use crate::log::offsets::commit_right::Fenced;
+use crate::log::offsets::commit_word::MetadataTooLong;
 use crate::read::error::PositionError;
 use crate::read::replay::ReplayError;
 use crate::text;
@@ -135,6 +136,37 @@ pub enum GroupError {
     /// The position is not possible.
     #[error(transparent)]
     Position(#[from] PositionError),
+    /// A member has the partition, so only that member commits in it. A member that was dropped and has a name keeps its
+    /// partitions until its deadline has passed.
+    #[error(
+        "partition {partition} of topic {topic:?} is read by {} of group {group:?}: let it leave first, or seek there",
+        .member.map_or_else(|| "a member".to_owned(), |member| format!("member {member}"))
+    )]
+    Owned {
+        /// The group's name.
+        group: String,
+        /// The topic's name.
+        topic: String,
+        /// The partition's number, from 0.
+        partition: u32,
+        /// The member's number; `None` for a member that is releasing the partition.
+        member: Option<u64>,
+    },
+    /// The topic has no such partition, or the topic is not among those that were named.
+    #[error("group {group:?}: topic {topic:?} has no partition {partition} here: it has {partitions}, from 0")]
+    NoPartition {
+        /// The group's name.
+        group: String,
+        /// The topic's name.
+        topic: String,
+        /// The partition's number, from 0.
+        partition: u32,
+        /// The number of the topic's partitions; 0 for a topic that was not named.
+        partitions: usize,
+    },
+    /// The metadata is too long.
+    #[error(transparent)]
+    Metadata(#[from] MetadataTooLong),
     /// The group has members, so it cannot be reset or forgotten. A member that was dropped and has a name keeps its place until
     /// its deadline has passed.
     #[error("group {group:?} still has members ({members}): let them leave first")]
@@ -260,6 +292,9 @@ pub enum CommitError {
     /// The member was fenced. Its successor reads this batch again.
     #[error(transparent)]
     Fenced(#[from] Fenced),
+    /// The metadata is too long.
+    #[error(transparent)]
+    Metadata(#[from] MetadataTooLong),
     /// The batch is committed in this process, but the journal may not have the commit. After a restart the group may
     /// read the batch again.
     #[error("committed, and not known to be durable: {}", text::line(.cause))]

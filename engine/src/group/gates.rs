@@ -1,11 +1,13 @@
 //! The group's consumers in the rings of its partitions: joining rings, replacing the consumers of fenced members, and
-//! resetting the offsets of a group without members.
+//! setting the offsets of partitions that no member has.
 
 use super::assigned_partition::locate;
+use super::assignment::PartitionKey;
 use super::state::{PartitionEntry, SharedState};
 use super::{Group, GroupError, NumberedTopics};
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
+use crate::log::offsets::commit_word::Metadata;
 use crate::read::error::PositionError;
 use crate::read::{PartitionConsumer, StartAt};
 use crate::topic::TopicCore;
@@ -66,8 +68,11 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         for (id, at, consumer, goes_on) in opened {
             let Some(entry) = state.entries.get_mut(&id) else { continue };
             if let Some(committed_offset) = entry.committed_offset.as_ref().filter(|_| !goes_on) {
-                committed_offset.set(at, epoch);
+                committed_offset.set(at, None, epoch);
                 begun = true;
+            }
+            if entry.committed != Some(at) {
+                entry.metadata = None;
             }
             (entry.committed, entry.reset) = (Some(at), None);
             (entry.catching_up, entry.consumer) = (consumer.is_none(), consumer);
@@ -126,8 +131,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
     /// then evicts the fenced member's consumer, so that no unread event is overwritten in between.
     pub(super) fn take_from_fenced(&self, entry: &mut PartitionEntry<E, K>) {
         let Some(right) = entry.right.take() else { return };
-        let committed = right.fence();
-        entry.committed = Some(committed);
+        let committed = entry.fence(&right);
         entry.ended = false;
         let ring = &entry.partition.ring;
         // The stages are read after the fence. If the fenced member joins a consumer after this, it sees the fence and
@@ -185,16 +189,16 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         }
         for (id, (at, held)) in entries {
             let Some(entry) = state.entries.get_mut(&id) else { continue };
-            (entry.committed, entry.ended) = (Some(at), false);
+            (entry.committed, entry.metadata, entry.ended) = (Some(at), None, false);
             entry.catching_up = matches!(held, Some(None));
             entry.consumer = held.flatten();
             if let Some(committed_offset) = &entry.committed_offset {
-                committed_offset.set(at, epoch);
+                committed_offset.set(at, None, epoch);
             }
         }
         for (id, probe) in probes {
             let Some(entry) = state.entries.get_mut(&id) else { continue };
-            entry.ended = false;
+            (entry.metadata, entry.ended) = (None, false);
             if hold {
                 (entry.committed, entry.reset, entry.consumer) = (Some(probe.consumed().0), None, Some(probe));
             } else {
@@ -205,5 +209,63 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         drop(state);
         drop(readers);
         self.write_down(topics)
+    }
+
+    /// Sets the committed offset of one partition, which no member may have, to `to`, with `metadata`, and waits until that
+    /// is durable. Returns the offset.
+    pub(super) fn set_offset(
+        &self,
+        topic: &Arc<TopicCore<E, K>>,
+        partition: u32,
+        to: &StartAt,
+        metadata: Option<Metadata>,
+    ) -> Result<u64, GroupError> {
+        let now = self.now();
+        let readers = topic.readers();
+        let mut state = self.state();
+        self.expire(&mut state, now);
+        let number = state.number_of(&self.name, topic);
+        self.settle(&mut state);
+        let id = PartitionKey { topic: number, partition };
+        let (owner, hold, epoch) = (state.coordinator.owner(id), state.hold, state.coordinator.epoch());
+        let Some(entry) = state.entries.get_mut(&id) else {
+            let (group, topic, partitions) = (self.name.clone(), topic.name.clone(), topic.partitions().len());
+            return Err(GroupError::NoPartition { group, topic, partition, partitions });
+        };
+        if owner.is_some() || entry.right.is_some() {
+            let (group, topic) = (self.name.clone(), topic.name.clone());
+            return Err(GroupError::Owned { group, topic, partition, member: owner });
+        }
+        // Before the offset changes, the consumer of a group that holds producers has joined there.
+        let (at, consumer) = match (to, entry.committed, &entry.committed_offset) {
+            (StartAt::Committed, None, _) => return Err(self.never_read(entry)),
+            (StartAt::Committed, Some(committed), _) => {
+                entry.metadata = metadata.clone();
+                (committed, None)
+            }
+            (_, committed, Some(_)) => {
+                let at = locate(&self.name, topic, &entry.partition, to, committed.unwrap_or_default())?;
+                let held = if hold { Some(self.open_durable(entry, at, topic, false)?) } else { None };
+                (at, Some(held))
+            }
+            (_, _, None) => {
+                let consumer = self.begin(entry, to, topic)?;
+                (consumer.consumed().0, Some(hold.then_some(Some(consumer))))
+            }
+        };
+        let mut before = None;
+        if let Some(held) = consumer {
+            (entry.committed, entry.metadata) = (Some(at), metadata.clone());
+            (entry.reset, entry.ended, entry.catching_up) = (None, false, matches!(held, Some(None)));
+            before = std::mem::replace(&mut entry.consumer, held.flatten());
+        }
+        if let Some(committed_offset) = &entry.committed_offset {
+            committed_offset.set(at, metadata, epoch);
+        }
+        drop(state);
+        drop(readers);
+        drop(before);
+        self.write_down(std::slice::from_ref(topic))?;
+        Ok(at)
     }
 }

@@ -400,7 +400,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             }
         };
         let first = events.position();
-        if first != right.committed() && !right.commit(first) {
+        if first != right.committed() && !right.pass_over(first) {
             // The batch begins after the committed offset. The offsets between are slots without an event, which are
             // committed here; if that fails, the member was fenced.
             return Err(group.fenced(*epoch).into());

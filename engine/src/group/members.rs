@@ -128,7 +128,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                     let epoch = changes.epoch;
                     let committed_offset =
                         entry.committed_offset.as_ref().map(|committed_offset| (Arc::clone(committed_offset), epoch));
-                    let right = Arc::new(CommitRight::new(committed, committed_offset));
+                    let right = Arc::new(CommitRight::new(committed, entry.metadata.take(), committed_offset));
                     entry.right = Some(Arc::clone(&right));
                     let (name, partition) = (entry.name.clone(), Arc::clone(&entry.partition));
                     let part = (topic.settings.capacity / 4).max(1);

@@ -83,6 +83,7 @@ pub use member::Member;
 pub use settings::Commit;
 
 pub use crate::log::offsets::commit_right::Fenced;
+pub use crate::log::offsets::commit_word::{MAX_METADATA, MetadataTooLong};
 
 pub(crate) use any::AnyGroup;
 pub(crate) use describe::add_recorded;

@@ -7,6 +7,7 @@ use super::member::Member;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::read::StartAt;
+use std::sync::Arc;
 
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     fn source(&self, of: &TopicPartition) -> Result<usize, GroupError> {
@@ -37,6 +38,15 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// The partition is not assigned to the member.
     pub fn committed(&self, of: &TopicPartition) -> Result<u64, GroupError> {
         self.assigned(of).map(|assigned| assigned.right.committed())
+    }
+
+    /// The [metadata](crate::group::GroupBatch::commit_to_with_metadata) that the group's committed offset in a partition was
+    /// committed with, by this member or one before it; `None` if it has none.
+    ///
+    /// # Errors
+    /// The partition is not assigned to the member.
+    pub fn metadata(&self, of: &TopicPartition) -> Result<Option<Arc<[u8]>>, GroupError> {
+        self.assigned(of).map(|assigned| assigned.right.committed_with_metadata().1)
     }
 
     /// How many published events of a partition the group has not committed.

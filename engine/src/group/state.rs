@@ -12,6 +12,7 @@ use crate::base::kind::Producers;
 use crate::base::overload::{ConsumerStats, Slow};
 use crate::base::timer::TimerId;
 use crate::log::offsets::commit_right::CommitRight;
+use crate::log::offsets::commit_word::Metadata;
 use crate::log::offsets::group::{self as offsets, CommittedOffset};
 use crate::read::StartAt;
 use crate::topic::error::SubscribeError;
@@ -58,6 +59,8 @@ pub(super) struct PartitionEntry<E, K: Producers> {
     /// The committed offset, as of the last time that no member had the partition. `None` if the group has never read
     /// it.
     pub(super) committed: Option<u64>,
+    /// The metadata that `committed` was committed with; `None` if it has none.
+    pub(super) metadata: Option<Metadata>,
     /// The start that a reset has set in place of the committed offset; `None` without a reset.
     pub(super) reset: Option<StartAt>,
     /// The group's consumer in the ring while no member has the partition. `None` if a member has it, or if the group
@@ -76,6 +79,24 @@ pub(super) struct PartitionEntry<E, K: Producers> {
 impl<E, K: Producers> PartitionEntry<E, K> {
     pub(super) fn committed(&self) -> Option<u64> {
         self.right.as_ref().map(|right| right.committed()).or(self.committed)
+    }
+
+    /// The committed offset with the metadata that it was committed with, of one moment.
+    pub(super) fn committed_with_metadata(&self) -> (Option<u64>, Option<Metadata>) {
+        match &self.right {
+            Some(right) => {
+                let (committed, metadata) = right.committed_with_metadata();
+                (Some(committed), metadata)
+            }
+            None => (self.committed, self.metadata.clone()),
+        }
+    }
+
+    /// Ends the right of the partition's member: it can commit no more. Keeps what it has committed, and returns the offset.
+    pub(super) fn fence(&mut self, right: &CommitRight) -> u64 {
+        let committed = right.fence();
+        (self.committed, self.metadata) = (Some(committed), right.committed_with_metadata().1);
+        committed
     }
 
     /// True if the group reads the partition now: it has a consumer in the ring, reads from the journal, or a member
@@ -134,15 +155,15 @@ impl<E, K: Producers> SharedState<E, K> {
         self.coordinator.set_topic(number, partition.index + 1);
         let Self { coordinator, topics, entries, .. } = self;
         entries.entry(id).or_insert_with(|| {
-            let (mut committed, mut committed_offset) = (None, None);
+            let (mut committed, mut metadata, mut committed_offset) = (None, None, None);
             if let Some(durable) = &topic.durable {
                 let (committer, of) = (&durable.committer, durable.id(partition.index));
                 // The lock is held until `add` returns. So a concurrent `Committer::forget_offsets` sees that the
                 // recorded offset is in use, or has deleted it before this reads it.
                 let known = committer.recovered_state();
-                if let Some((offset, epoch)) = offsets::recorded(&known, group, of) {
-                    committed = Some(offset);
-                    coordinator.go_on_from(epoch);
+                if let Some(recorded) = offsets::recorded(&known, group, of) {
+                    (committed, metadata) = (Some(recorded.next), recorded.metadata);
+                    coordinator.go_on_from(recorded.epoch);
                 }
                 committed_offset = Some(committer.committed_offsets.add(group, of));
                 drop(known);
@@ -151,6 +172,7 @@ impl<E, K: Producers> SharedState<E, K> {
                 name: TopicPartition::new(Arc::clone(&topics[&number].name), partition.index),
                 partition: Arc::clone(partition),
                 committed,
+                metadata,
                 reset: None,
                 consumer: None,
                 catching_up: false,
@@ -171,7 +193,7 @@ impl<E, K: Producers> SharedState<E, K> {
                     // The consumer may have skipped slots without an event. They are committed first, so that the next
                     // member starts after them.
                     assigned.commit_skipped();
-                    entry.committed = Some(assigned.right.fence());
+                    entry.fence(&assigned.right);
                     entry.right = None;
                     match assigned.feed {
                         Feed::Ring(consumer) => entry.consumer = Some(consumer),
@@ -252,10 +274,10 @@ impl<E: Send + Sync + 'static, K: Producers> TopicReader<E, K> for NewPartitions
         let epoch = state.coordinator.epoch();
         let entry = state.entry(&group.name, self.topic, &topic, partition);
         let first = consumer.first().0;
-        entry.committed = Some(first);
+        (entry.committed, entry.metadata) = (Some(first), None);
         entry.consumer = Some(consumer);
         if let Some(committed_offset) = &entry.committed_offset {
-            committed_offset.set(first, epoch);
+            committed_offset.set(first, None, epoch);
         }
         // If the last member has left while the partition was added, the group must not keep its consumer.
         state.close_gates();

@@ -25,6 +25,7 @@ mod exactly_once;
 mod forgotten;
 mod managed;
 mod members;
+mod metadata;
 mod positions;
 #[cfg(target_os = "linux")]
 #[path = "../common/sleeps.rs"]

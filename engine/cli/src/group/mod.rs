@@ -48,7 +48,7 @@ enum Command {
     /// List the groups and transforms: topics, partitions, lag
     #[command(visible_alias = "list")]
     Ls(Listing),
-    /// Show the committed offset of a group or a transform in each partition
+    /// Show the committed offset of a group or a transform in each partition, with the metadata of the commit
     Describe(Describe),
     /// Set the committed offset of a group or a transform
     #[command(after_help = EXAMPLES)]

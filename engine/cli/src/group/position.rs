@@ -1,6 +1,7 @@
 //! The committed offset of a group or a transform in one partition, with the partition's kept offsets.
 
 use super::Kind;
+use crate::output::put_bytes;
 use serde_json::{Value, json};
 use slipring::journal::{Extent, GroupOffset, Journal, State, group_offsets, recorded_topics, transform_offsets};
 use std::collections::BTreeMap;
@@ -51,10 +52,14 @@ impl Position {
     }
 
     pub(super) fn json(&self) -> Value {
-        json!({
+        let mut position = json!({
             "topic": self.topic, "partition": self.committed.of.partition, "committed": self.committed.offset,
             "earliest": self.extent.start, "latest": self.extent.end, "lag": self.lag, "lost": self.lost(),
             "epoch": self.epoch(),
-        })
+        });
+        if let (Some(position), Some(metadata)) = (position.as_object_mut(), &self.committed.metadata) {
+            put_bytes(position, "metadata", metadata);
+        }
+        position
     }
 }

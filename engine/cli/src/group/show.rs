@@ -7,6 +7,7 @@ use crate::inspected::{Inspected, Listing};
 use crate::output::{SKIPS, Table, cells, plain, print_json, time};
 use serde_json::json;
 use slipring::journal::{GroupKind, ReportedGap, reported_gaps};
+use slipring::text;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
@@ -84,7 +85,7 @@ pub(super) fn describe(arguments: &Describe) -> Done {
     for position in &positions {
         let Position { topic, committed, extent, lag, .. } = position;
         let note = match position.lost() {
-            0 => String::new(),
+            0 => committed.metadata.as_ref().map_or_else(String::new, |it| format!("metadata {}", text::value(it))),
             lost => format!("{lost} not kept any more: `slipring group reset` says where to go on"),
         };
         table.row(cells![plain(topic), committed.of.partition, committed.offset, extent.start, extent.end, lag, note]);

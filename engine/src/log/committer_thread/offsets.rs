@@ -2,15 +2,16 @@
 
 use super::CommitterThread;
 use crate::log::catalog::state_kind;
-use crate::log::offsets::group::CommittedOffset;
+use crate::log::offsets::group::{CommittedOffset, WITHOUT_METADATA};
 use slipring_journal::{FrameBuilder, WriteError};
 use std::sync::Arc;
 use std::time::Instant;
 
 impl CommitterThread {
     /// Writes the deletions of forgotten groups' offsets, then adds the changed committed offsets to `self.frame`. An
-    /// offset that does not fit into this frame, or whose key the journal does not have yet and may refuse, is written
-    /// in a frame of its own, so that it cannot make events fail. The outer error is a failure of the journal; the
+    /// offset that does not fit into this frame, or whose value makes the journal's state grow and may be refused, is
+    /// written in a frame of its own, so that it cannot make events fail. If the journal refuses the metadata of an offset,
+    /// the offset is written without it. The outer error is a failure of the journal; the
     /// inner one is the first refusal of an offset.
     pub(super) fn put_committed_offsets(&mut self) -> Result<Result<(), WriteError>, WriteError> {
         let mut outcome = Ok(());
@@ -22,23 +23,36 @@ impl CommitterThread {
         let (deleted, moved): (Vec<_>, Vec<_>) = moved.into_iter().partition(|it| it.is_deleted());
         outcome = outcome.and(self.delete_offsets(&deleted, now)?);
         let writer = self.writer.as_mut().expect("taken when the journal is closed only");
+        let mut bytes = Vec::new();
         for committed_offset in moved {
-            let (key, value) = (committed_offset.key(), committed_offset.value());
-            let known = writer.state().get(state_kind::GROUP_OFFSETS, key);
-            if known == Some(&value[..]) {
-                continue;
-            }
-            // An offset whose key the journal has already does not grow the state, so it cannot be refused.
-            if known.is_some() && self.frame.len() + key.len() + 64 <= writer.frame_limit() {
-                self.frame.put(state_kind::GROUP_OFFSETS, key, &value);
-                continue;
-            }
-            let mut alone = FrameBuilder::new();
-            alone.put(state_kind::GROUP_OFFSETS, key, &value);
-            match writer.append(&mut alone, now) {
-                Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
-                Err(poisoned @ WriteError::Poisoned(_)) => return Err(poisoned),
-                Err(refused) => outcome = outcome.and(Err(refused)),
+            let key = committed_offset.key();
+            committed_offset.encode(&mut bytes);
+            let mut value = &bytes[..];
+            loop {
+                let known = writer.state().get(state_kind::GROUP_OFFSETS, key);
+                if known == Some(value) {
+                    break;
+                }
+                // A value that replaces one of at least its size does not make the state grow, so it cannot be refused.
+                let is_safe = known.is_some_and(|known| known.len() >= value.len());
+                if is_safe && self.frame.len() + key.len() + value.len() + 48 <= writer.frame_limit() {
+                    self.frame.put(state_kind::GROUP_OFFSETS, key, value);
+                    break;
+                }
+                let mut alone = FrameBuilder::new();
+                alone.put(state_kind::GROUP_OFFSETS, key, value);
+                match writer.append(&mut alone, now) {
+                    Ok(_) => {
+                        self.dirty_since.get_or_insert_with(Instant::now);
+                        break;
+                    }
+                    Err(poisoned @ WriteError::Poisoned(_)) => return Err(poisoned),
+                    Err(refused) => outcome = outcome.and(Err(refused)),
+                }
+                if value.len() == WITHOUT_METADATA {
+                    break;
+                }
+                value = &bytes[..WITHOUT_METADATA];
             }
         }
         Ok(outcome)

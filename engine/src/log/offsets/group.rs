@@ -5,6 +5,7 @@
 //! changed. So a commit writes two atomics, many commits become one entry in the journal, entries never go back to an
 //! older commit, and a fenced member can change nothing.
 
+use super::commit_word::{CommitWord, MAX_METADATA, Metadata};
 use crate::base::multi_wait::MultiWait;
 use crate::log::partition_key::key;
 use slipring_journal::format::MAX_POSITION;
@@ -22,9 +23,9 @@ pub(crate) struct CommittedOffset {
     key: Vec<u8>,
     topic: u32,
     signal: Arc<Signal>,
-    /// The atomic of the partition's present [commit right](super::commit_right) (offset and [`FENCED`] bit), or of the
-    /// last one if no member has the partition.
-    word: Mutex<Arc<AtomicU64>>,
+    /// The committed offset of the partition's present [commit right](super::commit_right), or of the last one if no
+    /// member has the partition.
+    word: Mutex<Arc<CommitWord>>,
     epoch: AtomicU64,
     moved: AtomicBool,
     /// True once the topic was deleted, so that the offset is not written any more.
@@ -33,16 +34,8 @@ pub(crate) struct CommittedOffset {
     deleted: AtomicBool,
 }
 
-/// A [commit right](super::commit_right) keeps the committed offset in the lower 63 bits of an atomic. This bit, the
-/// highest, is set once the member was fenced and may no longer commit. Offsets never reach 2^63.
-pub(super) const FENCED: u64 = 1 << 63;
-
-/// The committed offset in the atomic of a commit right, without the [`FENCED`] bit.
-pub(super) fn offset_of(word: &AtomicU64) -> u64 {
-    word.load(Ordering::Acquire) & !FENCED
-}
-
-/// The bytes of a committed offset in the journal: the next offset to be read, and the group's epoch.
+/// The first bytes of a committed offset in the journal: the next offset to be read, and the group's epoch. The metadata of
+/// the commit follows, if it has some. Versions before metadata read these bytes alone.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawOffset {
@@ -50,17 +43,34 @@ struct RawOffset {
     epoch: U64,
 }
 
-/// The bytes of a journal's value: the committed offset `next` and the group's epoch.
+/// Size of the value of a committed offset without metadata, in bytes.
+pub(crate) const WITHOUT_METADATA: usize = size_of::<RawOffset>();
+
+/// The bytes of a journal's value without metadata: the committed offset `next` and the group's epoch.
 pub(crate) fn value(next: u64, epoch: u64) -> [u8; 16] {
     zerocopy::transmute!(RawOffset { next: next.into(), epoch: epoch.into() })
 }
 
-/// The committed offset and the group's epoch in a journal's value. `None` if the bytes are too few, or a number is
-/// above [`MAX_POSITION`].
-pub(crate) fn value_parts(value: &[u8]) -> Option<(u64, u64)> {
-    let (RawOffset { next, epoch }, _) = RawOffset::read_from_prefix(value).ok()?;
-    // Both numbers are incremented later, so numbers near the greatest `u64` are refused.
-    (next.get().max(epoch.get()) <= MAX_POSITION).then_some((next.get(), epoch.get()))
+/// A committed offset as the journal has it.
+pub(crate) struct RecordedOffset {
+    /// The next offset to be read.
+    pub(crate) next: u64,
+    /// The group's epoch at the commit.
+    pub(crate) epoch: u64,
+    /// The metadata of the commit; `None` if it has none.
+    pub(crate) metadata: Option<Metadata>,
+}
+
+impl RecordedOffset {
+    /// Decodes a journal's value. `None` if the bytes are too few, or a number is above [`MAX_POSITION`]. Metadata that is
+    /// longer than any commit's is left out.
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let (RawOffset { next, epoch }, metadata) = RawOffset::read_from_prefix(value).ok()?;
+        let metadata = (1..=MAX_METADATA).contains(&metadata.len()).then(|| metadata.into());
+        // Both numbers are incremented later, so numbers near the greatest `u64` are refused.
+        let (next, epoch) = (next.get(), epoch.get());
+        (next.max(epoch) <= MAX_POSITION).then_some(Self { next, epoch, metadata })
+    }
 }
 
 impl CommittedOffset {
@@ -68,21 +78,21 @@ impl CommittedOffset {
         &self.key
     }
 
-    fn word(&self) -> MutexGuard<'_, Arc<AtomicU64>> {
+    fn word(&self) -> MutexGuard<'_, Arc<CommitWord>> {
         self.word.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the committer takes the offset from `word`, the atomic of a new commit right, and writes it with the
+    /// From now on the committer takes the offset and its metadata from `word`, which a new commit right changes, and writes it with the
     /// group's `epoch`. Does not signal the committer: a new right begins at the offset at which the one before was
     /// fenced, so the offset has not changed.
-    pub(crate) fn follow(&self, word: &Arc<AtomicU64>, epoch: u64) {
+    pub(crate) fn follow(&self, word: &Arc<CommitWord>, epoch: u64) {
         *self.word() = Arc::clone(word);
         self.epoch.store(epoch, Ordering::Relaxed);
     }
 
-    /// Sets the committed offset while no member has the partition, and signals the committer.
-    pub(crate) fn set(&self, offset: u64, epoch: u64) {
-        self.follow(&Arc::new(AtomicU64::new(offset)), epoch);
+    /// Sets the committed offset and its metadata while no member has the partition, and signals the committer.
+    pub(crate) fn set(&self, offset: u64, metadata: Option<Metadata>, epoch: u64) {
+        self.follow(&Arc::new(CommitWord::new(offset, metadata)), epoch);
         self.moved();
     }
 
@@ -102,15 +112,24 @@ impl CommittedOffset {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// The journal's value with the committed offset and the group's epoch.
-    pub(crate) fn value(&self) -> [u8; 16] {
-        let word = self.word();
-        value(offset_of(&word), self.epoch.load(Ordering::Relaxed))
+    /// Sets `bytes` to the journal's value: the committed offset, the group's epoch, and the metadata.
+    pub(crate) fn encode(&self, bytes: &mut Vec<u8>) {
+        let (offset, metadata) = self.word().offset_with_metadata();
+        self.encode_as(offset, metadata, bytes);
+    }
+
+    fn encode_as(&self, offset: u64, metadata: Option<Metadata>, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        bytes.extend(value(offset, self.epoch.load(Ordering::Relaxed)));
+        bytes.extend(metadata.iter().flat_map(|metadata| metadata.iter()));
     }
 
     /// The journal's value with the committed offset `offset` and the group's epoch, for a frame that moves the offset.
-    pub(crate) fn value_at(&self, offset: u64) -> [u8; 16] {
-        value(offset, self.epoch.load(Ordering::Relaxed))
+    pub(crate) fn value_at(&self, offset: u64) -> Vec<u8> {
+        let (now, metadata) = self.word().offset_with_metadata();
+        let mut bytes = Vec::new();
+        self.encode_as(offset, metadata.filter(|_| now == offset), &mut bytes);
+        bytes
     }
 
     /// True if the tests' fault is turned on that lets a fenced member commit.
@@ -264,10 +283,9 @@ impl CommittedOffsets {
     }
 }
 
-/// The committed offset of a group in a partition and the epoch of its last commit, as the journal's state has them;
-/// `None` if the state has none.
-pub(crate) fn recorded(state: &State, group: &str, of: PartitionId) -> Option<(u64, u64)> {
-    value_parts(state.get(crate::log::catalog::state_kind::GROUP_OFFSETS, &key(group, of))?)
+/// The committed offset of a group in a partition, as the journal's state has it; `None` if the state has none.
+pub(crate) fn recorded(state: &State, group: &str, of: PartitionId) -> Option<RecordedOffset> {
+    RecordedOffset::decode(state.get(crate::log::catalog::state_kind::GROUP_OFFSETS, &key(group, of))?)
 }
 
 #[cfg(test)]
@@ -291,7 +309,7 @@ mod tests {
         let of = topic.inner.durable.as_ref().unwrap().id(0);
         let committed_offset = committer.committed_offsets.add("sums", of);
         committed_offset.moved.store(true, Ordering::Release);
-        committed_offset.set(5, 1);
+        committed_offset.set(5, None, 1);
         committer.commit_offsets().unwrap();
         let (writer, _) = open(Arc::new(disk.crash(1)), Options::default()).unwrap();
         let known: Vec<_> =

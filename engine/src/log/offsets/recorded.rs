@@ -1,9 +1,10 @@
 //! Committed offsets in a journal's state, for programs that read a journal without an engine.
 
-use super::group::{value, value_parts};
+use super::group::{RecordedOffset, value};
 use crate::log::catalog::state_kind;
 use crate::log::partition_key::{key, key_parts};
 use slipring_journal::{FrameBuilder, PartitionId, State};
+use std::sync::Arc;
 
 /// The kind of reader that commits in a partition. A group and a transform may have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,17 +31,19 @@ pub struct GroupOffset {
     pub offset: u64,
     /// The group's epoch at its last commit; 0 for a transform.
     pub epoch: u64,
+    /// The metadata that the offset was committed with; `None` if it has none, and for a transform.
+    pub metadata: Option<Arc<[u8]>>,
 }
 
 impl GroupOffset {
     /// A committed offset of a group. `epoch` is the group's epoch at the commit.
     pub fn new(group: impl Into<String>, of: PartitionId, offset: u64, epoch: u64) -> Self {
-        Self { kind: GroupKind::Group, group: group.into(), of, offset, epoch }
+        Self { kind: GroupKind::Group, group: group.into(), of, offset, epoch, metadata: None }
     }
 
     /// A committed offset of a transform, in a partition of its input.
     pub fn of_transform(name: impl Into<String>, of: PartitionId, offset: u64) -> Self {
-        Self { kind: GroupKind::Transform, group: name.into(), of, offset, epoch: 0 }
+        Self { kind: GroupKind::Transform, group: name.into(), of, offset, epoch: 0, metadata: None }
     }
 
     /// Adds the offset to `frame`. Only for a journal that no engine has open, because an engine reads offsets only
@@ -48,7 +51,11 @@ impl GroupOffset {
     pub fn put(&self, frame: &mut FrameBuilder) {
         let key = key(&self.group, self.of);
         match self.kind {
-            GroupKind::Group => frame.put(state_kind::GROUP_OFFSETS, &key, &value(self.offset, self.epoch)),
+            GroupKind::Group => {
+                let metadata = self.metadata.as_deref().unwrap_or_default();
+                let value = [&value(self.offset, self.epoch)[..], metadata].concat();
+                frame.put(state_kind::GROUP_OFFSETS, &key, &value);
+            }
             GroupKind::Transform => frame.put(state_kind::TRANSFORM_OFFSETS, &key, &self.offset.to_le_bytes()),
         }
     }
@@ -77,8 +84,9 @@ pub fn transform_offsets(state: &State) -> Vec<GroupOffset> {
 /// The committed offsets of all groups in a journal's state, sorted by name, topic and partition.
 pub fn group_offsets(state: &State) -> Vec<GroupOffset> {
     let known = state.values(state_kind::GROUP_OFFSETS).filter_map(|(key, value)| {
-        let ((group, of), (offset, epoch)) = (key_parts(key)?, value_parts(value)?);
-        Some(GroupOffset::new(group, of, offset, epoch))
+        let ((group, of), recorded) = (key_parts(key)?, RecordedOffset::decode(value)?);
+        let RecordedOffset { next, epoch, metadata } = recorded;
+        Some(GroupOffset { metadata, ..GroupOffset::new(group, of, next, epoch) })
     });
     let mut known: Vec<_> = known.collect();
     known.sort_by(|a, b| (&a.group, a.of).cmp(&(&b.group, b.of)));
