@@ -339,7 +339,7 @@ fn who_waits_for_room_is_woken_whichever_reader_is_last() {
 /// Allowed: it finds room once that claim is committed. Forbidden: it is never woken.
 #[test]
 fn who_waits_for_room_at_the_floor_is_woken_by_a_commit() {
-    model_of_sleep(Mixed(3, None), "a commit wakes a waiter for room at the floor", || {
+    model_of_sleep(Mixed(1, Some(2)), "a commit wakes a waiter for room at the floor", || {
         let (mut one, _ring): (MultiProducer<u64>, _) = multi(1, &[]);
         let mut two = one.clone();
         let writing = thread::spawn(move || (put(&mut one, 1).is_ok(), one));
