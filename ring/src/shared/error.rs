@@ -1,6 +1,7 @@
 //! The errors of shared rings. Each says what was rejected and what to do.
 
 use crate::sequence::Sequence;
+use crate::text;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -119,7 +120,7 @@ pub enum SharedError {
         name: String,
     },
     /// The file or its folder is not what this program expects.
-    #[error("{}: the {property} is {found}, and not {expected}", path.display())]
+    #[error("{}: the {property} is {}, and not {}", path.display(), text::line(.found), text::line(.expected))]
     Mismatch {
         /// The path of the file or folder.
         path: PathBuf,
@@ -189,7 +190,7 @@ pub enum SharedError {
     #[error(transparent)]
     Ended(#[from] Ended),
     /// A call of the operating system failed.
-    #[error("{doing} failed: {cause}")]
+    #[error("{} failed: {cause}", text::line(.doing))]
     System {
         /// What was being done.
         doing: String,
