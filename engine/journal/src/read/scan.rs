@@ -7,8 +7,10 @@
 //! # Which cursor waits for which
 //! The next block is read for the cursor that is furthest behind. The other cursors wait until that cursor reaches
 //! their position or the end of its partition. So a block that several cursors need is read once. A cursor that takes
-//! no records does not hold up the others: if no record was taken between two refused requests of a cursor, the scan
-//! stops waiting for the cursors behind it, and each of these continues from its own offset when it is called again.
+//! no records does not hold up the others: if no record was taken and no cursor left a block between two refused
+//! requests of a cursor, the scan stops waiting for the cursors behind it, and each of these continues from its own
+//! offset when it is called again. A cursor that leaves a block counts, because it may be the last for which the cursor
+//! furthest behind waited, and that one may not have been called since.
 //! After [`TURNS`] blocks for the cursors furthest behind, one block may be read for a cursor that is more than
 //! [`FAR_APART`] bytes ahead, so that a partition with a long backlog does not stop the others.
 //!
@@ -48,7 +50,7 @@ pub struct SharedScan {
     /// The number of the last load. It also rises when a cursor joins, so that a block loaded earlier is known to have
     /// no records for that cursor.
     count: u64,
-    /// Rises whenever a record is taken or a block is read.
+    /// Rises whenever a record is taken, a block is read, or a cursor leaves a block.
     progress: u64,
     /// Count of blocks read for the cursors furthest behind since one was read for a cursor far ahead; at most
     /// [`TURNS`].
@@ -136,8 +138,13 @@ impl SharedScan {
     /// Marks a cursor as absent, so that other cursors do not wait for it.
     pub fn leave(&mut self, slot: usize) {
         match std::mem::replace(&mut self.slots[slot].state, CursorState::Absent) {
-            CursorState::In(block, made) if self.blocks[block].made == made => self.blocks[block].readers -= 1,
-            CursorState::In(..) | CursorState::Absent => {}
+            CursorState::In(block, made) => {
+                self.progress += 1;
+                if self.blocks[block].made == made {
+                    self.blocks[block].readers -= 1;
+                }
+            }
+            CursorState::Absent => {}
             CursorState::Waits(position) => _ = self.waiting.remove(&(position, slot)),
         }
     }
@@ -210,7 +217,7 @@ impl SharedScan {
         false
     }
 
-    /// Marks the cursors before `position` as absent: no record was taken since the caller's last refused request.
+    /// Marks the cursors before `position` as absent: there was no progress since the caller's last refused request.
     #[cold]
     fn stop_waiting_for_those_before(&mut self, position: u64) {
         for slot in 0..self.slots.len() {
