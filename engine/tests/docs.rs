@@ -31,6 +31,7 @@ fn code_at(place: &str) -> String {
         (Some(path), Some(("journal", _))) => root.join("journal/src").join(&path["journal/".len()..]),
         (Some(path), _) => root.join("src").join(path),
         (None, Some(("cli", file))) => root.join("cli/tests").join(file),
+        (None, Some(("capi", file))) => root.join("../ring/capi/tests").join(file),
         (None, Some(("ring", file))) => root.join("../ring/tests").join(file),
         (None, Some(("bench-harness", file))) => root.join("../bench-harness/tests").join(file),
         (None, _) => root.join("tests").join(place),

@@ -2,7 +2,9 @@
 //! is in `shared_kill.rs`.
 #![cfg(all(target_os = "linux", not(any(loom, shuttle, miri))))]
 
-use slipring_ring::shared::{self, Ended, Event, Property, PublishError, Role, SharedError, SharedRing, Size};
+use slipring_ring::shared::{
+    self, Ended, Event, EventLayout, Property, PublishError, RawRing, Role, SharedError, SharedRing, Size,
+};
 use slipring_ring::{Sequence, Start, Wait};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -367,4 +369,64 @@ fn damage_in_the_positions_is_an_error() {
         let polled = tape.poll(9).map(|_| ());
         assert!(matches!(polled, Err(Ended::Damaged { found, .. }) if found == published), "{polled:?}");
     }
+}
+
+#[test]
+fn events_of_bytes_are_those_of_the_type() {
+    let name = Named::new("raw");
+    let layout: EventLayout = "px:i64 qty:u32 venue:u8[4]".parse().unwrap();
+    let raw = RawRing::create(&name, Size::slots(4).retain(1), &layout).unwrap();
+    let typed = SharedRing::<Quote>::open(&name).unwrap();
+    assert_eq!(RawRing::open(&name).unwrap().layout(), &EventLayout::of::<Quote>());
+    assert_eq!((raw.capacity(), raw.retained(), raw.published()), (4, 1, Sequence(0)));
+    let mut out = raw.producer().unwrap();
+    let mut tape = typed.consumer("typed").join().unwrap();
+    let mut bytes = raw.consumer("bytes").join().unwrap();
+    let mut next = 0u8;
+    for _ in 0..20 {
+        let mut claim = out.claim(3).unwrap();
+        assert_eq!((claim.first(), claim.len()), (Sequence(next.into()), 3));
+        let (before, after) = claim.events_mut();
+        assert_eq!((before.len() + after.len(), before.len()), (48, 16 * (4 - usize::from(next % 4)).min(3)));
+        for event in before.chunks_exact_mut(16).chain(after.chunks_exact_mut(16)) {
+            event[..8].copy_from_slice(&i64::from(next).to_ne_bytes());
+            event[8..12].copy_from_slice(&7u32.to_ne_bytes());
+            event[12..].copy_from_slice(b"XETR");
+            next += 1;
+        }
+        claim.commit().unwrap();
+        let px: Vec<i64> = read(&mut tape.poll_wait(9).unwrap()).iter().map(|quote| quote.px).collect();
+        assert_eq!(px, [next - 3, next - 2, next - 1].map(i64::from));
+        // Two now, one later.
+        let mut batch = bytes.poll_wait(2).unwrap();
+        let (before, after) = batch.events();
+        let first: Vec<u8> = [before, after].concat().chunks(16).map(|event| event[0]).collect();
+        assert_eq!((batch.first(), first), (Sequence(u64::from(next) - 3), vec![next - 3, next - 2]));
+        batch.consume(1);
+        drop(batch);
+        let mut batch = bytes.poll(9).unwrap();
+        assert_eq!(batch.len(), 2);
+        // SAFETY: the event lies between the poll and the end of the batch.
+        assert_eq!(unsafe { raw.event_ptr(batch.first()).read() }, next - 2);
+        batch.consume(9);
+        assert!(batch.is_empty());
+    }
+    // The layout, the capacity and what is retained must be those of the ring.
+    let other: EventLayout = "px:i64 qty:u32 venue:i8[4]".parse().unwrap();
+    for (size, layout, differs) in [
+        (Size::slots(4).retain(1), &other, Property::Layout),
+        (Size::slots(8).retain(1), &layout, Property::Capacity),
+        (Size::slots(4), &layout, Property::Retain),
+    ] {
+        let refused = RawRing::open_or_create(&name, size, layout).unwrap_err();
+        let SharedError::Mismatch { property, path, .. } = refused else { panic!("{refused}") };
+        assert_eq!((property, path), (differs, name.path()));
+    }
+    assert!(RawRing::open_or_create(&name, Size::slots(4).retain(1), &layout).is_ok());
+    assert_eq!(raw.ended(), None);
+    out.close();
+    assert_eq!(raw.ended(), Some(Ended::Closed));
+    drop((tape, bytes));
+    RawRing::remove(&name).unwrap();
+    assert_eq!(raw.ended(), Some(Ended::Replaced));
 }

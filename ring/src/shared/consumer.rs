@@ -179,9 +179,9 @@ impl<E: Event> Drop for SharedConsumer<E> {
 
 /// Consecutive events. Dropped, it moves the consumer's position past those that were iterated, and no further.
 pub struct SharedBatch<'c, E: Event> {
-    consumer: &'c mut SharedConsumer<E>,
-    at: u64,
-    end: u64,
+    pub(crate) consumer: &'c mut SharedConsumer<E>,
+    pub(crate) at: u64,
+    pub(crate) end: u64,
 }
 
 impl<E: Event> SharedBatch<'_, E> {

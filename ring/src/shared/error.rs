@@ -105,6 +105,14 @@ pub enum SharedError {
         /// The limit that is exceeded.
         limit: &'static str,
     },
+    /// A text does not describe a layout of events.
+    #[error("the layout text {:?} is refused: {why}", text::line(.part).to_string())]
+    LayoutText {
+        /// The part of the text that is refused.
+        part: String,
+        /// The reason.
+        why: &'static str,
+    },
     /// There is no ring with this name.
     #[error("there is no shared ring called {name:?} in {}: create it first", folder.display())]
     NotFound {

@@ -53,7 +53,7 @@ impl Folder {
         Ok(folder)
     }
 
-    fn path_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 

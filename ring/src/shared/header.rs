@@ -2,6 +2,7 @@
 //! draws it. Reading and writing it are pure functions of bytes.
 
 use super::error::Property;
+use super::event_layout::EventLayout;
 use super::layout::{Event, layout};
 use super::region::{Control, LARGEST_CAPACITY};
 
@@ -50,8 +51,8 @@ fn differs(property: Property, expected: impl ToString, found: impl ToString) ->
 }
 
 impl Geometry {
-    pub(crate) fn of<E: Event>(is_multi: bool, capacity: u64, retain: u64) -> Self {
-        Self { is_multi, capacity, retain, event_size: size_of::<E>() as u64, layout: layout::<E>() }
+    pub(crate) fn new(is_multi: bool, capacity: u64, retain: u64, layout: &EventLayout) -> Self {
+        Self { is_multi, capacity, retain, event_size: layout.size() as u64, layout: layout.to_string() }
     }
 
     /// Offset of the stamps.
@@ -147,12 +148,29 @@ impl Geometry {
 
     /// Compares the type of the events with what the file has.
     pub(crate) fn check<E: Event>(&self) -> Result<(), Difference> {
+        if E::IS_RAW {
+            return self.check_text();
+        }
         let expected = layout::<E>();
         if self.layout != expected {
             return Err(differs(Property::Layout, &expected, &self.layout));
         }
         if self.event_size != size_of::<E>() as u64 {
             return Err(differs(Property::EventSize, size_of::<E>(), self.event_size));
+        }
+        Ok(())
+    }
+}
+
+impl Geometry {
+    /// Compares the text with the layout that it describes, and the sizes. For programs that do not have the events' type.
+    fn check_text(&self) -> Result<(), Difference> {
+        let described = self.layout.parse::<EventLayout>().ok().filter(|it| it.to_string() == self.layout);
+        let Some(described) = described else {
+            return Err(differs(Property::Layout, "the full text of a layout", &self.layout));
+        };
+        if self.event_size != described.size() as u64 {
+            return Err(differs(Property::EventSize, described.size(), self.event_size));
         }
         Ok(())
     }
@@ -172,28 +190,40 @@ fn checksum(bytes: &[u8; HEADER]) -> u64 {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
+    use super::super::raw::RawEvent;
     use super::*;
 
     fn geometry() -> Geometry {
-        Geometry::of::<u64>(true, 64, 8)
+        Geometry::new(true, 64, 8, &EventLayout::of::<u64>())
     }
 
     #[test]
     fn a_header_comes_back_as_it_was_written() {
         for is_multi in [false, true] {
-            let geometry = Geometry::of::<u32>(is_multi, 1 << 10, 3);
+            let geometry = Geometry::new(is_multi, 1 << 10, 3, &EventLayout::of::<u32>());
             assert_eq!(Geometry::decode(&geometry.encode()), Ok(geometry));
         }
         assert!(geometry().check::<u64>().is_ok());
         assert_eq!(geometry().check::<i64>().unwrap_err().property, Property::Layout);
+        assert!(geometry().check::<RawEvent>().is_ok());
+    }
+
+    #[test]
+    fn a_text_that_describes_another_size_is_refused_for_events_of_bytes() {
+        let other = Geometry { event_size: 16, ..geometry() };
+        assert_eq!(other.check::<RawEvent>().unwrap_err().property, Property::EventSize);
+        for text in ["value:u64", "value:u64@0  size=8 align=8", "\u{1b}[2J", "size=8 align=8"] {
+            let other = Geometry { layout: text.to_owned(), ..geometry() };
+            assert_eq!(other.check::<RawEvent>().unwrap_err().property, Property::Layout, "{text:?}");
+        }
     }
 
     #[test]
     fn the_offsets_are_those_of_the_documentation() {
-        let geometry = Geometry::of::<u64>(true, 64, 0);
+        let geometry = Geometry::new(true, 64, 0, &EventLayout::of::<u64>());
         assert_eq!(size_of::<Control>(), 17_152);
         assert_eq!((geometry.stamps(), geometry.events(), geometry.bytes()), (24_576, 28_672, 32_768));
-        assert_eq!(Geometry::of::<u64>(false, 64, 0).events(), 24_576);
+        assert_eq!(Geometry::new(false, 64, 0, &EventLayout::of::<u64>()).events(), 24_576);
     }
 
     /// Changes bytes at random, half of the time with a checksum that fits. `SLIPRING_HEADERS=1000000` tries so many.

@@ -15,6 +15,10 @@ use std::fmt::Write as _;
 pub unsafe trait Event: Copy + Send + Sync + 'static {
     /// The fields in the order of their offsets.
     const FIELDS: &'static [Field];
+
+    /// True for the events of a [`RawRing`](super::RawRing), whose size and layout are those of the ring's header.
+    #[doc(hidden)]
+    const IS_RAW: bool = false;
 }
 
 /// A field of an [`Event`].

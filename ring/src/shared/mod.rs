@@ -100,6 +100,7 @@ mod bell;
 mod consumer;
 mod ending;
 mod error;
+mod event_layout;
 #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
 mod folder;
 #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
@@ -113,13 +114,16 @@ mod member;
 pub mod model;
 mod participant;
 mod producer;
+mod raw;
 mod region;
 mod ring;
 mod waiting;
 
 pub use consumer::{SharedBatch, SharedConsumer, SharedIter};
 pub use error::{Ended, Property, PublishError, SharedError};
+pub use event_layout::{EventLayout, LayoutField, NumberType, NumberValue};
 pub use layout::{Event, Field, FieldType, Number, layout, sum};
 pub use participant::{Participant, Role};
 pub use producer::{SharedClaim, SharedProducer};
+pub use raw::{RawBatch, RawClaim, RawConsumer, RawConsumerBuilder, RawProducer, RawRing};
 pub use ring::{ConsumerBuilder, SharedRing, Size, names};

@@ -249,9 +249,9 @@ impl<E: Event> Drop for SharedProducer<E> {
 
 /// Slots that a producer fills and commits together. Dropped without a commit, it publishes nothing.
 pub struct SharedClaim<'p, E: Event> {
-    producer: &'p mut SharedProducer<E>,
-    first: u64,
-    len: u64,
+    pub(crate) producer: &'p mut SharedProducer<E>,
+    pub(crate) first: u64,
+    pub(crate) len: u64,
 }
 
 impl<E: Event> SharedClaim<'_, E> {

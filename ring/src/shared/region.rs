@@ -167,6 +167,8 @@ mod mapped {
         stamps: NonNull<AtomicU64>,
         events: NonNull<E>,
         mask: u64,
+        /// Size of an event in bytes, as the header has it.
+        stride: usize,
         pub(crate) is_multi: bool,
         pub(crate) retain: u64,
         of: PhantomData<E>,
@@ -203,6 +205,7 @@ mod mapped {
                 stamps: stamps.cast(),
                 events: events_at.cast(),
                 mask: geometry.capacity - 1,
+                stride: geometry.event_size as usize,
                 is_multi: geometry.is_multi,
                 retain: geometry.retain,
                 of: PhantomData,
@@ -259,8 +262,11 @@ mod mapped {
         /// A pointer for writing the event of `sequence`, if the events were mapped for writing.
         #[inline(always)]
         pub(crate) fn event_mut(&self, sequence: u64) -> *mut E {
+            let index = (sequence & self.mask) as usize;
+            // Decided when this is compiled: `E` is one byte if it is raw.
+            let offset = if E::IS_RAW { index * self.stride } else { index };
             // SAFETY: the index is below the capacity, so this is the place of an event.
-            unsafe { self.events.add((sequence & self.mask) as usize) }.as_ptr()
+            unsafe { self.events.add(offset) }.as_ptr()
         }
     }
 

@@ -3,6 +3,8 @@
 use super::consumer::SharedConsumer;
 use super::ending;
 use super::error::{Ended, SharedError};
+use super::event_layout::EventLayout;
+use super::header::Geometry;
 use super::heir;
 use super::layout::Event;
 use super::lock::Locks;
@@ -18,9 +20,9 @@ use std::fmt;
 #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
 use super::{
     error::Property,
+    event_layout::LARGEST_EVENT,
     folder::{Folder, LONGEST_RING},
-    header::{Geometry, LONGEST_LAYOUT},
-    layout::layout,
+    header::LONGEST_LAYOUT,
     member::{Register, check_name, system, vacate},
     region::{LARGEST_CAPACITY, role},
 };
@@ -35,6 +37,7 @@ use std::os::fd::AsFd;
 /// until it is [removed](Self::remove) or the machine restarts.
 pub struct SharedRing<E: Event> {
     name: String,
+    geometry: Geometry,
     region: Region<E>,
     locks: Locks,
 }
@@ -84,6 +87,31 @@ impl<E: Event> SharedRing<E> {
     /// Count of slots.
     pub fn capacity(&self) -> usize {
         self.region.capacity() as usize
+    }
+
+    /// Count of events that are kept for consumers that join later: [`Size::retain`].
+    pub fn retained(&self) -> usize {
+        self.region.retain as usize
+    }
+
+    /// Size of the ring's file in bytes.
+    pub fn file_size(&self) -> u64 {
+        self.geometry.bytes()
+    }
+
+    /// The text of the events' layout.
+    pub(crate) fn layout(&self) -> &str {
+        &self.geometry.layout
+    }
+
+    /// The place of an event in this handle's mapping.
+    pub(crate) fn event_ptr(&self, sequence: Sequence) -> *const E {
+        self.region.event(sequence.0)
+    }
+
+    /// Why the ring has ended; `None` while it is open.
+    pub fn ended(&self) -> Option<Ended> {
+        ending::reason(&self.region).or_else(|| check_file(&self.locks).err())
     }
 
     /// The next sequence to be published.
@@ -150,6 +178,14 @@ impl<E: Event> SharedRing<E> {
     /// # Errors
     /// [`SharedError::Unsupported`] on this system.
     pub fn open_or_create(name: &str, size: impl Into<Size>) -> Result<Self, SharedError> {
+        Self::create(name, size)
+    }
+
+    pub(crate) fn create_as(name: &str, size: Size, _: &EventLayout) -> Result<Self, SharedError> {
+        Self::create(name, size)
+    }
+
+    pub(crate) fn open_or_create_as(name: &str, size: Size, _: &EventLayout) -> Result<Self, SharedError> {
         Self::create(name, size)
     }
 
@@ -220,20 +256,20 @@ impl<E: Event> SharedRing<E> {
     fn open_in(folder: &Folder, name: &str, writes: bool) -> Result<Self, SharedError> {
         let (file, geometry) = folder.open_ring(name)?;
         geometry.check::<E>().map_err(|it| SharedError::Mismatch {
-            path: std::path::Path::new("/dev/shm").join(name),
+            path: folder.path_of(name),
             property: it.property,
             expected: it.expected,
             found: it.found,
         })?;
         if geometry.is_multi {
             let (expected, found) = ("one producer".to_owned(), "several producers".to_owned());
-            let path = std::path::Path::new("/dev/shm").join(name);
+            let path = folder.path_of(name);
             return Err(SharedError::Mismatch { path, property: Property::Kind, expected, found });
         }
         let locks = Locks::new(file);
         // SAFETY: `open_ring` has compared the size of the file with the geometry, which was checked for `E`.
         let region = unsafe { Region::map(locks.as_fd(), &geometry, writes) }.map_err(system("mapping the ring"))?;
-        Ok(Self { name: name.to_owned(), region, locks })
+        Ok(Self { name: name.to_owned(), geometry, region, locks })
     }
 
     /// Creates a ring called `name`: 1 to 100 letters, digits, dots, underscores and hyphens, no dot first. `size` is a
@@ -243,14 +279,19 @@ impl<E: Event> SharedRing<E> {
     /// [`SharedError::Exists`]; [`SharedError::Capacity`], [`SharedError::Retain`] and [`SharedError::Memory`] for a size
     /// that is refused.
     pub fn create(name: &str, size: impl Into<Size>) -> Result<Self, SharedError> {
+        Self::create_as(name, size.into(), &EventLayout::of::<E>())
+    }
+
+    /// As [`create`](Self::create), for events with `layout`, which is that of `E` unless `E` is raw.
+    pub(crate) fn create_as(name: &str, size: Size, layout: &EventLayout) -> Result<Self, SharedError> {
         check_name(name, LONGEST_RING)?;
-        let Size { capacity, retain } = size.into();
-        let bytes = size_of::<E>();
-        let refused = |limit| Err(SharedError::EventType { size: bytes, layout: layout::<E>(), limit });
-        if bytes == 0 || bytes > 1 << 30 {
+        let Size { capacity, retain } = size;
+        let (bytes, text) = (layout.size(), layout.to_string());
+        let refused = |limit| Err(SharedError::EventType { size: bytes, layout: layout.to_string(), limit });
+        if bytes == 0 || bytes > LARGEST_EVENT {
             return refused("an event has 1 byte to 1 gigabyte");
         }
-        if align_of::<E>() > 4096 || layout::<E>().len() > LONGEST_LAYOUT {
+        if layout.align() > 4096 || text.len() > LONGEST_LAYOUT {
             return refused("the text of the layout has at most 4,000 bytes: take fewer or shorter fields");
         }
         let largest = (LARGEST_CAPACITY / (bytes as u64).max(8)) as usize;
@@ -261,11 +302,11 @@ impl<E: Event> SharedRing<E> {
         if retain >= capacity {
             return Err(SharedError::Retain { asked: retain, capacity });
         }
-        let geometry = Geometry::of::<E>(false, capacity as u64, retain as u64);
+        let geometry = Geometry::new(false, capacity as u64, retain as u64, layout);
         let folder = Folder::open()?;
         folder.sweep();
         folder.create_ring(name, &geometry, |locks| {
-            // SAFETY: the file was allocated with the size of this geometry, which is that of `E`.
+            // SAFETY: the file was allocated with the size of this geometry, which is that of `E`, or `E` is raw.
             let region = unsafe { Region::<E>::map(locks.as_fd(), &geometry, true) };
             region.map_err(system("mapping the new ring"))?.init();
             Ok(())
@@ -279,17 +320,21 @@ impl<E: Event> SharedRing<E> {
     /// Those of [`open`](Self::open) and of [`create`](Self::create). [`SharedError::Mismatch`] if the ring that is there
     /// has another capacity.
     pub fn open_or_create(name: &str, size: impl Into<Size>) -> Result<Self, SharedError> {
-        let size = size.into();
+        Self::open_or_create_as(name, size.into(), &EventLayout::of::<E>())
+    }
+
+    /// As [`open_or_create`](Self::open_or_create), for events with `layout`, which is that of `E` unless `E` is raw.
+    pub(crate) fn open_or_create_as(name: &str, size: Size, layout: &EventLayout) -> Result<Self, SharedError> {
         loop {
             match Self::open(name) {
                 Err(SharedError::NotFound { .. }) => {}
                 Ok(ring) => {
-                    ring.check_size(size)?;
+                    ring.check_same(size, layout)?;
                     return Ok(ring);
                 }
                 Err(other) => return Err(other),
             }
-            match Self::create(name, size) {
+            match Self::create_as(name, size, layout) {
                 // Another process was quicker.
                 Err(SharedError::Exists { .. }) => {}
                 other => return other,
@@ -297,13 +342,20 @@ impl<E: Event> SharedRing<E> {
         }
     }
 
-    fn check_size(&self, size: Size) -> Result<(), SharedError> {
-        let is = [(Property::Capacity, self.capacity()), (Property::Retain, self.region.retain as usize)];
-        for ((property, found), expected) in is.into_iter().zip([size.capacity, size.retain]) {
+    fn check_same(&self, size: Size, layout: &EventLayout) -> Result<(), SharedError> {
+        let sides = [
+            (Property::Layout, layout.to_string(), self.geometry.layout.clone()),
+            (Property::Capacity, size.capacity.to_string(), self.capacity().to_string()),
+            (Property::Retain, size.retain.to_string(), self.retained().to_string()),
+        ];
+        for (property, expected, found) in sides {
             if found != expected {
-                let path = std::path::Path::new("/dev/shm").join(&self.name);
-                let (expected, found) = (expected.to_string(), found.to_string());
-                return Err(SharedError::Mismatch { path, property, expected, found });
+                return Err(SharedError::Mismatch {
+                    path: Folder::open()?.path_of(&self.name),
+                    property,
+                    expected,
+                    found,
+                });
             }
         }
         Ok(())
