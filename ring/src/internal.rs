@@ -48,7 +48,7 @@ impl<E, K: Kind> Producer<E, K> {
     /// assert_eq!(elsewhere, 8);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn try_fill<F: FnOnce(&mut E)>(&mut self, fill: F) -> Result<Option<Sequence>, F> {
         match self.claim_now(1) {
             Some(first) => Ok(Claim::new(self, first, 1).fill_one_unless_cut(fill)),
@@ -68,7 +68,7 @@ impl<E, K: Kind> Producer<E, K> {
     /// assert!(producer.try_fill_batch(5, |_, _| ()).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn try_fill_batch<F: FnMut(usize, &mut E)>(&mut self, len: usize, fill: F) -> Result<Option<Sequence>, F> {
         if self.check(len).is_err() {
             return Err(fill);

@@ -12,6 +12,7 @@ use crate::topic::error::PublishError;
 use crate::topic::partition::Partition;
 use crate::topic::stage_name::without_generation;
 use crate::topic::{Evicted, TopicCore};
+use scopeguard::{ScopeGuard, guard};
 use slipring_ring::{Claim, ClaimError, Wait};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,15 +58,21 @@ enum Attempt<'t> {
     Arm(&'t Task),
 }
 
+/// The appender of partition 0, which is given back when it is dropped. Not an [`Option`] that the drop empties: each
+/// publish would check it.
+pub(crate) type FirstAppender<E, K> = ScopeGuard<Appender<E, K>, fn(Appender<E, K>)>;
+
 /// The appender of a partition that `Producer::route` has returned.
 #[inline(always)]
 pub(crate) fn appender_of<'p, E, K: Producers>(
-    first: &'p mut Option<Appender<E, K>>,
+    first: &'p mut FirstAppender<E, K>,
     more: &'p mut [Option<Appender<E, K>>],
     to: u32,
 ) -> &'p mut Appender<E, K> {
-    let appender = if to == 0 { first } else { &mut more[to as usize - 1] };
-    appender.as_mut().expect("made by the route; the first is taken out by the drop only")
+    match to {
+        0 => first,
+        _ => more[to as usize - 1].as_mut().expect("made by the route"),
+    }
 }
 
 impl<E, K: Producers> Appender<E, K> {
@@ -73,6 +80,16 @@ impl<E, K: Producers> Appender<E, K> {
         let mut ring = partition.lend()?;
         ring.set_wait(wait.clone());
         Some(Self { ring, partition: Arc::clone(partition) })
+    }
+
+    /// This appender as a producer's first.
+    pub(crate) fn first(self) -> FirstAppender<E, K> {
+        guard(self, Self::give_back)
+    }
+
+    /// Gives the ring back to its partition, for the next producer.
+    pub(crate) fn give_back(self) {
+        self.partition.give_back(self.ring);
     }
 
     /// Claims `len` slots, stores their metadata, calls `fill` with each event, and publishes them. Returns the first

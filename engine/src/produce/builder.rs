@@ -8,10 +8,9 @@ use crate::produce::append::Appender;
 use crate::produce::partitioner::{PartitionPicker, Partitioner};
 use crate::produce::room::RoomRequest;
 use crate::topic::error::ProducerError;
-use crate::topic::{Topic, TopicCore};
+use crate::topic::{ProducerCount, Topic, TopicCore};
 use slipring_ring::{Multi, Wait};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Settings of a producer.
 pub struct ProducerBuilder<E, K: Producers = Multi> {
@@ -81,15 +80,29 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         }
         let first = Appender::lend(&topic.partitions()[0], &wait);
         let first = first.ok_or_else(|| ProducerError::Taken { topic: name() })?;
-        topic.lent.fetch_add(1, Ordering::AcqRel);
+        let count = ProducerCount::new(&topic);
         let limiter = rate_limit.map(|limit| Arc::new(Limiter::new(limit, topic.host.clock.now())));
         let is_limited = limiter.is_some() || topic.limiter.is_some();
         let is_bare = !topic.settings.timestamps && !is_limited && level <= Level::Published;
         let picker = PartitionPicker::new(partitioner);
-        let (first, more) = (Some(first), Vec::new());
+        let (first, more) = (first.first(), Vec::new());
         let fast_path = usize::from(is_bare);
         let (stamp, room) = (None, RoomRequest::new(1, None));
-        Ok(Producer { topic, fast_path, level, first, more, picker, wait, limiter, is_limited, is_bare, stamp, room })
+        Ok(Producer {
+            topic,
+            fast_path,
+            level,
+            first,
+            more,
+            picker,
+            wait,
+            limiter,
+            is_limited,
+            is_bare,
+            stamp,
+            room,
+            _count: count,
+        })
     }
 
     /// Returns an error if the topic is closed or does not support the level; otherwise waits until the topic's next
@@ -119,12 +132,11 @@ impl<E> Clone for Producer<E, Multi> {
             ring: appender.ring.clone(),
             partition: Arc::clone(&appender.partition),
         };
-        self.topic.lent.fetch_add(1, Ordering::AcqRel);
         Self {
             topic: Arc::clone(&self.topic),
             fast_path: self.fast_path,
             level: self.level,
-            first: self.first.as_ref().map(appender),
+            first: appender(&self.first).first(),
             more: self.more.iter().map(|more| more.as_ref().map(appender)).collect(),
             picker: PartitionPicker::new(self.picker.partitioner.clone()),
             wait: self.wait.clone(),
@@ -133,17 +145,13 @@ impl<E> Clone for Producer<E, Multi> {
             is_bare: self.is_bare,
             stamp: self.stamp,
             room: self.room.again(),
+            _count: ProducerCount::new(&self.topic),
         }
     }
 }
 
 impl<E, K: Producers> Drop for Producer<E, K> {
     fn drop(&mut self) {
-        // The first partition's ring is given back last, because a new producer takes that ring first, and then needs
-        // all others.
-        for Appender { ring, partition } in self.more.drain(..).flatten().chain(self.first.take()) {
-            partition.give_back(ring);
-        }
-        self.topic.lent.fetch_sub(1, Ordering::AcqRel);
+        self.more.drain(..).flatten().for_each(Appender::give_back);
     }
 }

@@ -20,11 +20,11 @@ use crate::base::rate::Limiter;
 use crate::base::when_full::WhenFull;
 use crate::log::producers::ProducerStamp;
 use crate::log::receipt::{BatchReceipt, Receipt};
-use crate::produce::append::{Appender, Route, SlotMeta, appender_of};
+use crate::produce::append::{Appender, FirstAppender, Route, SlotMeta, appender_of};
 use crate::produce::partitioner::PartitionPicker;
 use crate::produce::room::RoomRequest;
-use crate::topic::TopicCore;
 use crate::topic::error::{PublishError, Rejected};
+use crate::topic::{ProducerCount, TopicCore};
 use slipring_ring::{Claim, Multi, Sequences, Wait};
 use std::fmt;
 use std::sync::Arc;
@@ -60,8 +60,9 @@ pub struct Producer<E, K: Producers = Multi> {
     fast_path: usize,
     /// The level that an event has reached when a publish returns.
     level: Level,
-    /// The appender of partition 0. `None` only during the drop.
-    first: Option<Appender<E, K>>,
+    /// The appender of partition 0. The drop gives its ring back after those of `more`, because a new producer takes that
+    /// ring first, and then needs all others.
+    first: FirstAppender<E, K>,
     /// The appenders of the partitions from 1 on. `None` for a partition into which this producer has not published, so
     /// that a producer costs only the partitions that it uses.
     more: Vec<Option<Appender<E, K>>>,
@@ -78,6 +79,8 @@ pub struct Producer<E, K: Producers = Multi> {
     stamp: Option<ProducerStamp>,
     /// The room for which a selector waits with this producer.
     room: RoomRequest,
+    /// Dropped after all rings were given back, so that a topic without a producer has them all.
+    _count: ProducerCount<E, K>,
 }
 
 impl<E, K: Producers> Producer<E, K> {
@@ -98,12 +101,12 @@ impl<E, K: Producers> Producer<E, K> {
     /// The appenders in the order of their partitions; `None` for a partition into which this producer has not
     /// published.
     pub(crate) fn appenders(&mut self) -> impl Iterator<Item = Option<&mut Appender<E, K>>> {
-        std::iter::once(self.first.as_mut()).chain(self.more.iter_mut().map(Option::as_mut))
+        std::iter::once(Some(&mut *self.first)).chain(self.more.iter_mut().map(Option::as_mut))
     }
 
     #[inline(always)]
     fn ring(&mut self) -> &mut slipring_ring::Producer<E, K> {
-        &mut self.first.as_mut().expect("taken out by the drop only").ring
+        &mut self.first.ring
     }
 
     /// True if an event may go straight into the only ring.
