@@ -4,6 +4,7 @@ use slipring::journal::repair::RepairError;
 use slipring::journal::{CopyError, OpenError, ReplayError, WriteError};
 use slipring::queue::recorded::ChangeError;
 use slipring::text;
+use slipring_ring::shared::{Ended, Property, SharedError};
 use std::error::Error;
 use std::io;
 use std::process::ExitCode;
@@ -88,6 +89,17 @@ impl From<ChangeError> for Failure {
             ChangeError::Read(cause) => cause.into(),
             cause => Self::new(FAILED, cause),
         }
+    }
+}
+
+impl From<SharedError> for Failure {
+    fn from(cause: SharedError) -> Self {
+        let code = match cause {
+            SharedError::Mismatch { property: Property::Version | Property::Kind | Property::Fence, .. } => NEWER,
+            SharedError::Mismatch { .. } | SharedError::Ended(Ended::Damaged { .. }) => DAMAGED,
+            _ => FAILED,
+        };
+        Self::new(code, cause)
     }
 }
 

@@ -14,6 +14,7 @@ mod inspected;
 mod journal;
 mod output;
 mod queue;
+mod shm;
 mod top;
 mod topic;
 
@@ -35,6 +36,7 @@ enum Command {
     Journal(journal::Arguments),
     #[command(alias = "queues")]
     Queue(queue::Arguments),
+    Shm(shm::Arguments),
     Top(top::Arguments),
     #[command(alias = "topics")]
     Topic(topic::Arguments),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Group(arguments) => group::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
+        Command::Shm(arguments) => shm::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Topic(arguments) => topic::run(&arguments),
     };

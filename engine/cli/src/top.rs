@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     prometheus: bool,
 }
 
-fn interval(text: &str) -> Result<f64, String> {
+pub(crate) fn interval(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("take 0.05 to 3600 seconds".to_owned()),
@@ -60,10 +60,15 @@ fn show(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.once || !std::io::stdout().is_terminal() {
         return print(&as_text(&first));
     }
-    let mut terminal = ratatui::try_init()?;
-    let done = watch(&mut terminal, arguments, first);
-    let _ = ratatui::try_restore();
-    done
+    let title =
+        format!("slipring top  {}  every {} s, q ends", text::line(arguments.socket.display()), arguments.interval);
+    let (mut before, mut now) = (None, Some(first));
+    watch(&title, arguments.interval, || {
+        let latest = now.take().map_or_else(|| look(arguments), Ok)?;
+        let shown = tables(&latest, before.as_ref());
+        before = Some(latest);
+        Ok(heads().into_iter().zip(NAMES).zip(shown).map(|((head, names), rows)| Shown { head, names, rows }).collect())
+    })
 }
 
 fn print(text: &str) -> Result<(), Box<dyn Error>> {
@@ -119,30 +124,47 @@ fn look(arguments: &Arguments) -> Result<Look, Box<dyn Error>> {
     Ok(Look { metrics, at: Instant::now() })
 }
 
-fn watch(terminal: &mut ratatui::DefaultTerminal, arguments: &Arguments, first: Look) -> Result<(), Box<dyn Error>> {
-    let interval = Duration::from_secs_f64(arguments.interval);
-    let (mut before, mut now) = (None, first);
-    loop {
-        terminal.draw(|frame| draw(frame, arguments, &now, before.as_ref()))?;
-        let next = now.at + interval;
+/// A table of the display.
+pub(crate) struct Shown {
+    pub(crate) head: &'static [&'static str],
+    /// Count of text columns at the left. All other columns hold numbers.
+    pub(crate) names: usize,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+/// Shows tables on the terminal until a key ends it; `next` makes them anew every `interval` seconds.
+pub(crate) fn watch(
+    title: &str,
+    interval: f64,
+    mut next: impl FnMut() -> Result<Vec<Shown>, Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let mut shown = next()?;
+    let mut terminal = ratatui::try_init()?;
+    let mut watched = || {
         loop {
-            let left = next.saturating_duration_since(Instant::now());
-            if !event::poll(left)? {
-                break;
-            }
-            match event::read()? {
-                Event::Key(key)
-                    if matches!(key.code, KeyCode::Char('q') | KeyCode::Esc)
-                        || (key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL)) =>
-                {
-                    return Ok(());
+            let until = Instant::now() + Duration::from_secs_f64(interval);
+            terminal.draw(|frame| draw(frame, title, &shown))?;
+            loop {
+                if !event::poll(until.saturating_duration_since(Instant::now()))? {
+                    break;
                 }
-                Event::Resize(..) => _ = terminal.draw(|frame| draw(frame, arguments, &now, before.as_ref()))?,
-                _ => {}
+                match event::read()? {
+                    Event::Key(key)
+                        if matches!(key.code, KeyCode::Char('q') | KeyCode::Esc)
+                            || (key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL)) =>
+                    {
+                        return Ok(());
+                    }
+                    Event::Resize(..) => _ = terminal.draw(|frame| draw(frame, title, &shown))?,
+                    _ => {}
+                }
             }
+            shown = next()?;
         }
-        before = Some(std::mem::replace(&mut now, look(arguments)?));
-    }
+    };
+    let done = watched();
+    let _ = ratatui::try_restore();
+    done
 }
 
 const TOPICS: [&str; 8] = ["TOPIC", "PARTITIONS", "PUBLISHED", "PER S", "FILL", "HIGH", "REFUSED", "DROPPED"];
@@ -150,7 +172,7 @@ const CONSUMERS: [&str; 9] = ["TOPIC", "CONSUMER", "CONSUMED", "PER S", "LAG", "
 const QUEUES: [&str; 9] = ["TOPIC", "QUEUE", "UNREAD", "LEASED", "WAITING", "ACKED", "PER S", "EXPIRED", "DEAD"];
 const TRANSFORMS: [&str; 5] = ["TOPIC", "TRANSFORM", "STATE", "CAUSE", "LAG"];
 
-fn rate(now: u64, before: Option<u64>, seconds: f64) -> String {
+pub(crate) fn rate(now: u64, before: Option<u64>, seconds: f64) -> String {
     match before {
         Some(before) if seconds > 0.0 => human((now.saturating_sub(before) as f64 / seconds).round() as u64),
         _ => "-".to_owned(),
@@ -158,7 +180,7 @@ fn rate(now: u64, before: Option<u64>, seconds: f64) -> String {
 }
 
 /// The number as text: up to 5 digits, or in units of thousands, millions or billions.
-fn human(number: u64) -> String {
+pub(crate) fn human(number: u64) -> String {
     match number {
         0..100_000 => number.to_string(),
         100_000..10_000_000 => format!("{:.1}k", number as f64 / 1e3),
@@ -245,27 +267,22 @@ fn as_text(now: &Look) -> String {
     if text.is_empty() { "no topics\n".to_owned() } else { text }
 }
 
-fn draw(frame: &mut Frame<'_>, arguments: &Arguments, now: &Look, before: Option<&Look>) {
-    let tables = tables(now, before);
-    let heights = tables.iter().map(|rows| if rows.is_empty() { 0 } else { rows.len() as u16 + 2 });
+fn draw(frame: &mut Frame<'_>, title: &str, tables: &[Shown]) {
+    let heights = tables.iter().map(|it| if it.rows.is_empty() { 0 } else { it.rows.len() as u16 + 2 });
     let mut parts = vec![Constraint::Length(2)];
     parts.extend(heights.map(Constraint::Length));
     let areas = Layout::vertical(parts).split(frame.area());
-    let title =
-        format!("slipring top  {}  every {} s, q ends", text::line(arguments.socket.display()), arguments.interval);
     frame.render_widget(Line::from(title).style(Style::new().add_modifier(Modifier::BOLD)), areas[0]);
-    for (index, rows) in tables.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
-        let (head, names) = (heads()[index], NAMES[index]);
-        let widths = widths(head, &rows);
+    for (index, Shown { head, names, rows }) in tables.iter().enumerate().filter(|(_, it)| !it.rows.is_empty()) {
         let cell = |(at, text): (usize, String)| {
             let line = Line::from(text);
-            if at < names { line } else { line.right_aligned() }
+            if at < *names { line } else { line.right_aligned() }
         };
         let row = |row: Vec<String>| Row::new(row.into_iter().enumerate().map(cell).collect::<Vec<_>>());
         let header = row(head.iter().map(|&name| name.to_owned()).collect()).reversed();
         let table = widgets::Table::new(
-            rows.into_iter().map(row),
-            widths.into_iter().map(|width| Constraint::Length(width as u16)),
+            rows.iter().cloned().map(row),
+            widths(head, rows).into_iter().map(|width| Constraint::Length(width as u16)),
         );
         frame.render_widget(table.header(header).column_spacing(2), areas[index + 1]);
     }

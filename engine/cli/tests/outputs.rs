@@ -3,6 +3,7 @@
 
 use slipring::journal::Options;
 use slipring::{Engine, Message, Record};
+use slipring_ring::shared::{SharedRing, Size};
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -32,7 +33,11 @@ fn no_command_panics_whatever_its_output_is() {
     receipt.wait(slipring::Level::Durable).unwrap();
     member.poll(LONG).unwrap().unwrap().commit().unwrap();
     let (dir, socket) = (dir.to_str().unwrap(), socket.to_str().unwrap());
-    let calls: [&[&str]; 22] = [
+    let ring_name = format!("outputs-{}", std::process::id());
+    let ring = SharedRing::<u64>::create(&ring_name, Size::slots(8).retain(4)).unwrap();
+    ring.producer().unwrap().publish(|event| *event = 7).unwrap();
+    let ring_name = ring_name.as_str();
+    let calls: [&[&str]; 30] = [
         &["top", "--socket", socket, "--once"],
         &["top", "--socket", socket, "--json"],
         &["top", "--socket", socket, "--prometheus"],
@@ -54,9 +59,18 @@ fn no_command_panics_whatever_its_output_is() {
         &["queue", "peek", dir, "jobs", "resize"],
         &["topic", "list", dir],
         &["topic", "describe", dir, "jobs"],
+        &["shm", "ls"],
+        &["shm", "ls", "--json"],
+        &["shm", "stat", ring_name],
+        &["shm", "stat", ring_name, "--json"],
+        &["shm", "top", "--once"],
+        &["shm", "top", "--json"],
+        &["shm", "tail", ring_name],
+        &["shm", "rm", ring_name, "--dry-run"],
         &["--help"],
     ];
     calls.iter().for_each(|words| never_panics(words, || ()));
+    SharedRing::<u64>::remove(ring_name).unwrap();
     // One that is dead, and one that is left.
     worker.receive(LONG).unwrap().unwrap().nack(Duration::ZERO, "no such file").unwrap();
     jobs.producer().create().unwrap().send(Record::new("dog.png")).unwrap();
