@@ -99,6 +99,8 @@ pub use engine::{Engine, EngineBuilder, EngineError};
 pub use event::Event;
 pub use event::codec::Persist;
 pub use event::message::Message;
+#[doc(hidden)]
+pub use event::plain as __plain;
 pub use event::record::Record;
 pub use log::receipt::Receipt;
 pub use produce::Producer;

@@ -33,6 +33,11 @@ impl Failure {
         Self { code, cause: cause.into() }
     }
 
+    /// True if data that was durable is damaged.
+    pub(crate) fn is_damage(&self) -> bool {
+        self.code == DAMAGED
+    }
+
     /// Prints the message and returns the exit code. If the reader of the output pipe has closed it, prints nothing and
     /// returns success.
     pub(crate) fn report(self) -> ExitCode {

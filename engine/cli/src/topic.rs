@@ -5,7 +5,7 @@ use crate::inspected::{Directory, Inspected, Listing};
 use crate::output::{SKIPS, Table, cells, plain, print_json};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use slipring::journal::{Extent, PartitionId, RecordedTopic, recorded_topics};
+use slipring::journal::{Extent, LayoutField, PartitionId, RecordedTopic, recorded_topics};
 use std::io::Write;
 
 /// Shows the durable topics of a journal: their partitions, and the range of offsets that each one keeps.
@@ -36,7 +36,7 @@ enum Command {
     /// List the topics with their counts of partitions and of kept records
     #[command(visible_alias = "list")]
     Ls(Listing),
-    /// Show the range of offsets and the count of records that each partition of a topic keeps
+    /// Show the fields of a topic's events, and the range of offsets and the count of records that each partition keeps
     Describe(Describe),
 }
 
@@ -99,6 +99,12 @@ fn events(topic: &RecordedTopic) -> String {
     }
 }
 
+/// The fields of a topic's events as JSON; null if the layout names none.
+fn fields(topic: &RecordedTopic) -> Value {
+    let field = |of: &LayoutField| json!({ "name": of.name(), "type": of.number_type().name(), "len": of.len(), "offset": of.offset() });
+    topic.fields().map_or(Value::Null, |layout| layout.fields().iter().map(field).collect())
+}
+
 fn ls(arguments: &Listing) -> Done {
     let inspected = arguments.directory.inspect()?;
     let topics = inspected.topics().0;
@@ -135,7 +141,7 @@ fn describe(arguments: &Describe) -> Done {
     if arguments.json {
         let document = json!({
             "version": 1, "topic": topic.name, "topic_id": topic.number, "max_message": topic.max_message,
-            "layout": topic.layout, "partitions": kept.iter().map(Kept::json).collect::<Vec<_>>(),
+            "layout": topic.layout, "fields": fields(topic), "partitions": kept.iter().map(Kept::json).collect::<Vec<_>>(),
             "damage": inspected.damage_text(),
         });
         print_json(&mut out, &document)?;
@@ -143,6 +149,15 @@ fn describe(arguments: &Describe) -> Done {
     }
     writeln!(out, "topic   {}", plain(&topic.name))?;
     writeln!(out, "events  {}", events(topic))?;
+    if let Some(layout) = topic.fields() {
+        let mut table = Table::new(&["field", "type", "offset"], &[0, 1]);
+        for field in layout.fields() {
+            let number = field.number_type().name();
+            let kind = field.len().map_or_else(|| number.to_owned(), |len| format!("{number}[{len}]"));
+            table.row(cells![plain(field.name()), kind, field.offset()]);
+        }
+        write!(out, "\n{table}")?;
+    }
     let mut table = Table::new(&["partition", "earliest", "latest", "records", "skipped"], &[]);
     for of in &kept {
         table.row(cells![of.partition, of.extent.start, of.extent.end, of.records, of.skipped()]);

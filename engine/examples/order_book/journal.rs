@@ -7,50 +7,76 @@
 //! A run that is killed and started again replays what the journal has, goes on in the feed behind the last row there,
 //! and derives everything else anew: it ends in the same state as a run that was never broken.
 
+//! The catalogue of the journal names the fields of a row, so they are columns for research:
+//! `slipring journal export DIR --topic rows --format parquet -o rows.parquet`, which
+//! `engine/cli/examples/order_book.py` plots.
+
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use slipring::journal::Visible;
-use slipring::{Engine, Persist, Topic, topic::Unreadable};
+use slipring::{Engine, Topic};
 
 use super::feed::Feed;
 use super::order::{Action, Order, Side};
 
-/// Words of a row, and one byte of flags.
-const WORDS: usize = 5;
-
-impl Persist for Order {
-    fn write(&self, out: &mut Vec<u8>) {
-        let none_is_zero = |number: Option<std::num::NonZeroU64>| number.map_or(0, std::num::NonZeroU64::get);
-        let words = [self.index, self.id, self.time_ms, none_is_zero(self.price), none_is_zero(self.volume)];
-        words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
-        let ask = u8::from(self.side == Side::Ask);
-        out.push(self.action as u8 | ask << 2 | u8::from(self.snapshot) << 3 | u8::from(self.ends_batch) << 4);
+slipring::plain_event! {
+    /// An [`Order`] as the journal has it: numbers only. A price or a volume of 0 is none.
+    #[derive(Debug, Default)]
+    pub struct Row {
+        pub index: u64,
+        pub id: u64,
+        pub time_ms: u64,
+        /// In cents.
+        pub price: u64,
+        /// In 1e-8 of a coin.
+        pub volume: u64,
+        /// 0 created, 1 changed, 2 deleted.
+        pub action: u8,
+        /// 0 bid, 1 ask.
+        pub side: u8,
+        pub snapshot: u8,
+        pub ends_batch: u8,
+        pub unused: [u8; 4],
     }
+}
 
-    fn read(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
-        let (words, flags) = bytes.split_at_checked(8 * WORDS).ok_or(Unreadable("a row has 41 bytes"))?;
-        let &[flags] = flags else { return Err(Unreadable("a row has 41 bytes")) };
-        let mut words = words.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
-        let mut next = || words.next().unwrap_or_default();
-        (self.index, self.id, self.time_ms) = (next(), next(), next());
-        (self.price, self.volume) = (next().try_into().ok(), next().try_into().ok());
-        self.action = match flags & 3 {
-            0 => Action::Created,
-            1 => Action::Changed,
-            _ => Action::Deleted,
-        };
-        self.side = if flags & 4 == 0 { Side::Bid } else { Side::Ask };
-        (self.snapshot, self.ends_batch) = (flags & 8 != 0, flags & 16 != 0);
-        Ok(())
+impl From<&Order> for Row {
+    fn from(order: &Order) -> Self {
+        let none_is_zero = |number: Option<NonZeroU64>| number.map_or(0, NonZeroU64::get);
+        Self {
+            index: order.index,
+            id: order.id,
+            time_ms: order.time_ms,
+            price: none_is_zero(order.price),
+            volume: none_is_zero(order.volume),
+            action: order.action as u8,
+            side: u8::from(order.side == Side::Ask),
+            snapshot: u8::from(order.snapshot),
+            ends_batch: u8::from(order.ends_batch),
+            unused: [0; 4],
+        }
     }
+}
 
-    fn layout() -> String {
-        "order_book row 1".to_owned()
-    }
-
-    fn size() -> Option<usize> {
-        Some(8 * WORDS + 1)
+impl From<&Row> for Order {
+    fn from(row: &Row) -> Self {
+        Self {
+            index: row.index,
+            id: row.id,
+            time_ms: row.time_ms,
+            price: NonZeroU64::new(row.price),
+            volume: NonZeroU64::new(row.volume),
+            action: match row.action {
+                0 => Action::Created,
+                1 => Action::Changed,
+                _ => Action::Deleted,
+            },
+            side: if row.side == 0 { Side::Bid } else { Side::Ask },
+            snapshot: row.snapshot != 0,
+            ends_batch: row.ends_batch != 0,
+        }
     }
 }
 
@@ -65,7 +91,7 @@ pub fn through(
     pace: impl Fn(&Order) + Sync,
     mut forward: impl FnMut(&Order) -> Result<(), String>,
 ) -> Result<(), String> {
-    let rows = engine.topic::<Order>("rows").capacity(capacity).durable().create().map_err(text)?;
+    let rows = engine.topic::<Row>("rows").capacity(capacity).durable().create().map_err(text)?;
     let begun = recovered(&rows, feed)?;
     let mut producer = rows.producer().create().map_err(text)?;
     let stop = AtomicBool::new(false);
@@ -73,7 +99,7 @@ pub fn through(
         let writer = scope.spawn(|| {
             for order in feed.orders.iter().skip(begun).take_while(|_| !stop.load(Ordering::Relaxed)) {
                 pace(order);
-                producer.publish(|row| *row = *order).map_err(text)?;
+                producer.publish(|row| *row = Row::from(order)).map_err(text)?;
             }
             Ok::<_, String>(())
         });
@@ -84,7 +110,7 @@ pub fn through(
             let read = replay.read(Duration::from_millis(100), |row, _| {
                 moved += 1;
                 if outcome.is_ok() {
-                    outcome = forward(row);
+                    outcome = forward(&row.into());
                 }
             });
             match read {
@@ -100,11 +126,11 @@ pub fn through(
 }
 
 /// How many rows the journal has, which must be this feed's.
-fn recovered(rows: &Topic<Order>, feed: &Feed) -> Result<usize, String> {
+fn recovered(rows: &Topic<Row>, feed: &Feed) -> Result<usize, String> {
     let mut replay = rows.replay("recovered").visible(Visible::Written).open().map_err(text)?;
     let (mut count, mut same) = (0, true);
-    let mut check = |row: &Order| {
-        same &= feed.orders.get(count) == Some(row);
+    let mut check = |row: &Row| {
+        same &= feed.orders.get(count) == Some(&row.into());
         count += 1;
     };
     while replay.read(Duration::ZERO, |row, _| check(row)).map_err(text)? != Some(0) {}

@@ -2,11 +2,12 @@
 
 use crate::base::clock::Timestamp;
 use crate::base::threads::blaming;
+use crate::event::layout;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// An event that a durable topic can carry. It is implemented for plain data, that is, for every type with zerocopy's
-/// `IntoBytes`, `FromBytes` and `Immutable`, and for [`Message`](crate::Message). Implement it for other types of your
-/// own.
+/// `IntoBytes`, `FromBytes` and `Immutable` and every type that [`plain_event!`](crate::plain_event) declares, and for
+/// [`Message`](crate::Message). Implement it for other types of your own.
 ///
 /// ```
 /// use slipring::{Persist, topic::Unreadable};
@@ -47,7 +48,8 @@ pub trait Persist: Send + Sync + Sized + 'static {
 
     /// Names the encoding in the journal's catalogue: a topic whose recorded events have another one is not opened.
     /// Choose a name that stays when the type is renamed or moved, and a new name when the encoding changes. For plain
-    /// data the name holds only the size.
+    /// data the name holds only the size; a type that [`plain_event!`](crate::plain_event) declares names each field with
+    /// its type and offset.
     fn layout() -> String;
 
     /// The size of every encoded event, in bytes; `None` if events differ in size.
@@ -104,7 +106,7 @@ where
     }
 
     fn layout() -> String {
-        format!("plain data of {} bytes", size_of::<Self>())
+        layout::nameless(size_of::<Self>())
     }
 
     fn size() -> Option<usize> {

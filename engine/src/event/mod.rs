@@ -1,9 +1,12 @@
-//! The contents of a topic: events of any type, messages, records to send, and the encoding of events.
+//! The contents of a topic: events of any type, messages, records to send, the encoding of events, and the
+//! layout of plain data.
 
 pub(crate) mod codec;
 pub(crate) mod dead_letter;
 pub(crate) mod keep;
+pub(crate) mod layout;
 pub(crate) mod message;
+pub mod plain;
 pub(crate) mod record;
 
 /// The type in a topic's slots: a type of your own, written in place, or a [`Message`](crate::Message).

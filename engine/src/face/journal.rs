@@ -34,6 +34,7 @@
 //! One journal holds the events of all partitions of an engine, so that one sync makes all of them durable. `Durable`
 //! means that the disk has confirmed the sync; Kafka's acknowledgement means the page cache of several machines.
 
+pub use crate::event::layout::{fields, plain_size};
 pub use crate::log::catalog::{RecordedTopic, recorded_topics, state_kind_name};
 pub use crate::log::committer::Pace;
 pub use crate::log::gap::{ReaderKind, ReportedGap, acknowledge_gaps, reported_gaps};
@@ -41,3 +42,5 @@ pub use crate::log::offsets::recorded::{GroupKind, GroupOffset, group_offsets, t
 pub use crate::log::producers::{ProducerNames, producer_names};
 #[doc(inline)]
 pub use slipring_journal::*;
+#[doc(no_inline)]
+pub use slipring_ring::shared::{EventLayout, LayoutField, NumberType};

@@ -1,7 +1,9 @@
 //! The journal's catalogue of topics, and the numbers of the kinds of state that the engine keeps in the journal.
 
 use crate::base::ids::MAX_PARTITIONS;
+use crate::event::layout::{self, is_same};
 use slipring_journal::State;
+use slipring_ring::shared::EventLayout;
 use slipring_ring::text;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -79,11 +81,12 @@ impl CatalogEntry {
         [head.as_bytes(), named, self.layout.as_bytes()].concat()
     }
 
-    /// True if the recorded events may be read with the layout of `asked`: the layouts are equal, or the entry is of
-    /// format 1 and its layout is a type's path, which cannot be compared. For plain data such an entry must also name
-    /// `size`, the size of an event in bytes; `None` for other events.
+    /// True if the recorded events may be read with the layout of `asked`: the layouts are equal; or the recorded one is
+    /// plain data of the same size without names of fields, which `asked` has; or the entry is of format 1 and its layout
+    /// is a type's path, which cannot be compared. For plain data such an entry must also name `size`, the size of an
+    /// event in bytes; `None` for other events.
     pub(crate) fn has_layout(&self, asked: &Self, size: Option<usize>) -> bool {
-        if self.layout == asked.layout {
+        if is_same(&self.layout, &asked.layout) {
             return true;
         }
         // Format 1 named plain data by the type's path and size, and any other type by its path alone.
@@ -149,6 +152,14 @@ pub struct RecordedTopic {
     pub max_message: u64,
     /// The layout of the topic's events: see [`Persist::layout`](crate::Persist::layout).
     pub layout: String,
+}
+
+impl RecordedTopic {
+    /// The fields of the topic's events, as [`plain_event!`](crate::plain_event) names them. `None` for messages, and
+    /// for events whose layout names no fields.
+    pub fn fields(&self) -> Option<EventLayout> {
+        if self.max_message == 0 { layout::fields(&self.layout) } else { None }
+    }
 }
 
 /// All topics in a journal's catalogue, sorted by name, except those whose entries this version cannot decode.

@@ -9,6 +9,7 @@ mod damage;
 mod durable;
 mod full;
 mod issued;
+mod layout;
 mod receipts;
 mod replication;
 #[path = "../common/soon.rs"]

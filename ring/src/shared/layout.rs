@@ -1,4 +1,4 @@
-//! Events of shared rings: plain data with named fields at fixed offsets, and the text that describes them.
+//! Events of shared rings: plain data with named fields at fixed offsets, their bytes, and the text that describes them.
 
 use std::fmt::Write as _;
 
@@ -114,6 +114,38 @@ pub fn layout<E: Event>() -> String {
     text
 }
 
+/// The bytes of these events, as they lie in memory.
+///
+/// ```
+/// use slipring_ring::shared::{as_bytes, from_bytes, read_from_bytes};
+/// assert_eq!(as_bytes(&[0x0201_u16.to_le(), 0x0403_u16.to_le()]), [1, 2, 3, 4]);
+/// assert_eq!(read_from_bytes::<u16>(&[1, 2]).map(u16::from_le), Some(0x0201));
+/// assert_eq!(read_from_bytes::<u16>(&[1, 2, 3]), None);
+/// assert_eq!(from_bytes::<u8>(&[7, 8]), Some(&[7, 8][..]));
+/// ```
+pub fn as_bytes<E: Event>(events: &[E]) -> &[u8] {
+    // SAFETY: the pointer and the size are those of `events`, which the result borrows. An event has no padding, so each
+    // of its bytes is initialised, and `Copy` types have no interior mutability.
+    unsafe { std::slice::from_raw_parts(events.as_ptr().cast(), size_of_val(events)) }
+}
+
+/// The events that these bytes hold, without a copy. `None` if their length is no multiple of an event's size, if they
+/// are not aligned for the event, or if an event has size 0.
+pub fn from_bytes<E: Event>(bytes: &[u8]) -> Option<&[E]> {
+    let events = bytes.as_ptr().cast::<E>();
+    let is_whole = bytes.len().checked_rem(size_of::<E>())? == 0 && events.is_aligned();
+    // SAFETY: the pointer is aligned, and so many whole events lie in `bytes`, which the result borrows. Every pattern of
+    // bits is a valid event.
+    is_whole.then(|| unsafe { std::slice::from_raw_parts(events, bytes.len() / size_of::<E>()) })
+}
+
+/// The event with these bytes, aligned or not. `None` if an event has another size.
+pub fn read_from_bytes<E: Event>(bytes: &[u8]) -> Option<E> {
+    // SAFETY: there are as many bytes as an event has, they need no alignment here, and every pattern of bits is a valid
+    // event.
+    (bytes.len() == size_of::<E>()).then(|| unsafe { bytes.as_ptr().cast::<E>().read_unaligned() })
+}
+
 /// Sum of the sizes, for [`shared_event!`](crate::shared_event).
 #[doc(hidden)]
 pub const fn sum(sizes: &[usize]) -> usize {
@@ -199,5 +231,32 @@ mod tests {
         let order = Order { id: 1, r#type: 2, side: -1, flags: [3; 5], px: 0.5 };
         assert_eq!((order.id, order.r#type, order.side, order.flags[4], order.px), (1, 2, -1, 3, 0.5));
         assert_eq!(layout::<f32>(), "value:f32@0 size=4 align=4");
+    }
+
+    #[test]
+    fn bytes_are_events_wherever_as_many_stand_aligned() {
+        crate::shared_event! {
+            #[derive(Debug, PartialEq)]
+            struct Pair { a: u64, b: [u32; 2] }
+        }
+        let events = [Pair { a: 1, b: [2, 3] }, Pair { a: u64::MAX, b: [0, 4] }];
+        let bytes = as_bytes(&events);
+        assert_eq!(bytes.len(), 32);
+        let mut room = [0_u64; 6];
+        for shift in 0..16 {
+            // A copy of the bytes at each distance from an aligned place.
+            let mut moved = vec![0; shift];
+            moved.extend_from_slice(bytes);
+            moved.resize(48, 0);
+            room.iter_mut().zip(moved.chunks(8)).for_each(|(word, bytes)| {
+                *word = u64::from_ne_bytes(bytes.try_into().unwrap());
+            });
+            let seen = &as_bytes(&room)[shift..shift + 32];
+            assert_eq!(from_bytes(seen), shift.is_multiple_of(align_of::<Pair>()).then_some(&events[..]));
+            assert_eq!(read_from_bytes(&seen[16..]), Some(events[1]));
+        }
+        assert_eq!(from_bytes::<Pair>(&as_bytes(&room)[..31]), None);
+        assert_eq!(read_from_bytes::<Pair>(&bytes[..15]), None);
+        assert_eq!(from_bytes::<Pair>(&bytes[..0]).map(<[Pair]>::len), Some(0));
     }
 }

@@ -122,7 +122,7 @@ mod waiting;
 pub use consumer::{SharedBatch, SharedConsumer, SharedIter};
 pub use error::{Ended, Property, PublishError, SharedError};
 pub use event_layout::{EventLayout, LayoutField, NumberType, NumberValue};
-pub use layout::{Event, Field, FieldType, Number, layout, sum};
+pub use layout::{Event, Field, FieldType, Number, as_bytes, from_bytes, layout, read_from_bytes, sum};
 pub use participant::{Participant, Role};
 pub use producer::{SharedClaim, SharedProducer};
 pub use raw::{RawBatch, RawClaim, RawConsumer, RawConsumerBuilder, RawProducer, RawRing};

@@ -2,11 +2,14 @@
 
 mod columns;
 mod copy;
+mod export;
 mod filter;
+mod parquet;
 mod records;
 mod repair;
 mod show;
 mod sink;
+mod target;
 mod verify;
 
 use crate::failure::Done;
@@ -57,9 +60,9 @@ enum Command {
     /// Copy damaged parts aside and leave gaps in their place, so that the rest can be opened again
     #[command(after_help = CODES)]
     Repair(repair::Arguments),
-    /// Write records to a file, as JSON lines or CSV
-    #[command(after_help = CODES)]
-    Export(records::Export),
+    /// Write records to a file, as JSON lines, CSV or Parquet
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Done {
@@ -71,6 +74,6 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         Command::Verify(arguments) => verify::run(arguments),
         Command::Copy(arguments) => copy::run(arguments),
         Command::Repair(arguments) => repair::run(arguments),
-        Command::Export(arguments) => records::export(arguments),
+        Command::Export(arguments) => export::run(arguments),
     }
 }

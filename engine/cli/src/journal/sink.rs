@@ -1,12 +1,14 @@
-//! Output of records as text, JSON lines or CSV.
+//! Output of records as text, JSON lines, CSV or Parquet.
 
-use super::columns::Columns;
+use super::columns::{Cell, Columns};
+use super::parquet::Parquet;
 use crate::failure::{Done, FAILED, Failure};
 use crate::inspected::Topics;
 use crate::output::{plain, print_json, put_bytes, time};
 use serde_json::{Map, Value, json};
 use slipring::journal::PartitionId;
 use slipring::{Message, text};
+use std::collections::BTreeMap;
 use std::io::Write;
 
 /// A record to print.
@@ -25,34 +27,33 @@ pub(super) enum Content {
 }
 
 impl Content {
-    fn key(&self) -> Option<&[u8]> {
+    pub(super) fn key(&self) -> Option<&[u8]> {
         match self {
             Self::Message(message) => message.key(),
             Self::Event(_) => None,
         }
     }
 
-    fn value(&self) -> &[u8] {
+    pub(super) fn value(&self) -> &[u8] {
         match self {
             Self::Message(message) => message.value(),
             Self::Event(bytes) => bytes,
         }
     }
 
-    fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let message = if let Self::Message(message) = self { Some(message) } else { None };
         let headers = message.into_iter().flat_map(Message::headers);
         headers.map(|(name, value)| (name.as_bytes(), value))
     }
 }
 
+/// The columns of events that are not messages, by the topic's number. Events of other topics are written as bytes.
+pub(super) type ColumnsOf = BTreeMap<u32, Columns>;
+
 pub(super) enum Sink<W: Write> {
-    Text(W),
-    Json {
-        out: W,
-        /// The fields of events that are not messages; `None` to write their bytes.
-        columns: Option<Columns>,
-    },
+    Text(W, ColumnsOf),
+    Json(W, ColumnsOf),
     Csv {
         out: Box<csv::Writer<W>>,
         /// The fields of events, each a column in place of the columns of messages; `None` to write their bytes.
@@ -60,6 +61,7 @@ pub(super) enum Sink<W: Write> {
         /// True if a cell that a spreadsheet would run as a formula gets an apostrophe in front.
         guard: bool,
     },
+    Parquet(Box<Parquet>),
 }
 
 /// True for a cell that a spreadsheet would run as a formula.
@@ -72,26 +74,30 @@ fn guarded(cell: String, guard: bool) -> String {
     if guard && is_formula(&cell) { format!("'{cell}") } else { cell }
 }
 
-fn other_size(row: &Row, columns: &Columns) -> Failure {
+/// The columns of every CSV line before those of the event.
+const FIRST: [&str; 4] = ["topic", "partition", "offset", "time_ns"];
+
+pub(super) fn other_size(row: &Row, columns: &Columns) -> Failure {
     let (offset, has, size) = (row.offset, row.content.value().len(), columns.size());
     Failure::new(FAILED, format!("the event at offset {offset} has {has} bytes, and the columns have {size}"))
 }
 
 impl<W: Write> Sink<W> {
-    pub(super) fn new(out: W, json: bool) -> Self {
-        if json { Self::json(out, None) } else { Self::Text(out) }
-    }
-
-    pub(super) fn json(out: W, columns: Option<Columns>) -> Self {
-        Self::Json { out, columns }
+    /// Lines of text or JSON, with the fields of events whose layout names them.
+    pub(super) fn lines(out: W, topics: &Topics, json: bool) -> Self {
+        let columns = Columns::recorded(topics);
+        if json { Self::Json(out, columns) } else { Self::Text(out, columns) }
     }
 
     pub(super) fn csv(out: W, columns: Option<Columns>, guard: bool) -> Result<Self, Failure> {
         let mut writer = csv::Writer::from_writer(out);
-        let first = ["topic", "partition", "offset", "time_ns"].into_iter();
+        let first = FIRST.map(str::to_owned).into_iter();
         match &columns {
-            Some(columns) => writer.write_record(first.chain(columns.names()))?,
-            None => writer.write_record(first.chain(["key", "headers", "value"]))?,
+            Some(columns) => {
+                let titles = columns.titles(&FIRST).into_iter().map(|title| guarded(plain(&title), guard));
+                writer.write_record(first.chain(titles))?;
+            }
+            None => writer.write_record(first.chain(["key", "headers", "value"].map(str::to_owned)))?,
         }
         Ok(Self::Csv { out: Box::new(writer), columns, guard })
     }
@@ -100,7 +106,8 @@ impl<W: Write> Sink<W> {
         let Row { partition: PartitionId { topic: id, partition }, offset, content, .. } = row;
         let topic = topics.name(*id);
         match self {
-            Self::Text(out) => {
+            Self::Parquet(out) => out.write(row)?,
+            Self::Text(out, columns) => {
                 write!(out, "{}/{partition} {offset} {}", text::line(&topic), time(row.time))?;
                 if let Some(key) = content.key() {
                     write!(out, " {}:", text::value(key))?;
@@ -108,9 +115,17 @@ impl<W: Write> Sink<W> {
                 for (name, value) in content.headers() {
                     write!(out, " [{}={}]", text::value(name), text::value(value))?;
                 }
-                writeln!(out, " {}", text::value(content.value()))?;
+                match columns.get(id) {
+                    Some(columns) => {
+                        for (name, cell) in columns.cells(content.value()).ok_or_else(|| other_size(row, columns))? {
+                            write!(out, " {}={cell}", text::line(name))?;
+                        }
+                        writeln!(out)?;
+                    }
+                    None => writeln!(out, " {}", text::value(content.value()))?,
+                }
             }
-            Self::Json { out, columns } => {
+            Self::Json(out, columns) => {
                 let mut object = Map::new();
                 let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
                 put("topic", json!(topic));
@@ -121,7 +136,7 @@ impl<W: Write> Sink<W> {
                 if let Some(key) = content.key() {
                     put_bytes(&mut object, "key", key);
                 }
-                match columns {
+                match columns.get(id) {
                     Some(columns) => {
                         let event = columns.object(content.value()).ok_or_else(|| other_size(row, columns))?;
                         object.insert("event".to_owned(), event);
@@ -141,12 +156,15 @@ impl<W: Write> Sink<W> {
                 print_json(out, &Value::Object(object))?;
             }
             Self::Csv { out, columns: Some(columns), guard } => {
-                let values = columns.decode(content.value()).ok_or_else(|| other_size(row, columns))?;
-                // An empty cell for what is no number. A negative number is no formula, so only the topic is guarded.
-                let values = values.iter().map(|value| if value.is_null() { String::new() } else { value.to_string() });
+                let cells = columns.cells(content.value()).ok_or_else(|| other_size(row, columns))?;
+                // A negative number is no formula, so of the event only bytes are guarded.
+                let cells = cells.map(|(_, cell)| match cell {
+                    Cell::Bytes(_) => guarded(cell.to_string(), *guard),
+                    cell => cell.to_string(),
+                });
                 let first =
                     [guarded(plain(&topic), *guard), partition.to_string(), offset.to_string(), row.time.to_string()];
-                out.write_record(first.into_iter().chain(values))?;
+                out.write_record(first.into_iter().chain(cells))?;
             }
             Self::Csv { out, columns: None, guard } => {
                 let header = |(name, value)| format!("{}={}", text::value(name), text::value(value));
@@ -161,10 +179,12 @@ impl<W: Write> Sink<W> {
         Ok(())
     }
 
+    /// Writes what is buffered. No row may follow in a Parquet file.
     pub(super) fn flush(&mut self) -> Done {
         match self {
-            Self::Text(out) | Self::Json { out, .. } => out.flush()?,
+            Self::Text(out, _) | Self::Json(out, _) => out.flush()?,
             Self::Csv { out, .. } => out.flush()?,
+            Self::Parquet(out) => out.finish()?,
         }
         Ok(())
     }
