@@ -29,9 +29,11 @@ fn code_at(place: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let at = match (place.strip_suffix(".rs"), place.split_once('/')) {
         (Some(path), Some(("journal", _))) => root.join("journal/src").join(&path["journal/".len()..]),
+        (Some(path), Some(("bridge", _))) => root.join("bridge/src").join(&path["bridge/".len()..]),
         (Some(path), _) => root.join("src").join(path),
         (None, Some(("cli", file))) => root.join("cli/tests").join(file),
         (None, Some(("capi", file))) => root.join("../ring/capi/tests").join(file),
+        (None, Some(("bridge", file))) => root.join("bridge/tests").join(file),
         (None, Some(("ring", file))) => root.join("../ring/tests").join(file),
         (None, Some(("bench-harness", file))) => root.join("../bench-harness/tests").join(file),
         (None, _) => root.join("tests").join(place),

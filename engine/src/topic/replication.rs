@@ -103,7 +103,7 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// is that of the bridge: under it the journal records how far the bridge has come. Finish the settings with
     /// [`attach`](ReplicationBuilder::attach).
     ///
-    /// A bridge is a program's own: slipring has none yet. It reads the topic with [`replay`](Self::replay).
+    /// The package `slipring-bridge` has a bridge to NATS JetStream. Another one reads the topic with [`replay`](Self::replay).
     pub fn replicate(&self, name: impl Into<String>) -> ReplicationBuilder {
         let durable = self.inner.durable.as_ref();
         let durable = durable.map(|it| (it.id(0).topic, Arc::clone(&it.committer), Arc::clone(&it.acks)));

@@ -192,6 +192,7 @@ fn no_file_is_too_long_to_be_read_at_once() {
         "engine/src",
         "engine/journal/src",
         "engine/cli/src",
+        "engine/bridge/src",
         "bench-harness/src",
         "loom-tests/src",
     ] {

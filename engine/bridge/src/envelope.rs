@@ -1,0 +1,244 @@
+//! What the bridge writes into a stream: each message with the headers that say who wrote it, in which epoch, and where
+//! the stream stands after it.
+
+use crate::record::{Record, escape, unescape};
+use slipring::clock::Timestamp;
+use std::fmt;
+
+/// Who writes a stream: a journal, in an epoch, as one start of a bridge.
+///
+/// Each start of a bridge raises the epoch of the stream and draws a new nonce. So two processes that run on copies of one
+/// journal's directory are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// The id of the journal with the topic.
+    pub journal: [u8; 16],
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// A random number for each start of a bridge.
+    pub nonce: u64,
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.journal.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, ".{}.{:016x}", self.epoch, self.nonce)
+    }
+}
+
+impl Writer {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let (journal, epoch, nonce) = (parts.next()?, parts.next()?, parts.next()?);
+        let journal = u128::from_str_radix(journal, 16).ok().filter(|_| journal.len() == 32)?.to_be_bytes();
+        Some(Self { journal, epoch: epoch.parse().ok()?, nonce: u64::from_str_radix(nonce, 16).ok()? })
+    }
+}
+
+/// The kind of a message in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A record of the topic.
+    Record,
+    /// A message without a record. The first mark of an epoch raises the stream's epoch; the marks behind it use up the
+    /// sequence numbers that an older writer may have named. A later mark confirms what is in front of it.
+    Mark,
+    /// The last message of a bridge that was ended, and that has nothing on its way any more.
+    End,
+    /// A message in the place of records that were not copied, as the bridge was told to skip them.
+    Skip,
+}
+
+/// Where a stream's records end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tip {
+    /// The offset after the last record that the stream has; 0 if it has none.
+    pub next: u64,
+    /// The [checksum](Record::checksum) of that record; 0 if the stream has none.
+    pub checksum: u32,
+}
+
+/// The part of a message's headers by which a bridge finds out where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The kind of the message.
+    pub kind: Kind,
+    /// Who wrote the message.
+    pub writer: Writer,
+    /// Where the records end, this message included.
+    pub tip: Tip,
+    /// Where the records end without this message. It is the `tip` of the message in front of it, or records are missing.
+    pub behind: Tip,
+}
+
+/// A message to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Where the stream stands with the message.
+    pub head: Head,
+    /// The record; `None` for other kinds.
+    pub record: Option<Record>,
+    /// The first offset that was skipped; for [`Kind::Skip`] only.
+    pub skipped_from: Option<u64>,
+}
+
+/// The checksum that stands for skipped records.
+const SKIPPED: u32 = 1;
+
+impl Envelope {
+    /// A record. Its writer and what it stands behind are set when it is sent.
+    pub(crate) fn record(writer: Writer, record: Record) -> Self {
+        let tip = Tip { next: record.offset + 1, checksum: record.checksum() };
+        let head = Head { kind: Kind::Record, writer, tip, behind: Tip::default() };
+        Self { head, record: Some(record), skipped_from: None }
+    }
+
+    /// The place of the records from `from` up to `next`, exclusive.
+    pub(crate) fn skip(writer: Writer, from: u64, next: u64) -> Self {
+        let tip = Tip { next, checksum: SKIPPED };
+        let head = Head { kind: Kind::Skip, writer, tip, behind: Tip::default() };
+        Self { head, record: None, skipped_from: Some(from) }
+    }
+
+    /// A mark, or an end, in a stream whose records end at `tip`.
+    pub(crate) fn mark(kind: Kind, writer: Writer, tip: Tip) -> Self {
+        Self { head: Head { kind, writer, tip, behind: tip }, record: None, skipped_from: None }
+    }
+
+    /// The names and values of the headers.
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let Head { kind, writer, tip, behind } = self.head;
+        let kind = match kind {
+            Kind::Record => "record",
+            Kind::Mark => "mark",
+            Kind::End => "end",
+            Kind::Skip => "skip",
+        };
+        let mut headers = vec![
+            ("Slipring-Kind", kind.to_owned()),
+            ("Slipring-Writer", writer.to_string()),
+            ("Slipring-Tip", tip.to_string()),
+            ("Slipring-Behind", behind.to_string()),
+        ];
+        headers.extend(self.skipped_from.map(|from| ("Slipring-Skipped-From", from.to_string())));
+        if let Some(Record { partition, offset, key, headers: own, timestamp, .. }) = &self.record {
+            headers.push(("Slipring-Partition", partition.to_string()));
+            headers.push(("Slipring-Offset", offset.to_string()));
+            headers.extend(key.as_ref().map(|key| ("Slipring-Key", escape(key))));
+            headers.extend(timestamp.map(|time| ("Slipring-Time", time.as_nanos().to_string())));
+            if !own.is_empty() {
+                let own = own.iter().map(|(name, value)| format!("{}={}", escape(name.as_bytes()), escape(value)));
+                headers.push(("Slipring-Headers", own.collect::<Vec<_>>().join("&")));
+            }
+        }
+        headers
+    }
+
+    /// The value of the record; empty for other kinds.
+    pub fn payload(&self) -> &[u8] {
+        self.record.as_ref().map_or(&[], |record| &record.value)
+    }
+
+    /// The most bytes that the message takes on the wire, headers included.
+    pub fn wire_size(&self) -> usize {
+        // What stands around each header, and around all of them with the expected number and the stream's name.
+        let headers = self.headers().iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>();
+        headers + 400 + self.payload().len()
+    }
+}
+
+/// The most bytes that the record takes on the wire, headers included, whoever writes it.
+pub(crate) fn wire_size(record: &Record) -> usize {
+    let writer = Writer { journal: [0xff; 16], epoch: u64::MAX, nonce: u64::MAX };
+    let tip = Tip { next: u64::MAX, checksum: u32::MAX };
+    let head = Head { kind: Kind::Record, writer, tip, behind: tip };
+    let record_alone = Record { value: Vec::new(), ..record.clone() };
+    Envelope { head, record: Some(record_alone), skipped_from: None }.wire_size() + record.value.len()
+}
+
+impl fmt::Display for Tip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:08x}", self.next, self.checksum)
+    }
+}
+
+impl Tip {
+    fn parse(text: &str) -> Option<Self> {
+        let (next, checksum) = text.split_once('.')?;
+        Some(Self { next: next.parse().ok()?, checksum: u32::from_str_radix(checksum, 16).ok()? })
+    }
+}
+
+impl Head {
+    /// The head of a message with these headers; `None` if a bridge did not write it.
+    pub fn parse<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option<Self> {
+        let kind = match header("Slipring-Kind")? {
+            "record" => Kind::Record,
+            "mark" => Kind::Mark,
+            "end" => Kind::End,
+            "skip" => Kind::Skip,
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            writer: Writer::parse(header("Slipring-Writer")?)?,
+            tip: Tip::parse(header("Slipring-Tip")?)?,
+            behind: Tip::parse(header("Slipring-Behind")?)?,
+        })
+    }
+}
+
+impl Record {
+    /// The record of a message with these headers and this payload; `None` if it is no record of a bridge, or if its
+    /// checksum does not match.
+    pub fn parse<'h>(header: impl Fn(&'static str) -> Option<&'h str>, payload: &[u8]) -> Option<Self> {
+        let head = Head::parse(&header).filter(|head| head.kind == Kind::Record)?;
+        let own = header("Slipring-Headers").unwrap_or_default();
+        let own = own.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            Some((String::from_utf8(unescape(name)?).ok()?, unescape(value)?))
+        });
+        let record = Self {
+            partition: header("Slipring-Partition")?.parse().ok()?,
+            offset: header("Slipring-Offset")?.parse().ok()?,
+            key: header("Slipring-Key").map(unescape).map_or(Some(None), |key| key.map(Some))?,
+            value: payload.to_vec(),
+            headers: own.collect::<Option<_>>()?,
+            timestamp: match header("Slipring-Time") {
+                Some(nanos) => Some(Timestamp::from_nanos(nanos.parse().ok()?)),
+                None => None,
+            },
+        };
+        (record.checksum() == head.tip.checksum).then_some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back_from_its_headers_as_it_was() {
+        let writer = Writer { journal: [0xa7; 16], epoch: 3, nonce: 9 };
+        let record = Record {
+            partition: 4,
+            offset: 17,
+            key: Some(b"ac\r\nme".to_vec()),
+            value: vec![0, 1, 2],
+            headers: vec![("b".to_owned(), vec![0xff]), ("a".to_owned(), Vec::new()), ("b".to_owned(), b"=&".to_vec())],
+            timestamp: Some(Timestamp::from_nanos(5)),
+        };
+        for record in [record, Record { key: Some(Vec::new()), ..Record::default() }, Record::default()] {
+            let envelope = Envelope::record(writer, record.clone());
+            let headers = envelope.headers();
+            let header =
+                |name: &'static str| headers.iter().find(|(other, _)| *other == name).map(|(_, value)| &**value);
+            assert_eq!(Head::parse(header), Some(envelope.head));
+            assert_eq!(Record::parse(header, envelope.payload()), Some(record.clone()));
+            assert_eq!(Record::parse(header, b"other"), None, "the checksum is of the value too");
+            assert!(headers.iter().all(|(_, value)| value.bytes().all(|byte| byte.is_ascii_graphic())));
+        }
+        assert_eq!(Head::parse(|_| None), None);
+    }
+}

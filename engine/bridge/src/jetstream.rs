@@ -1,0 +1,372 @@
+//! Streams of NATS JetStream.
+//!
+//! A [`Cluster`] is one connection to a cluster of servers; a [`Stream`] of it takes one partition. The client is
+//! `async-nats` on a thread of its own.
+//!
+//! # What a stream must be
+//! It must have as many replicas as asked, discard no message for its age, its number or its size, let messages be deleted
+//! by number, and have two subjects, to which nobody else writes: one for records, and one with `.mark` behind it for the
+//! bridge's own messages. It is created so if it does not exist. A reader that takes the first subject gets records alone.
+//!
+//! # When a receipt is replicated
+//! JetStream confirms a message once a majority of the stream's replicas has it. A server syncs its files every two
+//! minutes unless it is told `sync_interval: always`; without that a power cut of a majority of the servers at one time can
+//! lose what was confirmed.
+
+use crate::envelope::{Envelope, Head, Kind};
+use crate::record::Record;
+use crate::remote::{Limits, Remote, RemoteError, Stored};
+use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, StorageType,
+};
+use async_nats::{Client, ConnectOptions, HeaderMap};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::future::{Future, IntoFuture};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// How long the answer to a request may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long the confirmation of a message may take, from its sending on, before everything in flight is in doubt.
+const CONFIRMATION: Duration = Duration::from_secs(1);
+/// How often in turn a stream must be reported missing before that is believed: servers say so during elections, too.
+const MISSING: u32 = 10;
+/// How many messages of a stream are asked for at a time.
+const AT_ONCE: usize = 64;
+
+/// Why there is no connection to a cluster.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address is malformed, or the servers refuse this client.
+    #[error("servers {servers}: {cause}")]
+    Refused {
+        /// The addresses.
+        servers: String,
+        /// Why, as text.
+        cause: String,
+    },
+    /// The operating system gave no thread.
+    #[error("no thread for the client of the servers: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A connection to a cluster of NATS servers. Cloning gives another handle of the same connection.
+#[derive(Clone)]
+pub struct Cluster {
+    runtime: Arc<Runtime>,
+    client: Client,
+    context: Context,
+    servers: Arc<str>,
+}
+
+impl Cluster {
+    /// Connects to one of these servers, `nats://host:port` each, separated by commas. Returns before the connection stands:
+    /// it is tried again for ever, also later, whenever it is lost.
+    ///
+    /// # Errors
+    /// An address is malformed.
+    pub fn connect(servers: &str) -> Result<Self, ConnectError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("slipring-nats")
+            .enable_all()
+            .build()?;
+        let options = ConnectOptions::new()
+            .retry_on_initial_connect()
+            // A server that was stopped is noticed after two of these.
+            .ping_interval(Duration::from_secs(1))
+            .connection_timeout(ANSWER)
+            .request_timeout(Some(ANSWER));
+        let addresses: Vec<&str> = servers.split(',').map(str::trim).collect();
+        let refused = |cause: String| ConnectError::Refused { servers: servers.to_owned(), cause };
+        let client = runtime.block_on(options.connect(addresses)).map_err(|cause| refused(cause.to_string()))?;
+        // The client's own limit for a confirmation begins when it is waited for, so the bridge counts by itself.
+        let context = ContextBuilder::new().timeout(ANSWER).ack_timeout(10 * CONFIRMATION);
+        let context = {
+            let _entered = runtime.enter();
+            context.max_ack_inflight(1 << 20).build(client.clone())
+        };
+        Ok(Self { runtime: Arc::new(runtime), client, context, servers: servers.into() })
+    }
+
+    /// The stream of this name with this subject, which has that many replicas. It is created when it is used first and
+    /// does not exist.
+    pub fn stream(&self, name: impl Into<String>, subject: impl Into<String>, replicas: usize) -> Stream {
+        Stream {
+            cluster: self.clone(),
+            name: name.into(),
+            subject: subject.into(),
+            replicas,
+            flight: VecDeque::new(),
+            failed: None,
+            missing: 0,
+        }
+    }
+
+    /// The stream for a partition of a topic: named `PREFIX-TOPIC-PARTITION`, with a `~` for each dot of the topic's name,
+    /// and with the subject `PREFIX.TOPIC.PARTITION`.
+    pub fn partition(&self, prefix: &str, topic: &str, partition: u32, replicas: usize) -> Stream {
+        let (name, subject) = (topic.replace('.', "~"), format!("{prefix}.{topic}.{partition}"));
+        self.stream(format!("{prefix}-{name}-{partition}"), subject, replicas)
+    }
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cluster({})", self.servers)
+    }
+}
+
+type Confirmation = Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>;
+
+/// A stream of JetStream, which takes one partition.
+pub struct Stream {
+    cluster: Cluster,
+    name: String,
+    subject: String,
+    replicas: usize,
+    /// The messages in flight, oldest first, with the times of their sending and their numbers.
+    flight: VecDeque<(Instant, u64, Confirmation)>,
+    /// The failure of the oldest message in flight, which the next call returns.
+    failed: Option<RemoteError>,
+    /// How often in turn the stream was reported missing.
+    missing: u32,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stream({:?}, {} in flight)", self.name, self.flight.len())
+    }
+}
+
+fn transient(cause: impl ToString) -> RemoteError {
+    RemoteError::Transient(cause.to_string())
+}
+
+fn publish_error(cause: &PublishError) -> RemoteError {
+    let text =
+        std::error::Error::source(cause).map_or_else(|| cause.to_string(), |source| format!("{cause}: {source}"));
+    match cause.kind() {
+        PublishErrorKind::WrongLastSequence => RemoteError::Sequence(text),
+        PublishErrorKind::MaxPayloadExceeded => RemoteError::Refused(text),
+        _ => RemoteError::Transient(text),
+    }
+}
+
+impl Stream {
+    fn mark_subject(&self) -> String {
+        format!("{}.mark", self.subject)
+    }
+
+    fn subjects(&self) -> Vec<String> {
+        vec![self.subject.clone(), self.mark_subject()]
+    }
+
+    async fn info(context: &Context, name: &str) -> Result<Option<Info>, RemoteError> {
+        let nothing = serde_json::json!({});
+        match context.request(format!("STREAM.INFO.{name}"), &nothing).await.map_err(transient)? {
+            Response::Ok(info) => Ok(Some(info)),
+            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            Response::Err { error } => Err(transient(error)),
+        }
+    }
+
+    /// Why the stream's settings do not fit; `None` if they do.
+    fn unfit(&self, config: &Config) -> Option<String> {
+        let may_lose = match config {
+            it if it.retention != RetentionPolicy::Limits => Some("its retention is not by limits"),
+            it if it.max_age != Duration::ZERO => Some("it deletes messages by age"),
+            it if it.max_messages_per_subject > 0 => Some("it has a limit of messages for each subject"),
+            it if it.discard != DiscardPolicy::New && (it.max_messages > 0 || it.max_bytes > 0) => {
+                Some("it discards its oldest messages when it is full: set `discard` to `new`")
+            }
+            it if it.storage != StorageType::File => Some("it is kept in memory"),
+            it if it.deny_delete => {
+                return Some("the stream denies deletion, by which a takeover removes what comes late".to_owned());
+            }
+            _ => None,
+        };
+        if let Some(reason) = may_lose {
+            return Some(format!("the stream can lose messages, {reason}"));
+        }
+        if config.num_replicas < self.replicas {
+            let (has, wants) = (config.num_replicas, self.replicas);
+            return Some(format!(
+                "the stream has {has} replicas, {wants} are asked for: change the stream or the setting"
+            ));
+        }
+        let (mut has, mut wants) = (config.subjects.clone(), self.subjects());
+        has.sort();
+        wants.sort();
+        (has != wants).then(|| format!("the stream has the subjects {has:?} and must have {wants:?}"))
+    }
+}
+
+impl Remote for Stream {
+    fn name(&self) -> String {
+        format!("stream {} at {}", self.name, self.cluster.servers)
+    }
+
+    fn limits(&mut self) -> Result<Limits, RemoteError> {
+        let (context, name) = (&self.cluster.context, &self.name);
+        let config = Config {
+            name: name.clone(),
+            subjects: self.subjects(),
+            num_replicas: self.replicas,
+            retention: RetentionPolicy::Limits,
+            discard: DiscardPolicy::New,
+            storage: StorageType::File,
+            ..Config::default()
+        };
+        let found = self.cluster.runtime.block_on(async {
+            if let Some(info) = Self::info(context, name).await? {
+                return Ok(info);
+            }
+            context.create_stream(config).await.map_err(transient)?;
+            Self::info(context, name).await?.ok_or_else(|| transient("the stream was created and is not there yet"))
+        });
+        let config = found?.config;
+        if let Some(reason) = self.unfit(&config) {
+            return Err(RemoteError::Refused(reason));
+        }
+        let server = self.cluster.client.server_info().max_payload;
+        let stream = usize::try_from(config.max_message_size).ok().filter(|size| *size > 0).unwrap_or(usize::MAX);
+        match server.min(stream) {
+            // The connection has gone meanwhile.
+            0 => Err(transient("the server has not told its largest message")),
+            message => Ok(Limits::new(message)),
+        }
+    }
+
+    fn send(&mut self, message: &Envelope, sequence: u64) -> Result<(), RemoteError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in message.headers() {
+            headers.insert(name, value);
+        }
+        headers.insert(NATS_EXPECTED_STREAM, self.name.as_str());
+        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (sequence - 1).to_string());
+        let subject = if message.head.kind == Kind::Record { self.subject.clone() } else { self.mark_subject() };
+        let payload = Bytes::copy_from_slice(message.payload());
+        let context = &self.cluster.context;
+        let sent = self.cluster.runtime.block_on(async {
+            // The client has a buffer for a lost connection, which may be full.
+            let sending = context.publish_with_headers(subject, headers, payload);
+            tokio::time::timeout(ANSWER, sending).await
+        });
+        let sent = sent.map_err(|_| transient("the connection takes no more messages"))?;
+        let confirmation = sent.map_err(|cause| publish_error(&cause))?.into_future();
+        self.flight.push_back((Instant::now(), sequence, confirmation));
+        Ok(())
+    }
+
+    fn confirm(&mut self, limit: Duration) -> Result<usize, RemoteError> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
+        let flight = &mut self.flight;
+        let (count, failed) = self.cluster.runtime.block_on(async {
+            let mut count = 0;
+            let until = Instant::now() + limit;
+            while let Some((sent, sequence, confirmation)) = flight.front_mut() {
+                let wait = if count > 0 { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
+                let left = (*sent + CONFIRMATION).saturating_duration_since(Instant::now());
+                let failed = match tokio::time::timeout(wait.min(left), confirmation).await {
+                    Ok(Ok(ack)) if ack.sequence == *sequence => {
+                        flight.pop_front();
+                        count += 1;
+                        continue;
+                    }
+                    Ok(Ok(ack)) => transient(format!("message {sequence} was stored as {}", ack.sequence)),
+                    Ok(Err(cause)) => publish_error(&cause),
+                    Err(_) if !left.is_zero() => break,
+                    Err(_) => transient("a message was not confirmed in time"),
+                };
+                return (count, Some(failed));
+            }
+            (count, None)
+        });
+        match failed {
+            Some(failed) if count == 0 => Err(failed),
+            failed => {
+                self.failed = failed;
+                Ok(count)
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.flight.clear();
+        self.failed = None;
+    }
+
+    fn numbers(&mut self) -> Result<Range<u64>, RemoteError> {
+        let (context, name) = (&self.cluster.context, &self.name);
+        let found = self.cluster.runtime.block_on(Self::info(context, name));
+        match found? {
+            Some(info) => {
+                self.missing = 0;
+                let next = info.state.last_sequence + 1;
+                Ok(if info.state.messages == 0 { next } else { info.state.first_sequence }..next)
+            }
+            None if self.missing < MISSING => {
+                self.missing += 1;
+                Err(transient("the stream is not there"))
+            }
+            None => {
+                Err(RemoteError::Refused("the stream was deleted: create it again, or forget the bridge".to_owned()))
+            }
+        }
+    }
+
+    fn read(&mut self, sequences: Range<u64>) -> Result<Vec<Option<Stored>>, RemoteError> {
+        let (context, name) = (&self.cluster.context, &self.name);
+        self.cluster.runtime.block_on(async {
+            let stream = context.get_stream_no_info(name).await.map_err(transient)?;
+            let (mut found, mut next) = (Vec::new(), sequences.clone());
+            let mut asked = VecDeque::new();
+            while found.len() < sequences.end.saturating_sub(sequences.start) as usize {
+                while asked.len() < AT_ONCE
+                    && let Some(sequence) = next.next()
+                {
+                    let stream = stream.clone();
+                    asked.push_back(tokio::spawn(async move { stream.get_raw_message(sequence).await }));
+                }
+                let Some(answer) = asked.pop_front() else { break };
+                found.push(match answer.await.map_err(transient)? {
+                    Ok(message) => {
+                        let head = Head::parse(header(&message));
+                        Some(Stored { head, record: Record::parse(header(&message), &message.payload) })
+                    }
+                    Err(cause) if cause.kind() == LastRawMessageErrorKind::NoMessageFound => None,
+                    Err(cause) => return Err(transient(cause)),
+                });
+            }
+            Ok(found)
+        })
+    }
+
+    fn delete(&mut self, sequence: u64) -> Result<(), RemoteError> {
+        let (context, name) = (&self.cluster.context, &self.name);
+        self.cluster.runtime.block_on(async {
+            let stream = context.get_stream_no_info(name).await.map_err(transient)?;
+            stream.delete_message(sequence).await.map(drop).map_err(transient)
+        })
+    }
+}
+
+/// The values of a message's headers by their names.
+fn header<'h>(message: &'h StreamMessage) -> impl Fn(&'static str) -> Option<&'h str> {
+    move |name| message.headers.get(name).map(|value| value.as_str())
+}

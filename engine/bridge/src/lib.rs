@@ -1,0 +1,59 @@
+//! Copies topics of [slipring](slipring) to NATS JetStream, so that they outlive the machine.
+//!
+//! A [`Bridge`] reads a durable topic of messages and copies each partition to a stream of a cluster. Once a majority of the
+//! cluster has a record, its receipt reaches [`Level::Replicated`](slipring::Level::Replicated).
+//!
+//! ```no_run
+#![cfg_attr(feature = "nats", doc = include_str!("../examples/replicate.rs"))]
+//! ```
+//!
+//! # Guarantees
+//! - Each durable record is in the stream once, in the order of its partition, whatever is killed, stopped or cut off: each
+//!   message names its number in the stream, and after any error the whole window is rewound to what the stream has.
+//! - A receipt is `Replicated` only once the cluster has confirmed the record, or a message behind it.
+//! - A bridge never deletes, and never writes behind what it does not know. A second writer, another journal, a stream that
+//!   was emptied or has other records stops it, with a cause that says which: [`Stopped`].
+//! - Memory is bounded by the [`Window`], whatever the length of an outage; the journal keeps what is not copied, up to
+//!   [`hold`](Outbound::hold) bytes of each partition.
+//! - No record is skipped without being told to, and then a message with the offsets stands in its place.
+//!
+//! # What is in a stream
+//! The message's payload is the record's value. The headers `Slipring-Partition`, `Slipring-Offset`, `Slipring-Key`,
+//! `Slipring-Time` (nanoseconds since 1970) and `Slipring-Headers` (`name=value` pairs joined by `&`) have the rest; keys, names
+//! and values are escaped as in a URL. [`Record::parse`] reads a message back. Marks and other messages of the bridge's own have a
+//! subject of their own. A start behind a bridge that was killed writes about a thousand of them, an ended bridge leaves two.
+//!
+//! A reader that was there at the very moment of a takeover may have met a record that an older bridge still had on its way; it is
+//! deleted from the stream before the newer one's first record. Its `Slipring-Writer` has a lower epoch than the mark before it.
+//!
+//! # Limits
+//! Topics of [`Message`](slipring::Message)s only. One direction only, from slipring to the cluster. Committed offsets, producers'
+//! sequences and queues stay on this machine.
+//!
+//! # Features
+//! `nats`, on by default: [`jetstream`]. Without it the crate has the seam for other engines, [`Remote`], and a stream in
+//! [`memory`] for tests.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![deny(missing_docs)]
+#![deny(unsafe_code)]
+
+mod bridge;
+mod envelope;
+#[cfg(feature = "nats")]
+pub mod jetstream;
+pub mod memory;
+mod outbound;
+mod outward;
+mod position;
+mod record;
+mod remote;
+mod stopped;
+mod work;
+
+pub use bridge::{Bridge, PartitionStatus, Status};
+pub use envelope::{Envelope, Head, Kind, Tip, Writer};
+pub use outbound::{Outbound, StartError, Uncopied};
+pub use outward::Window;
+pub use record::Record;
+pub use remote::{Limits, Remote, RemoteError, Stored};
+pub use stopped::Stopped;

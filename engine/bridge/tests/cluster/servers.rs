@@ -1,0 +1,99 @@
+//! Three real servers on loopback, which are killed, stopped and started again, and end with the test.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub(crate) struct Servers {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+    ports: Vec<u16>,
+    running: Vec<Option<Child>>,
+}
+
+/// The program, from `SLIPRING_NATS_SERVER` or the path; `None` if it is not there.
+fn program() -> Option<PathBuf> {
+    let named = std::env::var_os("SLIPRING_NATS_SERVER").map(PathBuf::from);
+    let found = named.unwrap_or_else(|| "nats-server".into());
+    let told = Command::new(&found).arg("--version").output().ok().filter(|told| told.status.success())?;
+    println!("{}", String::from_utf8_lossy(&told.stdout).trim());
+    Some(found)
+}
+
+impl Servers {
+    /// Starts three servers. Prints why and returns `None` if there is no program for it.
+    pub(crate) fn start() -> Option<Self> {
+        if std::env::var_os("SLIPRING_BRIDGE_CLUSTER").is_none() {
+            println!("the cluster's tests are not run: set SLIPRING_BRIDGE_CLUSTER=1");
+            return None;
+        }
+        let Some(program) = program() else {
+            println!(
+                "the cluster's tests: SKIPPED, there is no nats-server: put it in the path, or name it in SLIPRING_NATS_SERVER"
+            );
+            return None;
+        };
+        let listeners: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        drop(listeners);
+        let dir = tempfile::tempdir().unwrap();
+        let mut servers = Self { dir, program, ports, running: vec![None, None, None] };
+        (0..3).for_each(|number| servers.run(number));
+        Some(servers)
+    }
+
+    pub(crate) fn addresses(&self) -> String {
+        let all: Vec<_> = self.ports[..3].iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        all.join(",")
+    }
+
+    /// Starts a server, with what it has stored before.
+    pub(crate) fn run(&mut self, number: usize) {
+        if self.running[number].is_some() {
+            return;
+        }
+        let routes: Vec<_> = self.ports[3..].iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+        let (port, route, routes) = (self.ports[number], self.ports[number + 3], routes.join(", "));
+        let store = self.dir.path().join(number.to_string());
+        let config = self.dir.path().join(format!("{number}.conf"));
+        let text = format!(
+            "server_name: n{number}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?} }}\n\
+             cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{routes}] }}\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = std::fs::File::create(self.dir.path().join(format!("{number}.log"))).unwrap();
+        let mut server = Command::new(&self.program);
+        server.arg("-c").arg(config).stdout(Stdio::null()).stderr(log);
+        self.running[number] = Some(server.spawn().unwrap());
+        let until = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < until, "server {number} does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn kill(&mut self, number: usize) {
+        if let Some(mut server) = self.running[number].take() {
+            // One that was stopped is killed too.
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+    }
+
+    /// Stops a server's process, which keeps its connections open and answers nothing, or lets it go on.
+    pub(crate) fn stop(&self, number: usize, stop: bool) {
+        let Some(server) = &self.running[number] else { return };
+        let signal = if stop { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &server.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for server in self.running.iter_mut().flatten() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
