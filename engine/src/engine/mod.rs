@@ -432,6 +432,7 @@ impl Engine {
         // Wakes the threads in [`Registry::reserve`] that wait while another thread creates or deletes a topic of the
         // name that they want. They return [`TopicError::ShutDown`].
         self.shared.settled.notify_all();
+        self.shared.host.end_patterns();
         let _caller = ShutdownCaller::enter(left.iter().any(|topic| topic.is_held_here()));
         let mut reports = Vec::new();
         let mut topics = Vec::new();

@@ -18,6 +18,10 @@ pub(crate) trait AnyGroup: Send + Sync {
     /// Returns the group's description. `ranges` is a cache that all groups of one snapshot share.
     fn describe(&self, ranges: &mut PartitionRanges) -> GroupDescription;
     fn forget(&self, topic: TopicId);
+    /// Adds a topic that was created to the members whose patterns find it.
+    fn announce(&self, topic: &Arc<dyn Any + Send + Sync>);
+    /// Lets members with patterns end, because the engine creates no more topics.
+    fn end_patterns(&self);
     /// An error if the group has members, including named ones that have left and whose partitions are still reserved.
     fn check_empty(&self) -> Result<(), GroupError>;
     /// Removes the group's topics and committed offsets, also from the journal, without waiting for it. Returns false
@@ -46,6 +50,14 @@ impl<E: Send + Sync + 'static, K: Producers> AnyGroup for Group<E, K> {
 
     fn forget(&self, topic: TopicId) {
         Group::forget(self, topic);
+    }
+
+    fn announce(&self, topic: &Arc<dyn Any + Send + Sync>) {
+        Group::announce(self, topic);
+    }
+
+    fn end_patterns(&self) {
+        Group::end_patterns(self);
     }
 
     fn check_empty(&self) -> Result<(), GroupError> {

@@ -4,6 +4,7 @@
 use super::GroupError;
 use super::assignment::{Assignor, PartitionKey};
 use super::catch_up::{CatchUpOutcome, CatchUpReader};
+use super::topics::{TopicPattern, TopicRules};
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
@@ -338,7 +339,12 @@ pub(super) fn locate<E, K: Producers>(
 /// The settings with which a member joins. `None` in `name` means that the member has no name; in `assignor`, `hold`
 /// and `spill`, that the group's setting stays as it is.
 pub(super) struct JoinRequest<E, K: Producers> {
+    /// The topics with which the member begins. Empty once it has joined: then its
+    /// [`MemberTopics`](super::topics::MemberTopics) has them.
     pub(super) topics: Vec<Arc<TopicCore<E, K>>>,
+    /// Finds more topics, now and later; `None` once the member has joined, and if it has no pattern.
+    pub(super) pattern: Option<TopicPattern>,
+    pub(super) rules: TopicRules,
     pub(super) name: Option<String>,
     pub(super) deadline: Duration,
     pub(super) start: StartAt,
@@ -349,9 +355,19 @@ pub(super) struct JoinRequest<E, K: Producers> {
 
 impl<E, K: Producers> Clone for JoinRequest<E, K> {
     fn clone(&self) -> Self {
-        let Self { topics, name, deadline, start, assignor, hold, spill } = self;
-        let (topics, name, start) = (topics.clone(), name.clone(), start.clone());
-        Self { topics, name, deadline: *deadline, start, assignor: *assignor, hold: *hold, spill: *spill }
+        let (topics, name, start) = (self.topics.clone(), self.name.clone(), self.start.clone());
+        let (pattern, rules, deadline) = (self.pattern.clone(), self.rules, self.deadline);
+        Self {
+            topics,
+            pattern,
+            rules,
+            name,
+            deadline,
+            start,
+            assignor: self.assignor,
+            hold: self.hold,
+            spill: self.spill,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The builder of a group's member: the settings of the member and of its group.
 
 mod offsets;
+mod pattern;
 
 use super::assigned_partition::JoinRequest;
 use super::assignment::Assignor;
@@ -10,6 +11,7 @@ use super::listener::{Listener, Rebalance};
 use super::managed::{self, GroupRun, MemberEnd, MemberErrorPolicy};
 use super::member::Member;
 use super::settings::{Commit, GroupSettings};
+use super::topics::TopicRules;
 use super::{Group, Groups};
 use crate::base::batch_retries::{BatchRetries, RetryLimit};
 use crate::base::kind::Producers;
@@ -118,6 +120,8 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
     pub(crate) fn new(host: Arc<Host>, name: String, topics: Vec<Arc<crate::topic::TopicCore<E, K>>>) -> Self {
         let joining = JoinRequest {
             topics,
+            pattern: None,
+            rules: TopicRules::default(),
             name: None,
             deadline: DEADLINE,
             start: StartAt::default(),
@@ -294,7 +298,10 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
         let reads_it = self.settings.joining.topics.iter().any(|read| read.id == topic.id());
         match topic.producer().create() {
             _ if reads_it => self.refused = Some(DeadLetterError::Circle { topic: name() }),
-            Ok(producer) => self.dead_letters = Some(DeadLetterForwarder::new(topic, producer)),
+            Ok(producer) => {
+                self.dead_letters = Some(DeadLetterForwarder::new(topic, producer));
+                self.settings.joining.rules.dead_letters = Some(topic.id());
+            }
             Err(cause) => self.refused = Some(DeadLetterError::Producer { topic: name(), cause }),
         }
         self
@@ -455,6 +462,7 @@ impl<E: Send + Sync + 'static, K: Producers> GroupBuilder<E, K> {
             let cause = "exactly once needs a durable topic of dead letters: create it with `durable()`";
             return Err(refused(dead_letter_writer.topic(), cause));
         }
+        self.settings.joining.rules.exactly_once = delivery == Delivery::ExactlyOnce;
         let mut out = Transaction::new(Arc::clone(committer));
         // Short, so that the member checks between two waits for room if it must stop.
         out.patience(Duration::from_millis(50));

@@ -204,6 +204,27 @@ impl Coordinator {
         }
     }
 
+    /// Applies `change` to the topics of each of these members, in one epoch with one assignment. Members that are not in
+    /// the group are passed over.
+    pub(crate) fn change_topics(&mut self, members: &[MemberId], mut change: impl FnMut(&mut BTreeSet<u32>)) {
+        let mut changed = false;
+        for member in members {
+            let Some(entry) = self.members.get_mut(member) else { continue };
+            let mut topics = BTreeSet::clone(&entry.topics);
+            change(&mut topics);
+            if topics == *entry.topics {
+                continue;
+            }
+            let shared = self.topic_sets.get(&topics).cloned().unwrap_or_else(|| Arc::new(topics));
+            self.topic_sets.insert(Arc::clone(&shared));
+            (entry.topics, entry.news, changed) = (shared, true, true);
+        }
+        if changed {
+            self.topic_sets.retain(|topics| Arc::strong_count(topics) > 1);
+            self.retarget();
+        }
+    }
+
     /// Adds a member, and returns its number. A member that returns under its name gets its old number and partitions.
     ///
     /// # Errors

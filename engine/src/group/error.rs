@@ -26,9 +26,18 @@ pub enum GroupError {
         /// Why the thread is not allowed, with the name of the group.
         cause: crate::base::cores::CoresError,
     },
-    /// The member was to join without any topic.
-    #[error("group {group:?}: a member needs at least one topic")]
+    /// The member was to join without any topic, or to give up its last one, and has no pattern that may find others.
+    #[error("group {group:?}: a member needs at least one topic, or a pattern: to read none, let it leave")]
     NoTopics {
+        /// The group's name.
+        group: String,
+    },
+    /// The managed member is not in the group now: it has ended, or it was fenced and joins again once its handler has
+    /// returned.
+    #[error(
+        "this member of group {group:?} has ended, or was fenced and has not joined again yet: try again, unless it has ended"
+    )]
+    NotMember {
         /// The group's name.
         group: String,
     },
@@ -207,9 +216,10 @@ pub enum GroupError {
         /// The error of the operating system, or the panic's message.
         cause: String,
     },
-    /// User code other than the handler panicked on the member's thread: the listener, a wait strategy, the clock, or
-    /// the decoding of an event from the journal. The member has left the group.
-    #[error("a member of group {group:?} has ended: {}", text::line(.cause))]
+    /// User code other than the handler panicked: the listener, a wait strategy, the clock, or the decoding of an event
+    /// from the journal, on the thread of a managed member, which has left the group; or a member's
+    /// [pattern](crate::group::GroupBuilder::matching), which then has not found the topic.
+    #[error("a member of group {group:?} has failed: {}", text::line(.cause))]
     Panicked {
         /// The group's name.
         group: String,

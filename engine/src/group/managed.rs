@@ -1,9 +1,12 @@
 //! Managed members: a member with a thread of its own, its handler, and its error policy.
 
+use super::Group;
+use super::assignment::MemberId;
 use super::batch::GroupBatch;
 use super::error::GroupError;
 use super::member::{Member, PollOutcome};
 use super::signal::MemberSignal;
+use super::topics::MemberTopics;
 use super::whole::run_whole;
 use crate::base::batch_retries::BatchRetries;
 use crate::base::closed::Closed;
@@ -19,12 +22,14 @@ use crate::read::At;
 use crate::read::dead_letters::DeadLetterForwarder;
 use crate::read::handler::BatchStart;
 use crate::text;
+use crate::topic::Topic;
 use crate::topic::stage_name::stage_name;
 use slipring_ring::OnError;
+use std::any::Any;
 use std::fmt::{self, Display};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How the thread of a managed member has ended.
@@ -64,9 +69,20 @@ impl fmt::Display for MemberEnd {
 /// A handle of a managed member. Dropping it does not stop the member.
 #[derive(Clone)]
 pub struct GroupRun {
+    group: String,
     signal: Arc<Mutex<Arc<MemberSignal>>>,
     end: Arc<RunEnd>,
+    /// A [`RunTopics`] of the group's event type and kind of producers.
+    topics: Arc<dyn Any + Send + Sync>,
 }
+
+/// A managed member's group and topics. Weak, so that a handle does not keep topics alive.
+struct RunTopics<E, K: Producers> {
+    group: Weak<Group<E, K>>,
+    topics: Weak<MemberTopics<E, K>>,
+}
+
+type GroupAndTopics<E, K> = (Arc<Group<E, K>>, Arc<MemberTopics<E, K>>);
 
 impl fmt::Debug for GroupRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,6 +101,61 @@ impl GroupRun {
     /// [`wait`](Self::wait).
     pub fn stop(&self) {
         self.signal.lock().unwrap_or_else(PoisonError::into_inner).stop();
+    }
+
+    /// Makes the member read `topic` too, without leaving the group: see [`Member::subscribe`](crate::group::Member::subscribe).
+    /// The handler may call this.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::{convert::Infallible, sync::mpsc, time::Duration};
+    /// # let engine = Engine::builder().build()?;
+    /// # let [orders, returns] = ["orders", "returns"].map(|name| engine.topic::<u64>(name).create().unwrap());
+    /// # let (seen, sees) = mpsc::channel();
+    /// let run = orders.group("billing").run(move |item: &u64, _| { seen.send(*item).unwrap(); Ok::<_, Infallible>(()) })?;
+    /// run.subscribe(&returns)?;
+    /// returns.producer().create()?.publish(|item| *item = 7)?;
+    /// assert_eq!(sees.recv()?, 7);
+    /// # engine.shutdown(Duration::from_secs(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Member::subscribe`](crate::group::Member::subscribe), but [`GroupError::NotMember`] if the member has ended,
+    /// or was fenced and has not joined again yet. Also [`GroupError::Refused`]: the topic has events of another type or
+    /// another kind of producers than the member's topics, or is not durable though the member delivers exactly once; and
+    /// [`GroupError::DeadLetters`]: it is the topic for the member's dead letters.
+    pub fn subscribe<E: Send + Sync + 'static, K: Producers>(&self, topic: &Topic<E, K>) -> Result<(), GroupError> {
+        let (group, topics) = self.topics_of(topic)?;
+        group.subscribe(self.member(), &topics, &topic.inner)
+    }
+
+    /// Makes the member read `topic` no more, without leaving the group: see
+    /// [`Member::unsubscribe`](crate::group::Member::unsubscribe). Returns false if it did not read the topic. The handler
+    /// may still get the topic's events of the batch that it handles.
+    ///
+    /// # Errors
+    /// This is the only topic of a member without a pattern; or as for [`subscribe`](Self::subscribe).
+    pub fn unsubscribe<E: Send + Sync + 'static, K: Producers>(&self, topic: &Topic<E, K>) -> Result<bool, GroupError> {
+        let (group, topics) = self.topics_of(topic)?;
+        group.remove_topic(self.member(), &topics, topic.inner.id, false)
+    }
+
+    fn member(&self) -> MemberId {
+        self.signal.lock().unwrap_or_else(PoisonError::into_inner).member
+    }
+
+    /// The member's group and topics, if they are of the type of `topic`.
+    fn topics_of<E: Send + Sync + 'static, K: Producers>(
+        &self,
+        topic: &Topic<E, K>,
+    ) -> Result<GroupAndTopics<E, K>, GroupError> {
+        let Some(known) = self.topics.downcast_ref::<RunTopics<E, K>>() else {
+            let cause = "its events or its kind of producers are not those of the member's topics".to_owned();
+            return Err(GroupError::Refused { group: self.group.clone(), topic: topic.name().to_owned(), cause });
+        };
+        let known = known.group.upgrade().zip(known.topics.upgrade());
+        known.ok_or_else(|| GroupError::NotMember { group: self.group.clone() })
     }
 
     /// How the member has ended; `None` while it runs.
@@ -175,7 +246,9 @@ pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
 ) -> Result<GroupRun, GroupError> {
     let group = Arc::clone(&member.group);
     member.signal.manage();
-    let run = GroupRun { signal: Arc::new(Mutex::new(Arc::clone(&member.signal))), end: Arc::default() };
+    let topics = RunTopics { group: Arc::downgrade(&group), topics: Arc::downgrade(&member.topics) };
+    let signal = Arc::new(Mutex::new(Arc::clone(&member.signal)));
+    let run = GroupRun { group: group.name.clone(), signal, end: Arc::default(), topics: Arc::new(topics) };
     let running = run.clone();
     let name = group.name.clone();
     let life = move |()| {

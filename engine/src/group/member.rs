@@ -4,6 +4,7 @@ mod changes;
 mod partitions;
 mod selectable;
 mod sources;
+mod topics;
 
 use partitions::MemberPartitions;
 use sources::AssignedSources;
@@ -16,6 +17,7 @@ use super::error::GroupError;
 use super::listener::{Listener, Rebalance, listed};
 use super::settings::{Commit, GroupSettings};
 use super::signal::{MemberSignal, NEVER, nanos};
+use super::topics::MemberTopics;
 use crate::base::clock::Clock;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
@@ -76,6 +78,8 @@ where
     pub(super) epoch: u64,
     pub(super) signal: Arc<MemberSignal>,
     pub(super) settings: GroupSettings<E, K>,
+    /// The topics that the member reads. Its group and its [`GroupRun`](crate::group::GroupRun) refer to them.
+    pub(super) topics: Arc<MemberTopics<E, K>>,
     listener: Option<Listener>,
     /// The assigned partitions. The index of each is its number as a source of `watch`; a free place is `None`.
     pub(super) partitions: MemberPartitions<E, K>,
@@ -96,12 +100,6 @@ impl<E: Send + Sync + 'static, K: Producers> fmt::Debug for Member<E, K> {
     }
 }
 
-/// True if a topic was halted, for example by a forced deletion, or has failed, so that no more events come from it.
-fn is_gone<E, K: Producers>(topic: &TopicCore<E, K>) -> bool {
-    use crate::base::closed::Closed::{Failed, Halted};
-    matches!(topic.closed(), Some(Halted | Failed { .. }))
-}
-
 /// What a member's wait for events has ended with. `Source` is the number of a partition with events.
 pub(super) enum PollOutcome {
     Source(usize),
@@ -112,17 +110,20 @@ pub(super) enum PollOutcome {
 impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     pub(super) fn join(
         group: Arc<Group<E, K>>,
-        settings: GroupSettings<E, K>,
+        mut settings: GroupSettings<E, K>,
         listener: Option<Listener>,
     ) -> Result<Self, GroupError> {
-        let (id, signal) = group.join(&settings.joining)?;
+        let topics = Arc::new(MemberTopics::new(&mut settings.joining));
+        group.search_first(&topics)?;
+        let (id, signal) = group.join(&settings.joining, &topics)?;
         let watch = MultiWait::new(settings.wait.clone(), Arc::clone(&signal.waiter));
-        Ok(Self {
+        let member = Self {
             group,
             id,
             epoch: 0,
             signal,
             settings,
+            topics,
             listener,
             partitions: MemberPartitions::default(),
             watch,
@@ -130,24 +131,14 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
             unsettled: true,
             found: None,
             over: false,
-        })
-    }
-
-    /// Joins the group again after this member was fenced, as a new member with the same settings. Topics that were
-    /// halted or have failed are left out if the member has others.
-    ///
-    /// # Errors
-    /// As for [`GroupBuilder::join`](crate::group::GroupBuilder::join). The member then stays fenced.
-    pub fn rejoin(&mut self) -> Result<(), GroupError> {
-        if self.has_live_topics() {
-            self.settings.joining.topics.retain(|topic| !is_gone(topic));
+        };
+        match member.group.search_again(id, &member.topics) {
+            Ok(()) => Ok(member),
+            Err(refused) => {
+                member.leave();
+                Err(refused)
+            }
         }
-        let (id, signal) = self.group.join(&self.settings.joining)?;
-        // Leaves as the old member too, in case that it was not fenced.
-        self.group.leave(self.id, self.partitions.take_all(), true);
-        self.watch.renew(Arc::clone(&signal.waiter));
-        (self.id, self.signal, self.epoch, self.unsettled, self.over) = (id, signal, 0, true, false);
-        Ok(())
     }
 
     /// The group's name.
@@ -369,11 +360,6 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         }
     }
 
-    /// True if at least one of the member's topics was neither halted nor has failed.
-    pub(super) fn has_live_topics(&self) -> bool {
-        self.settings.joining.topics.iter().any(|topic| !is_gone(topic))
-    }
-
     #[inline]
     pub(super) fn hand_out(&mut self, source: usize) -> Result<GroupBatch<'_, E, K>, GroupError> {
         self.hand_out_at_most(source, self.settings.limit)
@@ -448,15 +434,14 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
 
     /// Adds a failure of the handler to the shutdown's report of the partition's topic.
     pub(super) fn note_failure(&self, partition: &TopicPartition, cause: &str) {
-        let Some(topic) = self.settings.joining.topics.iter().find(|topic| topic.name == *partition.topic) else {
-            return;
-        };
-        self.note_failure_in(topic, cause);
+        if let Some(topic) = self.topics.all().iter().find(|topic| topic.name == *partition.topic) {
+            self.note_failure_in(topic, cause);
+        }
     }
 
     /// Adds a failure outside of the handler to the shutdown's reports of all topics of the member.
     pub(super) fn note_end(&self, cause: &str) {
-        self.settings.joining.topics.iter().for_each(|topic| self.note_failure_in(topic, cause));
+        self.topics.all().iter().for_each(|topic| self.note_failure_in(topic, cause));
     }
 
     fn note_failure_in(&self, topic: &TopicCore<E, K>, cause: &str) {
@@ -469,7 +454,8 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         state.consumed.extend(partitions.map(|assigned| (assigned.name.partition, assigned.right.committed())));
         if state.consumed.is_empty() {
             // The member has no partition of this topic. The reports of other members have the topic's unread events.
-            state.consumed.insert(0, topic.partitions()[0].ring.positions().published.0);
+            let first = topic.partitions().first().map(|partition| partition.ring.positions().published.0);
+            state.consumed.extend(first.map(|published| (0, published)));
         }
         state.ending = Some(Ending::Failed(cause.to_owned()));
         drop(state);

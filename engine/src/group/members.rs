@@ -9,30 +9,31 @@ use crate::group::catch_up::CatchUpReader;
 use crate::group::coordinator::UnknownMember;
 use crate::group::error::GroupError;
 use crate::group::signal::MemberSignal;
-use crate::group::state::NewPartitions;
+use crate::group::topics::MemberTopics;
 use crate::log::offsets::commit_right::CommitRight;
-use crate::topic::stage_name::stage_name;
-use crate::topic::{TopicCore, TopicReader};
+use crate::topic::TopicCore;
 use slipring_ring::Wait;
-use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
-    pub(super) fn join(&self, asked: &JoinRequest<E, K>) -> Result<(MemberId, Arc<MemberSignal>), GroupError> {
+    /// Joins a member that reads `wanted`.
+    pub(super) fn join(
+        &self,
+        asked: &JoinRequest<E, K>,
+        wanted: &Arc<MemberTopics<E, K>>,
+    ) -> Result<(MemberId, Arc<MemberSignal>), GroupError> {
         if let Some(host) = self.host.upgrade() {
             let refused =
                 |cause: std::io::Error| GroupError::Thread { group: self.name.clone(), cause: cause.to_string() };
             host.timer.start().map_err(refused)?;
         }
-        let mut topics: Vec<&Arc<TopicCore<E, K>>> = asked.topics.iter().collect();
-        topics.sort_by_key(|topic| topic.id);
-        topics.dedup_by_key(|topic| topic.id);
-        if topics.is_empty() {
+        let all = wanted.all();
+        let topics: Vec<&Arc<TopicCore<E, K>>> = all.iter().collect();
+        if topics.is_empty() && !wanted.has_pattern() {
             return Err(GroupError::NoTopics { group: self.name.clone() });
         }
-        if let Some(topic) = topics.iter().find(|topic| asked.spill == Some(true) && topic.durable.is_none()) {
-            return Err(GroupError::NoJournal { group: self.name.clone(), topic: topic.name.clone() });
-        }
+        wanted.check_all(&self.name)?;
         let now = self.now();
         // No partition is added to a topic while its readers are locked. So the group gets each partition once: the
         // present ones below, and later ones through the reader that is added below.
@@ -50,42 +51,26 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let numbered: NumberedTopics<'_, E, K> =
             topics.iter().map(|&topic| (state.number_of(&self.name, topic), topic)).collect();
         let numbers: BTreeSet<u32> = numbered.keys().copied().collect();
-        let joined = self.open_gates(&mut state, &numbered, &asked.start).and_then(|begun| {
+        let joined = self.open_gates(&mut state, &numbered, wanted.start()).and_then(|begun| {
             let name = asked.name.as_deref();
-            let joined = state.coordinator.join(name, numbers.clone(), asked.deadline, now);
+            let joined = state.coordinator.join(name, numbers, asked.deadline, now);
             let member = || name.unwrap_or_default().to_owned();
             let joined = joined.map_err(|_| GroupError::NameTaken { group: self.name.clone(), member: member() });
             Ok((joined?, begun))
         });
         match &joined {
-            Ok(_) => {
+            Ok((member, _)) => {
                 state.hold = asked.hold.unwrap_or(state.hold);
-                if let Some(spill) = asked.spill {
-                    for (number, topic) in &numbered {
-                        if let Some(source) = state.topics.get(number) {
-                            source.stats.set_spills(spill);
-                        }
-                        topic.expect_evictions();
-                    }
-                }
-                for (topic, readers) in topics.iter().zip(&mut readers) {
-                    let number = &state.number_of(&self.name, topic);
-                    let Some(source) = state.topics.get_mut(number) else { continue };
-                    if source.reader.is_none() {
-                        let reader = Arc::new(NewPartitions {
-                            group: Weak::clone(&self.this),
-                            stage: stage_name(&self.name, 0),
-                            topic: *number,
-                            topic_name: topic.name.clone(),
-                        });
-                        readers.add(Arc::downgrade(&reader) as Weak<dyn TopicReader<E, K>>);
-                        source.reader = Some(reader);
-                    }
+                self.join_new_partitions(&mut state, &topics, &mut readers, asked.spill);
+                state.subscriptions.insert(*member, Arc::downgrade(wanted));
+                if wanted.has_pattern() {
+                    state.patterns.insert(*member);
                 }
             }
             Err(_) => state.close_gates(),
         }
-        let signal = Arc::new(MemberSignal::new(now));
+        let number = joined.as_ref().map_or(0, |(member, _)| *member);
+        let signal = Arc::new(MemberSignal::new(number, now));
         if let Ok((member, _)) = joined {
             state.signals.insert(member, Arc::clone(&signal));
             lifecycle!(info, "member joined", group = self.name, member = member);
@@ -94,7 +79,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         drop(state);
         drop(readers);
         let (member, begun) = joined?;
-        if begun && let Err(refused) = self.write_down(&asked.topics) {
+        if begun && let Err(refused) = self.write_down(&all) {
             self.leave(member, Vec::new(), true);
             return Err(refused);
         }
@@ -103,13 +88,21 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
 
     /// Returns the changes for a member since its last update, with a ring consumer or a reader of the journal for each
     /// newly assigned partition. An error if the member was fenced.
-    pub(super) fn take_update(&self, member: MemberId) -> Result<MemberUpdate<E, K>, UnknownMember> {
+    ///
+    /// Removes the topics that were deleted from `topics`, those of the member.
+    pub(super) fn take_update(
+        &self,
+        member: MemberId,
+        topics: &MemberTopics<E, K>,
+    ) -> Result<MemberUpdate<E, K>, UnknownMember> {
         let now = self.now();
         let mut state = self.state();
         self.expire(&mut state, now);
         let changes = state.coordinator.sync(member);
         self.settle(&mut state);
         let changes = changes?;
+        let is_known = |topic: &TopicCore<E, K>| state.number_of_id(topic.id).is_some();
+        let deleted = topics.retain(is_known);
         let mut update = MemberUpdate {
             epoch: changes.epoch,
             revoked: changes.revoked,
@@ -162,6 +155,16 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
                 }
             }
         }
+        if update.refused.is_none() {
+            update.refused = state.refusals.get_mut(&member).and_then(VecDeque::pop_front);
+        }
+        if let (Some(signal), Some(_)) =
+            (state.signals.get(&member), state.refusals.get(&member).filter(|more| !more.is_empty()))
+        {
+            signal.notify();
+        }
+        drop(state);
+        drop(deleted);
         Ok(update)
     }
 
@@ -184,6 +187,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         let mut state = self.state();
         let late = state.park(partitions);
         if state.signals.remove(&member).is_some() {
+            state.forget_member(member);
             lifecycle!(info, "member left", group = self.name, member = member);
             state.coordinator.leave(member, for_good, now);
             self.expire(&mut state, now);

@@ -69,6 +69,7 @@ mod settings;
 mod signal;
 mod state;
 mod sticky;
+mod topics;
 mod whole;
 
 pub use assignment::Assignor;
@@ -102,7 +103,7 @@ use assignment::PartitionKey;
 use coordinator::Coordinator;
 use signal::{NEVER, nanos};
 use state::{PartitionEntry, SharedState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -137,6 +138,10 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             skipped_before: 0,
             entries: BTreeMap::new(),
             signals: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            patterns: BTreeSet::new(),
+            patterns_ended: false,
+            refusals: BTreeMap::new(),
             hold: false,
             due: None,
             unused_since: None,
@@ -182,6 +187,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             if let Some(signal) = state.signals.remove(member) {
                 signal.notify();
             }
+            state.forget_member(*member);
             for partition in in_hand {
                 if let Some(entry) = state.entries.get_mut(partition) {
                     self.take_from_fenced(entry);
@@ -211,17 +217,21 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
 
     /// Sets the timer to the earliest deadline of a member, or removes it if no member has one.
     fn schedule(&self, state: &mut SharedState<E, K>) {
+        // Without the engine there is no timer. Only a member without topics outlives the engine, and its wait has ended.
+        let Some(host) = self.host.upgrade() else {
+            state.due = None;
+            return self.timer_at.store(NEVER, Ordering::SeqCst);
+        };
         loop {
             let next = state.coordinator.next_deadline();
             match (next, &state.due) {
                 // The timer is set to this time or an earlier one, at which its task sets it again.
                 (Some(next), Some((at, _))) if *at <= next => {}
                 _ => {
-                    let host = self.host.upgrade();
-                    if let (Some((_, due)), Some(host)) = (state.due.take(), &host) {
+                    if let Some((_, due)) = state.due.take() {
                         host.timer.cancel(due);
                     }
-                    if let (Some(next), Some(host)) = (next, &host) {
+                    if let Some(next) = next {
                         let group = Weak::clone(&self.this);
                         let due = host.timer.at(next, move || {
                             if let Some(group) = group.upgrade() {
@@ -339,10 +349,14 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
             }
             let managed = state.signals.values().any(|signal| signal.managed.load(Ordering::Acquire));
             let is_read = |(_, entry): (_, &PartitionEntry<E, K>)| entry.ended || !entry.is_open();
-            if !managed || state.entries.iter().all(is_read) {
+            let awaits = state
+                .signals
+                .iter()
+                .any(|(member, signal)| signal.managed.load(Ordering::Acquire) && state.awaits_topics(*member));
+            if !managed || (state.entries.iter().all(is_read) && !awaits) {
                 drop(state);
-                // No member is managed, or all partitions are read to their end, so the managed members end soon. This
-                // waits for their threads.
+                // No member is managed, or all partitions are read to their end and no member waits for topics that are
+                // created later, so the managed members end soon. This waits for their threads.
                 return self.threads.wait(deadline);
             }
             if state.entries.iter().filter(|(id, _)| id.topic == topic).all(is_read) {

@@ -120,6 +120,14 @@ impl AttachedGroups for Groups {
         self.remove_idle(&names);
     }
 
+    fn announce(&self, topic: &Arc<dyn Any + Send + Sync>) {
+        self.all().iter().for_each(|group| group.announce(topic));
+    }
+
+    fn end_patterns(&self) {
+        self.all().iter().for_each(|group| group.end_patterns());
+    }
+
     fn expire(&self, now: Duration, limit: Duration, opened: Duration, committer: Option<&Committer>) {
         let (mut kept, mut gone) = (Vec::new(), Vec::new());
         for group in self.all() {

@@ -1,5 +1,6 @@
 //! The atomic flags and times through which a member and its group communicate without a lock.
 
+use super::assignment::MemberId;
 use super::coordinator::Activity;
 use crate::base::ids::next_reader;
 use crate::base::multi_wait::MultiWait;
@@ -16,6 +17,8 @@ pub(super) const NEVER: u64 = u64::MAX;
 pub(super) struct MemberSignal {
     /// The member's [number](crate::base::ids::next_reader).
     pub(super) number: usize,
+    /// The member's number in its group.
+    pub(super) member: MemberId,
     /// True if the member must ask the group for changes at its next poll.
     pub(super) news: AtomicBool,
     /// True if the member must end. Set by [`GroupRun::stop`](crate::group::GroupRun::stop).
@@ -30,8 +33,9 @@ pub(super) struct MemberSignal {
 }
 
 impl MemberSignal {
-    pub(super) fn new(now: Duration) -> Self {
+    pub(super) fn new(member: MemberId, now: Duration) -> Self {
         Self {
+            member,
             number: next_reader(),
             news: AtomicBool::new(true),
             stopped: AtomicBool::new(false),

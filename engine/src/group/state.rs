@@ -5,7 +5,9 @@ use super::Group;
 use super::assigned_partition::{AssignedPartition, Feed};
 use super::assignment::{MemberId, PartitionKey};
 use super::coordinator::Coordinator;
+use super::error::GroupError;
 use super::signal::MemberSignal;
+use super::topics::MemberTopics;
 use crate::base::ids::TopicId;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
@@ -20,7 +22,7 @@ use crate::topic::partition::Partition;
 use crate::topic::stage_name::stage_name;
 use crate::topic::{Preparation, TopicCore, TopicReader};
 use slipring_ring::{Closed, Consumer, Stage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,15 @@ pub(super) struct SharedState<E, K: Producers> {
     pub(super) skipped_before: u64,
     pub(super) entries: BTreeMap<PartitionKey, PartitionEntry<E, K>>,
     pub(super) signals: BTreeMap<MemberId, Arc<MemberSignal>>,
+    /// The topics of each member, by which the member joins again. Weak, because they refer to topics, which own the
+    /// engine, which owns the group.
+    pub(super) subscriptions: BTreeMap<MemberId, Weak<MemberTopics<E, K>>>,
+    /// The members with a pattern.
+    pub(super) patterns: BTreeSet<MemberId>,
+    /// True once the engine creates no more topics.
+    pub(super) patterns_ended: bool,
+    /// Errors that the next updates of these members return.
+    pub(super) refusals: BTreeMap<MemberId, VecDeque<GroupError>>,
     pub(super) hold: bool,
     pub(super) due: Option<(Duration, TimerId)>,
     /// When [`expire_if_unused`](crate::group::AnyGroup::expire_if_unused) first found that the group had no members,
@@ -233,8 +244,12 @@ impl<E, K: Producers> SharedState<E, K> {
     }
 
     /// True if all partitions of the member's topics were read and committed to their end, so that the member gets no
-    /// more events. Also true if the group has no such member.
+    /// more events. Also true if the group has no such member. False while topics may be added to the member by its
+    /// pattern.
     pub(super) fn is_over(&self, member: MemberId) -> bool {
+        if self.awaits_topics(member) {
+            return false;
+        }
         let topics = self.coordinator.topics_of(member);
         let mut entries = self.entries.iter().filter(|(id, _)| topics.is_some_and(|topics| topics.contains(&id.topic)));
         entries.all(|(_, entry)| entry.ended)

@@ -80,4 +80,10 @@ pub(crate) trait AttachedGroups: Any + Send + Sync {
     /// that is `limit` ago or longer. `now` and `opened` are times of the engine's clock. `committer` is `None` without
     /// a journal.
     fn expire(&self, now: Duration, limit: Duration, opened: Duration, committer: Option<&Committer>);
+    /// Adds a topic that was created to the members of groups whose patterns find it. `topic` is a
+    /// [`TopicCore`](super::TopicCore) of any type of events. Called without a lock, because patterns are user code: before
+    /// the engine lists the topic, and once more after that.
+    fn announce(&self, topic: &Arc<dyn Any + Send + Sync>);
+    /// Called when the engine creates no more topics.
+    fn end_patterns(&self);
 }

@@ -107,6 +107,20 @@ impl Host {
         self.engine.upgrade().ok_or(TopicError::ShutDown)
     }
 
+    /// Adds a topic that was created to the groups whose members' patterns find it. Calls user code.
+    fn announce(&self, topic: &Arc<dyn AnyTopic>) {
+        if let Some(groups) = self.groups.get() {
+            groups.announce(&Arc::clone(topic).into_any());
+        }
+    }
+
+    /// Lets the members of groups that wait for topics which are created later end, because the engine creates no more.
+    pub(crate) fn end_patterns(&self) {
+        if let Some(groups) = self.groups.get() {
+            groups.end_patterns();
+        }
+    }
+
     /// Removes the state that groups have of a deleted topic.
     pub(crate) fn forget(&self, topic: TopicId) {
         if let Some(groups) = self.groups.get() {
@@ -276,14 +290,27 @@ impl Registry {
     ) -> Result<(), TopicError> {
         let _reserved = self.reserve(name, asked)?;
         let topic = make()?;
+        // Announced before the engine lists the topic, so that groups read it before a producer can exist, and once more
+        // for the members that have joined since.
+        self.host.announce(&topic);
         let mut topics = self.topics();
         if topics.shut_down {
             drop(topics);
             topic.halt();
+            self.host.forget(topic.id());
             return Err(TopicError::ShutDown);
         }
-        topics.open.get_or_add(name.to_owned(), || topic);
+        topics.open.get_or_add(name.to_owned(), || Arc::clone(&topic));
+        drop(topics);
+        self.host.announce(&topic);
         Ok(())
+    }
+}
+
+impl Drop for Registry {
+    /// No handle of the engine is left that could create a topic.
+    fn drop(&mut self) {
+        self.host.end_patterns();
     }
 }
 

@@ -30,6 +30,7 @@ mod positions;
 #[cfg(target_os = "linux")]
 #[path = "../common/sleeps.rs"]
 mod sleeps;
+mod topics;
 mod whole_batches;
 
 const NOW: Duration = Duration::ZERO;

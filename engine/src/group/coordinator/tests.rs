@@ -174,6 +174,39 @@ fn a_named_member_that_leaves_for_good_keeps_no_place() {
     assert_eq!(world.held_by[&b], parts(0, 0..2));
 }
 
+#[test]
+fn a_changed_topic_moves_its_own_partitions_and_who_keeps_its_own_has_no_news() {
+    let mut world = World::new(Assignor::Sticky, &[4, 1]);
+    let (a, b) = (world.join(None, &[0]).unwrap(), world.join(None, &[0]).unwrap());
+    world.settle();
+    world.coordinator.take_news();
+    let had = [world.held_by[&a].clone(), world.held_by[&b].clone()];
+    world.coordinator.change_topics(&[a], |topics| _ = topics.insert(1));
+    assert_eq!(world.coordinator.take_news(), [a]);
+    world.sync(a);
+    assert_eq!(world.held_by[&a], had[0].union(&parts(1, [0])).copied().collect());
+    world.coordinator.change_topics(&[a], |topics| _ = topics.insert(1));
+    assert!(world.coordinator.take_news().is_empty(), "it reads the topic already");
+    world.coordinator.change_topics(&[a], |topics| _ = topics.remove(&1));
+    assert_eq!(world.coordinator.take_news(), [a]);
+    world.settle();
+    assert_eq!([&world.held_by[&a], &world.held_by[&b]], [&had[0], &had[1]]);
+    assert_eq!(world.coordinator.owner(PartitionKey { topic: 1, partition: 0 }), None);
+}
+
+#[test]
+fn members_that_begin_a_topic_together_have_one_assignment() {
+    let mut world = World::new(Assignor::Sticky, &[0, 2]);
+    let members: Vec<_> = (0..3).map(|_| world.join(None, &[0]).unwrap()).collect();
+    world.settle();
+    let epoch = world.coordinator.epoch();
+    world.coordinator.change_topics(&members, |topics| _ = topics.insert(1));
+    assert_eq!(world.coordinator.epoch(), epoch + 1);
+    let moved: Vec<_> = members.iter().map(|member| world.coordinator.sync(*member).unwrap()).collect();
+    assert!(moved.iter().all(|changes| changes.revoked.is_empty() && changes.given.len() <= 1), "{moved:?}");
+    assert_eq!(moved.iter().map(|changes| changes.given.len()).sum::<usize>(), 2);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Join(Option<u8>, u8),
@@ -184,6 +217,8 @@ enum Step {
     Seen(prop::sample::Index, bool),
     Pass(u16),
     Grow(u32),
+    /// A member begins to read a topic, or stops.
+    Change(prop::sample::Index, u32),
     Late(prop::sample::Index),
 }
 
@@ -197,6 +232,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (index(), any::<bool>()).prop_map(|(member, waits)| Step::Seen(member, waits)),
         1 => (0..900_u16).prop_map(Step::Pass),
         1 => (0..2_u32).prop_map(Step::Grow),
+        2 => (index(), 0..2_u32).prop_map(|(member, topic)| Step::Change(member, topic)),
         1 => index().prop_map(Step::Late),
     ]
 }
@@ -242,6 +278,13 @@ proptest! {
                     partitions[topic as usize] += 1;
                     world.coordinator.set_topic(topic, partitions[topic as usize]);
                 }
+                Step::Change(member, topic) => if let Some(member) = one_of(member) {
+                    world.coordinator.change_topics(&[member], |topics| {
+                        if !topics.remove(&topic) {
+                            topics.insert(topic);
+                        }
+                    });
+                },
                 Step::Late(member) => if !world.fenced.is_empty() {
                     let late = world.fenced[member.index(world.fenced.len())];
                     let unknown = Err(UnknownMember { group_epoch: epoch });

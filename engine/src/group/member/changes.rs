@@ -48,7 +48,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
         // Set first: if a listener panics, the next poll asks again and applies the remaining changes.
         self.unsettled = true;
         self.signal.news.store(false, Ordering::SeqCst);
-        let update = match self.group.take_update(self.id) {
+        let update = match self.group.take_update(self.id, &self.topics) {
             Ok(update) => update,
             Err(stale) => return Err(self.lose(stale).into()),
         };
