@@ -10,9 +10,30 @@ use crate::bell::Bell;
 use crate::closing::{Closed, Phase};
 use crate::kind::Kind;
 use crate::producer::Producer;
+use crate::ring::Ring;
 use crate::sequence::ahead;
 use crate::sync::{Instant, lock};
 use crate::waiter::Waiter;
+
+impl<E, K: Kind> Ring<E, K> {
+    /// Count of the stages that gate this ring now: 0 if nobody reads it. Takes the lock under which stages join and leave.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Stage};
+    /// let mut builder = Builder::single(8, u64::default);
+    /// builder.poll("tape");
+    /// let (_producer, ring) = builder.build()?;
+    /// assert_eq!(ring.stages(), 1, "a declared stage counts before its consumer is taken");
+    /// drop(ring.consumer("tape")?);
+    /// assert_eq!(ring.stages(), 0);
+    /// let _late = ring.join(Stage::new("late"))?;
+    /// assert_eq!(ring.stages(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stages(&self) -> usize {
+        lock(&self.core.members).len()
+    }
+}
 
 impl<E, K: Kind> Producer<E, K> {
     /// True if at least one stage gates this ring. A declared stage counts until its consumer is dropped, also before

@@ -46,6 +46,7 @@ pub use crate::base::level::{Unsupported, WaitError};
 pub use crate::log::producers::PRODUCER_NAME_EXPIRY;
 pub use crate::log::receipt::{BatchReceipt, Reach};
 pub use crate::produce::ProducerBuilder;
+pub use crate::produce::WhenUnread;
 pub use crate::produce::idempotent::{IdempotenceError, IdempotentProducer, MAX_PRODUCER_NAMES};
 pub use crate::produce::linger::{LingerBuilder, LingeringProducer};
 pub use crate::produce::partitioner::{Partitioner, Partitioning};

@@ -1,4 +1,4 @@
-//! The check of a publish against the rate limits of its producer and its topic.
+//! The checks of a publish against the rate limits of its producer and its topic, and for readers where it needs some.
 
 use super::Producer;
 use crate::base::kind::Producers;
@@ -8,10 +8,11 @@ use crate::topic::error::PublishError;
 use std::time::Instant;
 
 impl<E, K: Producers> Producer<E, K> {
-    /// Takes `events` and `bytes` from the rate limits of the producer and the topic. If one is exceeded, waits until
+    /// Finds a reader, if the producer needs one, and takes `events` and `bytes` from the rate limits of the producer and the topic. If one is exceeded, waits until
     /// it allows them; but returns an error if that limit is set to refuse, or if `full` does not allow so long a wait.
     #[cold]
     pub(super) fn admit(&self, full: WhenFull<'_>, events: u64, bytes: u64) -> Result<(), PublishError> {
+        self.find_reader(full)?;
         let own = self.limiter.as_deref();
         let mut delayed = false;
         loop {

@@ -6,6 +6,7 @@ use crate::base::level::Level;
 use crate::base::rate::{Limiter, RateLimit};
 use crate::produce::append::Appender;
 use crate::produce::partitioner::{PartitionPicker, Partitioner};
+use crate::produce::readers::WhenUnread;
 use crate::produce::room::RoomRequest;
 use crate::topic::error::ProducerError;
 use crate::topic::{ProducerCount, Topic, TopicCore};
@@ -19,6 +20,7 @@ pub struct ProducerBuilder<E, K: Producers = Multi> {
     wait: Wait,
     pub(crate) level: Level,
     rate_limit: Option<RateLimit>,
+    when_unread: WhenUnread,
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
@@ -31,7 +33,8 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
 impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
     pub(crate) fn new(topic: Arc<TopicCore<E, K>>) -> Self {
         let (partitioner, wait) = (Partitioner::default(), Wait::default());
-        Self { topic, partitioner, wait, level: Level::Published, rate_limit: None }
+        let when_unread = WhenUnread::default();
+        Self { topic, partitioner, wait, level: Level::Published, rate_limit: None, when_unread }
     }
 
     /// Sets which partition an event goes to if the call names none; [`Partitioner::KeyHash`] by default.
@@ -63,6 +66,13 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         self
     }
 
+    /// Sets what a publish does while nobody reads the topic; [`WhenUnread::Publish`] by default. With another choice each
+    /// publish, or batch, takes a lock to find a reader; the default costs nothing.
+    pub fn when_unread(mut self, choice: WhenUnread) -> Self {
+        self.when_unread = choice;
+        self
+    }
+
     /// Creates the producer. The cost does not depend on the number of partitions: the first event for a partition sets
     /// up the producer's access to it, which takes some hundred bytes. If the journal had the durable topic before this
     /// engine opened it, the topic's first producer waits until the topic's next offsets are reserved durably; one sync
@@ -73,9 +83,9 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
     /// journal cannot reserve offsets.
     pub fn create(self) -> Result<Producer<E, K>, ProducerError> {
         self.check()?;
-        let Self { topic, partitioner, wait, level, rate_limit } = self;
+        let Self { topic, partitioner, wait, level, rate_limit, when_unread } = self;
         let name = || topic.name.clone();
-        if rate_limit.is_some() {
+        if rate_limit.is_some() || when_unread == WhenUnread::Wait {
             topic.start_timer()?;
         }
         let first = Appender::lend(&topic.partitions()[0], &wait);
@@ -83,7 +93,8 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
         let count = ProducerCount::new(&topic);
         let limiter = rate_limit.map(|limit| Arc::new(Limiter::new(limit, topic.host.clock.now())));
         let is_limited = limiter.is_some() || topic.limiter.is_some();
-        let is_bare = !topic.settings.timestamps && !is_limited && level <= Level::Published;
+        let is_conditional = is_limited || when_unread != WhenUnread::Publish;
+        let is_bare = !topic.settings.timestamps && !is_conditional && level <= Level::Published;
         let picker = PartitionPicker::new(partitioner);
         let (first, more) = (first.first(), Vec::new());
         let fast_path = usize::from(is_bare);
@@ -97,7 +108,8 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
             picker,
             wait,
             limiter,
-            is_limited,
+            when_unread,
+            is_conditional,
             is_bare,
             stamp,
             room,
@@ -141,7 +153,8 @@ impl<E> Clone for Producer<E, Multi> {
             picker: PartitionPicker::new(self.picker.partitioner.clone()),
             wait: self.wait.clone(),
             limiter: self.limiter.clone(),
-            is_limited: self.is_limited,
+            when_unread: self.when_unread,
+            is_conditional: self.is_conditional,
             is_bare: self.is_bare,
             stamp: self.stamp,
             room: self.room.again(),

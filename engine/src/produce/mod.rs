@@ -12,6 +12,7 @@ mod room;
 pub(crate) mod transaction;
 
 pub use builder::ProducerBuilder;
+pub use readers::WhenUnread;
 
 use crate::base::clock::Timestamp;
 use crate::base::kind::Producers;
@@ -69,8 +70,10 @@ pub struct Producer<E, K: Producers = Multi> {
     picker: PartitionPicker,
     wait: Wait,
     limiter: Option<Arc<Limiter>>,
-    /// True if this producer or its topic has a rate limit.
-    is_limited: bool,
+    when_unread: WhenUnread,
+    /// True if each publish asks [`admit`](Self::admit): this producer or its topic has a rate limit, or the producer
+    /// needs readers.
+    is_conditional: bool,
     /// True if a publish has nothing to do but to fill a slot: without timestamps, rate limits and stamps, and with a
     /// level of at most [`Level::Published`].
     is_bare: bool,
@@ -175,13 +178,13 @@ impl<E, K: Producers> Producer<E, K> {
         fill: &mut impl FnMut(usize, &mut E, Option<Timestamp>),
     ) -> Result<(u32, Option<u64>), PublishError> {
         let to = self.route(route, len != 1)?;
-        if self.is_limited {
+        if self.is_conditional {
             self.admit(full, len as u64, bytes)?;
         }
         let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
         let appender = appender_of(&mut self.first, &mut self.more, to);
         let published = appender.publish(&self.topic, full, len, SlotMeta { now, stamp: self.stamp }, fill);
-        if self.is_limited && !matches!(published, Ok(Some(_))) {
+        if self.is_conditional && !matches!(published, Ok(Some(_))) {
             self.give_back(len as u64, bytes);
         }
         Ok((to, published?))
@@ -365,13 +368,13 @@ impl<E, K: Producers> Producer<E, K> {
     fn reserve(&mut self, full: WhenFull<'_>, len: usize) -> Result<(u32, Option<SlotMeta>), PublishError> {
         let bytes = size_of::<E>().saturating_mul(len) as u64;
         let to = self.route(Route::Any, len != 1)?;
-        if self.is_limited {
+        if self.is_conditional {
             self.admit(full, len as u64, bytes)?;
         }
         let now = self.topic.settings.timestamps.then(|| self.topic.host.clock.wall());
         let appender = appender_of(&mut self.first, &mut self.more, to);
         let room = appender.make_room(&self.topic, full, len);
-        if self.is_limited && !matches!(room, Ok(true)) {
+        if self.is_conditional && !matches!(room, Ok(true)) {
             self.give_back(len as u64, bytes);
         }
         Ok((to, room?.then_some(SlotMeta { now, stamp: self.stamp })))

@@ -112,7 +112,22 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         let readers = self.readers().all();
         self.names_of(&readers)
     }
+}
 
+impl<E, K: Producers> TopicCore<E, K> {
+    /// True if a consumer, queue or transform reads the topic now, that is, if [`reader_names`](Self::reader_names) has a
+    /// name. Takes the lock of one ring's stages if the topic's first partition has a reader.
+    pub(crate) fn is_read(&self) -> bool {
+        // The committer has a stage in each ring of a durable topic.
+        let own = usize::from(self.durable.is_some());
+        self.partitions().iter().any(|partition| partition.ring.stages() > own)
+            || !self.queues().is_empty()
+            || !self.journal_readers().is_empty()
+            || self.durable.as_ref().is_some_and(|durable| !durable.transforms().is_empty())
+    }
+}
+
+impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
     /// Waits until the polled consumers have read the closed topic to its end, the topic is halted or has failed, or
     /// `deadline` has passed. If no other thread may poll these consumers, the wait also ends after [`STALL_LIMIT`]
     /// without progress.

@@ -10,6 +10,7 @@ mod idempotence;
 mod late;
 mod messages;
 mod producers;
+mod readers;
 #[path = "../common/soon.rs"]
 mod soon;
 mod transactions;

@@ -99,6 +99,16 @@ pub enum PublishError {
         /// The time after which a publish may succeed again.
         wait: std::time::Duration,
     },
+    /// Nobody reads the topic, and the producer [needs a reader](crate::producer::ProducerBuilder::when_unread).
+    #[error(
+        "nobody reads topic {topic:?}, and this producer publishes only what is read: start a reader first, or create the producer without `when_unread`"
+    )]
+    NoReaders {
+        /// The topic's name.
+        topic: String,
+        /// True if the producer waits for a reader where the call allows it, so that the publish may be tried again.
+        waits: bool,
+    },
     /// The batch has no events.
     #[error("topic {topic:?}: a batch of 0 events is refused: publish at least 1")]
     Nothing {
@@ -192,10 +202,14 @@ impl PublishError {
         }
     }
 
-    /// True if the partition was full, a rate limit was reached or another publish of a message with the same id has not
-    /// ended, so that the publish may succeed if it is tried again.
+    /// True if the partition was full, a rate limit was reached, another publish of a message with the same id has not
+    /// ended, or a producer that waits for readers had none, so that the publish may succeed if it is tried again.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::TimedOut { .. } | Self::RateLimited { .. } | Self::IdClaimed { .. })
+        match self {
+            Self::Full { .. } | Self::TimedOut { .. } | Self::RateLimited { .. } | Self::IdClaimed { .. } => true,
+            Self::NoReaders { waits, .. } => *waits,
+            _ => false,
+        }
     }
 }
 
