@@ -16,6 +16,7 @@
 //! |---|---|
 //! | each reader sees all events | [`Topic::subscribe`]; past events of a durable topic: [`Topic::replay`] |
 //! | a slow reader gets the newest event of each key, not all | [`SubscriberBuilder::conflate`](subscriber::SubscriberBuilder::conflate) |
+//! | any thread asks for the last event of a key, or follows the changes | [`Topic::table`] |
 //! | readers share the partitions, and continue after a restart at the committed offset | [`Topic::group`]; at most once, at least once or exactly once: [`Delivery`](group::Delivery) |
 //! | jobs: each message goes to one of many workers, with leases, retries, delays and dead letters | [`Topic::queue`], and the module [`queue`] |
 //! | events that outlive the process | [`Engine::open`], [`TopicBuilder::durable`]; the level at which a publish returns: [`ProducerBuilder::acknowledge`](producer::ProducerBuilder::acknowledge) |
@@ -91,7 +92,7 @@ pub mod transform;
 #[cfg(feature = "async")]
 pub use face::futures;
 pub use face::{
-    clock, cores, dead_letter, journal, metrics, prelude, producer, replay, replication, subscriber, transaction,
+    clock, cores, dead_letter, journal, metrics, prelude, producer, replay, replication, subscriber, table, transaction,
 };
 
 pub use base::level::Level;

@@ -2,8 +2,8 @@
 
 use crate::event::message::Message;
 
-/// An event that can be copied out of its slot, as a [conflating subscriber](crate::subscriber::ConflatedSubscriber)
-/// does. It is implemented for every type with `Clone`, and for [`Message`](crate::Message), which has no `Clone`.
+/// An event that can be copied out of its slot, as a [conflating subscriber](crate::subscriber::ConflatedSubscriber) or
+/// a [table](crate::table) does. It is implemented for every type with `Clone`, and for [`Message`](crate::Message), which has no `Clone`.
 pub trait Keep: Sized {
     /// Returns a copy of the event.
     fn keep_copy(&self) -> Self;

@@ -13,4 +13,5 @@ pub mod producer;
 pub mod replay;
 pub mod replication;
 pub mod subscriber;
+pub mod table;
 pub mod transaction;

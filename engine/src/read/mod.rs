@@ -16,6 +16,7 @@ mod reader_thread;
 pub(crate) mod replay;
 pub(crate) mod selector;
 mod start_at;
+pub(crate) mod table;
 mod visibility;
 
 pub(crate) use batch::expire;

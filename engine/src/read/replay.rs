@@ -168,6 +168,10 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         self.parts[index].is_ending()
     }
 
+    pub(super) fn stats(&self) -> Arc<ConsumerStats> {
+        Arc::clone(&self.stats)
+    }
+
     /// The replay's name.
     pub(crate) fn name(&self) -> &str {
         &self.stats.name

@@ -1,5 +1,6 @@
-//! The newest value of each key: what conflating subscribers promise.
+//! The newest value of each key: what conflating subscribers and tables promise.
 
 mod conflate;
 #[path = "../common/soon.rs"]
 mod soon;
+mod table;

@@ -248,7 +248,7 @@ where
 }
 
 /// One key's newest event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change<'b, Q, E> {
     /// The key.
@@ -260,6 +260,14 @@ pub struct Change<'b, Q, E> {
     /// Count of older events of the key that were left out since the last look.
     pub left_out: u64,
 }
+
+impl<Q, E> Clone for Change<'_, Q, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Q, E> Copy for Change<'_, Q, E> {}
 
 /// The keys that have changed between two looks, each with its newest event, in the order in which they first changed.
 pub struct ConflatedBatch<'s, Q, E> {

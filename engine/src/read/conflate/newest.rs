@@ -29,13 +29,13 @@ pub(crate) struct NewestEvent<Q, E> {
 
 impl<Q: Hash + Eq, E: Keep> NewestEvents<Q, E> {
     /// No events. Two collections that are [merged](Self::absorb) have the same `hasher`.
-    pub(super) fn new(hasher: RandomState) -> Self {
+    pub(in crate::read) fn new(hasher: RandomState) -> Self {
         Self { entries: Vec::new(), index: HashTable::new(), hasher, events: 0, next: Vec::new() }
     }
 
     /// Adds an event, which is newer than all events that were added before.
     #[inline]
-    pub(super) fn put(&mut self, key: Q, event: &E, at: At) {
+    pub(in crate::read) fn put(&mut self, key: Q, event: &E, at: At) {
         let hash = self.hasher.hash_one(&key);
         match self.find(hash, &key) {
             Some(known) => {
@@ -94,7 +94,7 @@ impl<Q, E> NewestEvents<Q, E> {
         self.events - self.entries.len() as u64
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(in crate::read) fn clear(&mut self) {
         self.index.clear();
         self.events = 0;
         self.entries.clear();
