@@ -57,6 +57,8 @@ pub struct Tip {
     pub next: u64,
     /// The [checksum](Record::checksum) of that record; 0 if the stream has none.
     pub checksum: u32,
+    /// How many records the stream has, those that were skipped not counted.
+    pub count: u64,
 }
 
 /// The part of a message's headers by which a bridge finds out where a stream stands.
@@ -87,16 +89,16 @@ pub struct Envelope {
 const SKIPPED: u32 = 1;
 
 impl Envelope {
-    /// A record. Its writer and what it stands behind are set when it is sent.
+    /// A record. Its writer, what it stands behind, and the count are set when it is sent.
     pub(crate) fn record(writer: Writer, record: Record) -> Self {
-        let tip = Tip { next: record.offset + 1, checksum: record.checksum() };
+        let tip = Tip { next: record.offset + 1, checksum: record.checksum(), count: 0 };
         let head = Head { kind: Kind::Record, writer, tip, behind: Tip::default() };
         Self { head, record: Some(record), skipped_from: None }
     }
 
     /// The place of the records from `from` up to `next`, exclusive.
     pub(crate) fn skip(writer: Writer, from: u64, next: u64) -> Self {
-        let tip = Tip { next, checksum: SKIPPED };
+        let tip = Tip { next, checksum: SKIPPED, count: 0 };
         let head = Head { kind: Kind::Skip, writer, tip, behind: Tip::default() };
         Self { head, record: None, skipped_from: Some(from) }
     }
@@ -151,7 +153,7 @@ impl Envelope {
 /// The most bytes that the record takes on the wire, headers included, whoever writes it.
 pub(crate) fn wire_size(record: &Record) -> usize {
     let writer = Writer { journal: [0xff; 16], epoch: u64::MAX, nonce: u64::MAX };
-    let tip = Tip { next: u64::MAX, checksum: u32::MAX };
+    let tip = Tip { next: u64::MAX, checksum: u32::MAX, count: u64::MAX };
     let head = Head { kind: Kind::Record, writer, tip, behind: tip };
     let record_alone = Record { value: Vec::new(), ..record.clone() };
     Envelope { head, record: Some(record_alone), skipped_from: None }.wire_size() + record.value.len()
@@ -159,14 +161,16 @@ pub(crate) fn wire_size(record: &Record) -> usize {
 
 impl fmt::Display for Tip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:08x}", self.next, self.checksum)
+        write!(f, "{}.{:08x}.{}", self.next, self.checksum, self.count)
     }
 }
 
 impl Tip {
     fn parse(text: &str) -> Option<Self> {
-        let (next, checksum) = text.split_once('.')?;
-        Some(Self { next: next.parse().ok()?, checksum: u32::from_str_radix(checksum, 16).ok()? })
+        let (next, rest) = text.split_once('.')?;
+        let (checksum, count) = rest.split_once('.')?;
+        let checksum = u32::from_str_radix(checksum, 16).ok()?;
+        Some(Self { next: next.parse().ok()?, checksum, count: count.parse().ok()? })
     }
 }
 

@@ -7,6 +7,8 @@
 #![cfg_attr(feature = "nats", doc = include_str!("../examples/replicate.rs"))]
 //! ```
 //!
+//! Another engine reads such streams with [`Bridge::inward`], and publishes their records into a topic of its own.
+//!
 //! # Guarantees
 //! - Each durable record is in the stream once, in the order of its partition, whatever is killed, stopped or cut off: each
 //!   message names its number in the stream, and after any error the whole window is rewound to what the stream has.
@@ -15,6 +17,8 @@
 //!   was emptied or has other records stops it, with a cause that says which: [`Stopped`].
 //! - Memory is bounded by the [`Window`], whatever the length of an outage; the journal keeps what is not copied, up to
 //!   [`hold`](Outbound::hold) bytes of each partition.
+//! - An [`Import`] publishes each record of a stream once and in order, with its key, headers and time, whatever is killed on either
+//!   side: the topic's journal says which one is next. Offsets of the copy are its own.
 //! - No record is skipped without being told to, and then a message with the offsets stands in its place.
 //!
 //! # What is in a stream
@@ -27,7 +31,7 @@
 //! deleted from the stream before the newer one's first record. Its `Slipring-Writer` has a lower epoch than the mark before it.
 //!
 //! # Limits
-//! Topics of [`Message`](slipring::Message)s only. One direction only, from slipring to the cluster. Committed offsets, producers'
+//! Topics of [`Message`](slipring::Message)s only. Committed offsets, producers'
 //! sequences and queues stay on this machine.
 //!
 //! # Features
@@ -39,6 +43,7 @@
 
 mod bridge;
 mod envelope;
+mod inward;
 #[cfg(feature = "nats")]
 pub mod jetstream;
 pub mod memory;
@@ -52,6 +57,7 @@ mod work;
 
 pub use bridge::{Bridge, PartitionStatus, Status};
 pub use envelope::{Envelope, Head, Kind, Tip, Writer};
+pub use inward::{Import, ImportError, ImportStatus, Inbound, PartitionImport};
 pub use outbound::{Outbound, StartError, Uncopied};
 pub use outward::Window;
 pub use record::Record;

@@ -268,6 +268,7 @@ impl<R: Remote> Outward<R> {
             let head = &mut self.entries[at].head;
             if head.writer.epoch != self.writer.epoch {
                 (head.writer, head.behind) = (self.writer, behind);
+                head.tip.count = behind.count + u64::from(head.kind == Kind::Record);
             }
             if let Err(error) = self.remote.send(&self.entries[at], self.base + 1 + at as u64) {
                 return self.doubt(error).map(|()| true);
@@ -449,7 +450,7 @@ fn meets(entry: &mut Envelope, tip: Tip) -> bool {
             *from = tip.next.min(entry.head.tip.next);
             true
         }
-        _ => entry.head.tip == tip,
+        _ => (entry.head.tip.next, entry.head.tip.checksum) == (tip.next, tip.checksum),
     }
 }
 

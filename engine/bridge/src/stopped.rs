@@ -96,6 +96,18 @@ pub enum Stopped {
         /// The earliest offset that the journal still has.
         earliest: u64,
     },
+    /// An import finds that records which it has not read were removed from the stream.
+    #[error(
+        "{stream}: records {from} to {earliest}, exclusive, counted from the stream's first, are not there any more: import into an empty topic under another name"
+    )]
+    Missing {
+        /// The stream's name.
+        stream: String,
+        /// The count of the first record that was not imported, from 1.
+        from: u64,
+        /// The count of the first record that the stream still has.
+        earliest: u64,
+    },
     /// The topic, its journal or the attachment has ended.
     #[error("{0}")]
     Ended(String),

@@ -227,3 +227,78 @@ fn a_second_bridge_takes_over_only_if_told_and_fences_the_first() {
     let epochs: Vec<_> = epochs.map(|head| head.writer.epoch).collect();
     assert!(epochs.is_sorted() && epochs.first() < epochs.last(), "{epochs:?}");
 }
+
+/// What a reader of a topic sees of a record, whose offset may be another one than at its origin.
+fn without_offsets(records: Vec<Record>) -> Vec<Record> {
+    records.into_iter().map(|record| Record { offset: 0, ..record }).collect()
+}
+
+#[test]
+fn a_second_engine_imports_each_record_once_through_faults_restarts_and_a_bridge_that_was_killed() {
+    let faults = Faults { message_lost: 20, answer_lost: 20, late: 200, unanswered: 100, stale: 100 };
+    let (ours, theirs, clusters) = (SimulatedDisk::new(), SimulatedDisk::new(), clusters(11, faults));
+    for round in 1..4_u64 {
+        let (origin, copy) = (engine(&ours), engine(&theirs));
+        let (from, to) = (orders(&origin), orders(&copy));
+        let bridge = start(&origin, &from, &clusters);
+        let last = publish(&from, 200);
+        // Ended in the middle of the stream, and begun again where it was.
+        for more in [false, true] {
+            let streams = clusters.clone();
+            let import =
+                Bridge::inward("in").start(&to, move |partition| streams[partition as usize].stream()).unwrap();
+            let enough = |status: &slipring_bridge::ImportStatus| {
+                let least = if more { round * 100 } else { round * 100 - 50 };
+                status.partitions.len() == 2 && status.partitions.iter().all(|it| it.imported >= least)
+            };
+            wait_for(|| {
+                let status = import.status();
+                assert_eq!(status.stopped, None, "round {round}");
+                enough(&status)
+            });
+            assert!(matches!(import.end().stopped, Some(Stopped::Ended(_))));
+        }
+        for (partition, receipt) in last.iter().enumerate() {
+            let partition = partition as u32;
+            let durable = || recorded(&to, partition, to.safe(partition).unwrap().durable);
+            wait_for(|| durable().len() as u64 >= round * 100);
+            let there = without_offsets(durable());
+            assert_eq!(there.len() as u64, round * 100);
+            assert!(there == without_offsets(recorded(&from, partition, receipt.offset + 1)), "round {round}");
+        }
+        // The last round's bridge is dropped with what it has on its way.
+        if round == 1 {
+            drop(bridge)
+        } else {
+            drop(bridge.end())
+        }
+        drop((from, to));
+        assert!(origin.shutdown(LONG).is_complete() && copy.shutdown(LONG).is_complete());
+    }
+}
+
+#[test]
+fn an_import_stops_for_what_it_cannot_read() {
+    for is_foreign in [true, false] {
+        let (origin, copy) = (engine(&SimulatedDisk::new()), engine(&SimulatedDisk::new()));
+        let (from, to) = (orders(&origin), orders(&copy));
+        let clusters = clusters(1, Faults::default());
+        let bridge = start(&origin, &from, &clusters);
+        publish(&from, 20).iter().for_each(|receipt| assert!(receipt.wait(Level::Replicated).is_ok()));
+        bridge.end();
+        if is_foreign {
+            clusters[0].write_foreign();
+        } else {
+            // The mark, and the first records.
+            (1..4).for_each(|sequence| clusters[0].remove(sequence));
+        }
+        let streams = clusters.clone();
+        let import = Bridge::inward("in").start(&to, move |partition| streams[partition as usize].stream()).unwrap();
+        wait_for(|| import.status().stopped.is_some());
+        match import.status().stopped {
+            Some(Stopped::Foreign { .. }) if is_foreign => {}
+            Some(Stopped::Missing { from: 1, earliest: 3, .. }) if !is_foreign => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}

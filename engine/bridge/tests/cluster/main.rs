@@ -69,20 +69,26 @@ fn try_for_long<T>(mut what: impl FnMut() -> Result<T, RemoteError>) -> T {
     }
 }
 
+/// All records of a partition below `end`, as the journal has them.
+fn records(side: &Side, partition: u32, end: u64) -> Vec<Record> {
+    let mut replay = side.topic.replay("check").open().unwrap();
+    let mut records = Vec::new();
+    while replay.position(partition).unwrap() < end {
+        let each = |message: &Message, at: slipring::subscriber::At| {
+            if at.partition == partition {
+                records.push(Record::of(message, at.partition, at.offset));
+            }
+        };
+        replay.read(LONG, each).unwrap();
+    }
+    records
+}
+
 /// Each record of the journal is in the stream once and in order, with all of its parts, and nothing else is.
 fn check(side: &Side, cluster: &Cluster, last: &[Receipt]) {
     for (partition, receipt) in last.iter().enumerate() {
         let partition = partition as u32;
-        let mut replay = side.topic.replay("check").open().unwrap();
-        let mut expected = Vec::new();
-        while replay.position(partition).unwrap() <= receipt.offset {
-            let each = |message: &Message, at: slipring::subscriber::At| {
-                if at.partition == partition {
-                    expected.push(Record::of(message, at.partition, at.offset));
-                }
-            };
-            replay.read(LONG, each).unwrap();
-        }
+        let expected = records(side, partition, receipt.offset + 1);
         let mut stream = cluster.partition("test", "orders.eu", partition, 3);
         let end = try_for_long(|| stream.numbers()).end;
         let mut stored = Vec::new();
@@ -136,6 +142,33 @@ fn nothing_is_lost_doubled_or_reordered_while_servers_and_bridges_die() {
     replicated(&last, &bridge);
     assert_eq!(bridge.stopped(), None);
     check(&side, &cluster, &last);
+
+    // A second engine reads the streams, and a server dies meanwhile.
+    let other_dir = tempfile::tempdir().unwrap();
+    let other = self::side(other_dir.path());
+    let to = cluster.clone();
+    let import = Bridge::inward("in");
+    let import = import.start(&other.topic, move |partition| to.partition("test", "orders.eu", partition, 3)).unwrap();
+    servers.kill(1);
+    let counts: Vec<_> =
+        (0..2).map(|partition| records(&side, partition, last[partition as usize].offset + 1)).collect();
+    let until = Instant::now() + LONG;
+    let imported = |at: usize| import.status().partitions.get(at).map_or(0, |it| it.imported as usize);
+    while (0..2).any(|at| imported(at) < counts[at].len()) && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    for partition in 0..2 {
+        let expects = counts[partition as usize].len() as u64;
+        while other.topic.safe(partition).unwrap().durable < expects && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let end = other.topic.safe(partition).unwrap().durable;
+        let mut there = records(&other, partition, end);
+        let mut expected = counts[partition as usize].clone();
+        there.iter_mut().chain(&mut expected).for_each(|record| record.offset = 0);
+        assert!(there == expected, "partition {partition}: {} of {}, {import:?}", there.len(), expected.len());
+    }
+    drop(import.end());
 }
 
 #[test]
