@@ -23,7 +23,7 @@ use crate::produce::transaction::{Transaction, TransactionError};
 use crate::read::At;
 use crate::topic::description::Description;
 use crate::topic::error::TopicError;
-use crate::topic::metrics::Metrics;
+use crate::topic::metrics::{GroupMetrics, Metrics};
 use crate::topic::registry::Registry;
 use crate::topic::report::Report;
 use crate::topic::{Topic, TopicBuilder};
@@ -381,7 +381,12 @@ impl Engine {
         let gaps = self.gaps().into_iter().map(Into::into).collect();
         let transforms = self.transforms().into_iter().filter(|it| it.state != TransformState::Recorded);
         let transforms = transforms.map(Into::into).collect();
-        Metrics { topics: topics.iter().map(|topic| topic.metrics()).collect(), gaps, transforms }
+        let mut groups: Vec<GroupMetrics> =
+            Groups::of(&self.shared.host).describe().into_iter().map(Into::into).collect();
+        groups.sort_by(|one, other| one.name.cmp(&other.name));
+        let journal = self.shared.host.committer.as_ref().map(|committer| (&committer.journal).into());
+        let topics = topics.iter().map(|topic| topic.metrics()).collect();
+        Metrics { topics, gaps, transforms, groups, journal }
     }
 
     /// The failures of the engine, each with the topic's name and the reason: topics that have

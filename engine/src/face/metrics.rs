@@ -1,7 +1,7 @@
 //! Metrics: a snapshot of a running engine, and the report of its shutdown.
 //!
 //! [`Engine::metrics`](crate::Engine::metrics) returns a [`Metrics`]: fill and counters of each topic, the lag of each
-//! consumer, queues, transforms, gaps. It is computed from positions that exist anyway, so it costs nothing until it is
+//! consumer, queues, groups, transforms, gaps, the journal. It is computed from positions that exist anyway, so it costs nothing until it is
 //! called. [`Metrics::to_prometheus`] prints it as Prometheus text; the feature `metrics` exports it to the `metrics`
 //! crate, the feature `observe` adds JSON and a socket for the command `slipring top`.
 //! [`Engine::shutdown`](crate::Engine::shutdown) returns a [`Report`].
@@ -38,8 +38,8 @@
 #[cfg(feature = "observe")]
 pub use crate::engine::ObserveError;
 pub use crate::topic::metrics::{
-    ConsumerMetrics, GapMetrics, Metrics, PartitionMetrics, QueueMetrics, ReplicationMetrics, TopicMetrics,
-    TransformMetrics,
+    ConsumerMetrics, GapMetrics, GroupMemberMetrics, GroupMetrics, JournalMetrics, Metrics, PartitionMetrics,
+    QueueMetrics, ReplicationMetrics, TopicMetrics, TransformMetrics,
 };
 pub use crate::topic::report::{ConsumerReport, CutClaim, QueueReport, Report, TopicReport};
 pub use slipring_ring::Ending;

@@ -9,6 +9,7 @@ use crate::base::kind::Producers;
 use crate::log::catalog::recorded_topics;
 use crate::log::offsets::recorded::{GroupOffset, group_offsets};
 use crate::text;
+use crate::topic::metrics::{GroupMemberMetrics, GroupMetrics};
 use crate::topic::partition::Partition;
 use slipring_journal::{Journal, State as JournalState};
 use slipring_ring::Sequence;
@@ -105,6 +106,33 @@ impl GroupDescription {
     /// The progress in this partition; `None` if the group has not read the topic or the topic has no such partition.
     pub fn partition(&self, topic: &str, partition: u32) -> Option<&GroupPartition> {
         self.partitions.iter().find(|it| &*it.partition.topic == topic && it.partition.partition == partition)
+    }
+}
+
+impl From<GroupDescription> for GroupMetrics {
+    fn from(it: GroupDescription) -> Self {
+        let owned = it.partitions.iter().filter_map(|at| Some((at.member?, at.lag)));
+        let mut lags: HashMap<u64, u64> = HashMap::new();
+        owned.for_each(|(member, lag)| *lags.entry(member).or_default() += lag);
+        let unowned = it.partitions.iter().filter(|at| at.member.is_none()).count() as u64;
+        let (lag, partitions) = (it.lag(), it.partitions.len() as u64);
+        let member = |of: MemberDescription| GroupMemberMetrics {
+            lag: lags.get(&of.id).copied().unwrap_or(0),
+            id: of.id,
+            name: of.name,
+            away: of.away,
+            partitions: of.partitions.len() as u64,
+        };
+        Self {
+            members: it.members.into_iter().map(member).collect(),
+            name: it.name,
+            state: it.state.to_string(),
+            epoch: it.epoch,
+            lag,
+            skipped: it.skipped,
+            partitions,
+            unowned,
+        }
     }
 }
 

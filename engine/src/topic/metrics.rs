@@ -1,5 +1,11 @@
 //! Metrics of topics and consumers: their positions and counters at one moment.
 
+mod group;
+mod journal;
+
+pub use group::{GroupMemberMetrics, GroupMetrics};
+pub use journal::JournalMetrics;
+
 use crate::base::overload::{ConsumerStats, TopicCounters};
 use crate::log::gap::{Gap, ReportedGap};
 use crate::log::offsets::transform::TransformDescription;
@@ -27,6 +33,12 @@ pub struct Metrics {
     /// The transforms that this engine has opened, by name.
     #[cfg_attr(feature = "observe", serde(default))]
     pub transforms: Vec<TransformMetrics>,
+    /// The consumer groups that have members, or had some since the engine was built, by name.
+    #[cfg_attr(feature = "observe", serde(default))]
+    pub groups: Vec<GroupMetrics>,
+    /// The engine's journal; `None` if it has none.
+    #[cfg_attr(feature = "observe", serde(default))]
+    pub journal: Option<JournalMetrics>,
 }
 
 /// The metrics of a transform: see [`TransformDescription`](crate::transform::TransformDescription).
@@ -427,6 +439,9 @@ impl fmt::Display for Metrics {
         }
         for (topic, bridge) in self.topics.iter().filter_map(|topic| Some((&topic.name, topic.replication.as_ref()?))) {
             writeln!(f, "{topic}: {bridge}")?;
+        }
+        for GroupMetrics { name, state, lag, members, .. } in &self.groups {
+            writeln!(f, "group {name}: {state}, members {}, lag {lag}", members.len())?;
         }
         for TransformMetrics { name, topic, state, cause, lag } in &self.transforms {
             let cause = cause.as_ref().map_or_else(String::new, |cause| format!(" ({})", text::line(cause)));

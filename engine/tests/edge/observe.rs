@@ -309,3 +309,41 @@ fn a_path_that_is_taken_is_refused_and_a_socket_left_behind_is_replaced() {
     let nowhere = Engine::builder().observe(folder.path().join("no/such/folder/s")).build().unwrap_err();
     assert!(matches!(nowhere, EngineError::Observe(ObserveError::Io { .. })), "{nowhere}");
 }
+
+/// The dashboard asks for nothing that the exporter does not write, and names no label that a metric does not have.
+#[test]
+fn the_grafana_dashboard_asks_only_for_what_is_exported() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grafana.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let (engine, _clock, _held) = busy(None);
+    let mut snapshot = serde_json::to_value(engine.metrics()).unwrap();
+    snapshot["transforms"] =
+        serde_json::json!([{ "name": "copy", "topic": "ticks", "state": "running", "cause": null, "lag": 1 }]);
+    snapshot["topics"][0]["replication"] = serde_json::json!({ "bridge": "nats", "ended": null, "error": null, "lag": 1,
+        "lag_bytes": 2, "lag_time": 3.0 });
+    let text = serde_json::from_value::<Metrics>(snapshot).unwrap().to_prometheus();
+    let kinds: HashMap<&str, &str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let labels_of = |name: &str| -> Option<HashSet<&str>> {
+        let sample = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('{'))?;
+        Some(sample.split("\",").filter_map(|label| Some(label.split_once("=\"")?.0)).collect())
+    };
+    let mut asked = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let (expression, legend) = (target["expr"].as_str().unwrap(), target["legendFormat"].as_str().unwrap());
+            let names = expression.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+            for name in names.filter(|name| name.starts_with("slipring_")) {
+                let kind = kinds.get(name).unwrap_or_else(|| panic!("{name} is not exported"));
+                let is_rate = expression.contains(&format!("rate({name}"));
+                // A counter that should stay at zero may be shown as it is.
+                assert!(!is_rate || *kind == "counter", "the rate of a gauge: {expression}");
+                let Some(labels) = labels_of(name) else { continue };
+                let shown = legend.split("{{").skip(1).filter_map(|part| Some(part.split_once("}}")?.0));
+                shown.for_each(|label| assert!(labels.contains(label), "{name} has no label {label}: {labels:?}"));
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 10, "{asked}");
+}

@@ -1,5 +1,8 @@
 //! `slipring top`: shows topics, consumers, queues and transforms of a running engine as they change.
 
+mod socket;
+mod web;
+
 use crate::failure::{Done, FAILED, Failure};
 use crate::output::{Table, plain};
 use ratatui::Frame;
@@ -9,9 +12,10 @@ use ratatui::style::{Modifier, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{self, Row};
 use slipring::{metrics::Metrics, text};
+use socket::ask;
 use std::error::Error;
-use std::io::{IsTerminal, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -35,6 +39,13 @@ pub(crate) struct Arguments {
     /// Print one snapshot as Prometheus text, and exit
     #[arg(long, conflicts_with_all = ["once", "json"])]
     prometheus: bool,
+    /// Serve a page for a browser at this address, with JSON at /metrics.json and Prometheus text at /metrics
+    ///
+    /// Without an address, at 127.0.0.1:8137, which only this machine reaches. Whoever reaches the address sees the names of
+    /// topics and consumers; there is no password. Port 0 takes a free one. The address is printed.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8137")]
+    #[arg(conflicts_with_all = ["once", "json", "prometheus"])]
+    web: Option<SocketAddr>,
 }
 
 pub(crate) fn interval(text: &str) -> Result<f64, String> {
@@ -50,11 +61,14 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
 
 fn show(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.prometheus {
-        let lines = ask(arguments, "prometheus\n")?;
+        let lines = ask(&arguments.socket, "prometheus\n")?;
         return print(&lines.lines().map(|line| format!("{}\n", text::line(line))).collect::<String>());
     }
+    if let Some(address) = arguments.web {
+        return web::serve(address, &arguments.socket, arguments.interval);
+    }
     if arguments.json {
-        return print(&text::json(&ask(arguments, "json\n")?));
+        return print(&text::json(&ask(&arguments.socket, "json\n")?));
     }
     let first = look(arguments)?;
     if arguments.once || !std::io::stdout().is_terminal() {
@@ -77,41 +91,6 @@ fn print(text: &str) -> Result<(), Box<dyn Error>> {
     Ok(out.flush()?)
 }
 
-/// The longest time to wait for the engine's complete answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// The largest answer that is read, in bytes. An engine with 10,000 consumers sends about 4 MB.
-const LARGEST: usize = 64 << 20;
-
-fn ask(arguments: &Arguments, what: &str) -> Result<String, Box<dyn Error>> {
-    let path = text::line(arguments.socket.display());
-    let no_engine = |cause| {
-        format!(
-            "no engine answers at {path} ({cause}): is it running, and was it built with `Engine::builder().observe`?"
-        )
-    };
-    let mut connection = UnixStream::connect(&arguments.socket).map_err(no_engine)?;
-    connection.write_all(what.as_bytes()).map_err(no_engine)?;
-    let mut answer = Vec::new();
-    let (begun, mut part) = (Instant::now(), vec![0; 1 << 16]);
-    loop {
-        // The standard library refuses a timeout of zero.
-        let left = PATIENCE.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
-        connection.set_read_timeout(Some(left))?;
-        let len = connection.read(&mut part).map_err(no_engine)?;
-        if len == 0 {
-            return Ok(String::from_utf8(answer)?);
-        }
-        answer.extend_from_slice(&part[..len]);
-        if answer.len() > LARGEST || begun.elapsed() > PATIENCE {
-            let (size, time) = (answer.len(), begun.elapsed());
-            return Err(
-                format!("{path} sent {size} bytes in {time:.1?} and no end: is it the socket of an engine?").into()
-            );
-        }
-    }
-}
-
 /// A snapshot of the engine's metrics, and the time at which it was taken.
 struct Look {
     metrics: Metrics,
@@ -119,7 +98,7 @@ struct Look {
 }
 
 fn look(arguments: &Arguments) -> Result<Look, Box<dyn Error>> {
-    let text = ask(arguments, "json\n")?;
+    let text = ask(&arguments.socket, "json\n")?;
     let metrics = serde_json::from_str(&text).map_err(|cause| format!("the engine speaks another version: {cause}"))?;
     Ok(Look { metrics, at: Instant::now() })
 }
