@@ -1,7 +1,7 @@
 //! Failures of a command: the exit codes, and the message on standard error.
 
 use slipring::journal::repair::RepairError;
-use slipring::journal::{CopyError, OpenError, ReplayError, WriteError};
+use slipring::journal::{ConvertError, CopyError, OpenError, ReplayError, WriteError};
 use slipring::queue::recorded::ChangeError;
 use slipring::text;
 use slipring_ring::shared::{Ended, Property, SharedError};
@@ -66,6 +66,20 @@ impl From<CopyError> for Failure {
         match cause {
             CopyError::Source(cause) | CopyError::Target(cause) => cause.into(),
             CopyError::Unsound(_) => Self::new(DAMAGED, cause),
+            cause => Self::new(FAILED, cause),
+        }
+    }
+}
+
+impl From<ConvertError> for Failure {
+    fn from(cause: ConvertError) -> Self {
+        match cause {
+            ConvertError::Source(cause) | ConvertError::Target(cause) => cause.into(),
+            ConvertError::Read(cause) => cause.into(),
+            cause @ ConvertError::NoUpgrade { .. } => Self::new(
+                FAILED,
+                format!("{cause}: let the program convert (slipring::journal::convert), or see `--by-name` in --help"),
+            ),
             cause => Self::new(FAILED, cause),
         }
     }

@@ -5,10 +5,10 @@ use clap::Args;
 use slipring::journal::format::MAX_SEGMENT;
 use slipring::journal::storage::{Disk, Storage};
 use slipring::journal::{
-    Journal, OpenError, Options, RecordedTopic, State, Survey, Writer, check_files, inspect_to_damage, open,
-    recorded_topics,
+    Journal, OpenError, Options, PartitionId, RecordedTopic, State, Survey, Writer, check_files, inspect_to_damage,
+    open, recorded_topics,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The argument of every command on a journal.
@@ -39,6 +39,10 @@ pub(crate) struct Inspected {
 }
 
 impl Directory {
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn disk(&self) -> Disk {
         Disk::new(&self.dir)
     }
@@ -123,6 +127,13 @@ impl Topics {
         let known = self.0.iter().find(|topic| topic.number == number);
         known.map_or_else(|| number.to_string(), |topic| topic.name.clone())
     }
+
+    /// The place among its topic's older layouts of the layout that this record has; `None` if it has the present one.
+    pub(crate) fn older_at(&self, of: PartitionId, offset: u64) -> Option<usize> {
+        let known = self.0.iter().find(|topic| topic.number == of.topic)?;
+        known.older_at(of.partition, offset)
+    }
+
     /// True for a topic of messages. False for a topic of other events, or an unknown one.
     pub(crate) fn has_messages(&self, number: u32) -> bool {
         self.0.iter().any(|topic| topic.number == number && topic.max_message > 0)

@@ -5,7 +5,7 @@ use crate::inspected::{Directory, Inspected, Listing};
 use crate::output::{SKIPS, Table, cells, plain, print_json};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use slipring::journal::{Extent, LayoutField, PartitionId, RecordedTopic, recorded_topics};
+use slipring::journal::{EventLayout, Extent, LayoutField, PartitionId, RecordedTopic, recorded_topics};
 use std::io::Write;
 
 /// Shows the durable topics of a journal: their partitions, and the range of offsets that each one keeps.
@@ -99,10 +99,10 @@ fn events(topic: &RecordedTopic) -> String {
     }
 }
 
-/// The fields of a topic's events as JSON; null if the layout names none.
-fn fields(topic: &RecordedTopic) -> Value {
+/// The fields of a layout as JSON; null if it names none.
+fn fields(layout: Option<EventLayout>) -> Value {
     let field = |of: &LayoutField| json!({ "name": of.name(), "type": of.number_type().name(), "len": of.len(), "offset": of.offset() });
-    topic.fields().map_or(Value::Null, |layout| layout.fields().iter().map(field).collect())
+    layout.map_or(Value::Null, |layout| layout.fields().iter().map(field).collect())
 }
 
 fn ls(arguments: &Listing) -> Done {
@@ -139,9 +139,13 @@ fn describe(arguments: &Describe) -> Done {
     let kept = Kept::all(&inspected, topic);
     let mut out = std::io::stdout().lock();
     if arguments.json {
+        let older = topic.older.iter().map(|older| {
+            json!({ "layout": older.layout, "fields": fields(slipring::journal::fields(&older.layout)), "ends": older.ends })
+        });
+        let older: Vec<_> = older.collect();
         let document = json!({
             "version": 1, "topic": topic.name, "topic_id": topic.number, "max_message": topic.max_message,
-            "layout": topic.layout, "fields": fields(topic), "partitions": kept.iter().map(Kept::json).collect::<Vec<_>>(),
+            "layout": topic.layout, "fields": fields(topic.fields()), "older": older, "partitions": kept.iter().map(Kept::json).collect::<Vec<_>>(),
             "damage": inspected.damage_text(),
         });
         print_json(&mut out, &document)?;
@@ -155,6 +159,15 @@ fn describe(arguments: &Describe) -> Done {
             let number = field.number_type().name();
             let kind = field.len().map_or_else(|| number.to_owned(), |len| format!("{number}[{len}]"));
             table.row(cells![plain(field.name()), kind, field.offset()]);
+        }
+        write!(out, "\n{table}")?;
+    }
+    if !topic.older.is_empty() {
+        let mut table = Table::new(&["older layout", "partition", "before"], &[0]);
+        for older in &topic.older {
+            for (partition, end) in older.ends.iter().enumerate() {
+                table.row(cells![plain(&older.layout), partition, end]);
+            }
         }
         write!(out, "\n{table}")?;
     }

@@ -37,7 +37,7 @@ fn no_command_panics_whatever_its_output_is() {
     let ring = SharedRing::<u64>::create(&ring_name, Size::slots(8).retain(4)).unwrap();
     ring.producer().unwrap().publish(|event| *event = 7).unwrap();
     let ring_name = ring_name.as_str();
-    let calls: [&[&str]; 30] = [
+    let calls: [&[&str]; 31] = [
         &["top", "--socket", socket, "--once"],
         &["top", "--socket", socket, "--json"],
         &["top", "--socket", socket, "--prometheus"],
@@ -51,6 +51,7 @@ fn no_command_panics_whatever_its_output_is() {
         &["journal", "repair", dir, "--dry-run"],
         &["journal", "export", dir, "--format", "csv"],
         &["journal", "cat", "/no/such/journal"],
+        &["journal", "convert", "/no/such/journal", "/no/such/target"],
         &["group", "ls", dir],
         &["group", "describe", dir, "sums"],
         &["group", "reset", dir, "sums", "--to", "earliest", "--dry-run"],

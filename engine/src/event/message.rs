@@ -190,6 +190,18 @@ impl Message {
         (headers == message.headers as usize).then_some(message)
     }
 
+    /// Appends the encoded message with another value. An error if the value is too long.
+    pub(crate) fn write_with_value(&self, value: &[u8], out: &mut Vec<u8>) -> Result<(), Unreadable> {
+        let len = u32::try_from(value.len()).map_err(|_| Unreadable("a value has less than 4 GiB"))?;
+        [self.key, len, self.headers].iter().for_each(|len| out.extend_from_slice(&len.to_le_bytes()));
+        out.extend_from_slice(&self.time.to_le_bytes());
+        let (key, value_end) = (self.key_len(), self.key_len() + self.value as usize);
+        [&self.cell[..key], value, &self.cell[value_end..self.size()]]
+            .iter()
+            .for_each(|part| out.extend_from_slice(part));
+        Ok(())
+    }
+
     /// Size of key, value and headers in bytes, as [`Record::size`] counts them.
     pub fn size(&self) -> usize {
         self.key_len() + (self.value + self.headers) as usize
@@ -307,12 +319,17 @@ impl Persist for Message {
     }
 
     fn layout() -> String {
-        "slipring message 1".to_owned()
+        schema_layout(1)
     }
 
     fn time(&self) -> Option<Timestamp> {
         self.timestamp()
     }
+}
+
+/// The layout of messages whose values have this schema. Schema 1 is that of a topic that names none.
+pub(crate) fn schema_layout(schema: u32) -> String {
+    if schema <= 1 { "slipring message 1".to_owned() } else { format!("slipring message 1, schema {schema}") }
 }
 
 #[inline(always)]

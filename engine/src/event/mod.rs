@@ -8,6 +8,7 @@ pub(crate) mod layout;
 pub(crate) mod message;
 pub mod plain;
 pub(crate) mod record;
+pub(crate) mod upgrade;
 
 /// The type in a topic's slots: a type of your own, written in place, or a [`Message`](crate::Message).
 ///

@@ -37,7 +37,9 @@
 pub use crate::event::layout::{fields, plain_size};
 pub use crate::log::catalog::{RecordedTopic, recorded_topics, state_kind_name};
 pub use crate::log::committer::Pace;
+pub use crate::log::convert::{ConvertError, Converted, convert};
 pub use crate::log::gap::{ReaderKind, ReportedGap, acknowledge_gaps, reported_gaps};
+pub use crate::log::layouts::OlderLayout;
 pub use crate::log::offsets::recorded::{GroupKind, GroupOffset, group_offsets, transform_offsets};
 pub use crate::log::producers::{ProducerNames, producer_names};
 #[doc(inline)]

@@ -231,7 +231,8 @@ impl<E: Send + Sync + 'static, K: Producers> CatchUpReader<E, K> {
                 continue;
             }
             let offset = record.offset;
-            if let Err(cause) = durable.persistence.read(&mut buffered.slots[buffered.offsets.len()], record.bytes) {
+            let slot = &mut buffered.slots[buffered.offsets.len()];
+            if let Err(cause) = durable.read(self.partition.index, offset, slot, record.bytes) {
                 // The record is never skipped: the events before it are returned first, and then each call returns this
                 // error.
                 catch_up.seek(offset);

@@ -2,6 +2,7 @@
 
 use crate::base::ids::MAX_PARTITIONS;
 use crate::event::layout::{self, is_same};
+use crate::log::layouts::{self as older_layouts, OlderLayout};
 use slipring_journal::State;
 use slipring_ring::shared::EventLayout;
 use slipring_ring::text;
@@ -29,6 +30,8 @@ pub(crate) mod state_kind {
     pub(crate) const REPORTED_GAPS: u16 = 7;
     /// The positions of bridges, for which the journal keeps records: see [`crate::log::bridge`].
     pub(crate) const BRIDGES: u16 = 8;
+    /// The older layouts of topics, and which records have them: see [`crate::log::layouts`].
+    pub(crate) const LAYOUTS: u16 = 9;
 }
 
 /// A description of the journal's state of this kind, for people; `None` for a kind that this version does not know.
@@ -42,6 +45,7 @@ pub const fn state_kind_name(kind: u16) -> Option<&'static str> {
         6 => "gaps: offsets lost to damage",
         state_kind::REPORTED_GAPS => "gaps that were reported to readers",
         state_kind::BRIDGES => "positions of bridges",
+        state_kind::LAYOUTS => "older layouts of topics",
         _ => return None,
     })
 }
@@ -152,9 +156,17 @@ pub struct RecordedTopic {
     pub max_message: u64,
     /// The layout of the topic's events: see [`Persist::layout`](crate::Persist::layout).
     pub layout: String,
+    /// The layouts that the topic's events had before, the oldest first. Empty if the layout never changed.
+    pub older: Vec<OlderLayout>,
 }
 
 impl RecordedTopic {
+    /// The place in [`older`](Self::older) of the layout that the record at this offset has; `None` if it has the present
+    /// layout.
+    pub fn older_at(&self, partition: u32, offset: u64) -> Option<usize> {
+        older_layouts::at(&self.older, partition, offset)
+    }
+
     /// The fields of the topic's events, as [`plain_event!`](crate::plain_event) names them. `None` for messages, and
     /// for events whose layout names no fields.
     pub fn fields(&self) -> Option<EventLayout> {
@@ -167,7 +179,8 @@ pub fn recorded_topics(state: &State) -> Vec<RecordedTopic> {
     let topics = CatalogEntry::all(state);
     let shown = topics.into_iter().map(|(name, topic)| {
         let CatalogEntry { number, partitions, max_message, layout, .. } = topic;
-        RecordedTopic { name, number, partitions, max_message, layout }
+        let older = older_layouts::of(state, number).unwrap_or_default();
+        RecordedTopic { name, number, partitions, max_message, layout, older }
     });
     shown.collect()
 }

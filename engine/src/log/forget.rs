@@ -3,7 +3,7 @@
 
 use super::{gap, producers, queues};
 use crate::log::catalog::{CatalogEntry, state_kind};
-use crate::log::partition_key;
+use crate::log::{layouts, partition_key};
 use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,6 +65,7 @@ fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
     let bridges =
         of(state_kind::BRIDGES).filter_map(|(kind, key)| Some((kind, key, Some(partition_key::key_topic(key)?))));
     let gaps = of(state_kind::REPORTED_GAPS).filter_map(|(kind, key)| Some((kind, key, Some(gap::key_topic(key)?))));
+    let layouts = of(state_kind::LAYOUTS).filter_map(|(kind, key)| Some((kind, key, Some(layouts::key_topic(key)?))));
     let producers = producers::owners(state).into_iter().map(|(key, owner)| (state_kind::PRODUCERS, key, owner));
     let leases = of(state_kind::QUEUES).filter_map(|(kind, key)| {
         let owner = match queues::key_owner(key)? {
@@ -73,7 +74,7 @@ fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
         };
         Some((kind, key, owner))
     });
-    groups.chain(transforms).chain(producers).chain(gaps).chain(bridges).chain(leases).collect()
+    groups.chain(transforms).chain(producers).chain(gaps).chain(bridges).chain(layouts).chain(leases).collect()
 }
 
 #[cfg(test)]
@@ -95,6 +96,7 @@ mod tests {
             GroupOffset::new("group", of, 1, 1).put(&mut frame);
             GroupOffset::of_transform("transform", of, 1).put(&mut frame);
             BridgePosition::new("bridge", of, 1).put(&mut frame);
+            layouts::put(&[layouts::OlderLayout::new("w".to_owned(), vec![2])], topic, &mut frame);
             [0, 1].iter().for_each(|kind: &u8| {
                 frame.put(state_kind::PRODUCERS, &[&[*kind][..], &topic.to_le_bytes(), b"name"].concat(), &[0; 8]);
             });
@@ -126,7 +128,11 @@ mod tests {
             (state_kind::PRODUCERS, 2),
             (state_kind::QUEUES, 3),
         ];
-        assert_eq!(left, [&kinds[..], &[(state_kind::TRANSFORM_OFFSETS, 1), (state_kind::BRIDGES, 1)]].concat());
+        assert_eq!(
+            left,
+            [&kinds[..], &[(state_kind::TRANSFORM_OFFSETS, 1), (state_kind::BRIDGES, 1), (state_kind::LAYOUTS, 1)]]
+                .concat()
+        );
         assert_eq!(state.extents().map(|(of, _)| of.topic).collect::<Vec<_>>(), [1]);
         assert!(orphans(&state).is_empty());
 

@@ -11,6 +11,7 @@ use crate::log::offset_waits::OffsetWait;
 use crate::log::progress::Progress;
 use crate::log::source::StateSource;
 use crate::topic::durable::DurableTopic;
+use crate::topic::older_records::OlderRecords;
 use slipring_journal::{self as journal, Journal, PartitionId, Reader, Start, Visible};
 use slipring_ring::Waiter;
 use std::collections::HashMap;
@@ -55,7 +56,13 @@ impl<E: Job> QueueLog<E> {
             wanted: AtomicU64::new(0),
             max_pending,
             pending: AtomicUsize::new(0),
-            bodies: BodyLoader { journal, topic: durable.id(0).topic, readers: Mutex::default(), event: PhantomData },
+            bodies: BodyLoader {
+                journal,
+                topic: durable.id(0).topic,
+                older: Arc::clone(&durable.older),
+                readers: Mutex::default(),
+                event: PhantomData,
+            },
         }
     }
 
@@ -174,6 +181,7 @@ impl<E: Job> QueueLog<E> {
 struct BodyLoader<E> {
     journal: Journal,
     topic: u32,
+    older: Arc<OlderRecords>,
     readers: Mutex<HashMap<u32, Reader>>,
     event: PhantomData<fn() -> E>,
 }
@@ -204,7 +212,10 @@ impl<E: Job> BodyLoader<E> {
         let body = loop {
             match reader.next() {
                 Ok(Some(record)) if record.offset < offset => {}
-                Ok(Some(record)) if record.offset == offset => break Some(E::of_bytes(record.bytes)),
+                Ok(Some(record)) if record.offset == offset => {
+                    let bytes = self.older.upgraded(partition, offset, record.bytes);
+                    break Some(bytes.ok().and_then(|bytes| E::of_bytes(&bytes)));
+                }
                 Ok(_) | Err(journal::ReplayError::OutOfRange { .. }) => break None,
                 Err(cause) => return Err(cause.to_string()),
             }

@@ -193,7 +193,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         for _ in 0..most {
             let Ok(Some(record)) = reader.next() else { return };
             let offset = record.offset;
-            if durable.persistence.read(event, record.bytes).is_err() || !each(offset, event) {
+            if durable.read(part.partition.index, offset, event, record.bytes).is_err() || !each(offset, event) {
                 return;
             }
         }
@@ -375,9 +375,11 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                 let seeks = part.seeks.is_some();
                 let turn = catch_up.begin(scan, *visible, false, || join(seeks));
                 let mut at_end = false;
+                let present_from = durable.older.present_from(number);
                 while read < most {
+                    let is_present = part.next.min(catch_up.position()) >= present_from;
                     let cursor = catch_up.cursor();
-                    if let Some(plain) = durable.persistence.plain
+                    if let Some(plain) = durable.persistence.plain.filter(|_| is_present)
                         && let Some((first, bytes)) =
                             cursor.next_of_size(scan, size_of::<E>(), most - read, turn.before).map_err(from_journal)?
                     {
@@ -416,7 +418,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
                         Err(cause) => return Err(from_journal(cause)),
                     };
                     let offset = record.offset;
-                    if let Err(cause) = durable.persistence.read(event, record.bytes) {
+                    if let Err(cause) = durable.read(number, offset, event, record.bytes) {
                         // The next call begins at this record, and fails with this error.
                         catch_up.seek(offset);
                         if read > 0 {

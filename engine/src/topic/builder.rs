@@ -1,5 +1,7 @@
 //! The builder of a topic: the settings of a topic, and its creation.
 
+mod upgrades;
+
 use super::gathering::Gathering;
 use super::identity::ProducerIdentities;
 use super::registry::Registry;
@@ -15,7 +17,8 @@ use crate::base::trace::lifecycle;
 use crate::base::turn::Turn;
 use crate::event::Event;
 use crate::event::codec::{Persist, Persistence};
-use crate::event::message::Message;
+use crate::event::message::{Message, schema_layout};
+use crate::event::upgrade::Upgrades;
 use crate::topic::dedup::{self, DedupIndex, Deduplication, IdOf};
 use crate::topic::durable::DurableTopic;
 use crate::topic::error::{Contradiction, MAX_MESSAGE, TopicError, check_name};
@@ -34,6 +37,10 @@ pub struct TopicBuilder<E, K = Multi> {
     settings: TopicSettings,
     persistence: Option<Persistence<E>>,
     deduplication: Option<(Deduplication, IdOf<E>)>,
+    /// The steps from older layouts of the events.
+    upgrades: Upgrades,
+    /// The schema of messages; `None` if it was not set.
+    schema: Option<u32>,
     /// True if the topic is created without its partitions: see [`deferred`](super::deferred).
     is_deferred: bool,
     kind: PhantomData<(fn() -> E, K)>,
@@ -41,16 +48,38 @@ pub struct TopicBuilder<E, K = Multi> {
 
 impl<E: Send + Sync + 'static> TopicBuilder<E> {
     pub(crate) fn new(engine: Arc<Registry>, name: String) -> Self {
-        let settings = TopicSettings::default();
-        let (persistence, deduplication, is_deferred) = (None, None, false);
-        Self { engine, name, partitions: 1, settings, persistence, deduplication, is_deferred, kind: PhantomData }
+        Self {
+            engine,
+            name,
+            partitions: 1,
+            settings: TopicSettings::default(),
+            persistence: None,
+            deduplication: None,
+            upgrades: Upgrades::new(),
+            schema: None,
+            is_deferred: false,
+            kind: PhantomData,
+        }
     }
 
     /// Makes the topic one with a single producer: only one producer can exist at a time, and it publishes without an
     /// atomic read-modify-write. Default: any number of producers.
     pub fn single_producer(self) -> TopicBuilder<E, Single> {
-        let Self { engine, name, partitions, settings, persistence, deduplication, is_deferred, .. } = self;
-        TopicBuilder { engine, name, partitions, settings, persistence, deduplication, is_deferred, kind: PhantomData }
+        let Self {
+            engine, name, partitions, settings, persistence, deduplication, upgrades, schema, is_deferred, ..
+        } = self;
+        TopicBuilder {
+            engine,
+            name,
+            partitions,
+            settings,
+            persistence,
+            deduplication,
+            upgrades,
+            schema,
+            is_deferred,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -265,13 +294,21 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     }
 
     fn create_from(self, slots: SlotFactory<E>, cell: Option<usize>) -> Result<Topic<E, K>, TopicError> {
-        let Self { engine, name, partitions, settings, persistence, deduplication, is_deferred, .. } = self;
+        let Self {
+            engine, name, partitions, settings, persistence, deduplication, upgrades, schema, is_deferred, ..
+        } = self;
         check_name(&name)?;
         if (settings.time_to_live.is_some() || settings.retain_for.is_some()) && !settings.timestamps {
             return Err(TopicError::NoTimestamps { name });
         }
         if persistence.is_none() && settings.keep != Retention::default() {
             return Err(Contradiction::new(&name, "`keep`", "a topic in memory, which is not `durable()`,").into());
+        }
+        if persistence.is_none() && !upgrades.is_empty() {
+            return Err(Contradiction::new(&name, "`upgrade`", "a topic in memory, which is not `durable()`,").into());
+        }
+        if let Some(other) = upgrades.contradiction() {
+            return Err(Contradiction::new(&name, "a step of `upgrade`", other).into());
         }
         let shape = Shape {
             event: std::any::type_name::<E>(),
@@ -293,7 +330,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                     let committer = engine.host.committer.as_ref();
                     let committer = committer.ok_or_else(|| TopicError::NoJournal { name: name.clone() })?;
                     let size = (partitions, settings.capacity, shape.max_message.unwrap_or(0));
-                    let durable = DurableTopic::open(committer, id, &name, persistence, size)?;
+                    let layout = schema.map_or_else(persistence.layout, schema_layout);
+                    let durable = DurableTopic::open(committer, id, &name, (persistence, layout, &upgrades), size)?;
                     if settings.keep != Retention::default() {
                         committer.keep(durable.id(0).topic, settings.keep);
                         engine.host.start_retention();

@@ -367,7 +367,7 @@ fn read_back<E>(
                 let (written, offset) = (record.written, record.offset);
                 look.oldest.get_or_insert(written);
                 // A record that cannot be decoded has no id. The topic's readers get an error for it.
-                if durable.persistence.read(event, record.bytes).is_ok()
+                if durable.read(look.back.partition, record.offset, event, record.bytes).is_ok()
                     && let Some(id) = id_of(event)
                 {
                     let partition = look.back.partition;

@@ -3,14 +3,17 @@
 use super::ring_source::{RingSource, reservation};
 use crate::base::ids::TopicId;
 use crate::base::kind::Producers;
-use crate::event::codec::Persistence;
+use crate::event::codec::{Persistence, Unreadable};
+use crate::event::upgrade::Upgrades;
 use crate::log::bridge::{Attachment, BridgeReport};
 use crate::log::catalog::{CatalogEntry, state_kind};
 use crate::log::committer::{Committer, STAGE};
 use crate::log::forget::forget;
+use crate::log::layouts;
 use crate::log::progress::{Acks, Progress};
 use crate::topic::error::TopicError;
 use crate::topic::metrics::{PartitionMetrics, ReplicationMetrics};
+use crate::topic::older_records::{OlderRecords, Opening};
 use crate::topic::partition::Partition;
 use slipring_journal::{FrameBuilder, Journal, PartitionId, WriteError};
 use slipring_ring::{BuildError, Stage, Start};
@@ -26,6 +29,10 @@ pub(crate) struct DurableTopic<E> {
     pub(crate) name: String,
     pub(crate) recorded: Mutex<CatalogEntry>,
     pub(crate) persistence: Persistence<E>,
+    /// The records that have a layout from before. They do not change while the topic is open.
+    pub(crate) older: Arc<OlderRecords>,
+    /// True until the first partitions are begun, if this opening has changed the layout.
+    is_upgraded: AtomicBool,
     pub(crate) committer: Arc<Committer>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) capacity: u64,
@@ -72,14 +79,14 @@ impl<E> DurableTopic<E> {
         committer: &Arc<Committer>,
         id: TopicId,
         name: &str,
-        persistence: Persistence<E>,
+        (persistence, layout, upgrades): (Persistence<E>, String, &Upgrades),
         (partitions, capacity, max_message): (usize, usize, usize),
     ) -> Result<Self, TopicError> {
         let asked = CatalogEntry {
             number: 0,
             partitions: partitions as u32,
             max_message: max_message as u64,
-            layout: (persistence.layout)(),
+            layout,
             is_old: false,
         };
         let largest = persistence.size.unwrap_or(max_message);
@@ -90,18 +97,15 @@ impl<E> DurableTopic<E> {
         let mut recovered = committer.recovered_state();
         let known = recovered.get(state_kind::TOPICS, name.as_bytes()).and_then(CatalogEntry::decode);
         let is_new = known.is_none();
+        let mut admitted = Default::default();
         let recorded = match known {
-            Some(there)
-                if !there.has_layout(&asked, persistence.size)
-                    || there.max_message > asked.max_message
-                    || there.partitions < asked.partitions =>
-            {
-                let (there, asked) = (there.to_string(), asked.to_string());
-                return Err(TopicError::Recorded { name: name.to_owned(), there, asked });
-            }
-            // [`begin`](Self::begin) writes the renewed entry together with the first partitions.
+            // [`begin`](Self::begin) writes the renewed entry, with the older layouts, together with the first partitions.
             Some(there) => {
+                let older = layouts::of(&recovered, there.number);
                 drop(recovered);
+                let older = older.ok_or_else(|| refused(name, "its older layouts cannot be read".to_owned()))?;
+                let (size, journal) = (persistence.size, &committer.journal);
+                admitted = Opening { name, there: &there, asked: &asked, size, upgrades, journal }.admit(older)?;
                 Self::renewed(there, asked)
             }
             None => {
@@ -123,6 +127,8 @@ impl<E> DurableTopic<E> {
             name: name.to_owned(),
             recorded: Mutex::new(recorded),
             persistence,
+            older: Arc::new(admitted.0),
+            is_upgraded: AtomicBool::new(admitted.1),
             committer: Arc::clone(committer),
             acks: Acks::new(id, Arc::clone(&committer.notifier)),
             capacity: capacity as u64,
@@ -154,6 +160,14 @@ impl<E> DurableTopic<E> {
 
     pub(crate) fn id(&self, partition: u32) -> PartitionId {
         PartitionId { topic: self.recorded().number, partition }
+    }
+
+    /// Turns `event` into the event of the record at this offset, whatever layout the record has.
+    pub(crate) fn read(&self, partition: u32, offset: u64, event: &mut E, bytes: &[u8]) -> Result<(), Unreadable> {
+        if offset >= self.older.present_from(partition) {
+            return self.persistence.read(event, bytes);
+        }
+        self.persistence.read(event, &self.older.upgraded(partition, offset, bytes)?)
     }
 
     fn reserves_at_once(&self) -> u64 {
@@ -193,9 +207,17 @@ impl<E> DurableTopic<E> {
             let recorded = self.recorded();
             CatalogEntry { partitions: recorded.partitions.max(partitions.end), ..recorded.clone() }
         };
-        frame.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
+        let is_upgraded = self.is_upgraded.load(Ordering::Acquire);
+        let record = |frame: &mut FrameBuilder| {
+            frame.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
+            if is_upgraded {
+                layouts::put(self.older.layouts(), recorded.number, frame);
+            }
+        };
+        record(&mut frame);
         frames.push(frame);
-        if all_known && partitions.start == 0 && partitions.end == self.recorded().partitions {
+        // A new layout is waited for: see the invariant of `log::layouts`.
+        if !is_upgraded && all_known && partitions.start == 0 && partitions.end == self.recorded().partitions {
             // A recorded topic is opened again: the frames only replace its entry and its reservations, so the journal
             // has room for them, and only a producer relies on them. So nothing waits for them here. `wait_reserved`
             // waits before the first producer is created, and one sync can serve many topics.
@@ -209,8 +231,9 @@ impl<E> DurableTopic<E> {
         // The engine's copy of the catalogue is updated only after the commit, so a refused commit leaves the number of
         // partitions as it was.
         let mut counted = FrameBuilder::new();
-        counted.put(state_kind::TOPICS, self.name.as_bytes(), &recorded.encode());
+        record(&mut counted);
         self.committer.recovered_state().take(&mut counted);
+        self.is_upgraded.store(false, Ordering::Release);
         *self.recorded() = recorded;
         Ok(starts)
     }

@@ -172,6 +172,32 @@ pub enum TopicError {
         /// The shape that was asked for.
         asked: String,
     },
+    /// The journal has a topic of this name whose events have a newer layout: this program is the older one. Nothing was
+    /// changed.
+    #[error(
+        "the events of topic {name:?} have the newer layout {:?}; this program has the older one {:?}: start the newer program, or add the step back by `upgrade`", text::line(.there).to_string(), text::line(.asked).to_string()
+    )]
+    NewerLayout {
+        /// The topic's name.
+        name: String,
+        /// The layout that the topic's events have now.
+        there: String,
+        /// The layout of this program, which the topic's events had before.
+        asked: String,
+    },
+    /// The journal has records of the topic in an older layout, and the topic's
+    /// [`upgrade`](crate::TopicBuilder::upgrade)s do not lead from it to the layout that was asked for. Nothing was changed.
+    #[error(
+        "topic {name:?} has records of the older layout {:?}, and no `upgrade` leads from it to {:?}: add the step that is missing", text::line(.there).to_string(), text::line(.asked).to_string()
+    )]
+    NoUpgrade {
+        /// The topic's name.
+        name: String,
+        /// The older layout.
+        there: String,
+        /// The layout that was asked for.
+        asked: String,
+    },
     /// The journal refused the topic, or has failed or ended, or the calling thread is one of the journal's own, which
     /// must not wait for the journal.
     #[error("topic {name:?} cannot be written to the journal: {}", text::line(.cause))]

@@ -2,6 +2,7 @@
 
 #[path = "../common/bell.rs"]
 mod bell;
+mod convert;
 #[path = "../common/counting.rs"]
 mod counting;
 #[path = "../common/damage.rs"]
@@ -16,3 +17,4 @@ mod replication;
 mod soon;
 mod state_costs;
 mod upgrade;
+mod upgrades;

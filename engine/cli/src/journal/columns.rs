@@ -3,7 +3,7 @@
 use crate::inspected::Topics;
 use crate::output::put_bytes;
 use serde_json::{Map, Value, json};
-use slipring::journal::{EventLayout, NumberType};
+use slipring::journal::{EventLayout, NumberType, PartitionId, RecordedTopic, fields};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -93,6 +93,24 @@ fn number(number: NumberType, bytes: &[u8]) -> Value {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Columns(Vec<(String, Kind)>);
 
+/// The columns of a topic's events.
+pub(super) struct TopicColumns {
+    /// Those of the present layout; `None` if it names no fields.
+    pub(super) present: Option<Columns>,
+    /// Those of the older layouts, the oldest first.
+    pub(super) older: Vec<Option<Columns>>,
+}
+
+impl TopicColumns {
+    /// The columns of the record at this offset; `None` if its layout names no fields.
+    pub(super) fn at(&self, topics: &Topics, partition: PartitionId, offset: u64) -> Option<&Columns> {
+        match topics.older_at(partition, offset) {
+            Some(index) => self.older.get(index)?.as_ref(),
+            None => self.present.as_ref(),
+        }
+    }
+}
+
 /// The most bytes of a field of `--columns`.
 const LARGEST: usize = 1 << 20;
 
@@ -137,10 +155,18 @@ impl Columns {
         Self(fields.collect())
     }
 
-    /// The columns of each topic whose layout names its fields, by the topic's number.
-    pub(super) fn recorded(topics: &Topics) -> BTreeMap<u32, Self> {
-        let named = topics.0.iter().filter_map(|topic| Some((topic.number, Self::of(&topic.fields()?))));
-        named.collect()
+    /// The columns of plain data with this layout; `None` if it names no fields.
+    fn of_layout(layout: &str) -> Option<Self> {
+        fields(layout).map(|layout| Self::of(&layout))
+    }
+
+    /// The columns of each topic, by the topic's number.
+    pub(super) fn recorded(topics: &Topics) -> BTreeMap<u32, TopicColumns> {
+        let of = |topic: &RecordedTopic| TopicColumns {
+            present: topic.fields().map(|layout| Self::of(&layout)),
+            older: topic.older.iter().map(|older| Self::of_layout(&older.layout)).collect(),
+        };
+        topics.0.iter().filter(|topic| topic.max_message == 0).map(|topic| (topic.number, of(topic))).collect()
     }
 
     /// Size of an event, in bytes.

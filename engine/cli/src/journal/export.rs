@@ -1,6 +1,6 @@
 //! The subcommand `export`.
 
-use super::columns::Columns;
+use super::columns::{Columns, TopicColumns};
 use super::filter::{Filter, Selection};
 use super::parquet::Parquet;
 use super::records::Scan;
@@ -120,10 +120,10 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let mut recorded = Columns::recorded(&topics);
     if let (Some(columns), Some(number)) = (&arguments.columns, selection.topic()) {
         topic.map_or(Ok(()), |topic| check_columns(columns, topic))?;
-        recorded.insert(number, columns.clone());
+        recorded.insert(number, TopicColumns { present: Some(columns.clone()), older: Vec::new() });
     }
     let of_topic =
-        selection.topic().or(topic.map(|topic| topic.number)).and_then(|number| recorded.get(&number).cloned());
+        selection.topic().or(topic.map(|topic| topic.number)).and_then(|number| recorded.get(&number)?.present.clone());
     let mut scan = Scan::new(&inspected, &topics, &selection).only_selected_segments();
     let total = scan.frames.left();
     let target = arguments.output.as_deref().map(Target::create).transpose()?;

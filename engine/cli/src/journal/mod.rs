@@ -1,6 +1,7 @@
 //! `slipring journal`: inspects a journal's directory, copies it, and repairs it.
 
 mod columns;
+mod convert;
 mod copy;
 mod export;
 mod filter;
@@ -18,8 +19,8 @@ use clap::{Args, Subcommand};
 
 /// Inspects a journal: its segments, its records, and whether it is sound.
 ///
-/// The program that writes the journal may be running. Only `repair` writes to the directory and takes its lock; `copy` writes to
-/// the other one, and locks that.
+/// The program that writes the journal may be running. Only `repair` writes to the directory; it takes its lock, as `convert`
+/// does. `copy` writes to the other one, and locks that.
 #[derive(Args)]
 #[command(after_help = CODES)]
 pub(crate) struct Arguments {
@@ -57,6 +58,9 @@ enum Command {
     /// Copy the journal to another directory, also while a program writes to it, and verify the copy
     #[command(after_help = CODES)]
     Copy(copy::Arguments),
+    /// Write a whole journal anew, with every record in the present layout of its topic
+    #[command(after_help = convert::EXAMPLES)]
+    Convert(convert::Arguments),
     /// Copy damaged parts aside and leave gaps in their place, so that the rest can be opened again
     #[command(after_help = CODES)]
     Repair(repair::Arguments),
@@ -73,6 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         Command::Tail(arguments) => records::tail(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Copy(arguments) => copy::run(arguments),
+        Command::Convert(arguments) => convert::run(arguments),
         Command::Repair(arguments) => repair::run(arguments),
         Command::Export(arguments) => export::run(arguments),
     }

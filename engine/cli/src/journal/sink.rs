@@ -1,6 +1,6 @@
 //! Output of records as text, JSON lines, CSV or Parquet.
 
-use super::columns::{Cell, Columns};
+use super::columns::{Cell, Columns, TopicColumns};
 use super::parquet::Parquet;
 use crate::failure::{Done, FAILED, Failure};
 use crate::inspected::Topics;
@@ -49,7 +49,7 @@ impl Content {
 }
 
 /// The columns of events that are not messages, by the topic's number. Events of other topics are written as bytes.
-pub(super) type ColumnsOf = BTreeMap<u32, Columns>;
+pub(super) type ColumnsOf = BTreeMap<u32, TopicColumns>;
 
 pub(super) enum Sink<W: Write> {
     Text(W, ColumnsOf),
@@ -82,6 +82,18 @@ pub(super) fn other_size(row: &Row, columns: &Columns) -> Failure {
     Failure::new(FAILED, format!("the event at offset {offset} has {has} bytes, and the columns have {size}"))
 }
 
+/// Refuses a record of an older layout, whose fields are not the columns of the table.
+fn refuse_older(topics: &Topics, row: &Row) -> Done {
+    if topics.older_at(row.partition, row.offset).is_none() {
+        return Ok(());
+    }
+    let (topic, partition, offset) = (topics.name(row.partition.topic), row.partition.partition, row.offset);
+    let cause = format!(
+        "the record at offset {offset} of {topic:?}, partition {partition}, has an older layout: leave it out by `--offsets`, or convert the journal first; JSON lines have each record in its own layout"
+    );
+    Err(Failure::new(FAILED, cause))
+}
+
 impl<W: Write> Sink<W> {
     /// Lines of text or JSON, with the fields of events whose layout names them.
     pub(super) fn lines(out: W, topics: &Topics, json: bool) -> Self {
@@ -102,7 +114,11 @@ impl<W: Write> Sink<W> {
         Ok(Self::Csv { out: Box::new(writer), columns, guard })
     }
 
+    /// Writes a record. In a table, all records must have the present layout of their topic.
     pub(super) fn write(&mut self, topics: &Topics, row: &Row) -> Done {
+        if matches!(self, Self::Parquet(_) | Self::Csv { columns: Some(_), .. }) {
+            refuse_older(topics, row)?;
+        }
         let Row { partition: PartitionId { topic: id, partition }, offset, content, .. } = row;
         let topic = topics.name(*id);
         match self {
@@ -115,7 +131,7 @@ impl<W: Write> Sink<W> {
                 for (name, value) in content.headers() {
                     write!(out, " [{}={}]", text::value(name), text::value(value))?;
                 }
-                match columns.get(id) {
+                match columns.get(id).and_then(|of| of.at(topics, row.partition, *offset)) {
                     Some(columns) => {
                         for (name, cell) in columns.cells(content.value()).ok_or_else(|| other_size(row, columns))? {
                             write!(out, " {}={cell}", text::line(name))?;
@@ -136,7 +152,7 @@ impl<W: Write> Sink<W> {
                 if let Some(key) = content.key() {
                     put_bytes(&mut object, "key", key);
                 }
-                match columns.get(id) {
+                match columns.get(id).and_then(|of| of.at(topics, row.partition, *offset)) {
                     Some(columns) => {
                         let event = columns.object(content.value()).ok_or_else(|| other_size(row, columns))?;
                         object.insert("event".to_owned(), event);
