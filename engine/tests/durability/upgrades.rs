@@ -1,7 +1,7 @@
 //! A layout that changes: several versions of a program on one journal.
 
 use slipring::journal::simulated::{Fault, SimulatedDisk};
-use slipring::journal::{RecordedTopic, Retention, recorded_topics};
+use slipring::journal::{Options, RecordedTopic, Retention, recorded_topics};
 use slipring::subscriber::StartAt;
 use slipring::topic::{Deduplication, TopicError, Unreadable, Upgrades};
 use slipring::{Engine, Level, Message, Persist, Record, Topic};
@@ -70,7 +70,9 @@ fn steps() -> Upgrades {
 }
 
 fn engine(disk: &SimulatedDisk) -> Engine {
-    Engine::builder().journal_in(disk.clone()).build().unwrap()
+    // Each test copies whole disks.
+    let options = Options { segment_size: 1 << 18, ..Options::default() };
+    Engine::builder().journal_in(disk.clone()).journal_options(options).build().unwrap()
 }
 
 /// The topic as each version of the program opens it.
