@@ -9,7 +9,7 @@ use crate::bridge::Bridge;
 use crate::envelope::{Head, Kind};
 use crate::outward::FENCE;
 use crate::remote::{Remote, RemoteError};
-use crate::stopped::Stopped;
+use crate::stopped::{Halt, Stopped};
 use slipring::producer::{IdempotentProducer, ProducerError, Producers};
 use slipring::{Message, Topic};
 use std::ops::Range;
@@ -190,23 +190,6 @@ fn run<K: Producers, R: Remote>(mut readers: Vec<StreamReader<K, R>>, shared: &S
         } else if !has_moved {
             std::thread::sleep(LOOK);
         }
-    }
-}
-
-enum Halt {
-    Stopped(Stopped),
-    Remote(RemoteError),
-}
-
-impl From<Stopped> for Halt {
-    fn from(stopped: Stopped) -> Self {
-        Self::Stopped(stopped)
-    }
-}
-
-impl From<RemoteError> for Halt {
-    fn from(error: RemoteError) -> Self {
-        Self::Remote(error)
     }
 }
 

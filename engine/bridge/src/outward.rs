@@ -30,7 +30,7 @@ use crate::envelope::{Envelope, Head, Kind, Tip, Writer};
 use crate::position::Position;
 use crate::record::Record;
 use crate::remote::{Remote, RemoteError};
-use crate::stopped::Stopped;
+use crate::stopped::{Halt, Stopped};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -73,24 +73,6 @@ enum Phase {
     Ahead(Tip),
     /// It is to be found out, not before this time.
     Doubt(Instant),
-}
-
-/// Why a step was given up.
-enum Halt {
-    Stopped(Stopped),
-    Remote(RemoteError),
-}
-
-impl From<Stopped> for Halt {
-    fn from(stopped: Stopped) -> Self {
-        Self::Stopped(stopped)
-    }
-}
-
-impl From<RemoteError> for Halt {
-    fn from(error: RemoteError) -> Self {
-        Self::Remote(error)
-    }
 }
 
 /// Writes the position to the journal, durably.

@@ -1,5 +1,7 @@
 //! Why a bridge stops for good.
 
+use crate::remote::RemoteError;
+
 /// Why a bridge has stopped for good, until somebody has decided what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -111,4 +113,22 @@ pub enum Stopped {
     /// The topic, its journal or the attachment has ended.
     #[error("{0}")]
     Ended(String),
+}
+
+/// Why a step was given up: the bridge stops, or the remote has failed and is tried again.
+pub(crate) enum Halt {
+    Stopped(Stopped),
+    Remote(RemoteError),
+}
+
+impl From<Stopped> for Halt {
+    fn from(stopped: Stopped) -> Self {
+        Self::Stopped(stopped)
+    }
+}
+
+impl From<RemoteError> for Halt {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(error)
+    }
 }
