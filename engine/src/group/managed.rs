@@ -296,7 +296,8 @@ fn run_thread<E: Send + Sync + 'static, K: Producers>(
     run.end.notified.notify_all();
 }
 
-/// Waits for the next partition with events, and returns its number as a source. `None` if there is none and the caller
+/// Waits for the next partition with events, records for the member's handler that it reads it, and returns its number
+/// as a source. `None` if there is none and the caller
 /// must call again. The error says how the member has ended.
 pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
     member: &mut Member<E, K>,
@@ -304,7 +305,12 @@ pub(super) fn next_source<E: Send + Sync + 'static, K: Producers>(
 ) -> Result<Option<usize>, MemberEnd> {
     let signal = Arc::clone(&member.signal);
     match member.next(Duration::MAX) {
-        Ok(PollOutcome::Source(source)) => Ok(Some(source)),
+        Ok(PollOutcome::Source(source)) => {
+            if let Some(assigned) = &member.partitions[source] {
+                handler_thread::reads(assigned.topic.id, assigned.name.partition);
+            }
+            Ok(Some(source))
+        }
         Ok(PollOutcome::Nothing) => Ok(None),
         Ok(PollOutcome::Over) if signal.stopped.load(Ordering::Acquire) => Err(MemberEnd::Stopped),
         Ok(PollOutcome::Over) => Err(MemberEnd::Finished),
@@ -411,9 +417,6 @@ pub(super) fn run_handler<E: Send + Sync + 'static, K: Producers, S, X: Display>
             Err(end) => return end,
         };
         let signal = Arc::clone(&member.signal);
-        if let Some(assigned) = &member.partitions[source] {
-            handler_thread::reads(assigned.topic.id, assigned.name.partition);
-        }
         let mut batch = match member.hand_out(source) {
             Ok(batch) => batch,
             // The member was fenced after `next_source` returned. The next call of `next_source` joins the group again.

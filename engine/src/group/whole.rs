@@ -5,7 +5,6 @@ use super::error::GroupError;
 use super::managed::{GroupRun, MemberEnd, MemberErrorPolicy, forward_and_commit, next_source};
 use super::member::Member;
 use crate::base::batch_retries::{BatchRetries, Interruption};
-use crate::base::handler_thread;
 use crate::base::ids::TopicPartition;
 use crate::base::kind::Producers;
 use crate::base::threads::caught;
@@ -162,9 +161,6 @@ pub(super) fn run_whole<E: Send + Sync + 'static, K: Producers, S, X: Display>(
             Err(end) => return end,
         };
         let signal = Arc::clone(&member.signal);
-        if let Some(assigned) = &member.partitions[source] {
-            handler_thread::reads(assigned.topic.id, assigned.name.partition);
-        }
         let (mut batch, attempt) = match next_batch(member, source, retries) {
             Ok(Some(next)) => next,
             Ok(None) => continue,
