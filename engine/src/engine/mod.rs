@@ -375,7 +375,8 @@ impl Engine {
         Ok(self.shared.find(name)?.describe())
     }
 
-    /// A snapshot of the positions and counters of all topics and consumers. It makes no producer and no consumer wait.
+    /// A snapshot of the positions and counters of all topics, consumers and groups. It makes no producer and no
+    /// subscriber wait. The lock of a queue or a group is held while its counts are read.
     pub fn metrics(&self) -> Metrics {
         let topics = self.shared.open();
         let gaps = self.gaps().into_iter().map(Into::into).collect();

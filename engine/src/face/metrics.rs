@@ -25,7 +25,8 @@
 //! ```
 //!
 //! # Guarantees
-//! A snapshot makes no thread wait. Its values are read one after another while events flow, so they agree exactly only
+//! A snapshot makes no producer and no subscriber wait; the lock of a queue or a group is held while its counts are
+//! read. Its values are read one after another while events flow, so they agree exactly only
 //! while producers and consumers are idle. No value is an estimate unless its own page says so.
 //!
 //! # Errors
