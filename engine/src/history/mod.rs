@@ -256,46 +256,45 @@ fn what_groups_promise_holds_through_every_history() {
     hold(groups, 25);
 }
 
-fn is_found(cast: Cast, sabotage: Sabotage, by: &str) {
+/// The first broken promise names one of `by`.
+fn is_found(cast: Cast, sabotage: Sabotage, by: &[&str]) {
     let found = histories(0..400, sabotage, cast).expect_err("a fault that nobody found");
-    assert!(found.contains(by), "{found}");
+    assert!(by.iter().any(|by| found.contains(by)), "{found}");
 }
 
 #[test]
 fn an_input_that_is_committed_before_its_outputs_is_found() {
-    is_found(senders, Sabotage { commit_before_frame: true, ..Sabotage::default() }, "booked");
+    is_found(senders, Sabotage { commit_before_frame: true, ..Sabotage::default() }, &["booked"]);
 }
 
 #[test]
 fn a_commit_whose_epoch_nobody_looks_at_is_found() {
-    is_found(senders, Sabotage { no_epoch_check: true, ..Sabotage::default() }, "fenced");
+    is_found(senders, Sabotage { no_epoch_check: true, ..Sabotage::default() }, &["fenced"]);
 }
 
 #[test]
 fn a_commit_of_a_fenced_member_is_found() {
-    is_found(groups, Sabotage { no_epoch_check: true, ..Sabotage::default() }, "a fenced member");
+    is_found(groups, Sabotage { no_epoch_check: true, ..Sabotage::default() }, &["a fenced member"]);
 }
 
 #[test]
 fn a_commit_of_a_fenced_managed_member_is_found() {
-    is_found(managed, Sabotage { no_epoch_check: true, ..Sabotage::default() }, "passed on");
+    is_found(managed, Sabotage { no_epoch_check: true, ..Sabotage::default() }, &["passed on"]);
 }
 
 #[test]
 fn an_ack_that_is_accepted_after_its_lease_ran_out_is_found() {
-    is_found(
-        workers,
-        Sabotage { accept_late_acks: true, ..Sabotage::default() },
-        "was accepted after its lease ran out",
-    );
+    // If a fault of the disk hides the outcome of such an ack, it shows as a message that nobody gets.
+    let by = ["was accepted after its lease ran out", "were never given out: lost"];
+    is_found(workers, Sabotage { accept_late_acks: true, ..Sabotage::default() }, &by);
 }
 
 #[test]
 fn sequences_that_are_not_restored_are_found() {
-    is_found(senders, Sabotage { forget_producers: true, ..Sabotage::default() }, "sequence");
+    is_found(senders, Sabotage { forget_producers: true, ..Sabotage::default() }, &["sequence"]);
 }
 
 #[test]
 fn ids_that_are_not_restored_are_found() {
-    is_found(senders, Sabotage { forget_ids: true, ..Sabotage::default() }, "id ");
+    is_found(senders, Sabotage { forget_ids: true, ..Sabotage::default() }, &["id "]);
 }

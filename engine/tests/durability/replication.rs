@@ -209,6 +209,7 @@ fn retention_keeps_what_a_bridge_has_not_copied_across_restarts_and_up_to_its_by
         bridge.record(1, b"there").unwrap();
         let report = BridgeReport::default();
         bridge.report(report);
+        engine.shutdown(LONG);
     }
     let state = inspect(Arc::new(disk.clone()), true).unwrap();
     let recorded = bridge_positions(state.state());
