@@ -31,7 +31,7 @@ const RECORD: [(&str, f64); 14] = [
     ("multi batch of 16", 433.0),  // 423.1
     ("multi poll 1", 209.1),       // 236.1
     ("multi poll 16", 702.1),      // 697.1
-    ("multi poll nothing", 73.0),  // 113.0
+    ("multi poll nothing", 69.0),  // 113.0
     ("multi in turns", 90.9),
     ("lossy write and read", 74.0), // 74.0
 ];

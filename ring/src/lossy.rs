@@ -296,10 +296,12 @@ fn leave(stamp: &AtomicU64, sequence: u64) {
 #[inline(always)]
 fn fill<T: Plain>(words: &[AtomicU64], event: &T) {
     LOSSY_WRITE_FENCE.fence();
-    for (word, bytes) in words.iter().zip(event.as_bytes().chunks(8)) {
-        let mut whole = [0; 8];
-        whole[..bytes.len()].copy_from_slice(bytes);
-        word.store(u64::from_ne_bytes(whole), LOSSY_WORD.get());
+    let (whole, rest) = event.as_bytes().as_chunks();
+    words.iter().zip(whole).for_each(|(word, bytes)| word.store(u64::from_ne_bytes(*bytes), LOSSY_WORD.get()));
+    if !rest.is_empty() {
+        let mut bytes = [0; 8];
+        bytes[..rest.len()].copy_from_slice(rest);
+        words[whole.len()].store(u64::from_ne_bytes(bytes), LOSSY_WORD.get());
     }
 }
 
@@ -425,9 +427,11 @@ impl<T: Plain> LossyReader<T> {
                 }
             }
             let mut event = T::new_zeroed();
-            for (word, bytes) in words.iter().zip(event.as_mut_bytes().chunks_mut(8)) {
-                let whole = word.load(LOSSY_WORD.get()).to_ne_bytes();
-                bytes.copy_from_slice(&whole[..bytes.len()]);
+            let (whole, rest) = event.as_mut_bytes().as_chunks_mut();
+            let load = |word: &AtomicU64| word.load(LOSSY_WORD.get()).to_ne_bytes();
+            whole.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = load(word));
+            if !rest.is_empty() {
+                rest.copy_from_slice(&load(&words[whole.len()])[..rest.len()]);
             }
             // Pairs with LOSSY_WRITE_FENCE: if a word came from a later writer, the stamp has changed.
             LOSSY_READ_FENCE.fence();
