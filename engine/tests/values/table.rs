@@ -62,7 +62,7 @@ fn follow(ticks: &Topic<Tick>, events: &[(u64, Tick)], new: &[(u64, Tick)]) {
                 assert!(position >= before, "a table goes back from {before} to {position}");
                 if position == before {
                     // The others need this thread's core where there are few.
-                    std::thread::yield_now();
+                    table.wait_for(0, position, Duration::from_millis(1)).unwrap();
                 }
                 before = position;
             }

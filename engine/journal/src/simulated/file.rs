@@ -67,9 +67,7 @@ impl File for SimulatedFile {
             return Err(error(Fault::PowerCut));
         }
         let Inode { now, traffic, .. } = &mut inner.inodes[self.inode];
-        let from = now.get(at as usize..).unwrap_or(&[]);
-        let len = from.len().min(into.len());
-        into[..len].copy_from_slice(&from[..len]);
+        let len = now.read(at as usize, into);
         (traffic.read, traffic.reads) = (traffic.read + len as u64, traffic.reads + 1);
         Ok(len)
     }

@@ -4,11 +4,9 @@
 //! that later syncs do not write them, and only some of them may be on the disk. Bytes that are written again are synced
 //! as any others.
 
+use super::contents::{Contents, SECTOR};
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Size of a sector in bytes. A power cut keeps or loses each sector independently.
-const SECTOR: usize = 512;
 
 /// Counters of the calls on a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,8 +24,8 @@ pub struct Traffic {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
-    pub(super) now: Vec<u8>,
-    pub(super) durable: Vec<u8>,
+    pub(super) now: Contents,
+    pub(super) durable: Contents,
     /// The changes since the last sync, whether that has failed or not.
     pub(super) pending: Vec<FileChange>,
     /// What failed syncs have left undecided.
@@ -39,25 +37,11 @@ pub(super) struct Inode {
 #[derive(Clone, Debug, Default)]
 struct Undecided {
     /// The bytes as they were read at the last sync.
-    synced: Vec<u8>,
+    synced: Contents,
     /// For each undecided sector, by its number, what it may have on the disk instead of its durable bytes.
     sectors: BTreeMap<usize, Vec<Vec<u8>>>,
     /// The sizes in bytes that the file may have on the disk instead of its durable size.
     sizes: Vec<usize>,
-}
-
-/// The bytes of a sector, of which the file may have only a part.
-fn sector(bytes: &[u8], number: usize) -> &[u8] {
-    let rest = bytes.get(number * SECTOR..).unwrap_or(&[]);
-    &rest[..rest.len().min(SECTOR)]
-}
-
-fn set_sector(bytes: &mut [u8], number: usize, from: &[u8]) {
-    let rest = bytes.get_mut(number * SECTOR..).unwrap_or(&mut []);
-    let len = rest.len().min(SECTOR);
-    rest[..len].fill(0);
-    let len = len.min(from.len());
-    rest[..len].copy_from_slice(&from[..len]);
 }
 
 #[derive(Clone, Debug)]
@@ -82,7 +66,7 @@ impl Dice {
 
 impl Inode {
     /// A file whose bytes are all durable.
-    pub(super) fn synced(bytes: Vec<u8>) -> Self {
+    pub(super) fn synced(bytes: Contents) -> Self {
         Self { now: bytes.clone(), durable: bytes, ..Self::default() }
     }
 
@@ -92,13 +76,13 @@ impl Inode {
     }
 
     /// The bytes as they were read at the last sync.
-    fn synced_bytes(&self) -> &[u8] {
+    fn synced_bytes(&self) -> &Contents {
         self.undecided.as_ref().map_or(&self.durable, |undecided| &undecided.synced)
     }
 
     /// The bytes as they were read at the last sync, and after each change since.
-    fn versions(&self) -> Vec<Vec<u8>> {
-        let mut versions = vec![self.synced_bytes().to_vec()];
+    fn versions(&self) -> Vec<Contents> {
+        let mut versions = vec![self.synced_bytes().clone()];
         for change in &self.pending {
             let mut next = versions[versions.len() - 1].clone();
             Self::apply(&mut next, change);
@@ -123,12 +107,12 @@ impl Inode {
             self.pending.clear();
             return;
         };
-        self.durable.resize(self.now.len(), 0);
+        self.durable.resize(self.now.len());
         let mut size = undecided.synced.len();
         for change in self.pending.drain(..) {
             for number in Self::touched(&change, size) {
                 undecided.sectors.remove(&number);
-                set_sector(&mut self.durable, number, sector(&self.now, number));
+                self.durable.set_sector(number, self.now.sector(number));
             }
             size = match &change {
                 FileChange::Write { at, bytes } => size.max(at + bytes.len()),
@@ -152,7 +136,7 @@ impl Inode {
         let mut undecided = self.undecided.take().unwrap_or_default();
         for (change, pair) in self.pending.drain(..).zip(versions.windows(2)) {
             for number in Self::touched(&change, pair[0].len()) {
-                undecided.sectors.entry(number).or_default().push(sector(&pair[1], number).to_vec());
+                undecided.sectors.entry(number).or_default().push(pair[1].sector(number).to_vec());
             }
             undecided.sizes.push(pair[1].len());
         }
@@ -162,30 +146,23 @@ impl Inode {
 
     /// Changes the readable and the durable bytes alike.
     pub(super) fn edit(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
-        change(&mut self.now);
+        let mut bytes = self.now.to_vec();
+        change(&mut bytes);
+        self.now = bytes.into();
         self.durable = self.now.clone();
         self.undecided = None;
     }
 
-    fn resize(bytes: &mut Vec<u8>, size: usize) {
-        bytes.resize(size, 0);
-    }
-
-    pub(super) fn apply(bytes: &mut Vec<u8>, change: &FileChange) {
+    pub(super) fn apply(bytes: &mut Contents, change: &FileChange) {
         match change {
-            FileChange::Write { at, bytes: written } => {
-                if bytes.len() < at + written.len() {
-                    Self::resize(bytes, at + written.len());
-                }
-                bytes[*at..at + written.len()].copy_from_slice(written);
-            }
-            FileChange::Size(size) => Self::resize(bytes, *size),
+            FileChange::Write { at, bytes: written } => bytes.write(*at, written),
+            FileChange::Size(size) => bytes.resize(*size),
         }
     }
 
     /// The bytes that a power cut leaves.
-    pub(super) fn crashed(&self, dice: &mut Dice) -> Vec<u8> {
-        let versions = if self.pending.is_empty() { vec![self.synced_bytes().to_vec()] } else { self.versions() };
+    pub(super) fn crashed(&self, dice: &mut Dice) -> Contents {
+        let versions = if self.pending.is_empty() { vec![self.synced_bytes().clone()] } else { self.versions() };
         let Some(undecided) = &self.undecided else { return Self::crashed_of(versions, dice) };
         // As for the changes that no sync has tried to write: none, all, or each sector independently.
         let all = dice.roll(4);
@@ -200,13 +177,13 @@ impl Inode {
         let mut rewritten = BTreeMap::<usize, Vec<&[u8]>>::new();
         for (change, pair) in self.pending.iter().zip(versions.windows(2)) {
             for number in Self::touched(change, pair[0].len()) {
-                rewritten.entry(number).or_default().push(sector(&pair[1], number));
+                rewritten.entry(number).or_default().push(pair[1].sector(number));
             }
         }
         let mut left = self.durable.clone();
-        left.resize(size, 0);
+        left.resize(size);
         for number in 0..size.div_ceil(SECTOR) {
-            let mut choices = vec![sector(&self.durable, number)];
+            let mut choices = vec![self.durable.sector(number)];
             choices.extend(undecided.sectors.get(&number).into_iter().flatten().map(Vec::as_slice));
             choices.extend(rewritten.get(&number).into_iter().flatten());
             if choices.len() > 1 {
@@ -215,14 +192,14 @@ impl Inode {
                     1 => choices.len() - 1,
                     _ => dice.roll(choices.len()),
                 };
-                set_sector(&mut left, number, choices[choice]);
+                left.set_sector(number, choices[choice]);
             }
         }
         left
     }
 
     /// The bytes that a power cut leaves of these versions of a file, of which the first one is durable.
-    fn crashed_of(mut versions: Vec<Vec<u8>>, dice: &mut Dice) -> Vec<u8> {
+    fn crashed_of(mut versions: Vec<Contents>, dice: &mut Dice) -> Contents {
         if versions.len() == 1 {
             return versions.swap_remove(0);
         }
@@ -234,10 +211,11 @@ impl Inode {
             _ => {}
         }
         let size = versions[dice.roll(versions.len())].len();
-        let mut left = vec![0; size];
+        let mut left = Contents::default();
+        left.resize(size);
         for number in 0..size.div_ceil(SECTOR) {
             let from = &versions[dice.roll(versions.len())];
-            set_sector(&mut left, number, sector(from, number));
+            left.set_sector(number, from.sector(number));
         }
         left
     }

@@ -21,6 +21,7 @@
 //! written again, as on Linux, also in the next process. A real disk loses less. A failing disk does worse, which
 //! [`SimulatedDisk::edit`] simulates.
 
+mod contents;
 mod file;
 mod inode;
 
@@ -258,7 +259,7 @@ impl SimulatedDisk {
     /// The bytes of a file; `None` if there is no file of this name.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let inner = self.inner();
-        Some(inner.inodes[*inner.names.get(name)?].now.clone())
+        Some(inner.inodes[*inner.names.get(name)?].now.to_vec())
     }
 
     /// Changes both the readable and the durable bytes of a file, as a failing disk does.
@@ -329,7 +330,7 @@ impl SimulatedDisk {
             let entry = entry?;
             let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, "a file's name is no text");
             names.insert(entry.file_name().into_string().map_err(no_text)?, inodes.len());
-            inodes.push(Inode::synced(std::fs::read(entry.path())?));
+            inodes.push(Inode::synced(std::fs::read(entry.path())?.into()));
         }
         Ok(Self::with(inodes, names))
     }
@@ -343,7 +344,7 @@ impl SimulatedDisk {
         std::fs::create_dir_all(directory)?;
         let inner = self.inner();
         inner.names.iter().try_for_each(|(name, inode)| {
-            let bytes = &inner.inodes[*inode].now;
+            let bytes = inner.inodes[*inode].now.to_vec();
             let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| (last + 65).min(bytes.len()));
             std::fs::write(directory.join(name), &bytes[..end])
         })
