@@ -37,28 +37,34 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands.
+/// The commands. A variant's comment replaces the long help of its options' type, so that stands here.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Look at this machine: what spoils measurements, and the command that mends it
     Doctor(DoctorArgs),
     /// Measure the latency of one scenario on our ring
+    #[command(long_about = crate::run::HELP)]
     Run(RunArgs),
     /// Measure our rings, their rivals and the floor in turn
+    #[command(long_about = crate::peers::HELP)]
     Peers(PeersArgs),
     /// Many topics in which nothing happens: their memory, and the processor time they take
     Idle(IdleArgs),
     /// Measure what our ways of waiting cost: latency, throughput, an idle ring, the heavy fence
+    #[command(long_about = crate::waits::HELP)]
     Waits(WaitsArgs),
     /// The journal against bare writes and reads of the same bytes on the same disk
     Journal(JournalArgs),
     /// Consume, transform, produce: exactly once against at least once, on one disk
     Transform(TransformArgs),
     /// How costs grow with topics, partitions, members, groups and segments
+    #[command(long_about = crate::growth::HELP)]
     Growth(GrowthArgs),
     /// Walk a scenario over rates, capacities or payloads
+    #[command(long_about = crate::sweep::HELP)]
     Sweep(SweepArgs),
     /// Compare two results, or two builds of this program
+    #[command(long_about = crate::compare::HELP)]
     Compare(CompareArgs),
     /// Keep results under a name
     Baseline(BaselineArgs),
@@ -124,6 +130,23 @@ mod tests {
     use super::*;
     use crate::scenario::Scenario;
     use clap::CommandFactory;
+
+    /// No command's long help was shown: the comment of its variant replaced it.
+    #[test]
+    fn the_long_help_of_a_command_says_more_than_the_list_of_commands() {
+        let mut cli = Cli::command();
+        for (command, says) in [
+            ("run", "Open loop by default"),
+            ("peers", "N/A stands where"),
+            ("waits", "Rounds of both sides"),
+            ("growth", "The exponent is"),
+            ("sweep", "finds the knee"),
+            ("compare", "bench-harness compare ./old ./new --rounds 7 -- spsc"),
+        ] {
+            let help = cli.find_subcommand_mut(command).unwrap().render_long_help().to_string();
+            assert!(help.contains(says), "{command}: {help}");
+        }
+    }
 
     /// The help of `peers` lacked group, and so did the list of an error of `run`.
     #[test]

@@ -11,18 +11,20 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::load;
 use crate::peers::PeersDocument;
-use crate::quantity::three;
+use crate::quantity::{nanos, per_second};
 use crate::run::document::RunDocument;
 use crate::statistics::{self, Interval};
 
-/// Options of `compare`.
-#[derive(Clone, Debug, Args)]
-#[command(long_about = "Compare two results, or two builds of this program.\n\n\
+/// What `--help` says first.
+pub const HELP: &str = "Compare two results, or two builds of this program.\n\n\
     BASE and NEW are each a result directory, its run.json or peers.json, the name of a saved\n\
     baseline, or a bench-harness binary. Two binaries are run in turn (A B, B A, ...) with the\n\
     arguments after --, for example:\n\n\
     bench-harness compare ./old ./new --rounds 7 -- spsc --rate 1M/s --duration 500ms\n\n\
-    A verdict needs the whole 95 % bootstrap interval on one side of no change.")]
+    A verdict needs the whole 95 % bootstrap interval on one side of no change.";
+
+/// Options of `compare`.
+#[derive(Clone, Debug, Args)]
 pub struct CompareArgs {
     /// The older result or build
     pub base: String,
@@ -61,13 +63,19 @@ enum Side {
 /// A figure that both sides have.
 struct Figure {
     name: String,
-    unit: &'static str,
-    /// True if less is better.
+    /// True for nanoseconds, of which less is better; false for million messages a second.
     less: bool,
     base: Vec<f64>,
     new: Vec<f64>,
     /// True if the rounds of both sides are pairs, which ran next to each other.
     paired: bool,
+}
+
+impl Figure {
+    /// A value with its unit.
+    fn show(&self, value: f64) -> String {
+        if self.less { nanos(value.max(0.0).round() as u64) } else { per_second(value * 1e6) }
+    }
 }
 
 /// The verdict on a change.
@@ -104,6 +112,7 @@ pub fn command(arguments: &CompareArgs) -> Result<(), Failure> {
         (Side::Run(base), Side::Run(new)) => {
             same_machine(&base.environment, &new.environment, arguments.force)?;
             same_work(&work(&base), &work(&new), arguments.force)?;
+            doubts([("BASE", &base), ("NEW", &new)]);
             stored_runs(&base, &new)
         }
         (Side::Peers(base), Side::Peers(new)) => {
@@ -117,6 +126,18 @@ pub fn command(arguments: &CompareArgs) -> Result<(), Failure> {
         return Err(Failure::usage("the two results have no figure in common"));
     }
     report(&figures, margin, &limits)
+}
+
+/// Says what speaks against the figures of two stored runs.
+fn doubts(sides: [(&str, &RunDocument); 2]) {
+    for (side, document) in sides {
+        if !document.valid {
+            println!("{side} is INVALID: {}", document.reason);
+        }
+        if document.environment.profile == "debug" {
+            println!("{side} is a debug build, whose figures mean nothing");
+        }
+    }
 }
 
 fn report(figures: &[Figure], margin: f64, limits: &[(String, f64)]) -> Result<(), Failure> {
@@ -138,8 +159,8 @@ fn report(figures: &[Figure], margin: f64, limits: &[(String, f64)]) -> Result<(
         println!(
             "{:<44}{:>12}{:>12}{:>10}{:>20}  {}",
             figure.name,
-            format!("{} {}", three(base), figure.unit),
-            format!("{} {}", three(new), figure.unit),
+            figure.show(base),
+            figure.show(new),
             format!("{change:+.1} %"),
             format!("{:+.1} .. {:+.1} %", (interval.low - 1.0) * 100.0, (interval.high - 1.0) * 100.0),
             verdict.words()
@@ -284,11 +305,10 @@ fn samples(document: &RunDocument, name: &str) -> Vec<f64> {
 fn stored_runs(base: &RunDocument, new: &RunDocument) -> Vec<Figure> {
     NAMES
         .iter()
-        .map(|name| (*name, "ns", true))
-        .chain([("rate", "M/s", false)])
-        .map(|(name, unit, less)| Figure {
+        .map(|name| (*name, true))
+        .chain([("rate", false)])
+        .map(|(name, less)| Figure {
             name: name.to_owned(),
-            unit,
             less,
             base: samples(base, name),
             new: samples(new, name),
@@ -305,7 +325,6 @@ fn stored_peers(base: &PeersDocument, new: &PeersDocument) -> Vec<Figure> {
         let Some(fresh) = same.and_then(|index| new.samples.get(index)) else { continue };
         figures.push(Figure {
             name: format!("{} {} {} {} {}B", row.scenario, row.contender, row.mode, row.capacity, row.payload),
-            unit: if row.more_is_better() { "M/s" } else { "ns" },
             less: !row.more_is_better(),
             base: old.clone(),
             new: fresh.clone(),
@@ -342,10 +361,10 @@ fn take_turns(base: &Path, new: &Path, arguments: &CompareArgs) -> Result<Vec<Fi
     };
     Ok(NAMES
         .iter()
-        .map(|name| (*name, "ns", true))
-        .chain([("rate", "M/s", false)])
+        .map(|name| (*name, true))
+        .chain([("rate", false)])
         .enumerate()
-        .map(|(index, (name, unit, less))| {
+        .map(|(index, (name, less))| {
             // A round counts only if both builds have the figure, so that the values stay pairs.
             let pairs: Vec<(f64, f64)> = base
                 .iter()
@@ -353,7 +372,7 @@ fn take_turns(base: &Path, new: &Path, arguments: &CompareArgs) -> Result<Vec<Fi
                 .filter_map(|(base, new)| Some((whole(base, index)?, whole(new, index)?)))
                 .collect();
             let (base, new) = pairs.into_iter().unzip();
-            Figure { name: name.to_owned(), unit, less, base, new, paired: true }
+            Figure { name: name.to_owned(), less, base, new, paired: true }
         })
         .filter(|figure| !figure.base.is_empty())
         .collect())

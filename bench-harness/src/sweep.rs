@@ -22,11 +22,13 @@ use crate::run::render::tick;
 use crate::run::schedule::Arrival;
 use crate::scenario::Scenario;
 
+/// What `--help` says first.
+pub const HELP: &str = "Walk a scenario over rates, capacities or payloads.\n\n\
+    Over rates it draws latency against load and finds the knee: the highest rate that was\n\
+    reached with a p99 of at most ten times the lowest p99 of the walk.";
+
 /// Options of `sweep`.
 #[derive(Clone, Debug, Args)]
-#[command(long_about = "Walk a scenario over rates, capacities or payloads.\n\n\
-    Over rates it draws latency against load and finds the knee: the highest rate that was\n\
-    reached with a p99 of at most ten times the lowest p99 of the walk.")]
 pub struct SweepArgs {
     /// One of spsc, mpsc, mpsc-1, mpsc-2, fanout, pipeline, diamond, work-sharing, ping-pong, idle-wake, topic, group
     #[arg(value_parser = run_scenario)]

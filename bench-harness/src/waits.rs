@@ -22,14 +22,16 @@ use crate::run::schedule::Arrival;
 use crate::system::process_time;
 use crate::{quantity, statistics, wait_spec};
 
-/// Options of `waits`.
-#[derive(Clone, Debug, Args)]
-#[command(long_about = "Measure what our ways of waiting cost.\n\n\
+/// What `--help` says first.
+pub const HELP: &str = "Measure what our ways of waiting cost.\n\n\
     latency: open loop, fixed and Poisson, the default consumer against one that only spins and\n\
     never pauses. park: throughput of a consumer that may sleep but never does, against one that\n\
     can't. idle: the processor time of 8 sleeping consumers on an idle ring. heavy: a producer's\n\
     throughput while another thread issues heavy fences. Rounds of both sides take turns; ratios\n\
-    are over paired rounds, with a 95 % bootstrap interval.")]
+    are over paired rounds, with a 95 % bootstrap interval.";
+
+/// Options of `waits`.
+#[derive(Clone, Debug, Args)]
 pub struct WaitsArgs {
     /// What to measure, by commas
     #[arg(value_enum, value_delimiter = ',', default_values_t = [WaitPart::Latency, WaitPart::Park, WaitPart::Idle, WaitPart::Heavy])]

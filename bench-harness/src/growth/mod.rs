@@ -28,15 +28,15 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::system::thread_time;
 
-/// Options of `growth`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    long_about = "Measure how costs grow, in steps of four.\n\n\
+/// What `--help` says first.
+pub const HELP: &str = "Measure how costs grow, in steps of four.\n\n\
     Each row sets up n things and counts what one more call costs: wake-ups, bytes, syncs, files, or else the processor\n\
     time of the thread, which does not count what other programs do. The exponent is the slope of log cost over log n: 0 is\n\
-    constant, 1 linear. A row that is worse than its bound is measured three times; if it stays so, the exit code is 1.",
-    after_long_help = list()
-)]
+    constant, 1 linear. A row that is worse than its bound is measured three times; if it stays so, the exit code is 1.";
+
+/// Options of `growth`.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = list())]
 pub struct GrowthArgs {
     /// The rows to measure; without one, all
     #[arg(value_parser = known)]

@@ -18,18 +18,18 @@ use crate::progress::Progress;
 use crate::quantity;
 use crate::scenario::{Scenario, scenario_of};
 
-/// Options of `peers`.
-#[derive(Debug, Args)]
-#[command(
-    long_about = "Measure our rings, their rivals and the floor in turn.\n\n\
+/// What `--help` says first.
+pub const HELP: &str = "Measure our rings, their rivals and the floor in turn.\n\n\
     Every contender gets the same work, cores, capacity, payload and class of waiting. Rounds\n\
     are interleaved (A B C, B C A, ...), every value is verified, and medians stand with their\n\
     lowest and highest round. Ratios are over paired rounds, with a 95 % bootstrap interval.\n\
     N/A stands where a contender's semantics differ.\n\n\
     rtrb+pause is rtrb with the short-batch pause of our own consumers. The bare-ring rows are\n\
-    the floor: slots and two positions, which know no closing, no gates and no stages.",
-    after_long_help = crate::scenario::gallery(PEERS)
-)]
+    the floor: slots and two positions, which know no closing, no gates and no stages.";
+
+/// Options of `peers`.
+#[derive(Debug, Args)]
+#[command(after_long_help = crate::scenario::gallery(PEERS))]
 pub struct PeersArgs {
     /// One or more of spsc, mpsc-1, mpsc-2, mpsc (both), fanout, pipeline, diamond, ping-pong, idle-wake,
     /// topic, topic-multi and group (against the bare ring), message (against a channel of vectors)

@@ -19,7 +19,7 @@ mod rtrb;
 mod text;
 mod waiting;
 
-pub use command::{PeersArgs, command};
+pub use command::{HELP, PeersArgs, command};
 pub use render::write;
 pub use results::PeersDocument;
 pub use waiting::WaitClass;

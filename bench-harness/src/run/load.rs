@@ -64,7 +64,7 @@ pub struct LoadArgs {
     /// Messages published at once
     #[arg(long, default_value_t = 1)]
     pub batch: usize,
-    /// How consumers wait: busy-spin, spin, spin-yield, backoff, spin-then-park, with settings by commas such as
+    /// How consumers wait: busy-spin, spin, spin-yield, backoff, spin-then-park, nap, with settings by commas such as
     /// spin-then-park,pause=0,spins=2000,yields=20
     /// [default: spin while each thread has a core, else spin-yield]
     #[arg(long)]

@@ -23,16 +23,16 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::scenario::Scenario;
 
-/// Options of `run`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    long_about = "Measure the latency of one scenario on our ring.\n\n\
+/// What `--help` says first.
+pub const HELP: &str = "Measure the latency of one scenario on our ring.\n\n\
     Open loop by default: every message has an intended time, and its latency counts from there,\n\
     so that a stall is seen by every message that had to wait for it. A run that missed its rate\n\
     is INVALID, not slow. Beside the latencies stand the hiccups of the same cores with nothing\n\
-    running on them, and the cost of the harness itself.",
-    after_long_help = crate::scenario::gallery(RUN)
-)]
+    running on them, and the cost of the harness itself.";
+
+/// Options of `run`.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = crate::scenario::gallery(RUN))]
 pub struct RunArgs {
     /// What is measured.
     #[command(flatten)]

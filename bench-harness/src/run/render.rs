@@ -97,7 +97,7 @@ fn setup_line(document: &RunDocument) -> String {
 fn rate_line(document: &RunDocument) -> String {
     let asked = document.rate_asked.map_or_else(|| "no fixed rate".to_owned(), per_second);
     format!(
-        "asked {asked}, achieved {}, {} messages runs {}, {} dropped",
+        "asked {asked}, achieved {}, {} messages in {} runs, {} dropped",
         per_second(document.rate_achieved),
         grouped(document.latency.count),
         document.runs.len(),
