@@ -13,7 +13,6 @@ use slipring::{
     topic::{Overflow, Slow, TopicError, TopicPartition},
 };
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -53,7 +52,6 @@ fn main() -> Done {
         let seen = seen.clone();
         topic.subscribe("screen").run(move |message, _| {
             seen.note("screen", "screen", message);
-            Ok::<_, Infallible>(())
         })?;
     }
 

@@ -3,25 +3,11 @@
 //!
 //!     cargo run --example never_block
 
-use slipring::{Engine, Idle, Wait, WaitStrategy, subscriber::At, topic::Overflow};
-use std::convert::Infallible;
+use slipring::{Engine, Wait, subscriber::At, topic::Overflow};
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// Looks for events every 200 microseconds.
-struct Nap;
-
-impl WaitStrategy for Nap {
-    fn idle(&self, looks: u32) -> Idle {
-        match looks {
-            ..100 => std::hint::spin_loop(),
-            _ => std::thread::sleep(Duration::from_micros(200)),
-        }
-        Idle::Look
-    }
-}
 
 #[derive(Default)]
 struct Block {
@@ -32,8 +18,8 @@ struct Block {
 fn main() -> Result<(), Box<dyn Error>> {
     const BLOCKS: u64 = 10_000;
     let engine = Engine::builder().build()?;
-    let blocks =
-        engine.topic::<Block>("blocks").single_producer().capacity(256).overflow(Overflow::DropNewest).create()?;
+    let blocks = engine.topic::<Block>("blocks").single_producer().capacity(256);
+    let blocks = blocks.overflow(Overflow::DropNewest).never_wake().create()?;
 
     let read = Arc::new(AtomicU64::new(0));
     let counts = Arc::clone(&read);
@@ -43,9 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         last = Some(block.number);
         loudest = block.samples.iter().fold(loudest, |most, sample| most.max(sample.abs()));
         counts.fetch_add(1, Ordering::Relaxed);
-        Ok::<_, Infallible>(())
     };
-    blocks.subscribe("meter").wait(Wait::custom(Nap)).run(meter)?;
+    blocks.subscribe("meter").wait(Wait::nap(Duration::from_micros(200))).run(meter)?;
 
     let mut producer = blocks.producer().create()?;
     for number in 0..BLOCKS {

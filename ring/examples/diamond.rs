@@ -9,7 +9,6 @@
 //! cargo run -p slipring-ring --example diamond
 
 use slipring_ring::{Builder, LossyRing, OnError, Stage, Start, Wait};
-use std::convert::Infallible;
 use std::time::Duration;
 
 #[derive(Default)]
@@ -27,7 +26,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     builder.run_mut("check", || {
         |order: &mut Order, _, _| {
             order.valid = order.price > 0;
-            Ok::<_, Infallible>(())
         }
     });
     builder.run(Stage::new("book").after(["check"]).wait(Wait::spin_yield()), move || {
@@ -35,7 +33,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if order.valid {
                 gauge.write(&order.price);
             }
-            Ok::<_, Infallible>(())
         }
     });
     builder.run(Stage::new("risk").after(["check"]).on_error(OnError::Skip), || {

@@ -20,8 +20,9 @@ use crate::fault::{Fault, fault};
 use crate::fence::{self, Fences};
 use crate::ordering::{ARM, ARM_FENCE, ATTENTION, CLAIM_FENCE, RING_FENCE};
 use crate::sync::{Arc, AtomicU32, Mutex, lock};
-use crate::waiter::{Waiter, WaiterState, wake_all};
+use crate::waiter::{NAP, Waiter, WaiterState, wake_all};
 use crossbeam_utils::CachePadded;
+use std::time::Duration;
 
 /// Bit of `attention`: a waiter is armed at this bell, so a thread that moves the position must wake it.
 const SLEEPERS: u32 = 1;
@@ -32,11 +33,16 @@ const NO_MEMBARRIER: u32 = 2;
 /// check if a claim that it publishes was cut: see [`crate::closing`].
 const CLOSED: u32 = 4;
 
+/// The longest sleep at a silent bell, after which a sleeper looks by itself.
+const SILENT_NAP: Duration = Duration::from_millis(1);
+
 /// The threads and tasks to wake when one position moves: see the top of this file.
 pub(crate) struct Bell {
     /// The kind of fences when the bell was created. If it is `Membarrier`, a thread that rings the bell issues no
     /// fence before it reads `attention`, so a thread that arms the bell must issue the heavy fence of that kind.
     made: Fences,
+    /// True if a thread that moves the position wakes nobody: sleepers look again after [`SILENT_NAP`].
+    silent: bool,
     attention: CachePadded<AtomicU32>,
     sleepers: Mutex<Vec<Sleeper>>,
 }
@@ -48,10 +54,20 @@ struct Sleeper {
 
 impl Bell {
     pub(crate) fn new() -> Self {
+        Self::of(false)
+    }
+
+    /// A bell whose sleepers wake by themselves, so that a publisher never has to. They are registered for the end of the ring.
+    pub(crate) fn silent() -> Self {
+        Self::of(true)
+    }
+
+    fn of(silent: bool) -> Self {
         let made = fence::kind();
         let fences = if made == Fences::SeqCst { NO_MEMBARRIER } else { 0 };
         Self {
             made,
+            silent,
             attention: CachePadded::new(AtomicU32::new(fences)),
             // Capacity for 4 sleepers, so that arming normally does not allocate.
             sleepers: Mutex::new(Vec::with_capacity(4)),
@@ -129,9 +145,11 @@ impl Bell {
         self.attention.load(ATTENTION.get()) & CLOSED != 0
     }
 
-    /// Sets the bit that tells producers that the ring is not open any more.
+    /// Sets the bit that tells producers that the ring is not open any more. The next [`ring`](Self::ring) then wakes the
+    /// sleepers of a silent bell, too.
     pub(crate) fn mark_closed(&self) {
-        self.attention.fetch_or(CLOSED, ARM.get());
+        let sleepers = if self.silent { SLEEPERS } else { 0 };
+        self.attention.fetch_or(CLOSED | sleepers, ARM.get());
     }
 
     /// As [`mark_closed`](Self::mark_closed), in a forked process that has one thread. The sleepers are threads of the
@@ -140,7 +158,7 @@ impl Bell {
     #[cfg(all(unix, not(any(loom, shuttle, miri))))]
     pub(crate) fn mark_closed_in_fork(&self) {
         self.attention.fetch_and(!SLEEPERS, ARM.get());
-        self.mark_closed();
+        self.attention.fetch_or(CLOSED, ARM.get());
     }
 
     /// Arms `waiter`: the next ring of this bell wakes it with this token, once. Arming it twice with one token has no
@@ -152,12 +170,17 @@ impl Bell {
         if !sleepers.iter().any(|other| Arc::ptr_eq(&other.shared, &waiter.shared) && other.token == token) {
             sleepers.push(Sleeper { shared: Arc::clone(&waiter.shared), token });
         }
-        self.attention.fetch_or(SLEEPERS, ARM.get());
+        if self.silent {
+            drop(sleepers);
+            waiter.shared.wake_after(SILENT_NAP, token);
+        } else {
+            self.attention.fetch_or(SLEEPERS, ARM.get());
+        }
     }
 
     /// Issues the fence (ARM_FENCE) of a thread that has armed `waiter` at all `bells`, before it checks its condition
     /// again. If the system refuses the fence, a thread that rings may have missed the registration: then `waiter` is
-    /// woken with this token after [`NAP`](crate::waiter::NAP) in any case.
+    /// woken with this token after [`NAP`] in any case.
     #[cfg_attr(loom, track_caller)]
     pub(crate) fn fence<'b>(bells: impl Iterator<Item = &'b Self> + Clone, waiter: &Waiter, token: usize) {
         let membarrier = bells.clone().any(|bell| bell.made == Fences::Membarrier);
@@ -165,7 +188,7 @@ impl Bell {
         // Pairs with RING_FENCE.
         if fence::heavy_at(&ARM_FENCE, made).is_err() {
             bells.for_each(|bell| _ = bell.attention.fetch_or(NO_MEMBARRIER, ARM.get()));
-            waiter.shared.wake_later(token);
+            waiter.shared.wake_after(NAP, token);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
+use crate::bell::Bell;
 use crate::closing::Phase;
 use crate::consumer::Consumer;
 use crate::core::Core;
@@ -11,6 +12,7 @@ use crate::join::{Place, Role};
 use crate::kind::{Kind, Multi, Single};
 use crate::managed::Threads;
 use crate::memory::MemoryRequest;
+use crate::outcome::Outcome;
 use crate::producer::Producer;
 use crate::ring::{Ring, UntakenStage};
 use crate::sequence::Sequence;
@@ -18,18 +20,17 @@ use crate::stage::{OnError, Stage};
 use crate::sync::Arc;
 use crate::wait::Wait;
 use crate::worker::Worker;
-use std::fmt::Display;
 
 /// Declares a ring: [`single`](Self::single) or [`multi`](Self::multi), then its stages, then [`build`](Self::build).
 ///
 /// ```
 /// # use slipring_ring::{Builder, Stage};
-/// # use std::{convert::Infallible, time::Duration};
+/// # use std::time::Duration;
 /// # #[derive(Default)] struct Order { price: i64, checked: bool }
 /// let mut builder = Builder::single(1024, Order::default);
-/// builder.run_mut("check", || |order: &mut Order, _, _| { order.checked = true; Ok::<_, Infallible>(()) });
-/// builder.run(Stage::new("book").after(["check"]), || |_: &Order, _, _| Ok::<_, Infallible>(()));
-/// builder.run(Stage::new("risk").after(["check"]), || |_: &Order, _, _| Ok::<_, Infallible>(()));
+/// builder.run_mut("check", || |order: &mut Order, _, _| order.checked = true);
+/// builder.run(Stage::new("book").after(["check"]), || |_: &Order, _, _| ());
+/// builder.run(Stage::new("risk").after(["check"]), || |_: &Order, _, _| ());
 /// builder.poll(Stage::new("audit").after(["book", "risk"]));      // a diamond
 /// let (mut producer, ring) = builder.build()?;
 /// let mut audit = ring.consumer("audit")?;
@@ -46,6 +47,7 @@ pub struct Builder<E, K: Kind> {
     first: u64,
     make: Box<dyn FnMut() -> E + Send>,
     request: MemoryRequest,
+    never_wake: bool,
     on_error: OnError,
     declared: Vec<Declared<E, K>>,
 }
@@ -102,6 +104,7 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
             first: 0,
             make: Box::new(make),
             request: MemoryRequest::default(),
+            never_wake: false,
             on_error: OnError::default(),
             declared: Vec::new(),
         }
@@ -131,6 +134,27 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     /// [`Ring::memory`] reports the result.
     pub fn lock_memory(&mut self, yes: bool) -> &mut Self {
         self.request.lock = yes;
+        self
+    }
+
+    /// Sets whether publishing wakes nobody, so that it never makes a system call. Default: no. A consumer, task or waiter that
+    /// would sleep until an event comes then sleeps for a millisecond at most and looks again: it needs no wake-up. With
+    /// [`Wait::nap`] a consumer chooses how long. The end of the ring still wakes all at once.
+    ///
+    /// ```
+    /// # use slipring_ring::{Builder, Stage, Wait};
+    /// let mut builder = Builder::single(8, u64::default);
+    /// builder.never_wake(true);
+    /// builder.poll(Stage::new("tape").wait(Wait::spin_then_park().spins(0)));
+    /// let (mut producer, ring) = builder.build()?;
+    /// let mut tape = ring.consumer("tape")?;
+    /// let reader = std::thread::spawn(move || tape.poll_wait(8).map(|batch| batch.len()));
+    /// producer.publish(|event| *event = 42)?;                        // two stores, although the reader may be asleep
+    /// assert_eq!(reader.join().unwrap()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn never_wake(&mut self, yes: bool) -> &mut Self {
+        self.never_wake = yes;
         self
     }
 
@@ -194,13 +218,13 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
 
     /// Adds a managed stage whose handler gets whole batches. Events that the handler iterates count as handled; the
     /// next call gets the others again.
-    pub fn run_batches<X: Display, F>(
+    pub fn run_batches<R: Outcome, F>(
         &mut self,
         stage: impl Into<Stage>,
         make: impl FnOnce() -> F + Send + 'static,
     ) -> &mut Self
     where
-        F: FnMut(&mut Batch<'_, E, K>) -> Result<(), X> + 'static,
+        F: FnMut(&mut Batch<'_, E, K>) -> R + 'static,
     {
         let start: Start<E, K, Shared> =
             Box::new(move |stage, consumer, threads| threads.run(stage, consumer, move || BatchHandler(make())));
@@ -214,13 +238,13 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     ///
     /// ```
     /// # use slipring_ring::Builder;
-    /// # use std::{convert::Infallible, sync::atomic::{AtomicU64, Ordering::Relaxed}, sync::Arc, time::Duration};
+    /// # use std::{sync::atomic::{AtomicU64, Ordering::Relaxed}, sync::Arc, time::Duration};
     /// let sum = Arc::new(AtomicU64::new(0));
     /// let mut builder = Builder::single(8, u64::default);
     /// let total = Arc::clone(&sum);
     /// builder.run_workers("pool", 2, move |_worker| {
     ///     let total = Arc::clone(&total);
-    ///     move |event: &u64, _, _| { total.fetch_add(*event, Relaxed); Ok::<_, Infallible>(()) }
+    ///     move |event: &u64, _, _| { total.fetch_add(*event, Relaxed); }
     /// });
     /// let (mut producer, ring) = builder.build()?;
     /// producer.publish_batch(4, |index, event| *event = index as u64)?;
@@ -258,8 +282,9 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     /// The capacity, the count of retained events or a stage's declaration is refused, or the system refuses memory, a
     /// pin or a thread, or a handler's constructor panics: see [`BuildError`]. No thread is left running.
     pub fn build(self) -> Result<Built<E, K>, BuildError> {
-        let Self { capacity, retain, first, make, request, on_error, declared } = self;
-        let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make, request)?);
+        let Self { capacity, retain, first, make, request, never_wake, on_error, declared } = self;
+        let bell = if never_wake { Bell::silent() } else { Bell::new() };
+        let core = Arc::new(Core::<E, K>::new(capacity, retain, first, make, request, bell)?);
         let threads = Threads::new(on_error);
         let mut untaken = Vec::new();
         let mut to_start: Vec<ToStart> = Vec::new();

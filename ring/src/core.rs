@@ -46,6 +46,7 @@ impl<E, K: Kind> Core<E, K> {
         first: u64,
         make: impl FnMut() -> E + Send,
         request: MemoryRequest,
+        bell: Bell,
     ) -> Result<Self, BuildError>
     where
         E: Send,
@@ -65,7 +66,7 @@ impl<E, K: Kind> Core<E, K> {
             buffer: Buffer::new(capacity, make, stamp, request)?,
             positions: K::start(first),
             gates: Gates::new(),
-            bell: Arc::new(Bell::new()),
+            bell: Arc::new(bell),
             end_bell: Bell::new(),
             closing: Closing::new(),
             fences,

@@ -3,11 +3,12 @@
 use crate::access::{Access, Exclusive, Shared};
 use crate::batch::Batch;
 use crate::kind::Kind;
+use crate::outcome::Outcome;
 use crate::sequence::Sequence;
 use std::fmt::Display;
 
-/// Handles each event of a managed stage. A closure `FnMut(&E, Sequence, bool) -> Result<(), Error>` is a handler, and
-/// a closure that takes `&mut E` is a handler for a stage that may change events.
+/// Handles each event of a managed stage. A closure `FnMut(&E, Sequence, bool)` is a handler, and a closure that takes
+/// `&mut E` is a handler for a stage that may change events. It returns nothing, or a `Result<(), Error>`: see [`Outcome`].
 ///
 /// A handler is constructed on its stage's thread and stays there, so it need not be `Send`.
 ///
@@ -33,6 +34,11 @@ use std::fmt::Display;
 /// assert!(ring.shutdown(Duration::from_secs(5)).is_complete());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a stage's handler is a closure of an event, its sequence and the end of the batch, or a type that implements `Handler`, not `{Self}`",
+    label = "what `make` returns is no handler of such events",
+    note = "a stage is started by a closure that makes its handler on the stage's thread: `|| |event: &E, _sequence, _end_of_batch| {{ .. }}`"
+)]
 pub trait Handler<E, A: Access = Shared> {
     /// The error of this handler. The stage's [`OnError`](crate::OnError) decides what follows it.
     type Error: Display;
@@ -45,19 +51,21 @@ pub trait Handler<E, A: Access = Shared> {
     fn on_end(&mut self) {}
 }
 
-impl<E, X: Display, F: FnMut(&E, Sequence, bool) -> Result<(), X>> Handler<E> for F {
-    type Error = X;
+impl<E, R: Outcome, F: FnMut(&E, Sequence, bool) -> R> Handler<E> for F {
+    type Error = R::Error;
 
-    fn on_event(&mut self, event: &E, sequence: Sequence, end_of_batch: bool) -> Result<(), X> {
-        self(event, sequence, end_of_batch)
+    #[inline]
+    fn on_event(&mut self, event: &E, sequence: Sequence, end_of_batch: bool) -> Result<(), R::Error> {
+        self(event, sequence, end_of_batch).into_result()
     }
 }
 
-impl<E, X: Display, F: FnMut(&mut E, Sequence, bool) -> Result<(), X>> Handler<E, Exclusive> for F {
-    type Error = X;
+impl<E, R: Outcome, F: FnMut(&mut E, Sequence, bool) -> R> Handler<E, Exclusive> for F {
+    type Error = R::Error;
 
-    fn on_event(&mut self, event: &mut E, sequence: Sequence, end_of_batch: bool) -> Result<(), X> {
-        self(event, sequence, end_of_batch)
+    #[inline]
+    fn on_event(&mut self, event: &mut E, sequence: Sequence, end_of_batch: bool) -> Result<(), R::Error> {
+        self(event, sequence, end_of_batch).into_result()
     }
 }
 
@@ -106,12 +114,12 @@ impl<E, K: Kind, A: Access, H: Handler<E, A>> Work<E, K, A> for Events<H> {
 /// The work of a handler that gets whole batches.
 pub(crate) struct BatchHandler<F>(pub(crate) F);
 
-impl<E, K: Kind, A: Access, X: Display, F> Work<E, K, A> for BatchHandler<F>
+impl<E, K: Kind, A: Access, R: Outcome, F> Work<E, K, A> for BatchHandler<F>
 where
-    F: FnMut(&mut Batch<'_, E, K, A>) -> Result<(), X>,
+    F: FnMut(&mut Batch<'_, E, K, A>) -> R,
 {
     fn work(&mut self, batch: &mut Batch<'_, E, K, A>, culprit: &mut Sequence) -> Result<(), String> {
         *culprit = batch.position();
-        (self.0)(batch).map_err(|error| error.to_string())
+        (self.0)(batch).into_result().map_err(|error| error.to_string())
     }
 }

@@ -7,6 +7,7 @@
 //! - [`Producer::try_fill`] and [`Producer::cut_event`]: publishing with a fallback, and taking back the event of a
 //!   refused commit.
 //! - [`Consumer::poll_paced`], [`Consumer::look_anew`] and [`Consumer::nothing`]: for loops that read several rings.
+//! - [`Consumer::look_further`]: for looking at events without consuming them.
 //! - [`Ring::unread`]: the count of events in a report.
 //! - [`Ring::cut_except`]: a cut that leaves out claims whose events were given elsewhere already.
 //! - [`Ring::announce_halt`] and [`Ring::announce_failure`]: ending several rings together.
@@ -19,7 +20,7 @@ use crate::consumer::Consumer;
 use crate::kind::Kind;
 use crate::producer::Producer;
 use crate::ring::Ring;
-use crate::sequence::{Sequence, Sequences};
+use crate::sequence::{Sequence, Sequences, later};
 use crate::waiting::Look;
 
 pub use crate::deadline::deadline;
@@ -132,6 +133,31 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
     /// ```
     pub fn look_anew(&mut self) {
         self.available = self.next;
+    }
+
+    /// Looks for events behind those that the last poll has found, so that the next poll returns both, although none of the
+    /// first was consumed. False if there are none, or if a slot without an event is between them.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// # let mut builder = Builder::multi(1024, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// producer.publish_batch(1000, |_, _| ())?;
+    /// let first = tape.poll(1000)?.len();
+    /// assert!(first < 1000 && tape.look_further());
+    /// assert!(tape.poll(1000)?.len() > first);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn look_further(&mut self) -> bool {
+        let from = later(self.available, self.next);
+        let run = K::run(&self.core, from, from, self.stage.before(), u64::MAX);
+        let further = run.start == from && run.end != from;
+        if further {
+            self.available = run.end;
+        }
+        further
     }
 
     /// Returns an empty batch, without a poll.

@@ -35,6 +35,16 @@ pub trait Kind: Mechanics + sealed::Sealed {}
 impl Kind for Single {}
 impl Kind for Multi {}
 
+/// The kinds of rings whose producers can be cloned: [`Multi`].
+#[diagnostic::on_unimplemented(
+    message = "a single producer is the only one, so it cannot be cloned",
+    label = "the only producer of its ring or topic",
+    note = "for several producers, declare the ring with `Builder::multi`, or create the topic without `single_producer()`"
+)]
+pub trait ManyProducers: Kind {}
+
+impl ManyProducers for Multi {}
+
 /// The operations that differ between the two kinds. Their callers must pass positions that keep the rules of the ring.
 pub(crate) trait Mechanics: Send + Sync + Sized + 'static {
     /// The part of a slot beside the event: nothing in a single-producer ring, an atomic number in a multi-producer

@@ -45,7 +45,7 @@
 //!
 //! ```
 //! use slipring_ring::{Builder, Stage, Start, Wait};
-//! use std::{convert::Infallible, time::Duration};
+//! use std::time::Duration;
 //! # #[derive(Default)] struct Order { price: i64, valid: bool }
 //! # let mut book = 0; let mut risk = 0;
 //!
@@ -54,13 +54,12 @@
 //! //              +--> risk --+
 //! let mut builder = Builder::multi(1024, Order::default);     // any number of producers
 //! builder.retain(16);                                         // for stages that join later
-//! builder.run_mut("check", || |order: &mut Order, _, _| { order.valid = order.price > 0; Ok::<_, Infallible>(()) });
+//! builder.run_mut("check", || |order: &mut Order, _, _| order.valid = order.price > 0);
 //! builder.run(Stage::new("book").after(["check"]), move || {
 //!     // Constructed on the stage's own thread, so it need not be `Send`.
 //!     move |order: &Order, _sequence, end_of_batch: bool| {
 //!         book += order.price;
 //!         if end_of_batch { /* the moment to flush */ }
-//!         Ok::<_, Infallible>(())
 //!     }
 //! });
 //! builder.run(Stage::new("risk").after(["check"]).wait(Wait::spin_yield()), move || {
@@ -232,6 +231,7 @@ mod multi_producer;
 mod ordering;
 #[cfg(loom)]
 pub mod ordering;
+mod outcome;
 mod panics;
 pub mod pin;
 mod producer;
@@ -264,9 +264,10 @@ pub use closing::Closed;
 pub use consumer::{Consumer, ConsumerMut};
 pub use error::{BuildError, ClaimError, SeekError, SendError, StageError};
 pub use handler::Handler;
-pub use kind::{Kind, Multi, Single};
+pub use kind::{Kind, ManyProducers, Multi, Single};
 pub use lossy::{LossyReader, LossyRing, LossyWriter, Plain};
 pub use memory::{MemoryReport, Obtained};
+pub use outcome::Outcome;
 pub use producer::{MultiProducer, Producer, SingleProducer};
 pub use report::{Ending, Positions, Report, StagePosition, StageReport};
 pub use ring::Ring;

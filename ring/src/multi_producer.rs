@@ -19,7 +19,7 @@
 use crate::buffer::Slots;
 use crate::core::Core;
 use crate::fault::{Fault, fault};
-use crate::kind::{Mechanics, Multi, Run};
+use crate::kind::{Kind, ManyProducers, Mechanics, Multi, Run};
 use crate::ordering::{
     ALONE, CLAIM, CLAIM_ALONE, GATE, RAISE_FLOOR, READ_CLAIMED, READ_FLOOR, READ_SKIP, READ_STAMP, READ_STAMP_IN_TURN,
     STAMP, STAMP_BEHIND, STAMP_FENCE, STAMP_READ_FENCE, Site,
@@ -353,7 +353,21 @@ impl<E> Producer<E, Multi> {
     }
 }
 
-impl<E> Clone for Producer<E, Multi> {
+impl<E, K: Kind> Producer<E, K> {
+    /// [`Clone::clone`], for rings with any number of producers. As a method with a condition, the compiler refuses it on
+    /// [`Single`](crate::Single) with the words of [`ManyProducers`]; a missing trait would leave the reader alone.
+    #[doc(hidden)]
+    #[expect(clippy::should_implement_trait, reason = "it is implemented; this words the refusal")]
+    #[inline]
+    pub fn clone(&self) -> Self
+    where
+        K: ManyProducers,
+    {
+        Clone::clone(self)
+    }
+}
+
+impl<E, K: ManyProducers> Clone for Producer<E, K> {
     fn clone(&self) -> Self {
         if !fault(Fault::ClonedProducerStaysAlone) {
             self.alone.store(0, ALONE.get());

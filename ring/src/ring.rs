@@ -14,6 +14,7 @@ use crate::kind::Kind;
 use crate::managed::Threads;
 use crate::memory::MemoryReport;
 use crate::ordering::FOLLOW;
+use crate::outcome::Outcome;
 use crate::report::{Positions, StagePosition};
 use crate::sequence::{Sequence, ahead, earlier, later};
 use crate::stage::{Stage, StageState};
@@ -22,7 +23,6 @@ use crate::wait::Wait;
 use crate::waiter::Waiter;
 use crate::worker::Worker;
 use std::fmt;
-use std::fmt::Display;
 
 /// A handle of a running ring. A clone is another handle of that ring.
 ///
@@ -217,14 +217,14 @@ impl<E, K: Kind> Ring<E, K> {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub fn run_batches<X: Display, F>(
+    pub fn run_batches<R: Outcome, F>(
         &self,
         stage: impl Into<Stage>,
         make: impl FnOnce() -> F + Send + 'static,
     ) -> Result<Sequence, BuildError>
     where
         E: Send + Sync + 'static,
-        F: FnMut(&mut Batch<'_, E, K>) -> Result<(), X> + 'static,
+        F: FnMut(&mut Batch<'_, E, K>) -> R + 'static,
     {
         let stage = stage.into();
         let consumer = self.join(stage.clone())?;

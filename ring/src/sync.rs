@@ -114,6 +114,17 @@ pub(crate) fn next_id() -> u64 {
     NEXT.fetch_add(1, crate::ordering::COUNT.order)
 }
 
+/// Lets `nap` pass. In a model no time passes, and another thread runs.
+pub(crate) fn sleep(nap: std::time::Duration) {
+    #[cfg(any(loom, shuttle))]
+    {
+        let _ = nap;
+        thread::yield_now();
+    }
+    #[cfg(not(any(loom, shuttle)))]
+    thread::sleep(nap);
+}
+
 /// Waits for a notification of `condition` for at most `limit`. May return early. shuttle's wait never times out, so
 /// under shuttle this always returns early, and the caller checks the clock.
 pub(crate) fn wait_at_most<'m, T>(

@@ -9,6 +9,7 @@ use crate::sync;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The decision of a wait strategy after an empty look (a check that found neither event nor room).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ pub trait WaitStrategy: Send + Sync + 'static {
 /// | [`spin_yield`](Wait::spin_yield) | low | a whole core, which other threads may take | more threads than cores |
 /// | [`backoff`](Wait::backoff) | low, then rising | less, the longer it waits; then nothing | varying event rates |
 /// | [`spin_then_park`](Wait::spin_then_park) | low, or a wake-up | nothing | the default |
+/// | [`nap`](Wait::nap) | up to a nap | little | producers that must not enter the kernel |
 ///
 /// ```
 /// use slipring_ring::Wait;
@@ -71,12 +73,13 @@ enum Strategy {
     SpinYield,
     Backoff,
     SpinThenPark,
+    Nap(Duration),
     Custom(Arc<dyn WaitStrategy>),
 }
 
 impl Wait {
     /// The names of the strategies that [`FromStr`] accepts.
-    pub const NAMES: [&'static str; 5] = ["busy-spin", "spin", "spin-yield", "backoff", "spin-then-park"];
+    pub const NAMES: [&'static str; 6] = ["busy-spin", "spin", "spin-yield", "backoff", "spin-then-park", "nap"];
 
     const fn new(strategy: Strategy) -> Self {
         Self { strategy, spins: 2_000, yields: 20, pause: 63 }
@@ -111,6 +114,22 @@ impl Wait {
     /// 100,000 times a second at random rarely find the consumer asleep.
     pub const fn spin_then_park() -> Self {
         Self::new(Strategy::SpinThenPark)
+    }
+
+    /// Looks [`spins`](Self::spins) times (default: 100) for events or room, with a spin hint before each look, then sleeps for
+    /// `nap` before each look. A thread that waits like this is never woken: no publish makes a system call for it. An event,
+    /// the end of the ring and a deadline are seen up to a nap late. By name: naps of 200 microseconds.
+    ///
+    /// ```
+    /// use slipring_ring::Wait;
+    /// use std::time::Duration;
+    /// let wait = Wait::nap(Duration::from_micros(200));
+    /// assert_eq!("nap".parse(), Ok(wait));
+    /// ```
+    pub const fn nap(nap: Duration) -> Self {
+        let mut wait = Self::new(Strategy::Nap(nap));
+        wait.spins = 100;
+        wait
     }
 
     /// A custom strategy.
@@ -154,16 +173,16 @@ impl Wait {
     /// True if the strategy executes spin hints between looks, so that a few more hints do no harm.
     pub(crate) const fn hints(&self) -> bool {
         match self.strategy {
-            Strategy::Spin | Strategy::SpinYield | Strategy::SpinThenPark => true,
+            Strategy::Spin | Strategy::SpinYield | Strategy::SpinThenPark | Strategy::Nap(_) => true,
             Strategy::BusySpin | Strategy::Backoff | Strategy::Custom(_) => false,
         }
     }
 
-    /// True for the strategies that never sleep, and so keep a core busy while they wait; false for a custom strategy.
+    /// True for the strategies that never sleep or nap, and so keep a core busy while they wait; false for a custom strategy.
     pub const fn occupies_a_core(&self) -> bool {
         match self.strategy {
             Strategy::BusySpin | Strategy::Spin | Strategy::SpinYield => true,
-            Strategy::Backoff | Strategy::SpinThenPark | Strategy::Custom(_) => false,
+            Strategy::Backoff | Strategy::SpinThenPark | Strategy::Nap(_) | Strategy::Custom(_) => false,
         }
     }
 
@@ -172,7 +191,11 @@ impl Wait {
     pub const fn never_yields(&self) -> bool {
         match self.strategy {
             Strategy::BusySpin | Strategy::Spin => true,
-            Strategy::SpinYield | Strategy::Backoff | Strategy::SpinThenPark | Strategy::Custom(_) => false,
+            Strategy::SpinYield
+            | Strategy::Backoff
+            | Strategy::SpinThenPark
+            | Strategy::Nap(_)
+            | Strategy::Custom(_) => false,
         }
     }
 
@@ -196,6 +219,8 @@ impl Wait {
             Strategy::Backoff if looks.saturating_sub(7) <= self.yields => sync::thread::yield_now(),
             Strategy::SpinThenPark if looks <= self.spins => sync::spin_loop(),
             Strategy::SpinThenPark if looks - self.spins <= self.yields => sync::thread::yield_now(),
+            Strategy::Nap(_) if looks <= self.spins => sync::spin_loop(),
+            Strategy::Nap(nap) => sync::sleep(*nap),
             Strategy::Backoff | Strategy::SpinThenPark => return Idle::Sleep,
             Strategy::Custom(strategy) => return blaming("the waiting strategy", || strategy.idle(looks)),
         }
@@ -209,6 +234,7 @@ impl Wait {
             Strategy::SpinYield => "spin-yield",
             Strategy::Backoff => "backoff",
             Strategy::SpinThenPark => "spin-then-park",
+            Strategy::Nap(_) => "nap",
             Strategy::Custom(_) => "custom",
         }
     }
@@ -224,6 +250,7 @@ impl PartialEq for Wait {
     fn eq(&self, other: &Self) -> bool {
         let same = match (&self.strategy, &other.strategy) {
             (Strategy::Custom(a), Strategy::Custom(b)) => Arc::ptr_eq(a, b),
+            (Strategy::Nap(a), Strategy::Nap(b)) => a == b,
             _ => self.name() == other.name(),
         };
         same && (self.spins, self.yields, self.pause) == (other.spins, other.yields, other.pause)
@@ -260,6 +287,7 @@ impl FromStr for Wait {
             "spin-yield" => Ok(Self::spin_yield()),
             "backoff" => Ok(Self::backoff()),
             "spin-then-park" => Ok(Self::spin_then_park()),
+            "nap" => Ok(Self::nap(Duration::from_micros(200))),
             _ => Err(UnknownWait { asked: name.to_owned() }),
         }
     }
@@ -284,6 +312,7 @@ mod tests {
         assert!(sleeps(Wait::spin_then_park().spins(2).yields(1)));
         assert!(sleeps(Wait::backoff().yields(1)));
         assert!(!sleeps(Wait::busy_spin()));
+        assert!((1..500).all(|looks| Wait::nap(Duration::ZERO).idle(looks) == Idle::Look));
         assert!(!sleeps(Wait::spin()));
         assert_eq!(Wait::spin_then_park().spins(0).yields(0).idle(1), Idle::Sleep);
         assert_eq!(Wait::spin_then_park().spins(0).yields(0).idle(u32::MAX), Idle::Sleep);

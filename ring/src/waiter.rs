@@ -88,8 +88,8 @@ struct Woken {
     spare: Vec<usize>,
     /// The task to wake instead of a thread; `None` if no task waits.
     task: Option<Waker>,
-    /// The tokens of bells that may not see that this waiter is registered, because the system refused a fence. At
-    /// `due` the waiter is woken with all of them.
+    /// The tokens of bells that may not see that this waiter is registered, because the system refused a fence, and of silent
+    /// bells. At `due` the waiter is woken with all of them.
     unsure: Vec<usize>,
     due: Option<Instant>,
     /// True while a thread of this crate waits until `due` to wake a task, which cannot wait by itself.
@@ -131,15 +131,16 @@ impl WaiterState {
         self.wake_one(state)
     }
 
-    /// Wakes the waiter with this token after [`NAP`], even if no bell rings.
+    /// Wakes the waiter with this token after `nap` at the latest, even if no bell rings.
     #[cold]
-    pub(crate) fn wake_later(&self, token: usize) {
+    pub(crate) fn wake_after(&self, nap: Duration, token: usize) {
         let mut state = lock(&self.state);
         if !state.unsure.contains(&token) {
             state.unsure.push(token);
         }
         let now = Instant::now();
-        state.due = state.due.or_else(|| Some(now.checked_add(NAP).unwrap_or(now)));
+        let due = now.checked_add(nap).unwrap_or(now);
+        state.due = Some(state.due.map_or(due, |before| before.min(due)));
         drop(state);
         // A thread that sleeps already wakes up, and sleeps again until `due` at most.
         self.woken.notify_all();

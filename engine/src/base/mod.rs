@@ -13,7 +13,6 @@ pub(crate) mod ids;
 pub(crate) mod kind;
 pub(crate) mod level;
 pub(crate) mod multi_wait;
-pub(crate) mod outcome;
 pub(crate) mod overload;
 pub(crate) mod rate;
 pub(crate) mod threads;

@@ -50,7 +50,6 @@
 //! [`StartAt`].
 
 pub use crate::base::backoff::Backoff;
-pub use crate::base::outcome::Outcome;
 pub use crate::base::wakeup::Wakeup;
 pub use crate::event::keep::Keep;
 pub use crate::read::conflate::{Change, ConflateBuilder, ConflateError, ConflatedBatch, ConflatedSubscriber};
@@ -62,4 +61,4 @@ pub use crate::read::managed::Subscription;
 pub use crate::read::selector::{Selectable, Selector};
 pub use crate::read::{At, Batch, Messages, StartAt, SubscriberBuilder};
 pub use crate::topic::error::SubscribeError;
-pub use slipring_ring::OnError;
+pub use slipring_ring::{OnError, Outcome};

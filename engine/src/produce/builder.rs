@@ -10,7 +10,7 @@ use crate::produce::readers::WhenUnread;
 use crate::produce::room::RoomRequest;
 use crate::topic::error::ProducerError;
 use crate::topic::{ProducerCount, Topic, TopicCore};
-use slipring_ring::{Multi, Wait};
+use slipring_ring::{ManyProducers, Multi, Wait};
 use std::sync::Arc;
 
 /// Settings of a producer.
@@ -138,9 +138,22 @@ impl<E: Send + Sync + 'static, K: Producers> ProducerBuilder<E, K> {
     }
 }
 
-impl<E> Clone for Producer<E, Multi> {
+impl<E, K: Producers> Producer<E, K> {
+    /// [`Clone::clone`], for topics with any number of producers, so that the compiler says of a single producer what to do.
+    #[doc(hidden)]
+    #[expect(clippy::should_implement_trait, reason = "it is implemented; this words the refusal")]
+    #[inline]
+    pub fn clone(&self) -> Self
+    where
+        K: ManyProducers,
+    {
+        Clone::clone(self)
+    }
+}
+
+impl<E, K: Producers + ManyProducers> Clone for Producer<E, K> {
     fn clone(&self) -> Self {
-        let appender = |appender: &Appender<E, Multi>| Appender {
+        let appender = |appender: &Appender<E, K>| Appender {
             ring: appender.ring.clone(),
             partition: Arc::clone(&appender.partition),
         };

@@ -11,7 +11,6 @@ use policy::ErrorPolicy;
 use crate::base::cores::CoresError;
 use crate::base::handler_thread;
 use crate::base::kind::Producers;
-use crate::base::outcome::Outcome;
 use crate::base::threads::{StartError, caught};
 use crate::base::trace::lifecycle;
 use crate::event::dead_letter::Origin;
@@ -21,7 +20,7 @@ use crate::read::{At, Batch, PartitionConsumer, SharedForwarder, Subscriber, Sub
 use crate::topic::TopicCore;
 use crate::topic::consumers::{ConsumerRun, SetWait};
 use crate::topic::error::SubscribeError;
-use slipring_ring::{Ending, Multi, OnError, Sequence, Wait};
+use slipring_ring::{Ending, Multi, OnError, Outcome, Sequence, Wait};
 use std::fmt::{self, Display};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};

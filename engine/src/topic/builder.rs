@@ -159,6 +159,27 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
+    /// Makes a publish wake nobody, so that it never makes a system call, whatever its readers do: for threads that must not
+    /// enter the kernel. A reader, task or group that would sleep until an event comes, and the journal's thread, sleep for a
+    /// millisecond at most instead, and look again. A subscriber with [`Wait::nap`](crate::Wait::nap) chooses how long. The end
+    /// of the topic still wakes all at once. Default: off. See `docs/REAL_TIME.md`.
+    ///
+    /// ```
+    /// # use slipring::Engine;
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// let ticks = engine.topic::<u64>("ticks").single_producer().never_wake().create()?;
+    /// let mut tape = ticks.subscribe("tape").poll()?;
+    /// let reader = std::thread::spawn(move || tape.poll(Duration::from_secs(60)).map(|batch| batch.is_some()));
+    /// ticks.producer().create()?.publish(|tick| *tick = 42)?;          // two stores, although the reader may be asleep
+    /// assert!(reader.join().unwrap()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn never_wake(mut self) -> Self {
+        self.settings.never_wake = true;
+        self
+    }
+
     /// Sets the limit, in bytes, on the memory for the slots of all partitions. Default: 1 GiB. A slot takes the
     /// event's size; for messages, also [`max_message`](Self::max_message), rounded up to whole cache lines of 64
     /// bytes; 8 bytes more unless the topic has a [single producer](Self::single_producer); and 8 bytes more with

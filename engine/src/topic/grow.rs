@@ -52,7 +52,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
         let total = begun + starts.len();
         let mut sources = Vec::new();
         for (index, &first) in (begun..total).zip(starts) {
-            let TopicSettings { capacity, retain, timestamps, .. } = self.settings;
+            let capacity = self.settings.capacity;
             let slots = (self.slots)(capacity).map_err(|refused| match refused {
                 SlotFactoryError::Memory => {
                     let bytes = self.slot_bytes().saturating_mul(capacity as u64) as usize;
@@ -60,7 +60,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicCore<E, K> {
                 }
                 SlotFactoryError::Busy => TopicError::Growing { name: name() },
             })?;
-            let partition = Partition::new(index as u32, capacity, retain, timestamps, first, slots);
+            let partition = Partition::new(index as u32, &self.settings, first, slots);
             let partition = Arc::new(partition.map_err(|cause| TopicError::Ring { name: name(), cause })?);
             if let Some(durable) = &self.durable {
                 let source = durable.join(&partition, first);

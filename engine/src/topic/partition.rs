@@ -5,6 +5,7 @@ use crate::base::kind::Producers;
 use crate::log::producers::ProducerStamps;
 use crate::topic::error::SubscribeError;
 use crate::topic::promises::Promises;
+use crate::topic::settings::TopicSettings;
 use slipring_ring::{BuildError, Consumer, Ring, Sequence, Sequences, Stage};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -38,14 +39,13 @@ pub(crate) struct DeferredPartition {
 impl<E: Send + Sync + 'static, K: Producers> Partition<E, K> {
     pub(crate) fn new(
         index: u32,
-        capacity: usize,
-        retain: usize,
-        timestamps: bool,
+        settings: &TopicSettings,
         first: u64,
         make: impl FnMut() -> E + Send + 'static,
     ) -> Result<Self, BuildError> {
+        let TopicSettings { capacity, retain, timestamps, never_wake, .. } = *settings;
         let mut builder = K::builder(capacity, make);
-        builder.retain(retain).start_at(Sequence(first));
+        builder.retain(retain).start_at(Sequence(first)).never_wake(never_wake);
         let (first, ring) = builder.build()?;
         let times = timestamps.then(|| PublishTimes::new(capacity)).transpose()?;
         Ok(Self {

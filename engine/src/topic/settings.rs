@@ -44,6 +44,8 @@ pub(crate) struct TopicSettings {
     pub(crate) retain: usize,
     pub(crate) retain_for: Option<Duration>,
     pub(crate) timestamps: bool,
+    /// True if a publish wakes nobody.
+    pub(crate) never_wake: bool,
     pub(crate) max_message: usize,
     pub(crate) memory_limit: u64,
     pub(crate) overflow: Overflow,
@@ -69,6 +71,7 @@ impl Default for TopicSettings {
             retain: 0,
             retain_for: None,
             timestamps: false,
+            never_wake: false,
             max_message: 1024,
             memory_limit: 1 << 30,
             overflow: Overflow::Block,

@@ -1,4 +1,4 @@
-//! A single producer is the only one.
+//! A single producer is the only one, and the compiler says what to do for several.
 use slipring_ring::Builder;
 
 fn main() {

@@ -6,14 +6,14 @@ use std::fmt::Display;
 /// What a handler returns: nothing if it cannot fail, or a [`Result`] whose error says why it has failed.
 ///
 /// ```
-/// use slipring::{Engine, subscriber::At};
+/// # use slipring_ring::Builder;
 /// # use std::time::Duration;
-///
-/// let engine = Engine::builder().build()?;
-/// let ticks = engine.topic::<u64>("ticks").create()?;
-/// ticks.subscribe("print").run(|tick: &u64, _: At| println!("{tick}"))?;
-/// ticks.subscribe("check").run(|tick: &u64, _: At| if *tick < 100 { Ok(()) } else { Err("too large") })?;
-/// # engine.shutdown(Duration::from_secs(60));
+/// let mut builder = Builder::single(8, u64::default);
+/// builder.run("print", || |tick: &u64, _, _| println!("{tick}"));
+/// builder.run("check", || |tick: &u64, _, _| if *tick < 100 { Ok(()) } else { Err("too large") });
+/// let (mut producer, ring) = builder.build()?;
+/// producer.publish(|tick| *tick = 42)?;
+/// assert!(ring.shutdown(Duration::from_secs(5)).is_complete());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[diagnostic::on_unimplemented(
