@@ -171,7 +171,7 @@ fn courier() {
         let left = queue.metrics();
         let lag: u64 = engine.groups().iter().map(slipring::group::GroupDescription::lag).sum();
         if is_last && lag + left.unread + left.leased + left.waiting + left.dying == 0 {
-            for letter in queue.dead_letters(usize::MAX) {
+            for letter in queue.dead_letters().map(Result::unwrap) {
                 say("dead", u64::from_le_bytes(letter.message.value().try_into().unwrap()), letter.attempts);
             }
             say("over", 0, 0);

@@ -188,8 +188,9 @@ fn unread(queue: &RecordedQueue, journal: &Journal) -> u64 {
     (0..queue.topic.partitions).map(|partition| queue.unread_messages(journal, partition)).sum()
 }
 
-fn letters(queue: &RecordedQueue, journal: &Journal) -> Option<usize> {
-    queue.dead_letters(journal, usize::MAX).ok().map(|letters| letters.len())
+/// The number of a queue's dead letters.
+fn letters(queue: &RecordedQueue, journal: &Journal) -> Result<u64, ChangeError> {
+    Ok(queue.dead_letters(journal)?.try_fold(0, |count, letter| letter.map(|_| count + 1))?)
 }
 
 fn ls(arguments: &Listing) -> Done {
@@ -202,7 +203,7 @@ fn ls(arguments: &Listing) -> Done {
             json!({
                 "topic": queue.topic.name, "queue": queue.name, "unread": unread(queue, &journal),
                 "leased": queue.leased(), "waiting": queue.waiting(), "dying": queue.dying(),
-                "dead_letters": letters(queue, &journal),
+                "dead_letters": letters(queue, &journal).ok(),
             })
         });
         print_json(&mut out, &json!({ "version": 1, "queues": listed.collect::<Vec<_>>() }))?;
@@ -210,7 +211,7 @@ fn ls(arguments: &Listing) -> Done {
     }
     let mut table = Table::new(&["topic", "queue", "unread", "leased", "waiting", "dying", "dead"], &[0, 1]);
     for queue in &listed {
-        let dead = letters(queue, &journal).map_or_else(|| "?".to_owned(), |dead| dead.to_string());
+        let dead = letters(queue, &journal).map_or_else(|_| "?".to_owned(), |dead| dead.to_string());
         let (unread, leased, waiting, dying) =
             (unread(queue, &journal), queue.leased(), queue.waiting(), queue.dying());
         table.row(cells![plain(&queue.topic.name), plain(&queue.name), unread, leased, waiting, dying, dead]);
@@ -269,7 +270,7 @@ fn describe(arguments: &Describe) -> Done {
             "max_attempts": queue.max_attempts, "order": if queue.strict { "strict" } else { "relaxed" },
             "max_outstanding": queue.max_outstanding, "dead_letter_topic": queue.dead_topic,
             "partitions": places, "leased": queue.leased(), "waiting": queue.waiting(), "dying": queue.dying(),
-            "dead_letters": letters(&queue, &journal), "messages": listed.map(as_json).collect::<Vec<_>>(),
+            "dead_letters": letters(&queue, &journal).ok(), "messages": listed.map(as_json).collect::<Vec<_>>(),
         });
         print_json(&mut out, &document)?;
         return inspected.end();
@@ -282,7 +283,11 @@ fn describe(arguments: &Describe) -> Done {
         "opened with  leases of {visibility:?}, {attempts} attempts, {order} order, at most {} out",
         queue.max_outstanding
     )?;
-    let dead = letters(&queue, &journal).map_or_else(|| "not in this journal".to_owned(), |dead| dead.to_string());
+    let dead = match letters(&queue, &journal) {
+        Ok(dead) => dead.to_string(),
+        Err(ChangeError::NoLetters { .. }) => "not in this journal".to_owned(),
+        Err(cause) => format!("unreadable ({})", text::line(&cause)),
+    };
     writeln!(out, "dead letters {dead}, in topic {}", plain(&queue.dead_topic))?;
     writeln!(out, "out          {} leased, {} waiting, {} dying", queue.leased(), queue.waiting(), queue.dying())?;
     let mut table = Table::new(&["partition", "next", "end", "unread"], &[]);
@@ -329,8 +334,8 @@ fn peek(arguments: &Peek) -> Done {
     let mut out = std::io::stdout().lock();
     let json = arguments.of.json;
     if arguments.dead {
-        for letter in queue.dead_letters(&journal, arguments.limit)? {
-            let DeadLetter { partition, offset, attempts, reason, message, .. } = letter;
+        for letter in queue.dead_letters(&journal)?.take(arguments.limit) {
+            let DeadLetter { partition, offset, attempts, reason, message, .. } = letter?;
             if json {
                 let line = json!({ "partition": partition, "offset": offset, "attempts": attempts, "reason": reason });
                 let line = with_value(line, message.key(), message.value());
@@ -370,7 +375,7 @@ fn purge(arguments: &Purge) -> Done {
     if arguments.dry_run {
         return arguments.of.rehearse("purged", |queue, journal| {
             if arguments.dead {
-                return Ok(queue.dead_letters(journal, usize::MAX)?.len() as u64);
+                return letters(queue, journal);
             }
             let mut purged = 0;
             queue.peek(journal, |_, _| {
@@ -395,8 +400,15 @@ fn redrive(arguments: &Redrive) -> Done {
                 let of = PartitionId { topic: queue.topic.number, partition: letter.partition };
                 journal.extent(of).is_none_or(|extent| letter.offset >= extent.start)
             };
-            let letters = queue.dead_letters(journal, usize::try_from(limit).unwrap_or(usize::MAX))?;
-            Ok(letters.iter().take_while(|letter| is_kept(letter)).count() as u64)
+            let letters = queue.dead_letters(journal)?.take(usize::try_from(limit).unwrap_or(usize::MAX));
+            let mut sent = 0;
+            for letter in letters {
+                if !is_kept(&letter?) {
+                    break;
+                }
+                sent += 1;
+            }
+            Ok(sent)
         });
     }
     arguments.of.change("sent back", |queue, writer, time| queue.redrive(writer, limit, time))

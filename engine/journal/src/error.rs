@@ -168,7 +168,10 @@ pub enum ReplayError {
         latest: u64,
     },
     /// A segment is damaged.
-    #[error("segment {segment} is damaged at byte {at}: {what}. `slipring journal repair` shows what can be saved")]
+    #[error(
+        "segment {segment} is damaged at byte {at}: {what}{}. `slipring journal repair --dry-run` shows what can be saved",
+        .next.map(|next| format!("; the partition was read up to offset {next}")).unwrap_or_default()
+    )]
     Damaged {
         /// The segment's number.
         segment: u64,
@@ -176,6 +179,8 @@ pub enum ReplayError {
         at: u64,
         /// The kind of damage.
         what: Malformed,
+        /// The next offset of the reader's partition: all before it were read. `None` if no partition was read.
+        next: Option<u64>,
     },
     /// Records of the partition were damaged, and a repair could not save them. The reader reports a gap once, in the
     /// place of the lost records; its next call continues after them.
@@ -192,6 +197,17 @@ pub enum ReplayError {
     /// A call to the disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+impl ReplayError {
+    /// Notes that the reader's next offset is `next`.
+    #[cold]
+    pub(crate) fn at_offset(mut self, offset: u64) -> Self {
+        if let Self::Damaged { next, .. } = &mut self {
+            *next = Some(offset);
+        }
+        self
+    }
 }
 
 #[cfg(test)]

@@ -269,7 +269,8 @@ impl Converting<'_> {
             }
             let (time, segment, at) = (frame.header.time, frame.segment, frame.at);
             for entry in entries(&frame.plain) {
-                let Entry::Run(run) = entry.map_err(|what| ReplayError::Damaged { segment, at, what })? else {
+                let Entry::Run(run) = entry.map_err(|what| ReplayError::Damaged { segment, at, what, next: None })?
+                else {
                     continue;
                 };
                 // Partitions of topics that were deleted have no extent.

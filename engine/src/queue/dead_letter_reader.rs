@@ -1,18 +1,20 @@
 //! Reading the dead letters of a queue, and keeping them in their topic until they are purged or sent back.
 
+use super::letters::{JournalLetters, LetterParts, LetterRange, RingPlace, open_letters};
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
 use crate::log::catalog::recorded_topics;
 use crate::log::queues;
 use crate::queue::codec::{ClockShift, RecoveredQueue};
 use crate::read::Subscriber;
+use crate::read::membership::PartitionConsumer;
 use crate::topic::Topic;
 use crate::topic::attached::DeadLetters;
 use crate::topic::durable::DurableTopic;
 use crate::topic::error::DeadLetterError;
-use slipring_journal::{Journal, PartitionId, Start, State, Visible};
+use slipring_journal::{Journal, PartitionId, ReplayError, State};
 use slipring_ring::Multi;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// The dead letters of one queue, in a topic in which other queues may have letters too.
@@ -32,13 +34,16 @@ enum LetterSource {
     None,
 }
 
+/// The most letters of a ring that an iterator holds copies of.
+const PART: usize = 64;
+
+type ReaderPart = PartitionConsumer<Message, Multi>;
+
 /// What a pass over the dead letters does with one of them.
 pub(super) enum Verdict {
     /// The letter is removed: it was purged, or is a message of the queue again.
     Drop,
-    /// The letter stays.
-    Keep,
-    /// Keeps this letter and all later ones, and ends the pass.
+    /// The letter and all later ones stay. Ends the pass.
     Stop,
 }
 
@@ -96,10 +101,44 @@ impl DeadLetterReader {
         self.letters = LetterSource::None;
     }
 
-    /// Passes the queue's dead letters to `each`, the oldest of each partition first, until it returns `Stop`. Once
-    /// `each` has kept a letter, it must keep all later letters of that partition. For a durable topic, `each` also
-    /// gets the letter's partition and the offset after it, and the result has the partitions whose first kept letter
-    /// has moved, with its offset.
+    /// Where the letters are that are kept at this moment, for an iterator.
+    pub(super) fn parts(&mut self) -> LetterParts {
+        match &mut self.letters {
+            LetterSource::None => LetterParts::None,
+            LetterSource::Ring(letters) => {
+                // `find` consumes nothing. It is called because it takes over the partitions that were made or added since
+                // the last call.
+                let _ = letters.find(true, None);
+                let end = |part: &mut ReaderPart| part.consumer.consumed().plus(part.consumer.lag());
+                let place = RingPlace { partition: 0, next: None, ends: letters.parts.iter_mut().map(end).collect() };
+                LetterParts::Ring { place, ready: VecDeque::new() }
+            }
+            LetterSource::Journal { durable, next } => {
+                let ranges = ends(durable).into_iter().map(|(partition, end)| {
+                    let from = next.get(&partition).copied().unwrap_or(0);
+                    LetterRange { partition: durable.id(partition), from, end }
+                });
+                let origin = (self.origin.clone(), self.consumer.clone());
+                LetterParts::Journal(Box::new(JournalLetters::new(durable.journal().clone(), origin, ranges)))
+            }
+        }
+    }
+
+    /// Copies the next letters of a ring, at most [`PART`], to `ready`. None if no more come.
+    pub(super) fn read_ring(&mut self, place: &mut RingPlace, ready: &mut VecDeque<DeadLetter>) {
+        let Self { letters, origin, consumer } = self;
+        if let LetterSource::Ring(letters) = letters {
+            let is_ours = |letter: &DeadLetter| letter.topic == *origin && letter.consumer == *consumer;
+            copy_from_ring(letters, place, |message| {
+                ready.extend(DeadLetter::read(message).filter(is_ours));
+                ready.len() < PART
+            });
+        }
+    }
+
+    /// Passes the queue's dead letters to `each`, the oldest of each partition first, until it returns `Stop`. For a
+    /// durable topic, `each` also gets the letter's partition and the offset after it, and the result has the partitions
+    /// whose first kept letter has moved, with its offset.
     pub(super) fn each(&mut self, mut each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> Verdict) -> Vec<(u32, u64)> {
         let Self { letters, origin, consumer } = self;
         let mut each = |message: &Message, next: Option<(u32, u64)>| {
@@ -118,12 +157,13 @@ impl DeadLetterReader {
                     let id = durable.id(partition);
                     let from = next.get(&partition).copied().unwrap_or(0);
                     let mut each = |message: &Message, offset| each(message, Some((partition, offset + 1)));
-                    let (to, enough) = each_in_journal(durable.journal(), id, from, &mut each);
+                    let (to, ended) = each_in_journal(durable.journal(), id, from, &mut each);
                     if to > from {
                         next.insert(partition, to);
                         moved.push((partition, to));
                     }
-                    if enough {
+                    // Where the journal cannot be read, the iterator of the letters says why.
+                    if !matches!(ended, Ok(false)) {
                         break;
                     }
                 }
@@ -133,37 +173,58 @@ impl DeadLetterReader {
     }
 }
 
+/// Passes the messages of the ring to `each` while it returns true, from `place` on, without consuming one.
+fn copy_from_ring(
+    letters: &mut Subscriber<Message, Multi>,
+    place: &mut RingPlace,
+    mut each: impl FnMut(&Message) -> bool,
+) {
+    while let (Some(end), Some(part)) = (place.ends.get(place.partition), letters.parts.get_mut(place.partition)) {
+        let mut next = place.next.unwrap_or_else(|| part.consumer.consumed());
+        loop {
+            let Ok(mut batch) = part.consumer.poll(usize::MAX) else { break };
+            let from = batch.position();
+            batch.pass_over_to(next);
+            let mut more = true;
+            while more && batch.position().since(*end) < 0 {
+                let Some((_, message)) = (&mut batch).into_iter().next() else { break };
+                more = each(message);
+            }
+            if batch.position().since(next) > 0 {
+                next = batch.position();
+            }
+            batch.put_back(from);
+            drop(batch);
+            if !more {
+                place.next = Some(next);
+                return;
+            }
+            if next.since(*end) >= 0 || !part.consumer.look_further() {
+                break;
+            }
+        }
+        (place.partition, place.next) = (place.partition + 1, None);
+    }
+}
+
 fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&Message) -> Option<Verdict>) {
     // `find` consumes nothing. It is called because it takes over the partitions that were made or added since the last
     // call.
     let _ = letters.find(true, None);
     for part in &mut letters.parts {
         let end = part.consumer.consumed().plus(part.consumer.lag());
-        loop {
-            part.consumer.look_anew();
+        while part.consumer.consumed().since(end) < 0 {
+            let from = part.consumer.consumed();
             let Ok(mut batch) = part.consumer.poll(usize::MAX) else { break };
-            let from = batch.position();
-            // The offset of the first kept letter of this batch. Only letters before it can be removed from the ring.
-            let mut stays = None;
             while batch.position().since(end) < 0 {
                 let Some((at, message)) = (&mut batch).into_iter().next() else { break };
-                match each(message) {
-                    None => {}
-                    Some(Verdict::Drop) => {
-                        debug_assert!(stays.is_none(), "the first that stays is the last to be asked")
-                    }
-                    Some(Verdict::Keep) => _ = stays.get_or_insert(at),
-                    Some(Verdict::Stop) => {
-                        batch.put_back(stays.unwrap_or(at));
-                        return;
-                    }
+                if let Some(Verdict::Stop) = each(message) {
+                    batch.put_back(at);
+                    return;
                 }
             }
-            if let Some(stays) = stays {
-                batch.put_back(stays);
-                break;
-            }
-            if batch.position() == from {
+            drop(batch);
+            if part.consumer.consumed() == from {
                 break;
             }
         }
@@ -171,26 +232,26 @@ fn each_in_ring(letters: &mut Subscriber<Message, Multi>, mut each: impl FnMut(&
 }
 
 /// Passes the dead letters of a partition, from offset `from` on, to `each`, which returns `None` for a letter of
-/// another queue. Returns the offset below which no letter of this queue stays, and true if `each` has returned `Stop`.
+/// another queue. Returns the offset below which no letter of this queue stays, and true if `each` has returned `Stop`, or the
+/// error at which the journal could not be read further.
 pub(super) fn each_in_journal(
     journal: &Journal,
     id: PartitionId,
     from: u64,
     each: &mut impl FnMut(&Message, u64) -> Option<Verdict>,
-) -> (u64, bool) {
-    let Some(extent) = journal.extent(id) else { return (from, false) };
-    // The journal's retention may have deleted the first letters.
-    let begin = from.max(extent.start).min(extent.end);
-    let Ok(mut reader) = journal.reader(id, Start::Offset(begin), Visible::Written) else { return (from, false) };
-    let (mut to, mut stays) = (from, false);
-    while let Ok(Some(record)) = reader.next() {
-        let (offset, message) = (record.offset, Message::of_stored(record.bytes));
-        match message.as_ref().and_then(|message| each(message, offset)) {
-            Some(Verdict::Stop) => return (to, true),
-            Some(Verdict::Keep) => stays = true,
-            None | Some(Verdict::Drop) if !stays => to = offset + 1,
-            _ => {}
+) -> (u64, Result<bool, ReplayError>) {
+    let mut to = from;
+    let mut read = || {
+        let Some(mut reader) = open_letters(journal, id, from)? else { return Ok(false) };
+        while let Some(record) = reader.next()? {
+            let (offset, message) = (record.offset, Message::of_stored(record.bytes));
+            if let Some(Verdict::Stop) = message.as_ref().and_then(|message| each(message, offset)) {
+                return Ok(true);
+            }
+            to = offset + 1;
         }
-    }
-    (to, false)
+        Ok(false)
+    };
+    let ended = read();
+    (to, ended)
 }

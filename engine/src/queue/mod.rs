@@ -71,6 +71,7 @@ mod builder;
 mod changes;
 mod codec;
 mod core;
+mod dead_letter_iter;
 mod dead_letter_reader;
 pub(crate) mod dead_letter_writer;
 mod deadlines;
@@ -81,7 +82,9 @@ mod input;
 mod job;
 #[doc(hidden)]
 pub mod lease;
+mod letters;
 mod log;
+mod receive_batch;
 pub mod recorded;
 mod renewal;
 mod run;
@@ -90,6 +93,7 @@ mod worker;
 
 pub use crate::base::backoff::Backoff;
 pub use builder::QueueBuilder;
+pub use dead_letter_iter::DeadLetterIter;
 #[cfg(feature = "async")]
 #[doc(no_inline)]
 pub use futures::Receiving;
@@ -102,7 +106,6 @@ pub use worker::{Lease, LeaseError, Ticket, TicketError, Worker};
 use crate::base::kind::Producers;
 use crate::base::level::Unsupported;
 use crate::base::turn::TurnGuard;
-use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
 use crate::log::receipt::Receipt;
 use crate::text;
@@ -181,24 +184,38 @@ impl<E: Job, K: Producers> Queue<E, K> {
         self.core.purge()
     }
 
-    /// Returns up to `limit` dead letters of this queue that were neither purged nor sent back, oldest first.
+    /// Iterates over the dead letters of this queue that were neither purged nor sent back, the oldest of each partition
+    /// first. They are read as the iterator goes on, from the journal or from the ring of their topic: any number of them
+    /// takes the same memory.
     ///
     /// If the topic for dead letters is in memory, a hidden subscriber of the queue keeps the letters; if it is
-    /// durable, the journal does.
-    pub fn dead_letters(&self, limit: usize) -> Vec<DeadLetter> {
-        let mut found = Vec::new();
-        self.core.each_dead_letter(|letter, _| {
-            if found.len() == limit {
-                return Verdict::Stop;
-            }
-            found.push(letter);
-            Verdict::Keep
-        });
-        found
+    /// durable, the journal does. In memory, a slot that another producer of that topic gave up hides the letters behind it
+    /// until those before it are purged or sent back.
+    ///
+    /// ```
+    /// # use slipring::{Engine, Message, Record};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::builder().build()?;
+    /// # let jobs = engine.topic::<Message>("jobs").create()?;
+    /// # let mut worker = jobs.queue("resize").max_attempts(1).join()?;
+    /// # jobs.producer().create()?.send(Record::new("cat.png"))?;
+    /// # worker.receive(Duration::ZERO)?.unwrap().nack(Duration::ZERO, "no such file")?;
+    /// let queue = jobs.queue("resize").max_attempts(1).open()?;
+    /// for letter in queue.dead_letters() {
+    ///     let letter = letter?;
+    ///     println!("{}@{}: {}", letter.partition, letter.offset, letter.reason);      // 0@0: no such file
+    /// #   assert_eq!(letter.reason, "no such file");
+    /// }
+    /// assert_eq!(queue.dead_letters().count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dead_letters(&self) -> DeadLetterIter<E, K> {
+        DeadLetterIter::new(self)
     }
 
     /// Purges all dead letters of this queue: the queue does not return them any more, and their topic no longer keeps
-    /// them for it. Returns their number.
+    /// them for it. Returns their number. Where the journal cannot be read, the letters from there on stay:
+    /// [`dead_letters`](Self::dead_letters) returns why.
     pub fn purge_dead_letters(&self) -> u64 {
         let mut purged = 0;
         self.core.each_dead_letter(|_, _| {
@@ -210,8 +227,8 @@ impl<E: Job, K: Producers> Queue<E, K> {
 
     /// Sends up to `limit` dead letters back to this queue, oldest first. They may be leased at once, at their old
     /// offsets, with their attempts counted from 0, and other consumers of the topic do not see them. Returns their
-    /// number. It is smaller than the number of letters if the side store is full, or if a letter cannot be decoded as
-    /// the event's type: that letter stays, and so do the later ones.
+    /// number. It is smaller than the number of letters if the side store is full, if a letter cannot be decoded as
+    /// the event's type, or if the journal cannot be read there: that letter stays, and so do the later ones.
     pub fn redrive(&self, limit: u64) -> u64 {
         let mut sent = 0;
         self.core.each_dead_letter(|letter, next| {

@@ -5,6 +5,8 @@ use super::changes::{Cursor, StatePart};
 use super::codec::{self, ClockShift, RecoveredQueue};
 use super::dead_letter_reader::{Verdict, each_in_journal};
 use super::lease::{DeathCause, KnownMessage, Phase};
+pub use super::letters::JournalLetters;
+use super::letters::LetterRange;
 use crate::base::clock::Timestamp;
 use crate::event::dead_letter::DeadLetter;
 use crate::event::message::Message;
@@ -262,9 +264,7 @@ impl RecordedQueue {
         journal: &Journal,
         mut each: impl FnMut(DeadLetter) -> Verdict,
     ) -> Result<Vec<(u32, u64)>, ChangeError> {
-        let Some(dead) = &self.dead else {
-            return Err(ChangeError::NoLetters { queue: self.name.clone(), topic: self.dead_topic.clone() });
-        };
+        let dead = self.letter_topic()?;
         let mut moved = Vec::new();
         let mut each = |message: &Message, _| {
             let is_ours = |it: &DeadLetter| it.topic == self.topic.name && it.consumer == self.name;
@@ -273,31 +273,34 @@ impl RecordedQueue {
         for partition in 0..dead.partitions {
             let from = self.recovered_queue.cursors.get(&Cursor::DeadLetters(partition)).copied().unwrap_or(0);
             let id = PartitionId { topic: dead.number, partition };
-            let (to, enough) = each_in_journal(journal, id, from, &mut each);
+            let (to, ended) = each_in_journal(journal, id, from, &mut each);
             if to > from {
                 moved.push((partition, to));
             }
-            if enough {
+            if ended? {
                 break;
             }
         }
         Ok(moved)
     }
 
-    /// Returns up to `limit` of the queue's dead letters that were neither purged nor sent back.
+    fn letter_topic(&self) -> Result<&RecordedTopic, ChangeError> {
+        let no_letters = || ChangeError::NoLetters { queue: self.name.clone(), topic: self.dead_topic.clone() };
+        self.dead.as_ref().ok_or_else(no_letters)
+    }
+
+    /// Iterates over the queue's dead letters that were neither purged nor sent back, the oldest of each partition first.
     ///
     /// # Errors
     /// The topic for dead letters is not in this journal.
-    pub fn dead_letters(&self, journal: &Journal, limit: usize) -> Result<Vec<DeadLetter>, ChangeError> {
-        let mut found = Vec::new();
-        self.letters(journal, |letter| {
-            if found.len() == limit {
-                return Verdict::Stop;
-            }
-            found.push(letter);
-            Verdict::Keep
-        })?;
-        Ok(found)
+    pub fn dead_letters(&self, journal: &Journal) -> Result<JournalLetters, ChangeError> {
+        let dead = self.letter_topic()?;
+        let ranges = (0..dead.partitions).map(|partition| {
+            let from = self.recovered_queue.cursors.get(&Cursor::DeadLetters(partition)).copied().unwrap_or(0);
+            let id = PartitionId { topic: dead.number, partition };
+            LetterRange { partition: id, from, end: journal.extent(id).map_or(0, |extent| extent.end) }
+        });
+        Ok(JournalLetters::new(journal.clone(), (self.topic.name.clone(), self.name.clone()), ranges))
     }
 
     /// Deletes all messages that are not leased, including those that the queue has not read. Returns their number.
@@ -334,7 +337,7 @@ impl RecordedQueue {
     /// their number. `time` is as for [`purge`](Self::purge).
     ///
     /// # Errors
-    /// The topic for dead letters is not in this journal, or the journal refuses the change.
+    /// The topic for dead letters is not in this journal, or the journal refuses the change or cannot be read.
     pub fn purge_dead_letters(&self, writer: &mut Writer, time: u64) -> Result<u64, ChangeError> {
         let mut purged = 0;
         let moved = self.letters(&writer.journal(), |_| {
@@ -350,8 +353,8 @@ impl RecordedQueue {
     /// [`purge`](Self::purge).
     ///
     /// # Errors
-    /// The topic for dead letters is not in this journal, the journal refuses the change, or its state has no room for
-    /// it.
+    /// The topic for dead letters is not in this journal, the journal cannot be read or refuses the change, or its state has no
+    /// room for it. Then nothing is changed.
     pub fn redrive(&self, writer: &mut Writer, limit: u64, time: u64) -> Result<u64, ChangeError> {
         let journal = writer.journal();
         let (mut sent, mut messages, mut blocks) = (0, self.recovered_queue.messages.clone(), BTreeSet::new());

@@ -37,12 +37,12 @@ pub struct Worker<E: Job = Message, K: Producers = Multi> {
     pub(super) waits: TaskWait,
     /// The waker of the selector that waits for this worker; `None` if none does.
     pub(super) selector: Option<Waker>,
-    outside: Arc<WorkerWake<E, K>>,
+    pub(super) outside: Arc<WorkerWake<E, K>>,
 }
 
 /// The part of a worker that the handles of other threads reach.
-struct WorkerWake<E: Job, K: Producers> {
-    flag: WakeFlag,
+pub(super) struct WorkerWake<E: Job, K: Producers> {
+    pub(super) flag: WakeFlag,
     core: Weak<QueueCore<E, K>>,
 }
 
@@ -136,40 +136,6 @@ impl<E: Job, K: Producers> Worker<E, K> {
         Ok(leased.map(|leased| Lease::new(&self.core, leased)))
     }
 
-    /// Leases up to `most` messages: waits for the first as [`receive`](Self::receive) does, then takes those that may be
-    /// leased now. Empty if none comes within `limit`, or a [`Wakeup`] ended the wait.
-    ///
-    /// ```
-    /// # use slipring::{Engine, Message, Record};
-    /// # use std::time::Duration;
-    /// # let engine = Engine::builder().build()?;
-    /// # let jobs = engine.topic::<Message>("jobs").create()?;
-    /// let mut worker = jobs.queue("index").join()?;
-    /// let mut producer = jobs.producer().create()?;
-    /// ["a", "b", "c"].iter().try_for_each(|page| producer.send(Record::new(*page)).map(drop))?;
-    /// let pages = worker.receive_batch(100, Duration::from_secs(1))?;
-    /// assert_eq!(pages.len(), 3);
-    /// for page in pages {
-    ///     page.ack()?;
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Those of [`receive`](Self::receive), for the first message.
-    pub fn receive_batch(&mut self, most: usize, limit: Duration) -> Result<Vec<Lease<E, K>>, ReadError> {
-        let mut leases = Vec::new();
-        while leases.len() < most {
-            match self.receive(if leases.is_empty() { limit } else { Duration::ZERO }) {
-                Ok(Some(lease)) => leases.push(lease),
-                Err(refused) if leases.is_empty() => return Err(refused),
-                // The next call returns the error.
-                Ok(None) | Err(_) => break,
-            }
-        }
-        Ok(leases)
-    }
-
     /// A handle of the worker's queue.
     pub fn queue(&self) -> super::Queue<E, K> {
         super::Queue { core: Arc::clone(&self.core) }
@@ -199,7 +165,7 @@ impl<E: Job, K: Producers> fmt::Debug for Lease<E, K> {
 }
 
 impl<E: Job, K: Producers> Lease<E, K> {
-    fn new(core: &Arc<QueueCore<E, K>>, leased: LeasedMessage<Arc<E>>) -> Self {
+    pub(super) fn new(core: &Arc<QueueCore<E, K>>, leased: LeasedMessage<Arc<E>>) -> Self {
         Self { core: Arc::clone(core), leased, over: false, renewal: None }
     }
 

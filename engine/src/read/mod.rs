@@ -10,7 +10,7 @@ pub(crate) mod error;
 pub(crate) mod handler;
 pub(crate) mod interval;
 pub(crate) mod managed;
-mod membership;
+pub(crate) mod membership;
 mod position;
 mod reader_thread;
 pub(crate) mod replay;

@@ -7,8 +7,8 @@ use slipring::journal::{Options, Retention};
 use slipring::{
     Engine, EngineError, Level, Message, Record, Topic,
     clock::{Clock, ManualClock, Timestamp},
-    dead_letter::DeadLetterError,
-    queue::{Backoff, Lease, LeaseError, Order, Queue, QueueBuilder, QueueError, Ticket, Worker},
+    dead_letter::{DeadLetter, DeadLetterError},
+    queue::{Backoff, Job, Lease, LeaseError, Order, Queue, QueueBuilder, QueueError, Ticket, Worker},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -75,6 +75,10 @@ fn take(worker: &mut Worker) -> Lease {
     worker.receive(LONG).unwrap().expect("there is a message")
 }
 
+fn letters<E: Job>(queue: &Queue<E>) -> Vec<DeadLetter> {
+    queue.dead_letters().collect::<Result<_, _>>().unwrap()
+}
+
 fn is_idle(worker: &mut Worker) -> bool {
     worker.receive(NOW).unwrap().is_none()
 }
@@ -128,7 +132,7 @@ fn leases_attempts_delays_and_acks_outlive_the_process() {
         assert_eq!((text(&again), again.attempt()), (2, 2), "it ran out while nobody had the queue open");
         again.ack().unwrap();
         assert!(is_idle(&mut worker));
-        let letters = queue.dead_letters(9);
+        let letters = letters(&queue);
         assert_eq!((letters.len(), letters[0].offset, letters[0].attempts), (1, 4, 2), "{letters:?}");
         queue.resume(&renewed.to_string().parse::<Ticket>().unwrap()).unwrap().ack().unwrap();
         clock.advance(MS(3999));
@@ -183,7 +187,7 @@ fn dead_letters_are_sent_back_and_forgotten_across_restarts() {
     for _ in 0..5 {
         take(&mut worker).nack(NOW, "no").unwrap();
     }
-    let letters = |queue: &Queue| queue.dead_letters(9).iter().map(|letter| letter.offset).collect::<Vec<_>>();
+    let letters = |queue: &Queue| letters(queue).iter().map(|letter| letter.offset).collect::<Vec<_>>();
     assert_eq!(letters(&worker.queue()), [0, 1, 2, 3, 4]);
     assert_eq!(worker.queue().redrive(2), 2);
     assert_eq!(letters(&worker.queue()), [2, 3, 4]);
@@ -493,7 +497,7 @@ fn run(disk: &SimulatedDisk, clock: &ManualClock, history: &mut History, about: 
             clock.advance(MS(250));
         }
         let queue = worker.queue();
-        let letters: Vec<_> = queue.dead_letters(99).iter().map(|letter| (letter.partition, letter.offset)).collect();
+        let letters: Vec<_> = letters(&queue).iter().map(|letter| (letter.partition, letter.offset)).collect();
         let dead: BTreeSet<_> = letters.iter().copied().collect();
         assert_eq!(dead.len(), letters.len(), "{about}: a letter came twice: {letters:?}");
         let counts = queue.metrics();
@@ -554,7 +558,7 @@ fn a_deleted_queue_leaves_nothing_and_its_name_begins_anew() {
     let mut worker = first.queue().join().unwrap();
     let again = take(&mut worker);
     assert_eq!((text(&again), again.attempt()), (0, 1));
-    assert!(worker.queue().dead_letters(9).is_empty());
+    assert!(worker.queue().dead_letters().next().is_none());
     again.leave();
     drop(worker);
     first.end();
@@ -599,7 +603,7 @@ fn typed_events_are_leased_die_and_come_back_in_memory_and_through_a_restart() {
             (engine, orders) = open(durable);
             worker = orders.queue("book").max_attempts(1).join().unwrap();
         }
-        let letters = worker.queue().dead_letters(9);
+        let letters = letters(&worker.queue());
         assert_eq!((letters.len(), &*letters[0].reason, letters[0].offset), (1, "no such account", 0));
         assert_eq!(worker.queue().redrive(9), 1);
         let mut seen: Vec<Order> = (0..2)
@@ -716,8 +720,63 @@ fn what_dead_letters_a_deleted_topic_leaves_refuses_no_queue_of_a_new_one() {
         jobs.producer().create().unwrap().send(Record::new("cat.png")).unwrap();
         worker.receive(LONG).unwrap().unwrap().nack(Duration::ZERO, "no such file").unwrap();
         drop(worker);
-        assert_eq!(jobs.queue("resize").max_attempts(1).open().unwrap().dead_letters(9).len(), 1, "round {round}");
+        assert_eq!(jobs.queue("resize").max_attempts(1).open().unwrap().dead_letters().count(), 1, "round {round}");
         engine.delete_forced("jobs").unwrap();
         engine.shutdown(LONG);
     }
+}
+
+/// A gap that a repair had left ended each pass over the dead letters in silence: those behind it could neither be seen nor sent
+/// back. Damage ended it in silence too.
+#[test]
+fn dead_letters_are_read_on_behind_a_gap_and_damage_before_it_is_told() {
+    const LETTERS: u64 = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let options = Options { segment_size: 1 << 17, ..Options::default() };
+        let engine = Engine::builder().journal(folder.path()).journal_options(options).build().unwrap();
+        let topic =
+            |name, largest| engine.topic::<Message>(name).capacity(64).max_message(largest).durable().create().unwrap();
+        let (_dead, jobs) = (topic("dead", 4096), topic("jobs", 2048));
+        let worker = jobs.queue("q").max_attempts(1).dead_letter("dead").join().unwrap();
+        (engine, jobs, worker)
+    };
+    {
+        let (engine, jobs, mut worker) = open();
+        let mut producer = jobs.producer().create().unwrap();
+        for _ in 0..LETTERS {
+            producer.send(Record::new(&[7; 1500])).unwrap();
+            take(&mut worker).nack(NOW, "no").unwrap();
+        }
+        assert_eq!(worker.queue().dead_letters().count() as u64, LETTERS);
+        drop((producer, worker));
+        assert!(matches!(engine.shutdown(LONG).journal, Some(Ok(()))));
+    }
+    let mut segments: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| std::fs::metadata(path).unwrap().len() >= 1 << 17);
+    segments.sort();
+    let middle = segments[segments.len() / 2].clone();
+    let mut bytes = std::fs::read(&middle).unwrap();
+    bytes[1 << 15..3 << 15].fill(0xa5);
+    {
+        // While it is open, the segment is damaged.
+        let (engine, _, worker) = open();
+        std::fs::write(&middle, &bytes).unwrap();
+        let (read, refused): (Vec<_>, Vec<_>) = worker.queue().dead_letters().partition(Result::is_ok);
+        assert!((10..LETTERS as usize).contains(&read.len()), "{} were read", read.len());
+        let [Err(refused)] = &refused[..] else { panic!("{refused:?}") };
+        assert!(
+            refused.to_string().contains("damaged") && refused.to_string().contains("read up to offset"),
+            "{refused}"
+        );
+        drop(worker);
+        engine.shutdown(LONG);
+    }
+    repair(Arc::new(Disk::new(folder.path())), 0, &mut |_| {}).unwrap();
+    let (engine, _, worker) = open();
+    let offsets = letters(&worker.queue()).iter().map(|letter| letter.offset).collect::<Vec<_>>();
+    let gap = engine.gaps();
+    assert!(offsets.len() as u64 > LETTERS / 2 && offsets.last() == Some(&(LETTERS - 1)), "{gap:?}: {offsets:?}");
+    assert!(offsets.windows(2).any(|pair| pair[1] > pair[0] + 1), "{gap:?}: {offsets:?}");
+    assert_eq!(worker.queue().purge_dead_letters(), offsets.len() as u64);
 }

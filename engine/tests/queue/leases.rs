@@ -3,9 +3,9 @@
 use slipring::{
     Engine, Message, Producer, Record, Topic,
     clock::{Clock, ManualClock},
-    dead_letter::DeadLetterError,
+    dead_letter::{DeadLetter, DeadLetterError},
     producer::PublishError,
-    queue::{Lease, LeaseError, Order, QueueError, Worker},
+    queue::{Lease, LeaseError, Order, Queue, QueueError, Worker},
     subscriber::SubscribeError,
 };
 use std::collections::HashMap;
@@ -48,6 +48,10 @@ fn text(lease: &Lease) -> String {
 
 fn take(worker: &mut Worker) -> Lease {
     worker.receive(NOW).unwrap().expect("there is a message")
+}
+
+fn letters(queue: &Queue) -> Vec<DeadLetter> {
+    queue.dead_letters().collect::<Result<_, _>>().unwrap()
 }
 
 fn is_idle(worker: &mut Worker) -> bool {
@@ -206,9 +210,9 @@ fn after_the_last_attempt_a_message_is_a_dead_letter_with_the_reason() {
     take(&mut worker).nack(NOW, "first").unwrap();
     take(&mut worker).nack(NOW, "second").unwrap();
     assert!(is_idle(&mut worker));
-    let letters = worker.queue().dead_letters(9);
-    assert_eq!(letters.len(), 1);
-    let letter = &letters[0];
+    let first = letters(&worker.queue());
+    assert_eq!(first.len(), 1);
+    let letter = &first[0];
     assert_eq!((&*letter.topic, letter.partition, letter.offset), ("jobs", 0, receipt.offset));
     assert_eq!((&*letter.consumer, letter.attempts, &*letter.reason), ("q", 2, "second"));
     assert_eq!((letter.message.key(), letter.message.value()), (Some(&b"k"[..]), &b"a"[..]));
@@ -221,7 +225,7 @@ fn after_the_last_attempt_a_message_is_a_dead_letter_with_the_reason() {
         take(&mut worker)
     }];
     it.clock.advance(MS(100));
-    let letters = worker.queue().dead_letters(9);
+    let letters = letters(&worker.queue());
     assert_eq!((letters.len(), &*letters[1].reason), (2, "the lease ran out"));
     for lease in leases {
         assert!(lease.ack().is_err());
@@ -240,7 +244,7 @@ fn attempts_are_unlimited_if_told() {
         assert_eq!(lease.attempt(), attempt);
         lease.nack(NOW, "again").unwrap();
     }
-    assert!(worker.queue().dead_letters(1).is_empty());
+    assert!(worker.queue().dead_letters().next().is_none());
 }
 
 #[test]
@@ -417,7 +421,7 @@ fn a_dropped_lease_is_given_back_at_once_also_by_a_panic() {
     let last = take(&mut worker);
     assert_eq!(last.attempt(), 3);
     drop(last);
-    assert_eq!(&*worker.queue().dead_letters(1)[0].reason, "dropped");
+    assert_eq!(&*letters(&worker.queue())[0].reason, "dropped");
 }
 
 #[test]
@@ -461,7 +465,7 @@ fn dead_letters_are_kept_until_they_are_purged_or_sent_back() {
         it.send(&index.to_string());
         take(&mut worker).nack(NOW, "no").unwrap();
     }
-    let shown = |limit| queue.dead_letters(limit).iter().map(|letter| letter.offset).collect::<Vec<_>>();
+    let shown = |limit| queue.dead_letters().take(limit).map(|it| it.unwrap().offset).collect::<Vec<_>>();
     assert_eq!(shown(9), [0, 1, 2, 3, 4]);
     assert_eq!(shown(2), [0, 1]);
     assert_eq!(queue.redrive(2), 2);
@@ -472,11 +476,44 @@ fn dead_letters_are_kept_until_they_are_purged_or_sent_back() {
     done.ack().unwrap();
     dies.nack(NOW, "no again").unwrap();
     assert_eq!(shown(9), [2, 3, 4, 1]);
-    assert_eq!(&*queue.dead_letters(9)[3].reason, "no again");
+    assert_eq!(&*letters(&queue)[3].reason, "no again");
     assert_eq!(queue.purge_dead_letters(), 4);
     assert!(shown(9).is_empty());
     assert!(is_idle(&mut worker));
     assert_eq!(queue.redrive(9), 0);
+}
+
+/// A ring's look ends after 512 stamps: no more letters were shown, however many the ring kept.
+#[test]
+fn any_number_of_dead_letters_in_memory_is_shown_and_those_that_come_later_are_not() {
+    const LETTERS: u64 = 1500;
+    let mut it = fixture(1, 4096);
+    it.engine.topic::<Message>("dead").capacity(2048).max_message(1024).partitions(2).create().unwrap();
+    let mut worker = it.jobs.queue("q").max_attempts(1).dead_letter("dead").join().unwrap();
+    let queue = worker.queue();
+    (0..LETTERS).for_each(|index| _ = it.send(&index.to_string()));
+    for _ in 0..LETTERS {
+        take(&mut worker).nack(NOW, "no").unwrap();
+    }
+    let offsets = |letters: Vec<DeadLetter>| {
+        let mut offsets: Vec<_> = letters.iter().map(|letter| letter.offset).collect();
+        offsets.sort_unstable();
+        offsets
+    };
+    assert_eq!(offsets(letters(&queue)), (0..LETTERS).collect::<Vec<_>>());
+
+    // An iteration that is under way holds nothing up, and ends although each letter dies once more meanwhile.
+    let mut seen = Vec::new();
+    for letter in queue.dead_letters() {
+        seen.push(letter.unwrap());
+        if queue.redrive(1) == 1 {
+            take(&mut worker).nack(NOW, "no again").unwrap();
+        }
+    }
+    assert!(seen.len() as u64 <= LETTERS && seen.iter().all(|letter| letter.reason == "no"), "{}", seen.len());
+    assert_eq!(letters(&queue).len() as u64, LETTERS);
+    assert_eq!(queue.purge_dead_letters(), LETTERS);
+    assert!(queue.dead_letters().next().is_none());
 }
 
 #[test]
@@ -509,7 +546,7 @@ fn a_redrive_stops_where_the_side_store_is_full() {
         take(&mut worker).nack(NOW, "no").unwrap();
     }
     assert_eq!(queue.redrive(9), 2);
-    assert_eq!(queue.dead_letters(9).len(), 2);
+    assert_eq!(queue.dead_letters().count(), 2);
 }
 
 #[test]

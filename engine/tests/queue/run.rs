@@ -14,7 +14,7 @@ fn send(jobs: &Topic<Message>, values: &[&str]) {
 }
 
 fn reasons(queue: &Queue) -> Vec<String> {
-    queue.dead_letters(9).iter().map(|letter| letter.reason.to_string()).collect()
+    queue.dead_letters().map(|letter| letter.unwrap().reason).collect()
 }
 
 #[test]
@@ -139,6 +139,37 @@ fn a_batch_of_leases_is_what_may_be_leased_now() {
     assert_eq!(rest.len(), 1);
     two.into_iter().chain(rest).for_each(|lease| lease.ack().unwrap());
     assert!(worker.receive_batch(9, LONG).is_err(), "the queue has ended");
+}
+
+/// A batch of leases synced the journal once for each of them, and a task that waited for one blocked its thread meanwhile.
+#[test]
+fn a_batch_of_leases_waits_for_the_journal_once_and_a_future_that_is_dropped_takes_none() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let disk = slipring::journal::simulated::SimulatedDisk::new();
+    let engine = Engine::builder().journal_in(disk).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").durable().create().unwrap();
+    let queue = jobs.queue("index").visibility(Duration::from_secs(86_400)).acknowledge(slipring::Level::Durable);
+    let mut worker = queue.join().unwrap();
+    let values: Vec<String> = (0..64).map(|value| value.to_string()).collect();
+    send(&jobs, &values.iter().map(String::as_str).collect::<Vec<_>>());
+    let syncs = || engine.metrics().journal.unwrap().syncs;
+    let before = syncs();
+    let batch = worker.receive_batch(32, LONG).unwrap();
+    assert!(batch.iter().map(|it| it.offset()).eq(0..32) && batch.iter().all(|it| it.left() > Duration::ZERO));
+    assert!(syncs() - before < 16, "{} syncs for 32 leases", syncs() - before);
+
+    // Polled once, the future has leased the others and waits for the journal.
+    {
+        let mut future = std::pin::pin!(worker.receive_batch_async(99));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::future::Future::poll(future.as_mut(), &mut context).is_pending());
+    }
+    let rest = runtime.block_on(worker.receive_batch_async(99)).unwrap();
+    assert!(rest.iter().map(|it| it.offset()).eq(32..64) && rest.iter().all(|it| it.attempt() == 1));
+    assert!(runtime.block_on(worker.receive_batch_async(0)).unwrap().is_empty());
+    batch.into_iter().chain(rest).for_each(|lease| lease.ack().unwrap());
+    jobs.close();
+    assert!(runtime.block_on(worker.receive_batch_async(1)).is_err(), "the queue has ended");
 }
 
 #[test]

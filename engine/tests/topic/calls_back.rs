@@ -94,7 +94,7 @@ fn look_at(engine: &Engine) {
             Ok(queue) => {
                 queue.metrics();
                 queue.peek(1);
-                queue.dead_letters(1);
+                queue.dead_letters();
             }
             // Or this is the journal's own thread, or the end.
             Err(QueueError::Busy { .. } | QueueError::Journal { .. } | QueueError::DeadLetters(_)) => {}

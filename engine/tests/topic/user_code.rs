@@ -342,9 +342,9 @@ fn a_dead_letter_that_its_type_cannot_read_stays() {
     }
     let queue = worker.queue();
     READS.store(false, SeqCst);
-    assert_eq!((queue.redrive(9), queue.dead_letters(9).len()), (0, 2));
+    assert_eq!((queue.redrive(9), queue.dead_letters().count()), (0, 2));
     READS.store(true, SeqCst);
-    assert_eq!((queue.redrive(9), queue.dead_letters(9).len()), (2, 0));
+    assert_eq!((queue.redrive(9), queue.dead_letters().count()), (2, 0));
     assert_eq!(worker.receive(LONG).unwrap().unwrap().message().number, 1);
 }
 

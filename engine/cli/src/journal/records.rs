@@ -94,7 +94,7 @@ impl<'s> Scan<'s> {
             return Ok(Some(true));
         }
         for entry in entries(&frame.plain) {
-            let damaged = |what| ReplayError::Damaged { segment: frame.segment, at: frame.at, what };
+            let damaged = |what| ReplayError::Damaged { segment: frame.segment, at: frame.at, what, next: None };
             let Entry::Run(run) = entry.map_err(damaged)? else { continue };
             let partition = run.partition;
             if !self.selection.has_partition(partition) {

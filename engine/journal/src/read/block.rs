@@ -177,7 +177,7 @@ impl Block {
                 if place > at {
                     break;
                 }
-                return Err(ReplayError::Damaged { segment: number, at, what });
+                return Err(ReplayError::Damaged { segment: number, at, what, next: None });
             }
             self.end += header.span();
             frames.previous = (header.kind != FrameKind::Gap).then_some(checksum);
@@ -294,7 +294,7 @@ impl FrameParser<'_> {
         match outcome {
             Ok(found) => Ok(Some(found)),
             Err(_) if !is_first => Ok(None),
-            Err(what) => Err(ReplayError::Damaged { segment: self.segment.header.number, at, what }),
+            Err(what) => Err(ReplayError::Damaged { segment: self.segment.header.number, at, what, next: None }),
         }
     }
 

@@ -169,7 +169,7 @@ impl Cursor {
     pub fn next<'s>(&mut self, scan: &'s mut SharedScan, before: u64) -> Result<Option<Record<'s>>, ReplayError> {
         let found = match self.next_in_run(scan, before) {
             Some(found) => found,
-            None => match self.find_next(scan, before)? {
+            None => match self.find_next(scan, before).map_err(|damage| damage.at_offset(self.next))? {
                 Some(found) => found,
                 None => return Ok(None),
             },
@@ -253,7 +253,7 @@ impl Cursor {
         most: usize,
         before: u64,
     ) -> Result<Option<(u64, &'s [u8])>, ReplayError> {
-        if self.run.count == 0 && !self.next_run(scan)? {
+        if self.run.count == 0 && !self.next_run(scan).map_err(|damage| damage.at_offset(self.next))? {
             return Ok(None);
         }
         if self.gap_cursor.begins_below(self.run.next) {
@@ -281,7 +281,7 @@ impl Cursor {
     fn short_run(&mut self) -> ReplayError {
         let (segment, at) = (self.after.map_or(0, |(segment, _)| segment), self.run.frame);
         self.leave_block();
-        ReplayError::Damaged { segment, at, what: Malformed::Entry }
+        ReplayError::Damaged { segment, at, what: Malformed::Entry, next: None }
     }
 
     /// Drops the remaining records of the block.

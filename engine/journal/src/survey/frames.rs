@@ -138,7 +138,7 @@ impl Frames {
                 return Ok(None);
             }
         };
-        let damaged = |at, what| ReplayError::Damaged { segment: segment.header.number, at, what };
+        let damaged = |at, what| ReplayError::Damaged { segment: segment.header.number, at, what, next: None };
         let at = self.at;
         let limit = segment.end();
         let found = self.read_ahead.frame(&self.id, segment.header.first, &segment.file, at, limit);

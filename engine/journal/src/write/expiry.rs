@@ -113,7 +113,7 @@ fn frames(
     let mut read_ahead = ReadAhead::new(&shared.options);
     let mut at = from;
     while at < to {
-        let damaged = |what| ReplayError::Damaged { segment: segment.header.number, at, what };
+        let damaged = |what| ReplayError::Damaged { segment: segment.header.number, at, what, next: None };
         let found = read_ahead.frame(&shared.id, segment.header.first, &segment.file, at, to);
         let frame = found.map_err(|cause| DiskError::new("read", &segment.name, &cause))?.map_err(damaged)?;
         let plain = decompress_frame(&frame.header, frame.stored).map_err(damaged)?;

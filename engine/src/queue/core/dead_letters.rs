@@ -6,18 +6,17 @@ use crate::base::kind::Producers;
 use crate::base::level::Level;
 use crate::event::dead_letter::DeadLetter;
 use crate::queue::changes::Cursor;
+use crate::queue::dead_letter_reader::Verdict;
 use crate::queue::job::Job;
-use std::collections::BTreeMap;
+use crate::queue::letters::{LetterParts, RingPlace};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
     /// Passes the queue's dead letters to `each`: see
     /// [`DeadLetterReader::each`](crate::queue::dead_letter_reader::DeadLetterReader::each).
-    pub(in crate::queue) fn each_dead_letter(
-        &self,
-        each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> crate::queue::dead_letter_reader::Verdict,
-    ) {
+    pub(in crate::queue) fn each_dead_letter(&self, each: impl FnMut(DeadLetter, Option<(u32, u64)>) -> Verdict) {
         held::refuse_inside();
         self.wait_for_dead_letters();
         let mut dead_letter_reader = held::lock(&self.dead_letter_reader);
@@ -32,6 +31,25 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         // letters messages again, so a worker is woken.
         self.settle(&mut state, now);
         self.wake(&mut state);
+    }
+
+    /// Where the queue's dead letters are at this moment, for an iterator.
+    pub(in crate::queue) fn letter_parts(&self) -> LetterParts {
+        held::refuse_inside();
+        self.wait_for_dead_letters();
+        let parts = held::lock(&self.dead_letter_reader).parts();
+        let now = self.now();
+        let mut state = self.lock();
+        // What could not become a letter before, because there was no room or no memory, is tried again.
+        self.settle(&mut state, now);
+        self.wake(&mut state);
+        parts
+    }
+
+    /// Copies the next dead letters of a ring to `ready`; none if no more come.
+    pub(in crate::queue) fn read_ring_letters(&self, place: &mut RingPlace, ready: &mut VecDeque<DeadLetter>) {
+        held::refuse_inside();
+        held::lock(&self.dead_letter_reader).read_ring(place, ready);
     }
 
     /// For each partition of the topic for dead letters in the journal, the offset of the first letter that is neither
