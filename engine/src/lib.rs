@@ -123,4 +123,8 @@ mod pages {
     struct FromQueues;
     #[doc = include_str!("../../docs/REAL_TIME.md")]
     struct RealTime;
+    #[doc = include_str!("../../docs/MARKET_DATA.md")]
+    struct MarketData;
+    #[doc = include_str!("../../docs/PIPELINE.md")]
+    struct Pipeline;
 }

@@ -44,11 +44,14 @@ fn code_at(place: &str) -> String {
 }
 
 /// Pages that name calls and commands to people who know another system.
-const MAPS: [(&str, &str); 4] = [
+const MAPS: [(&str, &str); 7] = [
     ("FROM_KAFKA", include_str!("../../docs/FROM_KAFKA.md")),
     ("FROM_DISRUPTOR", include_str!("../../docs/FROM_DISRUPTOR.md")),
     ("FROM_QUEUES", include_str!("../../docs/FROM_QUEUES.md")),
     ("REAL_TIME", include_str!("../../docs/REAL_TIME.md")),
+    ("MARKET_DATA", include_str!("../../docs/MARKET_DATA.md")),
+    ("PIPELINE", include_str!("../../docs/PIPELINE.md")),
+    ("OPERATING", include_str!("../../docs/OPERATING.md")),
 ];
 
 fn is_name(text: &str) -> bool {
