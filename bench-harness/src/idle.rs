@@ -54,6 +54,21 @@ struct IdleDocument {
     environment: Environment,
 }
 
+/// Waits until the other threads, which are the subscribers', use next to no processor time; two seconds at most.
+fn fall_asleep() -> Result<(), Failure> {
+    let (step, quiet) = (Duration::from_millis(50), 100_000);
+    let mut before = others_time()?;
+    for _ in 0..40 {
+        std::thread::sleep(step);
+        let now = others_time()?;
+        if now.saturating_sub(before) < quiet {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
+}
+
 /// Runs `idle`.
 ///
 /// # Errors
@@ -75,8 +90,7 @@ pub fn command(arguments: &IdleArgs) -> Result<(), Failure> {
         let subscriber = subscriber.run(|_, _| Ok::<_, std::convert::Infallible>(()));
         subscriber.map_err(Failure::refused)?;
     }
-    // Gives the subscribers' threads time to fall asleep.
-    std::thread::sleep(Duration::from_secs(2));
+    fall_asleep()?;
     let with_subscribers = resident()?;
     let (began, cpu) = (Instant::now(), others_time()?);
     std::thread::sleep(arguments.duration);

@@ -256,7 +256,9 @@ fn no_command_panics_whatever_its_output_is() {
     let waits = [&["waits", "latency,park,idle,heavy", "--rates", "10k", "--rounds", "1"][..], &short].concat();
     let sweep = [&["sweep", "spsc", "--rate", "10k..20k:log"][..], &short].concat();
     let idle = [&["idle", "--topics", "2", "--capacity", "2"][..], &short].concat();
-    let journal = [&["journal", "--megabytes", "1", "--no-throughput", "--rate", "1000"][..], &dir].concat();
+    let journal =
+        [&["journal", "--megabytes", "1", "--no-throughput", "--rate", "1000", "--duration", "50ms"][..], &dir]
+            .concat();
     let transform = [&["transform", "--messages", "200"][..], &dir].concat();
     let growth = ["growth", "get", "--quick", "--out", out];
     let calls: [&[&str]; 16] = [

@@ -22,6 +22,7 @@ use crate::cli::{Format, OutputArgs};
 use crate::environment::{Environment, command_line};
 use crate::failure::Failure;
 use crate::output::{Output, scratch};
+use crate::quantity;
 
 /// Options of `journal`.
 #[derive(Debug, Args)]
@@ -44,6 +45,9 @@ pub struct JournalArgs {
     /// Messages a second while the time of each publish is measured; 0 leaves that out
     #[arg(long, default_value_t = 500_000)]
     pub rate: u64,
+    /// How long each round measures the time of publishes
+    #[arg(long, value_parser = quantity::duration, default_value = "3s")]
+    pub duration: Duration,
     /// GiB of an engine whose opening is timed; 0 leaves that out
     #[arg(long, default_value_t = 0)]
     pub open_gib: u64,
@@ -216,7 +220,7 @@ fn measure(arguments: &JournalArgs, folder: &Path) -> Result<JournalDocument, Fa
     }
     let (mut publish, mut full) = (Vec::new(), 0);
     if arguments.rate > 0 {
-        let round = |first| publish::round(folder, arguments.rate, Duration::from_secs(3), first);
+        let round = |first| publish::round(folder, arguments.rate, arguments.duration, first);
         (publish, full) = publish::rounds(arguments.rounds, round)?;
     }
     #[cfg(feature = "logs")]

@@ -129,7 +129,7 @@ pub fn round(dir: &Path, rate: u64, length: Duration, first: bool) -> Result<Rou
             // Threads that this one starts inherit its core. The producers' threads then pin themselves to the other
             // one.
             pin::pin_current(others).map_err(|error| Failure::usage(error.to_string()))?;
-            let count = (rate as f64 * length.as_secs_f64()) as usize;
+            let count = ((rate as f64 * length.as_secs_f64()) as usize).max(1);
             let (mut memory, mut durable) = (None, None);
             for turn in [first, !first] {
                 if turn {
