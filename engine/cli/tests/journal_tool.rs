@@ -354,15 +354,19 @@ fn a_journal_that_is_being_written_is_followed_and_not_repaired() {
     let mut tail = slipring(&["tail", "-f"]).arg(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().ends_with("first"));
-    // The records fill several segments.
-    for offset in 1..200 {
-        append(&mut writer, offset, &format!("record {offset} {}", "x".repeat(200)));
-        let line = lines.next().unwrap().unwrap();
-        assert!(line.starts_with(&format!("3/0 {offset} ")), "{line}");
-        if offset % 50 == 0 {
-            assert_eq!(run("verify", folder.path(), &[]).0, 0);
-            assert_eq!(run("stat", folder.path(), &[]).0, 0);
+    // The records fill several segments, a few of them or many between two looks of the tool.
+    let mut next = 1;
+    for count in [1, 2, 1, 46, 3, 47, 1, 98] {
+        for offset in next..next + count {
+            append(&mut writer, offset, &format!("record {offset} {}", "x".repeat(200)));
         }
+        for offset in next..next + count {
+            let line = lines.next().unwrap().unwrap();
+            assert!(line.starts_with(&format!("3/0 {offset} ")), "{line}");
+        }
+        next += count;
+        assert_eq!(run("verify", folder.path(), &[]).0, 0);
+        assert_eq!(run("stat", folder.path(), &[]).0, 0);
     }
     tail.kill().unwrap();
     tail.wait().unwrap();
