@@ -72,12 +72,13 @@ fn every_licence_is_on_the_list() {
         &["-p", "slipring", "--all-features"][..],
         &["-p", "slipring-cli"],
         &["-p", "slipring-bridge"],
+        &["-p", "slipring-bridge", "--all-features"],
         &["-p", "bench-harness"],
     ] {
         // The client of the bridge has parts of a TLS library, which nothing else takes in.
         let more = if of.contains(&"slipring-bridge") { "ISC" } else { "MIT" };
         let refused: Vec<_> =
-            tree(of).into_iter().filter(|(_, licence)| !is_allowed(licence) && licence != more).collect();
+            tree(of).into_iter().filter(|(_, licence)| !is_allowed(&licence.replace(more, "MIT"))).collect();
         assert!(refused.is_empty(), "{of:?}: {refused:?}");
     }
 }

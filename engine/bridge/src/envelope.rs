@@ -3,6 +3,7 @@
 
 use crate::record::{Record, escape, unescape};
 use slipring::clock::Timestamp;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Who writes a stream: a journal, in an epoch, as one start of a bridge.
@@ -41,6 +42,8 @@ impl Writer {
 pub enum Kind {
     /// A record of the topic.
     Record,
+    /// Several records of the topic, in order.
+    Pack,
     /// A message without a record. The first mark of an epoch raises the stream's epoch; the marks behind it use up the
     /// sequence numbers that an older writer may have named. A later mark confirms what is in front of it.
     Mark,
@@ -79,8 +82,8 @@ pub struct Head {
 pub struct Envelope {
     /// Where the stream stands with the message.
     pub head: Head,
-    /// The record; `None` for other kinds.
-    pub record: Option<Record>,
+    /// The records: one of [`Kind::Record`], several of [`Kind::Pack`], none of other kinds.
+    pub records: Vec<Record>,
     /// The first offset that was skipped; for [`Kind::Skip`] only.
     pub skipped_from: Option<u64>,
 }
@@ -93,19 +96,19 @@ impl Envelope {
     pub(crate) fn record(writer: Writer, record: Record) -> Self {
         let tip = Tip { next: record.offset + 1, checksum: record.checksum(), count: 0 };
         let head = Head { kind: Kind::Record, writer, tip, behind: Tip::default() };
-        Self { head, record: Some(record), skipped_from: None }
+        Self { head, records: vec![record], skipped_from: None }
     }
 
     /// The place of the records from `from` up to `next`, exclusive.
     pub(crate) fn skip(writer: Writer, from: u64, next: u64) -> Self {
         let tip = Tip { next, checksum: SKIPPED, count: 0 };
         let head = Head { kind: Kind::Skip, writer, tip, behind: Tip::default() };
-        Self { head, record: None, skipped_from: Some(from) }
+        Self { head, records: Vec::new(), skipped_from: Some(from) }
     }
 
     /// A mark, or an end, in a stream whose records end at `tip`.
     pub(crate) fn mark(kind: Kind, writer: Writer, tip: Tip) -> Self {
-        Self { head: Head { kind, writer, tip, behind: tip }, record: None, skipped_from: None }
+        Self { head: Head { kind, writer, tip, behind: tip }, records: Vec::new(), skipped_from: None }
     }
 
     /// The names and values of the headers.
@@ -113,6 +116,7 @@ impl Envelope {
         let Head { kind, writer, tip, behind } = self.head;
         let kind = match kind {
             Kind::Record => "record",
+            Kind::Pack => "pack",
             Kind::Mark => "mark",
             Kind::End => "end",
             Kind::Skip => "skip",
@@ -124,7 +128,11 @@ impl Envelope {
             ("Slipring-Behind", behind.to_string()),
         ];
         headers.extend(self.skipped_from.map(|from| ("Slipring-Skipped-From", from.to_string())));
-        if let Some(Record { partition, offset, key, headers: own, timestamp, .. }) = &self.record {
+        if let (Kind::Pack, [first, .., last]) = (self.head.kind, &self.records[..]) {
+            headers.push(("Slipring-Partition", first.partition.to_string()));
+            headers.push(("Slipring-First", first.offset.to_string()));
+            headers.push(("Slipring-Last", last.offset.to_string()));
+        } else if let Some(Record { partition, offset, key, headers: own, timestamp, .. }) = self.records.first() {
             headers.push(("Slipring-Partition", partition.to_string()));
             headers.push(("Slipring-Offset", offset.to_string()));
             headers.extend(key.as_ref().map(|key| ("Slipring-Key", escape(key))));
@@ -137,9 +145,23 @@ impl Envelope {
         headers
     }
 
-    /// The value of the record; empty for other kinds.
-    pub fn payload(&self) -> &[u8] {
-        self.record.as_ref().map_or(&[], |record| &record.value)
+    /// The value of the record, or all parts of several ones; empty for other kinds.
+    pub fn payload(&self) -> Cow<'_, [u8]> {
+        match &self.records[..] {
+            [] => Cow::Borrowed(&[]),
+            [record] if self.head.kind == Kind::Record => Cow::Borrowed(&record.value),
+            records => {
+                let mut bytes = Vec::with_capacity(records.iter().map(Record::packed_size).sum());
+                records.iter().for_each(|record| record.pack(&mut bytes));
+                Cow::Owned(bytes)
+            }
+        }
+    }
+
+    /// Adds the records of another one, which stands behind it.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.records.extend(other.records);
+        (self.head.kind, self.head.tip) = (Kind::Pack, other.head.tip);
     }
 
     /// The most bytes that the message takes on the wire, headers included.
@@ -156,7 +178,7 @@ pub(crate) fn wire_size(record: &Record) -> usize {
     let tip = Tip { next: u64::MAX, checksum: u32::MAX, count: u64::MAX };
     let head = Head { kind: Kind::Record, writer, tip, behind: tip };
     let record_alone = Record { value: Vec::new(), ..record.clone() };
-    Envelope { head, record: Some(record_alone), skipped_from: None }.wire_size() + record.value.len()
+    Envelope { head, records: vec![record_alone], skipped_from: None }.wire_size() + record.value.len()
 }
 
 impl fmt::Display for Tip {
@@ -179,6 +201,7 @@ impl Head {
     pub fn parse<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option<Self> {
         let kind = match header("Slipring-Kind")? {
             "record" => Kind::Record,
+            "pack" => Kind::Pack,
             "mark" => Kind::Mark,
             "end" => Kind::End,
             "skip" => Kind::Skip,
@@ -194,7 +217,7 @@ impl Head {
 }
 
 impl Record {
-    /// The record of a message with these headers and this payload; `None` if it is no record of a bridge, or if its
+    /// The record of a message with these headers and this payload; `None` if it is no single record of a bridge, or if its
     /// checksum does not match.
     pub fn parse<'h>(header: impl Fn(&'static str) -> Option<&'h str>, payload: &[u8]) -> Option<Self> {
         let head = Head::parse(&header).filter(|head| head.kind == Kind::Record)?;
@@ -215,6 +238,21 @@ impl Record {
             },
         };
         (record.checksum() == head.tip.checksum).then_some(record)
+    }
+
+    /// The records of a message with these headers and this payload, one or several. None if it has none, or if a checksum
+    /// does not match.
+    pub fn parse_all<'h>(header: impl Fn(&'static str) -> Option<&'h str>, mut payload: &[u8]) -> Vec<Self> {
+        let Some(head) = Head::parse(&header).filter(|head| head.kind == Kind::Pack) else {
+            return Self::parse(header, payload).into_iter().collect();
+        };
+        let partition = header("Slipring-Partition").and_then(|number| number.parse().ok());
+        let Some(partition) = partition else { return Vec::new() };
+        let records: Vec<_> = std::iter::from_fn(|| Self::unpack(&mut payload, partition)).collect();
+        let is_whole = payload.is_empty()
+            && Some(records.len() as u64) == head.tip.count.checked_sub(head.behind.count)
+            && records.last().is_some_and(|last| last.checksum() == head.tip.checksum);
+        if is_whole { records } else { Vec::new() }
     }
 }
 
@@ -239,10 +277,29 @@ mod tests {
             let header =
                 |name: &'static str| headers.iter().find(|(other, _)| *other == name).map(|(_, value)| &**value);
             assert_eq!(Head::parse(header), Some(envelope.head));
-            assert_eq!(Record::parse(header, envelope.payload()), Some(record.clone()));
+            assert_eq!(Record::parse(header, &envelope.payload()), Some(record.clone()));
+            assert_eq!(Record::parse_all(header, &envelope.payload()), vec![record.clone()]);
             assert_eq!(Record::parse(header, b"other"), None, "the checksum is of the value too");
             assert!(headers.iter().all(|(_, value)| value.bytes().all(|byte| byte.is_ascii_graphic())));
         }
         assert_eq!(Head::parse(|_| None), None);
+    }
+
+    #[test]
+    fn a_pack_comes_back_whole_or_not_at_all() {
+        let writer = Writer { journal: [1; 16], epoch: 1, nonce: 1 };
+        let record = |offset| Record { partition: 2, offset, value: vec![offset as u8], ..Record::default() };
+        let mut pack = Envelope::record(writer, record(5));
+        [7, 8].into_iter().for_each(|offset| pack.join(Envelope::record(writer, record(offset))));
+        pack.head.tip.count = 3;
+        let headers = pack.headers();
+        let header = |name: &'static str| headers.iter().find(|(other, _)| *other == name).map(|(_, value)| &**value);
+        assert_eq!((header("Slipring-First"), header("Slipring-Last")), (Some("5"), Some("8")));
+        let payload = pack.payload();
+        assert_eq!(Record::parse_all(header, &payload), [5, 7, 8].map(record));
+        assert_eq!(Record::parse_all(header, &payload[..payload.len() - 33]), []);
+        assert_eq!(Record::parse_all(header, &[&payload[..], &[0]].concat()), []);
+        assert_eq!(Record::parse(header, &payload), None);
+        assert!(pack.wire_size() > payload.len());
     }
 }

@@ -6,13 +6,12 @@
 //! of the stream is next, after any crash.
 
 use crate::bridge::Bridge;
-use crate::envelope::{Head, Kind};
-use crate::outward::FENCE;
+use crate::cursor::StreamCursor;
+use crate::envelope::Tip;
 use crate::remote::{Remote, RemoteError};
 use crate::stopped::{Halt, Stopped};
 use slipring::producer::{IdempotentProducer, ProducerError, Producers};
 use slipring::{Message, Topic};
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -80,12 +79,10 @@ pub struct Import {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long the thread waits before it asks for new messages again.
+/// How long the thread waits for new messages before it looks whether it was ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the thread waits after an error.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The most messages of a partition that are read at a time.
-const READ: u64 = 256;
 
 impl Bridge {
     /// Returns the settings of a bridge that imports the streams that a bridge outward has written. Under `name`, with the
@@ -116,9 +113,7 @@ impl Inbound {
                 remote: remote(partition),
                 next: producer.next_sequence().unwrap_or(1),
                 producer,
-                sequence: None,
-                newest: None,
-                lag: 0,
+                cursor: StreamCursor::default(),
             });
         }
         let shared = Arc::new(Shared::default());
@@ -160,19 +155,21 @@ impl std::fmt::Debug for Import {
 }
 
 fn run<K: Producers, R: Remote>(mut readers: Vec<StreamReader<K, R>>, shared: &Shared) -> Stopped {
+    // While there is nothing to read, each reader waits in turn.
+    let (mut limit, look) = (Duration::ZERO, LOOK / readers.len().max(1) as u32);
     loop {
         let (mut has_moved, mut error) = (false, None);
         for reader in &mut readers {
             if shared.ends.load(Ordering::Acquire) {
                 return Stopped::Ended("the import was ended".to_owned());
             }
-            match reader.step() {
+            match reader.step(limit) {
                 Ok(moved) => has_moved |= moved,
                 Err(Halt::Stopped(stopped)) => return stopped,
                 Err(Halt::Remote(RemoteError::Refused(cause))) => {
                     return Stopped::Refused { stream: reader.remote.name(), cause };
                 }
-                Err(Halt::Remote(cause)) => error = Some(cause.to_string()),
+                Err(Halt::Remote(cause)) => error = Some(format!("{}: {cause}", reader.remote.name())),
             }
         }
         let is_in_error = error.is_some();
@@ -182,14 +179,13 @@ fn run<K: Producers, R: Remote>(mut readers: Vec<StreamReader<K, R>>, shared: &S
             status.partitions.extend(readers.iter().map(|reader| PartitionImport {
                 partition: reader.partition,
                 imported: reader.next - 1,
-                lag: reader.lag,
+                lag: reader.cursor.lag(),
             }));
         });
         if is_in_error {
             std::thread::sleep(PAUSE);
-        } else if !has_moved {
-            std::thread::sleep(LOOK);
         }
+        limit = if has_moved { Duration::ZERO } else { look };
     }
 }
 
@@ -200,94 +196,25 @@ struct StreamReader<K: Producers, R> {
     producer: IdempotentProducer<Message, K>,
     /// The count of the next record to be published.
     next: u64,
-    /// The number of the next message to be read; `None` until it was searched for.
-    sequence: Option<u64>,
-    /// The head of the last message that counts.
-    newest: Option<Head>,
-    lag: u64,
+    cursor: StreamCursor,
 }
 
 impl<K: Producers, R: Remote> StreamReader<K, R> {
-    /// Reads some messages, and publishes their records. Returns false if there are none.
-    fn step(&mut self) -> Result<bool, Halt> {
-        let numbers = self.remote.numbers()?;
-        let from = match self.sequence {
-            Some(from) => from,
-            None => self.search(&numbers)?,
-        };
-        self.sequence = Some(from);
-        self.lag = numbers.end.saturating_sub(from);
-        if self.lag == 0 {
-            return Ok(false);
-        }
-        let end = numbers.end.min(from + READ);
-        for (stored, sequence) in self.remote.read(from..end)?.into_iter().zip(from..) {
-            // A message that is not there came late behind a mark, and was deleted; the chain of heads says if it was another.
-            if let Some(stored) = stored {
-                let stream = || self.remote.name();
-                let Some(head) = stored.head else {
-                    return Err(Stopped::Foreign { stream: stream(), sequence }.into());
-                };
-                let is_late = self.newest.is_some_and(|newest| head.writer.epoch < newest.writer.epoch);
-                if !is_late {
-                    if self.newest.is_some_and(|newest| newest.tip != head.behind) {
-                        return Err(Stopped::Broken { stream: stream(), sequence }.into());
-                    }
-                    if head.kind == Kind::Record && head.tip.count >= self.next {
-                        let Some(record) = stored.record.filter(|_| head.tip.count == self.next) else {
-                            return Err(Stopped::Broken { stream: stream(), sequence }.into());
-                        };
-                        self.publish(&record).map_err(Stopped::Ended)?;
-                        self.next += 1;
-                    }
-                    self.newest = Some(head);
+    /// Reads some messages, waits up to `limit` for the first, and publishes their records. Returns false if there are none.
+    fn step(&mut self, limit: Duration) -> Result<bool, Halt> {
+        let Self { partition, remote, producer, next, cursor } = self;
+        let from = *next;
+        // A topic that is ahead of its stream has records of another one.
+        let has = |tip: &Tip| tip.count < from;
+        cursor.read(remote, limit, has, |_, head, records| {
+            for (record, count) in records.iter().zip(head.behind.count + 1..) {
+                if count == *next {
+                    let sent = producer.send(count, record.to_send().partition(*partition));
+                    sent.map_err(|cause| Stopped::Ended(cause.to_string()))?;
+                    *next += 1;
                 }
             }
-            self.sequence = Some(sequence + 1);
-            self.lag = numbers.end.saturating_sub(sequence + 1);
-        }
-        Ok(true)
-    }
-
-    fn publish(&mut self, record: &crate::Record) -> Result<(), String> {
-        let mut copy = slipring::Record::new(&record.value).partition(self.partition);
-        if let Some(key) = &record.key {
-            copy = copy.key(key);
-        }
-        if let Some(time) = record.timestamp {
-            copy = copy.timestamp(time);
-        }
-        for (name, value) in &record.headers {
-            copy = copy.header(name, value);
-        }
-        self.producer.send(self.next, &copy).map(drop).map_err(|cause| cause.to_string())
-    }
-
-    /// The number of the message at which to begin: so far in front of the next record that a message of an older writer among
-    /// those of a newer one is known as late.
-    fn search(&mut self, numbers: &Range<u64>) -> Result<u64, Halt> {
-        let (mut low, mut high) = (numbers.start, numbers.end);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            // Deleted messages count as the next one that is there.
-            let stored = self.remote.read(middle..high.min(middle + READ))?;
-            let found = stored.into_iter().zip(middle..).find_map(|(stored, sequence)| Some((stored?, sequence)));
-            match found {
-                Some((stored, sequence)) if stored.head.is_some_and(|head| head.tip.count < self.next) => {
-                    low = sequence + 1
-                }
-                _ => high = middle,
-            }
-        }
-        let from = low.saturating_sub(FENCE as u64 + 3).max(numbers.start);
-        // Records of the stream's beginning that were not imported and are gone.
-        let first = self.remote.read(from..numbers.end.min(from + 1))?.pop().flatten().and_then(|stored| stored.head);
-        match first {
-            Some(head) if head.behind.count + 1 > self.next => {
-                let (stream, earliest) = (self.remote.name(), head.behind.count + 1);
-                Err(Stopped::Missing { stream, from: self.next, earliest }.into())
-            }
-            _ => Ok(from),
-        }
+            Ok(())
+        })
     }
 }

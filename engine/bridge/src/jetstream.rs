@@ -13,28 +13,33 @@
 //! minutes unless it is told `sync_interval: always`; without that a power cut of a majority of the servers at one time can
 //! lose what was confirmed.
 
-use crate::envelope::{Envelope, Head, Kind};
+mod cluster;
+mod following;
+mod lease;
+
+pub use cluster::{Cluster, ClusterBuilder, ConnectError};
+pub use lease::Lease;
+
+use crate::envelope::{Envelope, Head};
 use crate::record::Record;
-use crate::remote::{Limits, Remote, RemoteError, Stored};
+use crate::remote::{Followed, Limits, Remote, RemoteError, Stored};
+use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorKind};
-use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, StorageType,
 };
-use async_nats::{Client, ConnectOptions, HeaderMap};
 use bytes::Bytes;
+use following::Following;
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
 
 /// How long the answer to a request may take.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -44,90 +49,6 @@ const CONFIRMATION: Duration = Duration::from_secs(1);
 const MISSING: u32 = 10;
 /// How many messages of a stream are asked for at a time.
 const AT_ONCE: usize = 64;
-
-/// Why there is no connection to a cluster.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The address is malformed, or the servers refuse this client.
-    #[error("servers {servers}: {cause}")]
-    Refused {
-        /// The addresses.
-        servers: String,
-        /// Why, as text.
-        cause: String,
-    },
-    /// The operating system gave no thread.
-    #[error("no thread for the client of the servers: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
-/// A connection to a cluster of NATS servers. Cloning gives another handle of the same connection.
-#[derive(Clone)]
-pub struct Cluster {
-    runtime: Arc<Runtime>,
-    client: Client,
-    context: Context,
-    servers: Arc<str>,
-}
-
-impl Cluster {
-    /// Connects to one of these servers, `nats://host:port` each, separated by commas. Returns before the connection stands:
-    /// it is tried again for ever, also later, whenever it is lost.
-    ///
-    /// # Errors
-    /// An address is malformed.
-    pub fn connect(servers: &str) -> Result<Self, ConnectError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("slipring-nats")
-            .enable_all()
-            .build()?;
-        let options = ConnectOptions::new()
-            .retry_on_initial_connect()
-            // A server that was stopped is noticed after two of these.
-            .ping_interval(Duration::from_secs(1))
-            .connection_timeout(ANSWER)
-            .request_timeout(Some(ANSWER));
-        let addresses: Vec<&str> = servers.split(',').map(str::trim).collect();
-        let refused = |cause: String| ConnectError::Refused { servers: servers.to_owned(), cause };
-        let client = runtime.block_on(options.connect(addresses)).map_err(|cause| refused(cause.to_string()))?;
-        // The client's own limit for a confirmation begins when it is waited for, so the bridge counts by itself.
-        let context = ContextBuilder::new().timeout(ANSWER).ack_timeout(10 * CONFIRMATION);
-        let context = {
-            let _entered = runtime.enter();
-            context.max_ack_inflight(1 << 20).build(client.clone())
-        };
-        Ok(Self { runtime: Arc::new(runtime), client, context, servers: servers.into() })
-    }
-
-    /// The stream of this name with this subject, which has that many replicas. It is created when it is used first and
-    /// does not exist.
-    pub fn stream(&self, name: impl Into<String>, subject: impl Into<String>, replicas: usize) -> Stream {
-        Stream {
-            cluster: self.clone(),
-            name: name.into(),
-            subject: subject.into(),
-            replicas,
-            flight: VecDeque::new(),
-            failed: None,
-            missing: 0,
-        }
-    }
-
-    /// The stream for a partition of a topic: named `PREFIX-TOPIC-PARTITION`, with a `~` for each dot of the topic's name,
-    /// and with the subject `PREFIX.TOPIC.PARTITION`.
-    pub fn partition(&self, prefix: &str, topic: &str, partition: u32, replicas: usize) -> Stream {
-        let (name, subject) = (topic.replace('.', "~"), format!("{prefix}.{topic}.{partition}"));
-        self.stream(format!("{prefix}-{name}-{partition}"), subject, replicas)
-    }
-}
-
-impl std::fmt::Debug for Cluster {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cluster({})", self.servers)
-    }
-}
 
 type Confirmation = Pin<Box<dyn Future<Output = Result<PublishAck, PublishError>> + Send>>;
 
@@ -141,8 +62,12 @@ pub struct Stream {
     flight: VecDeque<(Instant, u64, Confirmation)>,
     /// The failure of the oldest message in flight, which the next call returns.
     failed: Option<RemoteError>,
+    /// True once the stream was there.
+    seen: bool,
     /// How often in turn the stream was reported missing.
     missing: u32,
+    /// The consumer that reads in order; `None` while nobody does.
+    following: Option<Following>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -166,12 +91,35 @@ fn publish_error(cause: &PublishError) -> RemoteError {
 }
 
 impl Stream {
+    /// Deletes the stream with all its messages. Returns false if it does not exist. A bridge that still writes it stops.
+    ///
+    /// # Errors
+    /// The servers do not answer, or refuse it.
+    pub fn delete_stream(&mut self) -> Result<bool, RemoteError> {
+        let (context, name) = (&self.cluster.context, &self.name);
+        let deleted = self.cluster.runtime.block_on(async {
+            if Self::info(context, name).await?.is_none() {
+                return Ok(false);
+            }
+            context.delete_stream(name).await.map(|_| true).map_err(transient)
+        });
+        deleted.map_err(|error| self.explain(error))
+    }
+
     fn mark_subject(&self) -> String {
         format!("{}.mark", self.subject)
     }
 
     fn subjects(&self) -> Vec<String> {
         vec![self.subject.clone(), self.mark_subject()]
+    }
+
+    /// Adds what the servers have said against the connection.
+    fn explain(&self, error: RemoteError) -> RemoteError {
+        match (error, self.cluster.refusal()) {
+            (RemoteError::Transient(cause), Some(refusal)) => RemoteError::Transient(format!("{cause} ({refusal})")),
+            (error, _) => error,
+        }
     }
 
     async fn info(context: &Context, name: &str) -> Result<Option<Info>, RemoteError> {
@@ -216,7 +164,7 @@ impl Stream {
 
 impl Remote for Stream {
     fn name(&self) -> String {
-        format!("stream {} at {}", self.name, self.cluster.servers)
+        format!("stream {} at {}", self.name, self.cluster)
     }
 
     fn limits(&mut self) -> Result<Limits, RemoteError> {
@@ -237,7 +185,8 @@ impl Remote for Stream {
             context.create_stream(config).await.map_err(transient)?;
             Self::info(context, name).await?.ok_or_else(|| transient("the stream was created and is not there yet"))
         });
-        let config = found?.config;
+        let config = found.map_err(|error| self.explain(error))?.config;
+        self.seen = true;
         if let Some(reason) = self.unfit(&config) {
             return Err(RemoteError::Refused(reason));
         }
@@ -257,15 +206,15 @@ impl Remote for Stream {
         }
         headers.insert(NATS_EXPECTED_STREAM, self.name.as_str());
         headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (sequence - 1).to_string());
-        let subject = if message.head.kind == Kind::Record { self.subject.clone() } else { self.mark_subject() };
-        let payload = Bytes::copy_from_slice(message.payload());
+        let subject = if message.records.is_empty() { self.mark_subject() } else { self.subject.clone() };
+        let payload = Bytes::from(message.payload().into_owned());
         let context = &self.cluster.context;
         let sent = self.cluster.runtime.block_on(async {
             // The client has a buffer for a lost connection, which may be full.
             let sending = context.publish_with_headers(subject, headers, payload);
             tokio::time::timeout(ANSWER, sending).await
         });
-        let sent = sent.map_err(|_| transient("the connection takes no more messages"))?;
+        let sent = sent.map_err(|_| self.explain(transient("the connection takes no more messages")))?;
         let confirmation = sent.map_err(|cause| publish_error(&cause))?.into_future();
         self.flight.push_back((Instant::now(), sequence, confirmation));
         Ok(())
@@ -314,12 +263,13 @@ impl Remote for Stream {
     fn numbers(&mut self) -> Result<Range<u64>, RemoteError> {
         let (context, name) = (&self.cluster.context, &self.name);
         let found = self.cluster.runtime.block_on(Self::info(context, name));
-        match found? {
+        match found.map_err(|error| self.explain(error))? {
             Some(info) => {
-                self.missing = 0;
+                (self.missing, self.seen) = (0, true);
                 let next = info.state.last_sequence + 1;
                 Ok(if info.state.messages == 0 { next } else { info.state.first_sequence }..next)
             }
+            None if !self.seen => Err(transient("the stream is not there yet: a bridge outward creates it")),
             None if self.missing < MISSING => {
                 self.missing += 1;
                 Err(transient("the stream is not there"))
@@ -345,16 +295,22 @@ impl Remote for Stream {
                 }
                 let Some(answer) = asked.pop_front() else { break };
                 found.push(match answer.await.map_err(transient)? {
-                    Ok(message) => {
-                        let head = Head::parse(header(&message));
-                        Some(Stored { head, record: Record::parse(header(&message), &message.payload) })
-                    }
+                    Ok(message) => Some(stored(&message.headers, &message.payload)),
                     Err(cause) if cause.kind() == LastRawMessageErrorKind::NoMessageFound => None,
                     Err(cause) => return Err(transient(cause)),
                 });
             }
             Ok(found)
         })
+    }
+
+    fn follow(&mut self, from: u64, limit: Duration) -> Result<Followed, RemoteError> {
+        let followed = self.follow_on(from, limit);
+        if followed.is_err() {
+            // A new consumer begins where this one has failed.
+            self.following = None;
+        }
+        followed
     }
 
     fn delete(&mut self, sequence: u64) -> Result<(), RemoteError> {
@@ -366,7 +322,8 @@ impl Remote for Stream {
     }
 }
 
-/// The values of a message's headers by their names.
-fn header<'h>(message: &'h StreamMessage) -> impl Fn(&'static str) -> Option<&'h str> {
-    move |name| message.headers.get(name).map(|value| value.as_str())
+/// What a bridge reads of a message.
+fn stored(headers: &HeaderMap, payload: &[u8]) -> Stored {
+    let header = |name: &'static str| headers.get(name).map(|value| value.as_str());
+    Stored { head: Head::parse(header), records: Record::parse_all(header, payload) }
 }

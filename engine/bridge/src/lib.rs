@@ -7,7 +7,8 @@
 #![cfg_attr(feature = "nats", doc = include_str!("../examples/replicate.rs"))]
 //! ```
 //!
-//! Another engine reads such streams with [`Bridge::inward`], and publishes their records into a topic of its own.
+//! Another engine reads such streams with [`Bridge::inward`], and publishes their records into a topic of its own. A [`Standby`]
+//! writes them into a journal at the offsets that they have, and takes over when the first machine is lost.
 //!
 //! # Guarantees
 //! - Each durable record is in the stream once, in the order of its partition, whatever is killed, stopped or cut off: each
@@ -30,18 +31,29 @@
 //! A reader that was there at the very moment of a takeover may have met a record that an older bridge still had on its way; it is
 //! deleted from the stream before the newer one's first record. Its `Slipring-Writer` has a lower epoch than the mark before it.
 //!
+//! With [`packed`](Outbound::packed) a message has several records. Its headers `Slipring-First` and `Slipring-Last` are the first and
+//! the last offset. Its payload is the records one behind the other: the lengths of key and value and the count of headers (4 bytes
+//! each, little-endian; a key of `u32::MAX` is none), the checksum (4), the offset and the time (8 each; a time of `u64::MAX` is none),
+//! key, value, and for each header its name and value with a length in front (4). [`Record::parse_all`] reads both forms.
+//!
 //! # Limits
 //! Topics of [`Message`](slipring::Message)s only. Committed offsets, producers'
 //! sequences and queues stay on this machine.
 //!
 //! # Features
-//! `nats`, on by default: [`jetstream`]. Without it the crate has the seam for other engines, [`Remote`], and a stream in
-//! [`memory`] for tests.
+//! - `nats`, on by default: [`jetstream`]. Without it the crate has the seam for other engines, [`Remote`], and a stream in
+//!   [`memory`] for tests.
+//! - `config`: settings from a TOML file.
+//! - `command`, on by default: the program `slipring-bridge`, for `cargo install`. A program that links the library turns it off.
+//! - `tls`: encrypted connections, and credentials with keys.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
 mod bridge;
+#[cfg(feature = "config")]
+pub mod config;
+mod cursor;
 mod envelope;
 mod inward;
 #[cfg(feature = "nats")]
@@ -52,7 +64,9 @@ mod outward;
 mod position;
 mod record;
 mod remote;
+mod standby;
 mod stopped;
+pub mod verify;
 mod work;
 
 pub use bridge::{Bridge, PartitionStatus, Status};
@@ -61,5 +75,6 @@ pub use inward::{Import, ImportError, ImportStatus, Inbound, PartitionImport};
 pub use outbound::{Outbound, StartError, Uncopied};
 pub use outward::Window;
 pub use record::Record;
-pub use remote::{Limits, Remote, RemoteError, Stored};
+pub use remote::{Followed, Limits, Remote, RemoteError, Stored};
+pub use standby::{Standby, StandbyBuilder, StandbyError, StandbyTopic};
 pub use stopped::Stopped;

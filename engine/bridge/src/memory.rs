@@ -213,7 +213,9 @@ impl MemoryCluster {
 
     /// All records, in order.
     pub fn records(&self) -> Vec<Record> {
-        self.log().messages.iter().filter_map(|(_, message)| message.as_ref()?.record.clone()).collect()
+        let log = self.log();
+        let written = log.messages.iter().filter_map(|(_, message)| message.as_ref());
+        written.flat_map(|message| message.records.clone()).collect()
     }
 
     /// The ranges of skipped offsets, in order.
@@ -303,7 +305,7 @@ impl Remote for MemoryStream {
             let message = log.messages[at].1.as_ref();
             Some(Stored {
                 head: message.map(|message| message.head),
-                record: message.and_then(|message| message.record.clone()),
+                records: message.map_or(Vec::new(), |message| message.records.clone()),
             })
         });
         Ok(found.collect())

@@ -83,6 +83,14 @@ impl Outbound {
         self
     }
 
+    /// Sets how many records a message holds at most, up to 100. By default each message is one record, which any client of
+    /// JetStream reads. The servers' cost is by message, so packed records are copied several times as fast; only a bridge, or
+    /// [`Record::parse_all`](crate::Record::parse_all), reads them.
+    pub fn packed(mut self, records: usize) -> Self {
+        self.window.packed = records;
+        self
+    }
+
     /// Sets how many bytes of records of each partition the journal keeps for this bridge at most: see
     /// [`ReplicationBuilder::hold`](slipring::replication::ReplicationBuilder::hold). By default there is no limit.
     pub fn hold(mut self, bytes: u64) -> Self {

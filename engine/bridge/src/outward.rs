@@ -38,6 +38,9 @@ use std::time::{Duration, Instant};
 /// How many numbers a first mark keeps free of records behind it, and the most messages that a writer has in flight.
 pub(crate) const FENCE: usize = 1024;
 
+/// The most records and bytes of them in a message.
+const PACK: (usize, usize) = (100, 64 << 10);
+
 /// How many old or contradicting answers in turn are taken for those of a leader that was stopped.
 const SUSPECTS: u32 = 25;
 
@@ -56,11 +59,19 @@ pub struct Window {
     pub answer: Duration,
     /// How long the copier waits after an error before it tries again. Default: 200 ms.
     pub pause: Duration,
+    /// The most records in a message, from 1 to 100. Default: 1, so that each message is a record that any client reads.
+    pub packed: usize,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { messages: 1000, bytes: 8 << 20, answer: Duration::from_secs(2), pause: Duration::from_millis(200) }
+        Self {
+            messages: 1000,
+            bytes: 8 << 20,
+            answer: Duration::from_secs(2),
+            pause: Duration::from_millis(200),
+            packed: 1,
+        }
     }
 }
 
@@ -82,6 +93,8 @@ pub(crate) type RecordPosition<'r> = &'r mut dyn FnMut(&Position) -> Result<(), 
 pub(crate) struct Outward<R> {
     remote: R,
     window: Window,
+    /// The most bytes of records in a message of several records.
+    pack_bytes: usize,
     /// How many marks fence an older writer: [`FENCE`], and less in tests.
     fence: u64,
     writer: Writer,
@@ -127,7 +140,12 @@ impl<R: Remote> Outward<R> {
     ) -> Self {
         Self {
             remote,
-            window: Window { messages: window.messages.clamp(1, FENCE), ..window },
+            window: Window {
+                messages: window.messages.clamp(1, FENCE),
+                packed: window.packed.clamp(1, PACK.0),
+                ..window
+            },
+            pack_bytes: PACK.1,
             fence: FENCE as u64,
             // The epoch is found out from the stream.
             writer: Writer { journal, epoch: 0, nonce },
@@ -162,6 +180,11 @@ impl<R: Remote> Outward<R> {
         &self.position
     }
 
+    /// Where the stream's records end, as far as it is confirmed.
+    pub(crate) fn tip(&self) -> Tip {
+        self.tip
+    }
+
     /// The error that the copier tries to get over; `None` if it works.
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()
@@ -169,7 +192,9 @@ impl<R: Remote> Outward<R> {
 
     /// True if another record may be pushed.
     pub(crate) fn has_room(&self) -> bool {
-        self.entries.len() < 2 * self.window.messages && self.bytes < self.window.bytes
+        // What is not sent yet is bounded by itself, as a message may take many of its entries.
+        let most = (self.sent + self.window.messages).min(2 * self.window.messages);
+        self.entries.len() < most && self.bytes < self.window.bytes
     }
 
     /// True if all pushed records are confirmed.
@@ -246,11 +271,13 @@ impl<R: Remote> Outward<R> {
         let mut has_moved = false;
         while self.sent < self.entries.len().min(self.found + self.window.messages) {
             let at = self.sent;
+            self.pack(at);
             let behind = at.checked_sub(1).map_or(self.tip, |before| self.entries[before].head.tip);
+            let count = self.entries[at].records.len() as u64;
             let head = &mut self.entries[at].head;
             if head.writer.epoch != self.writer.epoch {
                 (head.writer, head.behind) = (self.writer, behind);
-                head.tip.count = behind.count + u64::from(head.kind == Kind::Record);
+                head.tip.count = behind.count + count;
             }
             if let Err(error) = self.remote.send(&self.entries[at], self.base + 1 + at as u64) {
                 return self.doubt(error).map(|()| true);
@@ -271,6 +298,33 @@ impl<R: Remote> Outward<R> {
             }
             Err(error) => self.doubt(error).map(|()| true),
         }
+    }
+
+    /// Joins records to the entry at this place, if it was never sent: what was sent once keeps its records, since each message
+    /// has its number.
+    fn pack(&mut self, at: usize) {
+        let is_free = |entry: &Envelope| entry.head.writer.epoch != self.writer.epoch && entry.records.len() == 1;
+        if self.window.packed < 2 || !is_free(&self.entries[at]) {
+            return;
+        }
+        let (mut bytes, mut count) = (0, 0);
+        let fits = |entry: &&Envelope| {
+            count += 1;
+            bytes += entry.records.iter().map(Record::packed_size).sum::<usize>();
+            is_free(entry) && count <= self.window.packed && bytes <= self.pack_bytes
+        };
+        let count = self.entries.range(at..).take_while(fits).count();
+        if count < 2 {
+            return;
+        }
+        let mut joined: Vec<Envelope> = self.entries.drain(at + 1..at + count).collect();
+        joined.drain(..).for_each(|entry| self.entries[at].join(entry));
+    }
+
+    /// Sets the largest message that the stream takes, in bytes.
+    pub(crate) fn set_limit(&mut self, message: usize) {
+        // The headers take some hundred bytes, and a limit that small leaves room for single records alone.
+        self.pack_bytes = PACK.1.min(message.saturating_sub(1024));
     }
 
     fn confirm_first(&mut self) {
@@ -419,9 +473,9 @@ impl<R: Remote> Outward<R> {
     }
 }
 
-/// What an entry counts in the window's bytes: its value, and about what its other parts take.
+/// What an entry counts in the window's bytes: its values, and about what their other parts take.
 fn size(entry: &Envelope) -> usize {
-    entry.payload().len() + 256
+    entry.records.iter().map(|record| record.value.len() + 256).sum::<usize>().max(256)
 }
 
 /// True if the entry is the one with which the stream ends, as far as can be known of skipped records. Of skipped records the

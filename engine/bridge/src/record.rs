@@ -34,6 +34,18 @@ impl Record {
         }
     }
 
+    /// The record as it is sent to a topic, with its key, headers and time, but without partition and offset.
+    pub fn to_send(&self) -> slipring::Record<'_> {
+        let mut record = slipring::Record::new(&self.value);
+        if let Some(key) = &self.key {
+            record = record.key(key);
+        }
+        if let Some(time) = self.timestamp {
+            record = record.timestamp(time);
+        }
+        self.headers.iter().fold(record, |record, (name, value)| record.header(name, value))
+    }
+
     /// The CRC-32C of the partition, the offset and all parts of the message, each with its length. Two machines that
     /// compare it compare the whole record. Never 0, which stands for no record.
     pub fn checksum(&self) -> u32 {
@@ -54,7 +66,63 @@ impl Record {
         }
         sum.max(1)
     }
+
+    /// Appends the record to a pack: offset, time, the lengths of key and value, the count of headers, the checksum, and then
+    /// the bytes of all parts.
+    pub(crate) fn pack(&self, into: &mut Vec<u8>) {
+        let mut word = |word: u32| into.extend(word.to_le_bytes());
+        let key = self.key.as_ref();
+        word(key.map_or(NONE, |key| key.len() as u32));
+        word(self.value.len() as u32);
+        word(self.headers.len() as u32);
+        word(self.checksum());
+        into.extend(self.offset.to_le_bytes());
+        into.extend(self.timestamp.map_or(u64::MAX, Timestamp::as_nanos).to_le_bytes());
+        into.extend(key.into_iter().flatten());
+        into.extend(&self.value);
+        for part in self.headers.iter().flat_map(|(name, value)| [name.as_bytes(), value]) {
+            into.extend((part.len() as u32).to_le_bytes());
+            into.extend(part);
+        }
+    }
+
+    /// The size of the record in a pack, in bytes.
+    pub(crate) fn packed_size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
+        32 + self.key.as_ref().map_or(0, Vec::len) + self.value.len() + headers
+    }
+
+    /// Takes the first record of a pack; `None` if the bytes are malformed, or do not match the checksum.
+    pub(crate) fn unpack(bytes: &mut &[u8], partition: u32) -> Option<Self> {
+        let take = |bytes: &mut &[u8], count: usize| {
+            let (taken, rest) = bytes.split_at_checked(count)?;
+            *bytes = rest;
+            Some(taken.to_vec())
+        };
+        let word = |bytes: &mut &[u8]| Some(u32::from_le_bytes(take(bytes, 4)?.try_into().ok()?));
+        let long = |bytes: &mut &[u8]| Some(u64::from_le_bytes(take(bytes, 8)?.try_into().ok()?));
+        let (key, value, count, checksum) = (word(bytes)?, word(bytes)?, word(bytes)?, word(bytes)?);
+        let (offset, time) = (long(bytes)?, long(bytes)?);
+        let mut record = Self {
+            partition,
+            offset,
+            key: if key == NONE { None } else { Some(take(bytes, key as usize)?) },
+            value: take(bytes, value as usize)?,
+            headers: Vec::new(),
+            timestamp: (time != u64::MAX).then_some(Timestamp::from_nanos(time)),
+        };
+        for _ in 0..count {
+            let name = word(bytes)? as usize;
+            let name = String::from_utf8(take(bytes, name)?).ok()?;
+            let value = word(bytes)? as usize;
+            record.headers.push((name, take(bytes, value)?));
+        }
+        (record.checksum() == checksum).then_some(record)
+    }
 }
+
+/// The length that stands for no key.
+const NONE: u32 = u32::MAX;
 
 /// Writes bytes as text for a header: letters, digits, `.`, `_`, `-` and `/` stand for themselves, any other byte is `%` and
 /// two hexadecimal digits.
@@ -99,6 +167,40 @@ mod tests {
         assert!(escape(&all).bytes().all(|byte| byte.is_ascii_graphic()));
         assert_eq!(escape(b"acme-7"), "acme-7");
         assert_eq!((unescape("%4"), unescape("%zz"), unescape("%é")), (None, None, None));
+    }
+
+    #[test]
+    fn a_pack_holds_records_as_they_were_and_no_other_bytes() {
+        let full = Record {
+            partition: 3,
+            offset: 9,
+            key: Some(Vec::new()),
+            value: vec![1, 2],
+            headers: vec![("a".to_owned(), vec![0xff]), ("a".to_owned(), Vec::new())],
+            timestamp: Some(Timestamp::from_nanos(7)),
+        };
+        let records = [full, Record { partition: 3, offset: 10, ..Record::default() }];
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| record.pack(&mut bytes));
+        assert_eq!(bytes.len(), records.iter().map(Record::packed_size).sum::<usize>());
+        let mut rest = &bytes[..];
+        let unpacked: Vec<_> = std::iter::from_fn(|| Record::unpack(&mut rest, 3)).collect();
+        assert_eq!((&unpacked[..], rest.len()), (&records[..], 0));
+        for at in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            let mut rest = &other[..];
+            let read: Vec<_> = std::iter::from_fn(|| Record::unpack(&mut rest, 3)).collect();
+            assert_ne!(read, records, "byte {at}");
+            assert_ne!(
+                std::iter::from_fn({
+                    let mut rest = &bytes[..at];
+                    move || Record::unpack(&mut rest, 3)
+                })
+                .count(),
+                2
+            );
+        }
     }
 
     #[test]

@@ -3,16 +3,38 @@
 use crate::envelope::{Envelope, Head};
 use crate::record::Record;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A message that a stream has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The message's head; `None` if a bridge did not write it.
     pub head: Option<Head>,
-    /// The record; `None` if the message is no record of a bridge, or does not match its checksum.
-    pub record: Option<Record>,
+    /// The records, one or several. None if a bridge has not written it or has written none, or if a checksum does not match.
+    pub records: Vec<Record>,
 }
+
+/// Messages of a stream in order: see [`Remote::follow`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Followed {
+    /// Messages with their numbers. The stream does not have those whose numbers are left out.
+    pub messages: Vec<(u64, Stored)>,
+    /// The number with which to go on.
+    pub next: u64,
+    /// The number that the stream gives next, as far as it is known.
+    pub end: u64,
+}
+
+impl Followed {
+    /// Messages, the number with which to go on, and the number that the stream gives next.
+    pub fn new(messages: Vec<(u64, Stored)>, next: u64, end: u64) -> Self {
+        Self { messages, next, end }
+    }
+}
+
+/// How many messages a call of [`Remote::follow`] reads at most.
+pub(crate) const AT_MOST: u64 = 256;
 
 /// The limits of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +111,31 @@ pub trait Remote: Send {
     /// # Errors
     /// The leader did not answer.
     fn read(&mut self, sequences: Range<u64>) -> Result<Vec<Option<Stored>>, RemoteError>;
+
+    /// Reads messages in order from the number `from` on, some hundreds at most, and waits up to `limit` for the first.
+    /// A stream that ends before `from` has lost messages, or a server has answered with old data.
+    ///
+    /// A stream that sends its messages by itself overrides this.
+    ///
+    /// # Errors
+    /// Nobody has answered.
+    fn follow(&mut self, from: u64, limit: Duration) -> Result<Followed, RemoteError> {
+        let until = Instant::now() + limit;
+        loop {
+            let end = self.numbers()?.end;
+            if end > from {
+                let next = end.min(from + AT_MOST);
+                let messages = self.read(from..next)?.into_iter().zip(from..);
+                let messages = messages.filter_map(|(stored, sequence)| Some((sequence, stored?))).collect();
+                return Ok(Followed { messages, next, end });
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || end < from {
+                return Ok(Followed { messages: Vec::new(), next: from, end });
+            }
+            std::thread::sleep(left.min(Duration::from_millis(20)));
+        }
+    }
 
     /// Deletes a message that an older writer has written behind the first mark of a newer one. Its number is not given
     /// again.

@@ -98,16 +98,14 @@ pub enum Stopped {
         /// The earliest offset that the journal still has.
         earliest: u64,
     },
-    /// An import finds that records which it has not read were removed from the stream.
+    /// A reader finds that records which it has not read were removed from the stream.
     #[error(
-        "{stream}: records {from} to {earliest}, exclusive, counted from the stream's first, are not there any more: import into an empty topic under another name"
+        "{stream}: its first record now is number {earliest} since it began, and earlier ones were not read here: begin with an empty topic, under another name"
     )]
     Missing {
         /// The stream's name.
         stream: String,
-        /// The count of the first record that was not imported, from 1.
-        from: u64,
-        /// The count of the first record that the stream still has.
+        /// The count of the first record that the stream still has, from 1.
         earliest: u64,
     },
     /// The topic, its journal or the attachment has ended.

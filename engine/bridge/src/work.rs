@@ -128,10 +128,14 @@ impl<K: Producers, R: Remote> Work<K, R> {
                 continue;
             }
             match copier.remote().limits() {
-                Ok(limits) => *limit = Some(limits.message),
+                Ok(limits) => {
+                    copier.set_limit(limits.message);
+                    *limit = Some(limits.message);
+                }
                 Err(RemoteError::Refused(cause)) => return Err(Stopped::Refused { stream: copier.name(), cause }),
                 Err(error) => {
-                    self.shared.set(|status| status.error = Some(error.to_string()));
+                    let error = format!("{}: {error}", copier.name());
+                    self.shared.set(|status| status.error = Some(error));
                     return Ok(false);
                 }
             }
@@ -237,14 +241,18 @@ impl<K: Producers, R: Remote> Work<K, R> {
             }
             has_moved |= moved;
         }
-        let (copiers, level) = (&self.copiers, &mut self.level);
+        let (copiers, level, replay) = (&self.copiers, &mut self.level, &self.replay);
         level.resize_with(copiers.len(), Instant::now);
         self.shared.set(|status| {
-            status.error = copiers.iter().find_map(|copier| copier.error().map(str::to_owned));
+            let error = |copier: &Outward<R>| Some(format!("{}: {}", copier.name(), copier.error()?));
+            status.error = copiers.iter().find_map(error);
             status.partitions.resize_with(copiers.len(), PartitionStatus::default);
             for (number, (copier, at)) in copiers.iter().zip(&mut status.partitions).enumerate() {
-                let (partition, replicated) = (number as u32, copier.confirmed());
+                let partition = number as u32;
                 let durable = replication.durable(partition).unwrap_or(0);
+                // After a crash offsets without records stand in front of the next one.
+                let has_all = copier.is_idle() && replay.position(partition).unwrap_or(0) >= durable;
+                let replicated = if has_all { durable.max(copier.confirmed()) } else { copier.confirmed() };
                 if replicated >= durable {
                     level[number] = Instant::now();
                 }

@@ -190,6 +190,26 @@ impl Message {
         (headers == message.headers as usize).then_some(message)
     }
 
+    /// Appends the bytes that the message of this record has in a [journal](crate::journal): the opposite of
+    /// [`decode`](Self::decode). A [delay](Record::delay) counts from when a record is sent, so it is left out.
+    ///
+    /// ```
+    /// use slipring::{Message, Record};
+    ///
+    /// let mut bytes = Vec::new();
+    /// Message::encode(&Record::new("42").key("price").header("of", "acme"), &mut bytes);
+    /// let message = Message::decode(&bytes).expect("these are the bytes of a message");
+    /// assert_eq!((message.value(), message.key(), message.header("of")), (&b"42"[..], Some(&b"price"[..]), Some(&b"acme"[..])));
+    /// ```
+    pub fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
+        let at = out.len();
+        out.extend_from_slice(&[0; STORED_HEAD]);
+        let Parts { key, value, headers, time } = Parts::write(record, out);
+        let (lengths, time) = ([key, value, headers].map(u32::to_le_bytes), time.to_le_bytes());
+        let head = lengths.as_flattened().iter().chain(&time).copied();
+        out[at..].iter_mut().zip(head).for_each(|(byte, of_head)| *byte = of_head);
+    }
+
     /// Appends the encoded message with another value. An error if the value is too long.
     pub(crate) fn write_with_value(&self, value: &[u8], out: &mut Vec<u8>) -> Result<(), Unreadable> {
         let len = u32::try_from(value.len()).map_err(|_| Unreadable("a value has less than 4 GiB"))?;

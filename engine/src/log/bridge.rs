@@ -46,7 +46,8 @@ struct RawPosition {
 }
 
 impl BridgePosition {
-    pub(crate) fn new(bridge: impl Into<String>, of: PartitionId, offset: u64) -> Self {
+    /// The position of a bridge in a partition, without a limit of bytes and without bytes of the bridge's own.
+    pub fn new(bridge: impl Into<String>, of: PartitionId, offset: u64) -> Self {
         Self { bridge: bridge.into(), of, offset, hold: None, detail: Vec::new() }
     }
 

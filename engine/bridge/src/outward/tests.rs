@@ -3,7 +3,8 @@
 use super::*;
 use crate::memory::{Faults, MemoryCluster, MemoryStream};
 
-const WINDOW: Window = Window { messages: 16, bytes: 1 << 20, answer: Duration::from_millis(2), pause: Duration::ZERO };
+const WINDOW: Window =
+    Window { messages: 16, bytes: 1 << 20, answer: Duration::from_millis(2), pause: Duration::ZERO, packed: 1 };
 const JOURNAL: [u8; 16] = [7; 16];
 
 fn record(offset: u64) -> Record {

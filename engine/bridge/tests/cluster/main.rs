@@ -3,7 +3,11 @@
 
 #![cfg(unix)]
 
+mod command;
+mod faults;
 mod servers;
+#[cfg(feature = "tls")]
+mod tls;
 
 use servers::Servers;
 use slipring::producer::WaitError;
@@ -95,8 +99,8 @@ fn check(side: &Side, cluster: &Cluster, last: &[Receipt]) {
         // What is not there came late behind a mark, and was deleted.
         for message in try_for_long(|| stream.read(1..end)).into_iter().flatten() {
             let head = message.head.expect("a bridge wrote it");
-            assert!(message.record.is_some() == (head.kind == slipring_bridge::Kind::Record), "{head:?}");
-            stored.extend(message.record);
+            assert!(message.records.is_empty() == (head.kind != slipring_bridge::Kind::Record), "{head:?}");
+            stored.extend(message.records);
         }
         assert_eq!(stored.len(), expected.len(), "partition {partition}");
         assert!(stored == expected, "partition {partition}");

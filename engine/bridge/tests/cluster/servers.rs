@@ -9,6 +9,8 @@ pub(crate) struct Servers {
     dir: tempfile::TempDir,
     program: PathBuf,
     ports: Vec<u16>,
+    /// What stands in each server's configuration beside the rest.
+    more: String,
     running: Vec<Option<Child>>,
 }
 
@@ -24,6 +26,11 @@ fn program() -> Option<PathBuf> {
 impl Servers {
     /// Starts three servers. Prints why and returns `None` if there is no program for it.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// Starts three servers with more in their configuration.
+    pub(crate) fn start_with(more: &str) -> Option<Self> {
         if std::env::var_os("SLIPRING_BRIDGE_CLUSTER").is_none() {
             println!("the cluster's tests are not run: set SLIPRING_BRIDGE_CLUSTER=1");
             return None;
@@ -38,7 +45,7 @@ impl Servers {
         let ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(listeners);
         let dir = tempfile::tempdir().unwrap();
-        let mut servers = Self { dir, program, ports, running: vec![None, None, None] };
+        let mut servers = Self { dir, program, ports, more: more.to_owned(), running: vec![None, None, None] };
         (0..3).for_each(|number| servers.run(number));
         Some(servers)
     }
@@ -53,15 +60,8 @@ impl Servers {
         if self.running[number].is_some() {
             return;
         }
-        let routes: Vec<_> = self.ports[3..].iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
-        let (port, route, routes) = (self.ports[number], self.ports[number + 3], routes.join(", "));
-        let store = self.dir.path().join(number.to_string());
-        let config = self.dir.path().join(format!("{number}.conf"));
-        let text = format!(
-            "server_name: n{number}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?} }}\n\
-             cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{routes}] }}\n"
-        );
-        std::fs::write(&config, text).unwrap();
+        let config = self.configure(number);
+        let port = self.ports[number];
         let log = std::fs::File::create(self.dir.path().join(format!("{number}.log"))).unwrap();
         let mut server = Command::new(&self.program);
         server.arg("-c").arg(config).stdout(Stdio::null()).stderr(log);
@@ -71,6 +71,34 @@ impl Servers {
             assert!(Instant::now() < until, "server {number} does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Changes what stands in the configurations beside the rest, while the servers run.
+    pub(crate) fn reload(&mut self, more: &str) {
+        more.clone_into(&mut self.more);
+        for number in 0..3 {
+            self.configure(number);
+            self.signal(number, "-HUP");
+        }
+    }
+
+    fn configure(&self, number: usize) -> PathBuf {
+        let routes: Vec<_> = self.ports[3..].iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+        let (port, route, routes) = (self.ports[number], self.ports[number + 3], routes.join(", "));
+        let store = self.dir.path().join(number.to_string());
+        let config = self.dir.path().join(format!("{number}.conf"));
+        let text = format!(
+            "server_name: n{number}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?} }}\n\
+             cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{routes}] }}\n{}\n",
+            self.more
+        );
+        std::fs::write(&config, text).unwrap();
+        config
+    }
+
+    fn signal(&self, number: usize, signal: &str) {
+        let Some(server) = &self.running[number] else { return };
+        assert!(Command::new("kill").args([signal, &server.id().to_string()]).status().unwrap().success());
     }
 
     pub(crate) fn kill(&mut self, number: usize) {
@@ -83,9 +111,7 @@ impl Servers {
 
     /// Stops a server's process, which keeps its connections open and answers nothing, or lets it go on.
     pub(crate) fn stop(&self, number: usize, stop: bool) {
-        let Some(server) = &self.running[number] else { return };
-        let signal = if stop { "-STOP" } else { "-CONT" };
-        assert!(Command::new("kill").args([signal, &server.id().to_string()]).status().unwrap().success());
+        self.signal(number, if stop { "-STOP" } else { "-CONT" });
     }
 }
 

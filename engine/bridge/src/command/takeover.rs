@@ -1,0 +1,103 @@
+//! What `slipring-bridge run` does with a lease: it keeps the journal as a copy of the streams until it holds the lease, takes
+//! the streams over, and runs a program.
+
+use crate::failure::{Done, FAILED, Failure, LOST};
+use crate::holder::LeaseHolder;
+use crate::signals::Ending;
+use slipring::text;
+use slipring_bridge::config::Config;
+use slipring_bridge::jetstream::{Cluster, Stream};
+use slipring_bridge::{Bridge, Standby};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// How often the lease and the program are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long the takeover of a partition may take until it is tried again.
+const TAKEOVER: Duration = Duration::from_secs(60);
+/// How long the program may take to end by itself.
+const PROGRAM: Duration = Duration::from_secs(10);
+
+fn standby(config: &Config, cluster: &Cluster) -> Result<Standby<Stream>, Failure> {
+    let (of, to, bridges) = (config.cluster.clone(), cluster.clone(), config.outward.clone());
+    let remote = move |topic: &str, partition| {
+        let bridge = bridges.iter().find(|bridge| bridge.topic.name == topic);
+        bridge.expect("the standby has the topics of these bridges alone").stream(&of, &to, partition)
+    };
+    let topics = config.outward.iter().map(|bridge| bridge.standby());
+    Ok(Bridge::standby(topics).open(&config.journal, remote)?)
+}
+
+/// Waits until this machine holds the lease, and takes the streams over. Returns false if it was told to end before.
+pub(crate) fn wait(config: &Config, cluster: &Cluster, holder: &LeaseHolder, ending: &Ending) -> Result<bool, Failure> {
+    let mut standby = standby(config, cluster)?;
+    let (mut error, mut is_level) = (None, false);
+    while !holder.is_held() {
+        if ending.is_told() {
+            standby.close()?;
+            return Ok(false);
+        }
+        let has_moved = standby.copy(LOOK)?;
+        let now = standby.error().map(str::to_owned);
+        if now != error {
+            match &now {
+                Some(cause) => eprintln!("standby: tries again: {}", text::line(cause)),
+                None => eprintln!("standby: works again"),
+            }
+            error = now;
+        }
+        if !has_moved && error.is_none() && !is_level {
+            is_level = true;
+            eprintln!("standby: all is copied");
+        }
+    }
+    standby.take_over(TAKEOVER)?;
+    let ends = standby.ends();
+    standby.close()?;
+    eprintln!("the streams are this machine's, the partitions' next offsets are {ends:?}");
+    Ok(true)
+}
+
+/// Runs the program while the lease is held.
+pub(crate) fn run_program(program: &[String], holder: &LeaseHolder, ending: &Ending) -> Done {
+    let Some((name, arguments)) = program.split_first() else { return Ok(()) };
+    let started = Command::new(name).args(arguments).spawn();
+    let mut child = started.map_err(|cause| Failure::new(FAILED, format!("program {name:?}: {cause}")))?;
+    eprintln!("program {name:?}: started");
+    loop {
+        if let Some(status) = child.try_wait()? {
+            eprintln!("program {name:?}: ended, {status}");
+            let failed = || Failure::new(LOST, format!("program {name:?} has failed: {status}"));
+            return if status.success() { Ok(()) } else { Err(failed()) };
+        }
+        if !holder.is_held() {
+            // Another machine may run its own from now on.
+            child.kill()?;
+            child.wait()?;
+            return Err(Failure::new(LOST, "the lease is lost, and the program was killed"));
+        }
+        if ending.is_told() {
+            return end(&mut child);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Asks the program to end, and kills it if it does not.
+fn end(child: &mut Child) -> Done {
+    #[cfg(unix)]
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        // It may have ended meanwhile.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    let until = Instant::now() + PROGRAM;
+    while child.try_wait()?.is_none() {
+        if Instant::now() >= until {
+            child.kill()?;
+            child.wait()?;
+            break;
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
