@@ -244,6 +244,7 @@ mod shown;
 mod shutdown;
 mod single_producer;
 mod stage;
+mod stamps;
 mod sync;
 pub mod text;
 #[cfg(loom)]

@@ -1,8 +1,8 @@
 //! The multi producer: claims by compare-and-swap, publishes by a stamp in each slot.
 //!
-//! A stamp is `sequence << 2`, with one bit for a skipped slot and one for a slot that is not the first of its claim. A
-//! slot counts as published for a sequence if its stamp, by wrapping difference, is at or above the stamp of that
-//! sequence: a late reader may find the stamp of a later lap. Producers never wait for one another. A reader finds the
+//! A stamp is `sequence << 2`, with one bit for a skipped slot and one for a slot that is not the first of its claim: see
+//! [`crate::stamps`]. A slot counts as published for a sequence if its stamp, by wrapping difference, is at or above the
+//! stamp of that sequence: a late reader may find the stamp of a later lap. Producers never wait for one another. A reader finds the
 //! contiguous published position by reading one stamp after another (a *walk*). A claim is stamped from its last slot
 //! to its first, so that a cut takes all of it or nothing: see [`crate::closing`].
 //!
@@ -26,6 +26,7 @@ use crate::ordering::{
 };
 use crate::producer::Producer;
 use crate::sequence::{Position, ahead, earlier, later};
+use crate::stamps::{self, SKIPPED, Stamped, is_out, run_of, stamp_of, walk_exactly};
 use crate::sync::{Arc, AtomicU32, AtomicU64};
 use crate::waiting::Waiting;
 
@@ -36,15 +37,14 @@ pub struct Claims {
     floor: Position,
 }
 
-/// Stamp bit: the claim of this slot was dropped, so the slot holds no event.
-const SKIPPED: u64 = 1;
 /// Stamp bit: this slot belongs to one claim with the slot before, that is, it is not the first of its claim.
-const FOLLOWS: u64 = 2;
+const FOLLOWS: u64 = stamps::PLACE;
 
-// Always inlined: otherwise a program that is built without link-time optimisation calls it for each slot.
-#[inline(always)]
-const fn stamp_of(sequence: u64) -> u64 {
-    sequence << 2
+impl<E> Stamped for Slots<'_, E, AtomicU64> {
+    #[inline(always)]
+    fn stamp_at(&self, sequence: u64) -> &AtomicU64 {
+        self.stamp(sequence)
+    }
 }
 
 /// Issues the fence that acquires the events of the slots `from..end`, whose stamps were loaded before; none if the
@@ -60,51 +60,9 @@ fn acquire(from: u64, end: u64) {
 /// Reads the stamps from `from` to `end` (exclusive) at most, and acquires the published slots, whose stamps may be of
 /// a later lap by now. Returns the first unpublished sequence, or `end`.
 fn walk<E>(slots: Slots<'_, E, AtomicU64>, from: u64, end: u64) -> u64 {
-    let mut at = from;
-    while at != end && ahead(slots.stamp(at).load(READ_STAMP.get()), stamp_of(at)) >= 0 {
-        at = at.wrapping_add(1);
-    }
+    let at = stamps::walk(slots, from, end, &READ_STAMP);
     acquire(from, at);
     at
-}
-
-/// Reads stamps from `at` to `end` (exclusive) at most, as long as each is exactly the stamp of its sequence with the
-/// bits `skipped` ([`SKIPPED`] or 0). Returns the first sequence whose stamp differs, or `end`. For a consumer, whose
-/// gate keeps later laps out of the slots from its position on. The caller issues the fence.
-#[inline(always)]
-#[cfg_attr(loom, track_caller)]
-fn walk_exactly<E>(slots: Slots<'_, E, AtomicU64>, mut at: u64, end: u64, skipped: u64, site: &Site) -> u64 {
-    while at != end && slots.stamp(at).load(site.get()) & !FOLLOWS == (stamp_of(at) | skipped) {
-        at = at.wrapping_add(1);
-    }
-    at
-}
-
-/// Finds at most `most` consecutive events from `from` on, or from after the skipped slots there, within the next
-/// `furthest` slots (at least 1). The run is empty if there is no event. The caller issues the fence.
-#[inline(always)]
-#[cfg_attr(loom, track_caller)]
-fn run_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
-    let skipped = if fault(Fault::SkipBitNotLookedAt) { SKIPPED } else { 0 };
-    let seen = slots.stamp(from).load(site.get()) & !FOLLOWS;
-    if seen == stamp_of(from) | skipped {
-        let end = from.wrapping_add(furthest.min(most));
-        Run { start: from, end: walk_exactly(slots, from.wrapping_add(1), end, skipped, site) }
-    } else if seen | SKIPPED == stamp_of(from) | SKIPPED {
-        run_behind(slots, from, furthest, most, site)
-    } else {
-        Run { start: from, end: from }
-    }
-}
-
-/// As [`run_of`], for the case that the slot at `from` is skipped. Skipped slots do not count towards `most`.
-#[cold]
-#[cfg_attr(loom, track_caller)]
-fn run_behind<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u64, site: &Site) -> Run {
-    let limit = from.wrapping_add(furthest);
-    let start = walk_exactly(slots, from, limit, SKIPPED, site);
-    let end = start.wrapping_add(limit.wrapping_sub(start).min(most));
-    Run { start, end: walk_exactly(slots, start, end, 0, site) }
 }
 
 /// As [`run_of`], for one of several workers. Another worker may have taken `from` long ago, so the stamp of a later
@@ -122,7 +80,7 @@ fn share_of<E>(slots: Slots<'_, E, AtomicU64>, from: u64, furthest: u64, most: u
     while end != last {
         let stamp = slots.stamp(end).load(site.get());
         let is_skipped = stamp & !FOLLOWS == (stamp_of(end) | SKIPPED) && !fault(Fault::WorkersIgnoreTheSkipBit);
-        if ahead(stamp, stamp_of(end)) < 0 || is_skipped {
+        if !is_out(stamp, end) || is_skipped {
             break;
         }
         end = end.wrapping_add(1);
@@ -219,7 +177,7 @@ impl Mechanics for Multi {
         let mut at = Self::published(core);
         while ahead(end, at) > 0 {
             let (stamp, next) = (core.buffer.slots().stamp(at).load(READ_STAMP_IN_TURN.get()), at.wrapping_add(1));
-            let is_published = ahead(stamp, stamp_of(at)) >= 0;
+            let is_published = is_out(stamp, at);
             let follows = stamp & FOLLOWS != 0 && !fault(Fault::CutTakesUnstampedSlotsOnly);
             match runs.last_mut() {
                 // A slot with the bit FOLLOWS belongs to one claim with the slot before. The first slot of that claim
