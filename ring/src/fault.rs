@@ -213,6 +213,46 @@ faults! {
     /// Whoever closes a shared ring settles the end before it clears the open bit, so a publish in between is
     /// acknowledged and lies beyond the end. The correct code settles it afterwards.
     SharedEndSettledBeforeTheClose;
+    /// A producer of several of a shared ring claims without announcing it, so nobody finds the owner of the claim. The
+    /// correct code announces first.
+    SharedClaimIsNotAnnounced;
+    /// A claim of several slots of a shared ring is stamped from its first slot to its last, so a death in between
+    /// divides it. The correct order is from the last slot to the first.
+    SharedClaimStampedFromItsFirstSlot;
+    /// A producer of several of a shared ring clears its announcement before it stamps its claim, so an heir takes the
+    /// claim for one without an owner, or for somebody else's. The correct code clears it afterwards.
+    SharedWithdrawnBeforeTheStamp;
+    /// A claim of a shared ring that is dropped is stamped as events. The correct stamps have the skip bit.
+    SharedDroppedClaimStampedAsAnEvent;
+    /// A walk over the stamps of a shared ring begins at a published position that is laps behind, and there takes stamps
+    /// of later laps for what is out. The correct code begins no lower than the claimed position less the capacity.
+    SharedWalksFromAFloorLapsBehind;
+    /// A consumer of a shared ring that passes skipped slots keeps its gate. The correct code moves it, since a producer
+    /// may wait for the room.
+    SharedSkippedSlotsKeepTheGate;
+    /// An heir of a dead producer reads the claimed position after the announcements, and may miss what the owner of a
+    /// claim has announced. The correct code reads it before them.
+    SharedHeirLooksAtTheClaimedPositionLast;
+    /// An heir of a dead producer looks at the stamp before the announcements only, and may miss that the owner has
+    /// stamped and cleared in between. The correct code looks at the stamp after them.
+    SharedHeirLooksAtTheSlotFirst;
+    /// An heir skips a claim although only one of those who may own it is dead. The correct code requires the locks of
+    /// all.
+    SharedHeirIsContentWithOneDead;
+    /// An heir takes the longest of the announced lengths. The correct code takes the shortest one behind which a claim
+    /// begins.
+    SharedHeirTakesTheLongest;
+    /// An heir that skips a claim wakes nobody. The correct code wakes those who sleep behind the claim.
+    SharedHeirWakesNobody;
+    /// The entry of a dead producer is freed although its claim is not out, so that no heir finds it. The correct code
+    /// keeps the entry until the claim is settled.
+    SharedEntryFreedBeforeItsClaimIsSettled;
+    /// A participant of a shared ring sleeps at the bell that was the right one before it announced that it sleeps. The
+    /// correct code starts over if it has to wait for something else by then.
+    SharedSleepAtTheBellOfTheLastBefore;
+    /// The limit of a producer of several of a shared ring without consumers is not bounded by what is out, so it
+    /// overtakes another one that still writes. The correct code counts the floor as a gate.
+    SharedNoFloor;
 }
 
 /// True if the model runs with this fault. Always false in production.

@@ -295,6 +295,44 @@ sites! {
     SHARED_END: Relaxed => [], "SHARED_READ_END";
     /// A participant of a shared ring reads the phase or the end.
     SHARED_READ_END: Relaxed => [], "SHARED_CLOSE, SHARED_END";
+    /// A producer of several of a shared ring stores the length that it is about to claim. The lock of the entry orders
+    /// it for the heir.
+    SHARED_ANNOUNCED_LEN: Relaxed => [], "SHARED_ANNOUNCED_LEN";
+    /// A producer of several of a shared ring announces the first sequence that it is about to claim. Whoever finds this
+    /// instead of the announcement of its claim before must see the stamps of that claim.
+    SHARED_ANNOUNCE: Release => [Relaxed], "SHARED_READ_ANNOUNCED";
+    /// A producer of several of a shared ring claims sequences, after it announced them.
+    SHARED_CLAIM: Release => [Relaxed], "SHARED_FIND_CLAIMED, SHARED_STAMP_READ_FENCE";
+    /// A participant of a shared ring reads the next sequence to be claimed, to guess or to count from there.
+    SHARED_LOOK_AT_CLAIMED: Relaxed => [], "SHARED_CLAIM";
+    /// A producer of several of a shared ring stamps the first slot of its claim, after it wrote the events and stamped
+    /// the other slots; or its heir does.
+    SHARED_STAMP: Release => [Relaxed], "SHARED_STAMP_READ_FENCE";
+    /// A producer of several of a shared ring stamps a slot after the first one of its claim. Whoever finds it out has
+    /// found the first slot out as well, or has read with SHARED_STAMP_READ_FENCE a claimed position (SHARED_CLAIM) of
+    /// somebody who had.
+    SHARED_STAMP_BEHIND: Relaxed => [], "SHARED_READ_STAMP";
+    /// A participant of a shared ring reads stamps; SHARED_STAMP_READ_FENCE orders the loads.
+    SHARED_READ_STAMP: by_fence(Acquire) => [], "SHARED_STAMP, SHARED_STAMP_BEHIND";
+    /// A fence of a participant of a shared ring that found slots out by their stamps, before it reads their events or
+    /// overwrites them.
+    SHARED_STAMP_READ_FENCE: Acquire => [Relaxed], "SHARED_STAMP, SHARED_CLAIM";
+    /// A producer of several of a shared ring clears its announcement, after it stamped its claim; or its heir does.
+    SHARED_WITHDRAW: Release => [Relaxed], "SHARED_READ_ANNOUNCED";
+    /// A participant of a shared ring that read stamps raises the published position to the first sequence that is not
+    /// out.
+    SHARED_RAISE_FLOOR: Release => [Relaxed], "SHARED_READ_FLOOR";
+    /// A participant of a shared ring reads the published position: a walk begins there, and a producer may overwrite
+    /// slots below.
+    SHARED_READ_FLOOR: Acquire => [Relaxed], "SHARED_RAISE_FLOOR";
+    /// An heir of a dead producer reads the claimed position, before the announcements: it must see what the owners of
+    /// all claims below have announced.
+    SHARED_FIND_CLAIMED: Acquire => [Relaxed], "SHARED_CLAIM";
+    /// An heir of a dead producer reads the announcements, before it looks at the stamps again: if it finds one cleared
+    /// or replaced, it must see the stamps.
+    SHARED_READ_ANNOUNCED: Acquire => [Relaxed], "SHARED_ANNOUNCE, SHARED_WITHDRAW";
+    /// A participant of a shared ring reads the announcement in an entry whose lock it has, or to report.
+    SHARED_LOOK_AT_ANNOUNCED: Relaxed => [], "SHARED_ANNOUNCE, SHARED_WITHDRAW";
     /// A thread accesses a counter or flag that orders nothing.
     COUNT: Relaxed => [], "COUNT";
 }

@@ -142,6 +142,11 @@ macro_rules! atomic {
             }
 
             /// As its namesake in `std`.
+            pub fn fetch_max(&self, value: $value, order: Ordering) -> $value {
+                self.to_store().fetch_max(value, order)
+            }
+
+            /// As its namesake in `std`.
             pub fn compare_exchange(
                 &self,
                 from: $value,

@@ -11,6 +11,7 @@ mod lossy;
 mod multi_producer;
 mod order;
 mod shared;
+mod shared_several;
 mod single_producer;
 mod stages;
 mod support;

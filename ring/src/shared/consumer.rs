@@ -1,13 +1,14 @@
 //! The consumers of a shared ring.
 
 use super::bell::Bell;
-use super::ending;
 use super::error::Ended;
 use super::layout::Event;
 use super::member::{Member, is_alive};
 use super::region::{Control, role};
 use super::waiting::{self, Condition};
+use super::{claims, ending, heir};
 use crate::fault::{Fault, fault};
+use crate::kind::Run;
 use crate::ordering::{COUNT, SHARED_CONSUME, SHARED_LOOK_AT_ROLE, SHARED_OBSERVE};
 use crate::sequence::Sequence;
 use crate::sync::Instant;
@@ -24,11 +25,13 @@ pub struct SharedConsumer<E: Event> {
     next: u64,
     is_held: bool,
     wait: Wait,
+    /// Count of polls in a row that found nothing, in a ring for several producers.
+    fruitless: u32,
 }
 
 impl<E: Event> SharedConsumer<E> {
     pub(crate) fn new(member: Member<E>, next: u64, is_held: bool, wait: Wait) -> Self {
-        Self { member, next, is_held, wait }
+        Self { member, next, is_held, wait, fruitless: 0 }
     }
 
     fn control(&self) -> &Control {
@@ -46,7 +49,10 @@ impl<E: Event> SharedConsumer<E> {
     /// The ring has ended, and everything that was published has been read.
     #[inline]
     pub fn poll(&mut self, limit: usize) -> Result<SharedBatch<'_, E>, Ended> {
-        let end = self.look()?.unwrap_or(self.next);
+        let end = match self.look(limit as u64)? {
+            Some(end) => end,
+            None => self.find_nothing(),
+        };
         Ok(self.batch(end, limit))
     }
 
@@ -57,9 +63,9 @@ impl<E: Event> SharedConsumer<E> {
     /// [`Ended::ProducerDied`] another poll waits for a successor for 10 milliseconds, and then returns it again.
     #[inline]
     pub fn poll_wait(&mut self, limit: usize) -> Result<SharedBatch<'_, E>, Ended> {
-        let end = match self.look()? {
+        let end = match self.look(limit as u64)? {
             Some(end) => end,
-            None => self.wait_for_events(None)?.unwrap_or(self.next),
+            None => self.wait_for_events(limit, None)?.unwrap_or(self.next),
         };
         Ok(self.batch(end, limit))
     }
@@ -69,9 +75,9 @@ impl<E: Event> SharedConsumer<E> {
     /// # Errors
     /// As `poll_wait`.
     pub fn poll_until(&mut self, limit: usize, deadline: Instant) -> Result<SharedBatch<'_, E>, Ended> {
-        let end = match self.look()? {
+        let end = match self.look(limit as u64)? {
             Some(end) => end,
-            None => self.wait_for_events(Some(deadline))?.unwrap_or(self.next),
+            None => self.wait_for_events(limit, Some(deadline))?.unwrap_or(self.next),
         };
         Ok(self.batch(end, limit))
     }
@@ -85,9 +91,13 @@ impl<E: Event> SharedConsumer<E> {
         SharedBatch { at: self.next, end, consumer: self }
     }
 
-    /// Looks for events. Returns the sequence behind those that can be read; `None` if there is none.
-    #[inline]
-    fn look(&mut self) -> Result<Option<u64>, Ended> {
+    /// Looks for events, for at most `most` of them if there are several producers. Returns the sequence behind those
+    /// that can be read; `None` if there is none.
+    #[inline(always)]
+    fn look(&mut self, most: u64) -> Result<Option<u64>, Ended> {
+        if self.member.region.is_multi {
+            return self.look_at_stamps(most);
+        }
         let published = self.control().published.0.load(SHARED_OBSERVE.get());
         let count = published.wrapping_sub(self.next);
         if count.wrapping_sub(1) < self.member.region.capacity() && self.control().events.0.is_open() {
@@ -115,10 +125,64 @@ impl<E: Event> SharedConsumer<E> {
         Ok(Some(published.min(end)).filter(|to| *to != self.next))
     }
 
+    /// As [`look`](Self::look), for a ring with several producers.
+    #[inline(always)]
+    fn look_at_stamps(&mut self, most: u64) -> Result<Option<u64>, Ended> {
+        let run = claims::run(&self.member.region, self.next, most);
+        if run.start == self.next && run.end != run.start && self.control().events.0.is_open() {
+            return Ok(Some(run.end));
+        }
+        self.look_behind_skipped(run)
+    }
+
+    /// A look that found no event, an impossible stamp, skipped slots, or the end.
     #[cold]
-    fn wait_for_events(&mut self, deadline: Option<Instant>) -> Result<Option<u64>, Ended> {
+    fn look_behind_skipped(&mut self, run: Run) -> Result<Option<u64>, Ended> {
+        let region = &self.member.region;
+        let reason = ending::reason(region);
+        if let Some(forked @ (Ended::Forked | Ended::Damaged { .. })) = reason {
+            return Err(forked);
+        }
+        if run.end == self.next
+            && let Some(found) = claims::impossible(region, self.next)
+        {
+            return Err(Ended::Damaged { what: "the stamp of a slot", found });
+        }
+        let end = if reason.is_some() { ending::settle(region) } else { u64::MAX };
+        // Claims behind the end are nobody's business. An event there may have been read before the end was seen.
+        let (start, until) = (run.start.min(end).max(self.next), run.end.min(end));
+        if start != self.next && !fault(Fault::SharedSkippedSlotsKeepTheGate) {
+            self.move_to(start);
+        }
+        if until > start {
+            self.next = start;
+            return Ok(Some(until));
+        }
+        match reason {
+            Some(reason) if start >= end => Err(reason),
+            // Below the end everything is out soon: its producer lives, or has an heir.
+            _ => Ok(None),
+        }
+    }
+
+    /// A poll without events. One that never waits looks for dead producers here, since nobody else may.
+    #[cold]
+    fn find_nothing(&mut self) -> u64 {
+        const PATIENCE: u32 = 256;
+        let Member { region, locks, index, .. } = &self.member;
+        if region.is_multi && claims::claimed(region) > self.next {
+            self.fruitless = self.fruitless.wrapping_add(1);
+            if self.fruitless.is_multiple_of(PATIENCE) {
+                heir::mend(region, locks, Some(*index));
+            }
+        }
+        self.next
+    }
+
+    #[cold]
+    fn wait_for_events(&mut self, limit: usize, deadline: Option<Instant>) -> Result<Option<u64>, Ended> {
         let wait = std::mem::take(&mut self.wait);
-        let found = waiting::until(&wait, deadline, self);
+        let found = waiting::until(&wait, deadline, &mut Events { consumer: self, most: limit as u64 });
         self.wait = wait;
         found
     }
@@ -147,22 +211,33 @@ impl<E: Event> SharedConsumer<E> {
     }
 }
 
-impl<E: Event> Condition for SharedConsumer<E> {
+/// A ring without events, for the wait loop.
+struct Events<'c, E: Event> {
+    consumer: &'c mut SharedConsumer<E>,
+    most: u64,
+}
+
+impl<E: Event> Condition for Events<'_, E> {
     type Found = u64;
     type Error = Ended;
 
     fn bell(&self) -> &Bell {
-        &self.control().events.0
+        &self.consumer.control().events.0
     }
 
     fn look(&mut self) -> Result<Option<u64>, Ended> {
-        SharedConsumer::look(self)
+        self.consumer.look(self.most)
     }
 
     fn tick(&mut self) -> Result<(), Ended> {
-        super::ring::check_file(&self.member.locks)?;
-        // The look comes after the question, since the last one to die may have published before.
-        if self.producers_died() && SharedConsumer::look(self)?.is_none() {
+        let Member { region, locks, index, .. } = &self.consumer.member;
+        super::ring::check_file(locks)?;
+        // The claims and the events come after the question, since the last one to die may have published before.
+        let have_died = self.consumer.producers_died();
+        heir::mend(region, locks, Some(*index));
+        // Somebody else may be about to skip a claim, with events behind it.
+        let is_all_out = !region.is_multi || claims::published(region) >= claims::claimed(region);
+        if have_died && is_all_out && self.consumer.look(1)?.is_none() {
             return Err(Ended::ProducerDied);
         }
         Ok(())

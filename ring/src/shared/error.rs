@@ -239,15 +239,15 @@ pub enum Ended {
 #[non_exhaustive]
 pub enum PublishError {
     /// The ring is full, and the call does not wait.
-    #[error("the shared ring is full: consumer {slowest:?} is a whole capacity behind")]
+    #[error("the shared ring is full: {slowest:?} is a whole capacity behind")]
     Full {
-        /// The name of the consumer that is furthest behind.
+        /// The name of the consumer that is furthest behind; without consumers, of the producer whose claim is not out.
         slowest: String,
     },
     /// The deadline has passed while the ring was full.
-    #[error("the shared ring stayed full until the deadline: consumer {slowest:?} is a whole capacity behind")]
+    #[error("the shared ring stayed full until the deadline: {slowest:?} is a whole capacity behind")]
     TimedOut {
-        /// The name of the consumer that is furthest behind.
+        /// The name of the consumer that is furthest behind; without consumers, of the producer whose claim is not out.
         slowest: String,
     },
     /// The claim is empty or larger than the ring.

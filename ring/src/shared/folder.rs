@@ -23,6 +23,16 @@ const TEMPORARY: (&str, &str) = (".", ".new");
 /// The most characters of a ring's name.
 pub(crate) const LONGEST_RING: usize = 100;
 
+/// The path of this user's folder.
+fn folder() -> PathBuf {
+    PathBuf::from(format!("/dev/shm/slipring-{}", rustix::process::geteuid().as_raw()))
+}
+
+/// The path of a ring's file.
+pub(crate) fn path_of(name: &str) -> PathBuf {
+    folder().join(name)
+}
+
 /// The open folder.
 pub(crate) struct Folder {
     file: OwnedFd,
@@ -32,7 +42,7 @@ pub(crate) struct Folder {
 impl Folder {
     /// Opens the folder of this user, and makes it if it is not there.
     pub(crate) fn open() -> Result<Self, SharedError> {
-        let path = PathBuf::from(format!("/dev/shm/slipring-{}", rustix::process::geteuid().as_raw()));
+        let path = folder();
         match fs::mkdir(&path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(refused) => return Err(system(&format!("making {}", path.display()))(refused.into())),

@@ -10,8 +10,8 @@ use super::lock::{Locks, REGISTER};
 use super::region::{Control, Entry, LONGEST_NAME, NONE, PARTICIPANTS, Region, role};
 use crate::fault::{Fault, fault};
 use crate::ordering::{
-    COUNT, SHARED_JOIN, SHARED_JOIN_FENCE, SHARED_LEAVE, SHARED_LOOK_AT_GATE, SHARED_LOOK_AT_PUBLISHED,
-    SHARED_LOOK_AT_ROLE, SHARED_PIN, SHARED_RAISE_VERSION, SHARED_ROLE, SHARED_START,
+    COUNT, SHARED_JOIN, SHARED_JOIN_FENCE, SHARED_LEAVE, SHARED_LOOK_AT_GATE, SHARED_LOOK_AT_ROLE, SHARED_PIN,
+    SHARED_RAISE_VERSION, SHARED_ROLE, SHARED_START,
 };
 use crate::sequence::Sequence;
 use crate::stage::Start;
@@ -229,7 +229,7 @@ fn earliest<E: Event>(region: &Region<E>, own: usize) -> u64 {
         .filter(|(index, entry)| *index != own && entry.role.load(SHARED_LOOK_AT_ROLE.get()) == role::CONSUMER);
     // The floor is read before the gates: a producer may write up to the lowest gate and capacity, and no gate passes
     // what is published.
-    let floor = control.published.0.load(SHARED_LOOK_AT_PUBLISHED.get()).saturating_sub(region.retain);
+    let floor = heir::published(region).saturating_sub(region.retain);
     joined.map(|(_, entry)| entry.moving.0.gate.load(SHARED_LOOK_AT_GATE.get())).fold(floor, u64::min)
 }
 
@@ -241,6 +241,7 @@ fn is_mistaken(entry: &Entry) -> bool {
 /// Frees the entries of the dead: of consumers that are not held, of those that died while they joined, and of
 /// producers, whose claims are settled first. `own` is the caller's entry. Returns true if an entry was freed.
 pub(crate) fn bury<E: Event>(region: &Region<E>, locks: &Locks, own: Option<usize>) -> bool {
+    heir::mend(region, locks, own);
     let mut freed = false;
     for (index, entry) in region.control().table.iter().enumerate() {
         let is_left = || match entry.role.load(SHARED_LOOK_AT_ROLE.get()) {
@@ -256,7 +257,7 @@ pub(crate) fn bury<E: Event>(region: &Region<E>, locks: &Locks, own: Option<usiz
             continue;
         }
         if is_left() {
-            freed |= heir::free(region, locks, index);
+            freed |= heir::free(region, index);
         }
         locks.unlock(index);
     }

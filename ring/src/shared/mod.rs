@@ -44,7 +44,9 @@
 //!
 //! 1. No event is overwritten that a living or held consumer has not passed.
 //! 2. What a publish has returned `Ok` for is read by every consumer that reads on.
-//! 3. What was not published when its producer died is not there; its successor goes on behind what was published.
+//! 3. What the only producer has not published when it dies is not there; its successor goes on behind what was published.
+//!    Among several producers, a claim is published whole or skipped whole. The claim of a living one is never skipped, and
+//!    that of a dead one is, as soon as everybody who may own it is dead.
 //! 4. The gate of a dead consumer holds nobody, unless it is held.
 //! 5. Nobody sleeps longer than 10 milliseconds beside something to do.
 //! 6. No value that another process may have written becomes an address or a length: every index is masked, every
@@ -52,7 +54,20 @@
 //!
 //! # The interleavings
 //!
-//! *Killed while publishing.* Before the published position moves, nothing of the claim is there. After it, all of it is.
+//! *Killed while publishing.* The only producer: before the published position moves, nothing of the claim is there. After
+//! it, all of it is. One of several, with its steps as in `claims`:
+//!
+//! | killed | what is left | what mends it |
+//! |---|---|---|
+//! | before the exchange | an announcement that owns nothing | its entry is freed |
+//! | between the exchange and the first slot's stamp | nothing that readers see | an heir skips the whole claim |
+//! | after the first slot's stamp | a complete claim | its entry is freed |
+//! | as an heir, anywhere | the claim is still not out, or it is, with the dead one's entry | the next heir |
+//!
+//! Heirs are described in `heir`: consumers that wait, producers without room, and whoever joins.
+//!
+//! *Stopped between the announcement and the exchange,* a living producer owns nothing; yet it may, so it holds up the
+//! heirs of a dead one that has announced the same sequence. It is shown with its claim.
 //!
 //! *Killed while joining.* The byte is locked first, then the entry is written. Before the role is set, the entry is
 //! free. After it and before the start, the gate is pinned below what is kept: the next participant without room finds
@@ -85,8 +100,8 @@
 //! *A participant that is stopped, not killed,* holds its locks: it is waited for. A stopped consumer fills the ring, a
 //! stopped newcomer keeps others from joining (an error after a second).
 //!
-//! The models are `shared` in loom-tests, at this code, with the memory on the heap. The kills are in
-//! `ring/tests/shared_kill.rs`.
+//! The models are `shared` and `shared_several` in loom-tests, at this code, with the memory on the heap. The kills are in
+//! `ring/tests/shared_kill.rs` and `shared_producers.rs`.
 //!
 //! # No guarantees
 //!
@@ -97,7 +112,10 @@
 #![cfg_attr(any(loom, shuttle, not(target_os = "linux")), allow(dead_code, unused_imports))]
 
 mod bell;
+mod claim;
+mod claims;
 mod consumer;
+mod consumer_builder;
 mod ending;
 mod error;
 mod event_layout;
@@ -117,13 +135,17 @@ mod producer;
 mod raw;
 mod region;
 mod ring;
+mod size;
 mod waiting;
 
+pub use claim::SharedClaim;
 pub use consumer::{SharedBatch, SharedConsumer, SharedIter};
+pub use consumer_builder::ConsumerBuilder;
 pub use error::{Ended, Property, PublishError, SharedError};
 pub use event_layout::{EventLayout, LayoutField, NumberType, NumberValue};
 pub use layout::{Event, Field, FieldType, Number, as_bytes, from_bytes, layout, read_from_bytes, sum};
 pub use participant::{Participant, Role};
-pub use producer::{SharedClaim, SharedProducer};
+pub use producer::SharedProducer;
 pub use raw::{RawBatch, RawClaim, RawConsumer, RawConsumerBuilder, RawProducer, RawRing};
-pub use ring::{ConsumerBuilder, SharedRing, Size, names};
+pub use ring::{SharedRing, names};
+pub use size::Size;

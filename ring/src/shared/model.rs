@@ -1,13 +1,14 @@
 //! Shared rings of the models: their memory is a heap block, and a process dies when the model says so.
 
+use super::claim::SharedClaim;
 use super::consumer::SharedConsumer;
 use super::error::SharedError;
 use super::layout::Event;
 use super::lock::Locks;
-use super::member::{self, Joining};
+use super::member::{self, Joining, bury};
 use super::producer::SharedProducer;
 use super::region::{Region, phase};
-use super::{ending, heir};
+use super::{claims, ending, heir};
 use crate::sequence::Sequence;
 use crate::stage::Start;
 use crate::wait::Wait;
@@ -59,13 +60,52 @@ impl<E: Event> SharedProducer<E> {
         self.look_for_room(self.next + 1).is_ok_and(|room| room.is_some())
     }
 
+    /// As [`has_room`](Self::has_room), for one of several producers.
+    pub fn has_room_among_several(&mut self) -> bool {
+        self.look_for_room_among_several(1).is_ok_and(|room| room.is_some())
+    }
+
+    /// Looks for the dead, as a producer without room does.
+    pub fn look_for_the_dead(&self) {
+        bury(&self.member.region, &self.member.locks, Some(self.member.index));
+    }
+
+    /// Announces the next `len` sequences, as one of several producers, and is stopped before it claims them.
+    pub fn announce(&mut self, len: u64) {
+        claims::announce(self.member.entry(), claims::claimed(&self.member.region), len);
+    }
+
     /// Its process dies.
     pub fn die(mut self) {
         self.member.is_dead = true;
     }
 }
 
+impl<E: Event> SharedClaim<'_, E> {
+    /// The process of its producer dies before it stamps a slot. The producer must be dropped next.
+    pub fn die(self) {
+        self.producer.member.is_dead = true;
+    }
+
+    /// As [`die`](Self::die), in the middle of the stamps.
+    pub fn die_in_its_stamps(self) {
+        claims::stamp_half(&self.producer.member.region, self.first, self.len, 0, false);
+        self.die();
+    }
+
+    /// As [`die`](Self::die), when all is stamped.
+    pub fn die_stamped(self) {
+        claims::stamp(&self.producer.member.region, self.first, self.len, 0);
+        self.die();
+    }
+}
+
 impl<E: Event> SharedConsumer<E> {
+    /// Looks for the dead, as at each tick of a wait.
+    pub fn look_for_the_dead(&self) {
+        heir::mend(&self.member.region, &self.member.locks, Some(self.member.index));
+    }
+
     /// Its process dies.
     pub fn die(mut self) {
         self.member.is_dead = true;

@@ -1,11 +1,14 @@
 //! What a shared ring shows of its participants.
 
+use super::heir;
 use super::layout::Event;
 use super::lock::Locks;
 use super::member::is_alive;
-use super::region::{Region, role};
-use crate::ordering::{COUNT, SHARED_LOOK_AT_GATE, SHARED_LOOK_AT_PUBLISHED, SHARED_LOOK_AT_ROLE};
-use crate::sequence::Sequence;
+use super::region::{NONE, Region, role};
+use crate::ordering::{
+    COUNT, SHARED_ANNOUNCED_LEN, SHARED_LOOK_AT_ANNOUNCED, SHARED_LOOK_AT_GATE, SHARED_LOOK_AT_ROLE,
+};
+use crate::sequence::{Sequence, Sequences};
 
 /// What a participant does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +43,15 @@ pub struct Participant {
     pub position: Option<Sequence>,
     /// Count of published events that a consumer has not read; 0 for a producer.
     pub lag: u64,
+    /// The sequences that one of several producers is about to claim, or has claimed and not published; otherwise `None`.
+    /// If they begin at [`published`](super::SharedRing::published) for longer than a moment, everybody waits for this
+    /// producer.
+    pub claim: Option<Sequences>,
 }
 
 pub(crate) fn participants<E: Event>(region: &Region<E>, locks: &Locks) -> Vec<Participant> {
     let control = region.control();
+    let published = heir::published(region);
     let mut participants = Vec::new();
     for (index, entry) in control.table.iter().enumerate() {
         let role = match entry.role.load(SHARED_LOOK_AT_ROLE.get()) {
@@ -53,7 +61,10 @@ pub(crate) fn participants<E: Event>(region: &Region<E>, locks: &Locks) -> Vec<P
             _ => continue,
         };
         let gate = entry.moving.0.gate.load(SHARED_LOOK_AT_GATE.get());
-        let lag = control.published.0.load(SHARED_LOOK_AT_PUBLISHED.get()).saturating_sub(gate);
+        let lag = published.saturating_sub(gate);
+        let from = entry.moving.0.from.load(SHARED_LOOK_AT_ANNOUNCED.get());
+        let len = entry.moving.0.len.load(SHARED_ANNOUNCED_LEN.get());
+        let has_claim = region.is_multi && role == Role::Producer && from != NONE && len <= region.capacity();
         participants.push(Participant {
             name: entry.name(),
             role,
@@ -63,6 +74,7 @@ pub(crate) fn participants<E: Event>(region: &Region<E>, locks: &Locks) -> Vec<P
             generation: entry.generation.load(COUNT.get()),
             position: (role == Role::Consumer).then_some(Sequence(gate)),
             lag: if role == Role::Consumer { lag } else { 0 },
+            claim: has_claim.then_some(Sequences { first: Sequence(from), len: len as usize }),
         });
     }
     participants

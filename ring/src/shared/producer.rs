@@ -1,25 +1,30 @@
 //! The producers of a shared ring.
 
 use super::bell::{Bell, OPEN, frequent_fence};
-use super::ending;
+use super::claim::SharedClaim;
+use super::claims::LARGEST_SEQUENCE;
 use super::error::{Ended, PublishError};
 use super::layout::Event;
 use super::member::{Member, bury};
-use super::region::{Control, role};
+use super::region::{Control, NONE, role};
 use super::waiting::{self, Condition};
+use super::{claims, ending};
 use crate::fault::{Fault, fault};
 use crate::ordering::{
-    SHARED_CHECK_VERSION, SHARED_GATE, SHARED_LOOK_AT_GATE, SHARED_LOOK_AT_PUBLISHED, SHARED_LOOK_AT_ROLE,
-    SHARED_PUBLISH, SHARED_READ_ROLE, SHARED_READ_VERSION, SHARED_REFRESH_FENCE,
+    SHARED_CHECK_VERSION, SHARED_GATE, SHARED_LOOK_AT_ANNOUNCED, SHARED_LOOK_AT_GATE, SHARED_LOOK_AT_PUBLISHED,
+    SHARED_LOOK_AT_ROLE, SHARED_PUBLISH, SHARED_READ_ROLE, SHARED_READ_VERSION, SHARED_REFRESH_FENCE,
 };
-use crate::sequence::{Sequence, Sequences};
+use crate::sequence::Sequence;
+use crate::stamps::SKIPPED;
 use crate::sync::Instant;
 use crate::wait::Wait;
 
-/// The only producer of a shared ring. Get it from [`SharedRing::producer`](super::SharedRing::producer).
+/// A producer of a shared ring: the only one, from [`SharedRing::producer`](super::SharedRing::producer), or one of
+/// several, from [`SharedRing::multi_producer`](super::SharedRing::multi_producer).
 ///
-/// A process that dies with it leaves nothing unfinished: what was published is read, what was not is not there. The
-/// next producer goes on behind it.
+/// A process that dies with the only one leaves nothing unfinished: what was published is read, what was not is not
+/// there. The next producer goes on behind it. What one of several has claimed and not published when it dies is skipped
+/// by the others, within two of their ticks of 10 milliseconds.
 ///
 /// ```
 /// # #[cfg(target_os = "linux")] {
@@ -41,17 +46,25 @@ use crate::wait::Wait;
 /// ```
 pub struct SharedProducer<E: Event> {
     pub(crate) member: Member<E>,
-    /// The next sequence to be published.
+    /// The only producer: the next sequence to be published. One of several: the end of its last claim, or the claimed
+    /// position as it last looked at it, which is its guess of the next sequence to be claimed.
     pub(crate) next: u64,
     /// The producer may write below this sequence, as it has last read the gates.
     limit: u64,
+    /// True if the limit follows from what is out, because no consumer's gate is lower.
+    is_at_floor: bool,
+    /// One of several: count of the sequences below `next` that are claimed and not published. Otherwise 0.
+    unfinished: u64,
     pub(crate) wait: Wait,
 }
 
 impl<E: Event> SharedProducer<E> {
     pub(crate) fn new(member: Member<E>) -> Self {
-        let next = member.region.control().published.0.load(SHARED_LOOK_AT_PUBLISHED.get());
-        Self { member, next, limit: next, wait: Wait::default() }
+        let next = match member.region.is_multi {
+            false => member.region.control().published.0.load(SHARED_LOOK_AT_PUBLISHED.get()),
+            true => claims::claimed(&member.region),
+        };
+        Self { member, next, limit: next, is_at_floor: false, unfinished: 0, wait: Wait::default() }
     }
 
     fn control(&self) -> &Control {
@@ -69,6 +82,7 @@ impl<E: Event> SharedProducer<E> {
     ///
     /// # Errors
     /// [`PublishError::Ended`]: the ring was closed or removed, or this process is a fork.
+    #[inline]
     pub fn publish(&mut self, fill: impl FnOnce(&mut E)) -> Result<Sequence, PublishError> {
         Self::fill(self.claim(1)?, fill)
     }
@@ -97,16 +111,21 @@ impl<E: Event> SharedProducer<E> {
 
     /// Claims `len` slots, to be filled and committed together. Waits for room if the ring is full.
     ///
+    /// Among several producers, all others and the consumers wait for the commit or the drop of a claim, from its first
+    /// sequence on. A claim that is leaked (`std::mem::forget`) is given up at the next one.
+    ///
     /// # Errors
     /// [`PublishError::TooLong`]: `len` is 0 or above the capacity less the retained events. [`PublishError::Ended`]: the
     /// ring has ended.
     #[inline]
     pub fn claim(&mut self, len: usize) -> Result<SharedClaim<'_, E>, PublishError> {
         self.check_len(len)?;
-        if self.next + len as u64 > self.limit {
-            self.wait_for_room(len, None)?;
-        }
-        Ok(SharedClaim { first: self.next, len: len as u64, producer: self })
+        let len = len as u64;
+        let first = match self.take(len)? {
+            Some(first) => first,
+            None => self.wait_for_room(len, None)?,
+        };
+        Ok(SharedClaim { first, len, producer: self })
     }
 
     /// As [`claim`](Self::claim), without waiting.
@@ -115,15 +134,17 @@ impl<E: Event> SharedProducer<E> {
     /// [`PublishError::Full`] if there is no room, and the errors of `claim`.
     pub fn try_claim(&mut self, len: usize) -> Result<SharedClaim<'_, E>, PublishError> {
         self.check_len(len)?;
-        let end = self.next + len as u64;
-        if end > self.limit && self.look_for_room(end)?.is_none() {
+        let len = len as u64;
+        let mut taken = self.take(len)?;
+        if taken.is_none() {
             // Whoever does not wait looks for the dead at once, since nobody else may.
             bury(&self.member.region, &self.member.locks, Some(self.member.index));
-            if self.look_for_room(end)?.is_none() {
-                return Err(PublishError::Full { slowest: self.slowest() });
-            }
+            taken = self.take(len)?;
         }
-        Ok(SharedClaim { first: self.next, len: len as u64, producer: self })
+        match taken {
+            Some(first) => Ok(SharedClaim { first, len, producer: self }),
+            None => Err(PublishError::Full { slowest: self.slowest() }),
+        }
     }
 
     /// As [`claim`](Self::claim), but waits until `deadline` at most.
@@ -132,10 +153,12 @@ impl<E: Event> SharedProducer<E> {
     /// [`PublishError::TimedOut`] if there was no room until then, and the errors of `claim`.
     pub fn claim_until(&mut self, len: usize, deadline: Instant) -> Result<SharedClaim<'_, E>, PublishError> {
         self.check_len(len)?;
-        if self.next + len as u64 > self.limit {
-            self.wait_for_room(len, Some(deadline))?;
-        }
-        Ok(SharedClaim { first: self.next, len: len as u64, producer: self })
+        let len = len as u64;
+        let first = match self.take(len)? {
+            Some(first) => first,
+            None => self.wait_for_room(len, Some(deadline))?,
+        };
+        Ok(SharedClaim { first, len, producer: self })
     }
 
     #[inline]
@@ -144,18 +167,69 @@ impl<E: Event> SharedProducer<E> {
         if len.wrapping_sub(1) < largest { Ok(()) } else { Err(PublishError::TooLong { asked: len, largest }) }
     }
 
+    /// Claims `len` sequences, without waiting. Returns the first of them; `None` if there is no room.
+    #[inline(always)]
+    fn take(&mut self, len: u64) -> Result<Option<u64>, Ended> {
+        if self.member.region.is_multi {
+            return self.take_among_several(len);
+        }
+        let end = self.next + len;
+        if end > self.limit && self.look_for_room(end)?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.next))
+    }
+
+    /// As [`take`](Self::take), for one of several producers.
+    #[inline(always)]
+    fn take_among_several(&mut self, len: u64) -> Result<Option<u64>, Ended> {
+        if self.unfinished != 0 {
+            // A claim that was leaked. Its announcement is about to be overwritten, and with it what its heirs need.
+            self.give_up();
+        }
+        // A guess: a load of the claimed position would have to wait for the exchange of the last claim.
+        let mut first = self.next;
+        let mut has_lost = false;
+        loop {
+            if first.saturating_add(len) > self.limit {
+                match self.look_for_room_among_several(len)? {
+                    Some(claimed) => first = claimed,
+                    None => return Ok(None),
+                }
+            }
+            claims::announce(self.member.entry(), first, len);
+            match claims::exchange(self.control(), first, len) {
+                Ok(_) => break,
+                Err(now) if !has_lost => (first, has_lost) = (now, true),
+                // Another producer claimed within the last few instructions: it keeps the line for a few more.
+                Err(_) => first = self.make_way(),
+            }
+        }
+        self.next = first.wrapping_add(len);
+        self.unfinished = len;
+        Ok(Some(first))
+    }
+
+    /// Pauses, and returns the next sequence to be claimed.
     #[cold]
-    fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<(), PublishError> {
+    fn make_way(&self) -> u64 {
+        let hints = if cfg!(any(loom, shuttle)) { 0 } else { self.wait.longest_pause() };
+        (0..hints).for_each(|_| crate::sync::spin_loop());
+        claims::claimed(&self.member.region)
+    }
+
+    #[cold]
+    fn wait_for_room(&mut self, len: u64, deadline: Option<Instant>) -> Result<u64, PublishError> {
         let wait = std::mem::take(&mut self.wait);
-        let end = self.next + len as u64;
-        let found = waiting::until(&wait, deadline, &mut Room { producer: self, end });
+        let found = waiting::until(&wait, deadline, &mut Room { producer: self, len });
         self.wait = wait;
         match found? {
-            Some(()) => Ok(()),
+            Some(first) => Ok(first),
             None => Err(PublishError::TimedOut { slowest: self.slowest() }),
         }
     }
 
+    #[cold]
     pub(crate) fn look_for_room(&mut self, end: u64) -> Result<Option<()>, Ended> {
         if let Some(reason) = ending::reason(&self.member.region) {
             return Err(reason);
@@ -164,40 +238,109 @@ impl<E: Event> SharedProducer<E> {
         Ok((end <= self.limit).then_some(()))
     }
 
+    /// Reads the gates. Returns the next sequence to be claimed if there is room for `len`.
+    #[cold]
+    pub(crate) fn look_for_room_among_several(&mut self, len: u64) -> Result<Option<u64>, Ended> {
+        // Nobody waits with an announcement: it would hold up the heirs of others.
+        claims::withdraw(self.member.entry());
+        if let Some(reason) = ending::reason(&self.member.region) {
+            return Err(reason);
+        }
+        self.limit = self.refresh();
+        self.next = claims::claimed(&self.member.region);
+        Ok((self.next.saturating_add(len) <= self.limit).then_some(self.next))
+    }
+
     /// Reads the gates. Returns the sequence below which this producer may write.
-    fn refresh(&self) -> u64 {
-        let control = self.control();
+    fn refresh(&mut self) -> u64 {
+        let region = &self.member.region;
+        let control = region.control();
         loop {
             let version = control.version.0.load(SHARED_READ_VERSION.get());
-            // Its own position counts as a gate, so that a ring without consumers has room for one lap.
-            let mut lowest = self.next.saturating_sub(self.member.region.retain);
+            // The only producer's own position counts as a gate, so that a ring without consumers has room for one lap.
+            let own = if region.is_multi { NONE } else { self.next.saturating_sub(region.retain) };
+            let mut lowest = own;
             for entry in &control.table {
                 let role = entry.role.load(SHARED_READ_ROLE.get());
                 if matches!(role, role::JOINING | role::CONSUMER) {
                     lowest = lowest.min(entry.moving.0.gate.load(SHARED_GATE.get()));
                 }
             }
+            // A gate is never above what is out. So among several producers that counts only where there is no gate, to
+            // keep one from lapping another that still writes, or where events are retained.
+            let mut is_at_floor = false;
+            if region.is_multi && (lowest == NONE || region.retain > 0) && !fault(Fault::SharedNoFloor) {
+                let floor = claims::published(region).saturating_sub(region.retain);
+                is_at_floor = floor < lowest;
+                lowest = lowest.min(floor);
+            }
             frequent_fence(&SHARED_REFRESH_FENCE);
             let is_same = version == control.version.0.load(SHARED_CHECK_VERSION.get());
             if is_same || fault(Fault::SharedNoSecondLookAtTheVersion) {
-                return lowest + self.member.region.capacity();
+                self.is_at_floor = is_at_floor;
+                return lowest.saturating_add(region.capacity()).min(LARGEST_SEQUENCE);
             }
         }
     }
 
-    /// The name of the consumer that is furthest behind.
+    /// The name of the participant that holds up the ring: the consumer that is furthest behind, or, where no consumer
+    /// does, the producer that has claimed what is not out.
+    #[cold]
     fn slowest(&self) -> String {
+        let table = &self.control().table;
+        if self.is_at_floor {
+            let stuck = claims::published(&self.member.region);
+            let owner = table.iter().find(|it| it.moving.0.from.load(SHARED_LOOK_AT_ANNOUNCED.get()) == stuck);
+            return owner.map_or_else(String::new, |entry| entry.name());
+        }
         let consumes = |role| matches!(role, role::JOINING | role::CONSUMER);
-        let consumers = self.control().table.iter().filter(|it| consumes(it.role.load(SHARED_LOOK_AT_ROLE.get())));
+        let consumers = table.iter().filter(|it| consumes(it.role.load(SHARED_LOOK_AT_ROLE.get())));
         let slowest = consumers.min_by_key(|entry| entry.moving.0.gate.load(SHARED_LOOK_AT_GATE.get()));
         slowest.map_or_else(String::new, |entry| entry.name())
     }
 
-    #[inline]
-    fn publish_to(&mut self, end: u64) -> Result<(), Ended> {
-        self.next = end;
-        self.control().published.0.store(end, SHARED_PUBLISH.get());
+    /// Publishes the claimed events of `first..end`.
+    #[inline(always)]
+    pub(crate) fn publish_to(&mut self, first: u64, end: u64) -> Result<(), Ended> {
+        if self.member.region.is_multi {
+            self.finish(first, end - first, 0);
+        } else {
+            self.next = end;
+            self.control().published.0.store(end, SHARED_PUBLISH.get());
+        }
         if self.control().events.0.ring(OPEN) { Ok(()) } else { self.judge(end) }
+    }
+
+    /// Stamps the claim of one of several producers.
+    #[inline(always)]
+    fn finish(&mut self, first: u64, len: u64, skipped: u64) {
+        let before = fault(Fault::SharedWithdrawnBeforeTheStamp);
+        if before {
+            claims::withdraw(self.member.entry());
+        }
+        claims::stamp(&self.member.region, first, len, skipped);
+        if !before {
+            claims::withdraw(self.member.entry());
+        }
+        self.unfinished = 0;
+    }
+
+    /// True if one of several producers has a claim that is not out.
+    #[inline(always)]
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished != 0
+    }
+
+    /// Skips the claim that is not out.
+    #[cold]
+    pub(crate) fn give_up(&mut self) {
+        #[cfg(any(loom, shuttle))]
+        if self.member.is_dead {
+            return;
+        }
+        let skipped = if fault(Fault::SharedDroppedClaimStampedAsAnEvent) { 0 } else { SKIPPED };
+        self.finish(self.next.wrapping_sub(self.unfinished), self.unfinished, skipped);
+        self.control().events.0.ring(OPEN);
     }
 
     /// After a publish that found the bell in another state than open and without sleepers: an error if the ring ended
@@ -219,19 +362,20 @@ impl<E: Event> SharedProducer<E> {
 /// A full ring, for the wait loop.
 struct Room<'p, E: Event> {
     producer: &'p mut SharedProducer<E>,
-    end: u64,
+    len: u64,
 }
 
 impl<E: Event> Condition for Room<'_, E> {
-    type Found = ();
+    type Found = u64;
     type Error = Ended;
 
     fn bell(&self) -> &Bell {
-        &self.producer.control().room.0
+        let control = self.producer.control();
+        if self.producer.is_at_floor { &control.events.0 } else { &control.room.0 }
     }
 
-    fn look(&mut self) -> Result<Option<()>, Ended> {
-        self.producer.look_for_room(self.end)
+    fn look(&mut self) -> Result<Option<u64>, Ended> {
+        self.producer.take(self.len)
     }
 
     fn tick(&mut self) -> Result<(), Ended> {
@@ -243,40 +387,9 @@ impl<E: Event> Condition for Room<'_, E> {
 
 impl<E: Event> Drop for SharedProducer<E> {
     fn drop(&mut self) {
+        if self.is_unfinished() {
+            self.give_up();
+        }
         self.member.leave();
-    }
-}
-
-/// Slots that a producer fills and commits together. Dropped without a commit, it publishes nothing.
-pub struct SharedClaim<'p, E: Event> {
-    pub(crate) producer: &'p mut SharedProducer<E>,
-    pub(crate) first: u64,
-    pub(crate) len: u64,
-}
-
-impl<E: Event> SharedClaim<'_, E> {
-    fn event(&mut self, sequence: u64) -> &mut E {
-        // SAFETY: the pointer is that of a slot, and the slot is claimed: it lies below the limit, so every consumer has
-        // passed it, and no consumer reads it before the claim is published.
-        unsafe { &mut *self.producer.member.region.event_mut(sequence) }
-    }
-
-    /// The claimed events, in the order of their sequences. Each has the value that its slot had one capacity before.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Sequence, &mut E)> {
-        let region = &self.producer.member.region;
-        (self.first..self.first + self.len).map(|sequence| {
-            // SAFETY: as in `event`. A claim is not longer than the ring, so the slots of its sequences differ.
-            (Sequence(sequence), unsafe { &mut *region.event_mut(sequence) })
-        })
-    }
-
-    /// Publishes the events.
-    ///
-    /// # Errors
-    /// The ring ended before; consumers may have read the events or not.
-    #[inline]
-    pub fn commit(self) -> Result<Sequences, Ended> {
-        self.producer.publish_to(self.first + self.len)?;
-        Ok(Sequences { first: Sequence(self.first), len: self.len as usize })
     }
 }

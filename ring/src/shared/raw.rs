@@ -1,13 +1,16 @@
 //! Shared rings for programs that do not have the events' type: tools, and other languages. Events are bytes, and their
 //! [`EventLayout`] comes from the ring's header.
 
+use super::claim::SharedClaim;
 use super::consumer::{SharedBatch, SharedConsumer};
+use super::consumer_builder::ConsumerBuilder;
 use super::error::{Ended, PublishError, SharedError};
 use super::event_layout::EventLayout;
 use super::layout::{Event, Field};
 use super::participant::Participant;
-use super::producer::{SharedClaim, SharedProducer};
-use super::ring::{ConsumerBuilder, SharedRing, Size};
+use super::producer::SharedProducer;
+use super::ring::SharedRing;
+use super::size::Size;
 use crate::sequence::{Sequence, Sequences};
 use crate::stage::Start;
 use crate::sync::Instant;
@@ -158,12 +161,31 @@ impl RawRing {
         self.ring.release(name)
     }
 
-    /// Joins as the producer.
+    /// True if several producers may join, as [`SharedRing::is_multi_producer`].
+    pub fn is_multi_producer(&self) -> bool {
+        self.ring.is_multi_producer()
+    }
+
+    /// The next sequence to be claimed, as [`SharedRing::claimed`].
+    pub fn claimed(&self) -> Sequence {
+        self.ring.claimed()
+    }
+
+    /// Joins as a producer called `name`: the only one, or one of several if the ring [is for
+    /// several](Self::is_multi_producer).
     ///
     /// # Errors
-    /// As for [`SharedRing::producer`].
+    /// As for [`SharedRing::producer`] and [`SharedRing::multi_producer_named`].
+    pub fn producer_named(&self, name: &str) -> Result<RawProducer, SharedError> {
+        Ok(RawProducer { producer: self.ring.produce(name)?, size: self.layout.size() })
+    }
+
+    /// As [`producer_named`](Self::producer_named), called `producer`.
+    ///
+    /// # Errors
+    /// As for `producer_named`.
     pub fn producer(&self) -> Result<RawProducer, SharedError> {
-        Ok(RawProducer { producer: self.ring.producer()?, size: self.layout.size() })
+        self.producer_named("producer")
     }
 
     /// A consumer that joins under `name`: as [`SharedRing::consumer`].
@@ -210,7 +232,7 @@ impl RawConsumerBuilder<'_> {
     }
 }
 
-/// The producer of a [`RawRing`]: as [`SharedProducer`].
+/// A producer of a [`RawRing`]: as [`SharedProducer`].
 pub struct RawProducer {
     producer: SharedProducer<RawEvent>,
     size: usize,
@@ -222,7 +244,7 @@ impl RawProducer {
         Self { producer: self.producer.wait(wait), ..self }
     }
 
-    /// The next sequence to be published.
+    /// The next sequence that this producer claims; a guess if there are several producers.
     pub fn position(&self) -> Sequence {
         Sequence(self.producer.next)
     }
@@ -257,7 +279,7 @@ impl RawProducer {
     }
 }
 
-/// Slots that a producer fills and commits together. Dropped without a commit, it publishes nothing.
+/// Slots that a producer fills and commits together. Dropped without a commit, it publishes nothing: as [`SharedClaim`].
 pub struct RawClaim<'p> {
     claim: SharedClaim<'p, RawEvent>,
     size: usize,
@@ -292,6 +314,11 @@ impl RawClaim<'_> {
             unsafe { std::slice::from_raw_parts_mut(start, len as usize * self.size) }
         };
         (part(first, before), part(first + before, len - before))
+    }
+
+    /// Gives up all but the first `len` events (1 or more), which can be committed then. Does nothing if there are no more.
+    pub fn truncate(&mut self, len: usize) {
+        self.claim.truncate(len as u64);
     }
 
     /// Publishes the events.
@@ -380,6 +407,11 @@ impl RawBatch<'_> {
             unsafe { std::slice::from_raw_parts(start, len as usize * self.size) }
         };
         (part(first, before), part(first + before, len - before))
+    }
+
+    /// Leaves all but the first `len` of the events that are left to the next poll.
+    pub fn truncate(&mut self, len: usize) {
+        self.batch.end = self.batch.end.min(self.batch.at.saturating_add(len as u64));
     }
 
     /// Marks the next `count` events as read, or all that are left if they are fewer.

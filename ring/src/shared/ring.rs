@@ -1,27 +1,25 @@
 //! Shared rings by name: creating, opening, joining, looking at them, closing and removing.
 
-use super::consumer::SharedConsumer;
-use super::ending;
-use super::error::{Ended, SharedError};
+use super::consumer_builder::ConsumerBuilder;
+use super::error::{Ended, Property, SharedError};
 use super::event_layout::EventLayout;
 use super::header::Geometry;
 use super::heir;
 use super::layout::Event;
 use super::lock::Locks;
-use super::member::{self, Joining};
+use super::member;
 use super::participant::{Participant, participants};
 use super::producer::SharedProducer;
 use super::region::{Region, phase};
+use super::size::Size;
+use super::{claims, ending};
 use crate::sequence::Sequence;
-use crate::stage::Start;
-use crate::wait::Wait;
 use std::fmt;
 
 #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
 use super::{
-    error::Property,
     event_layout::LARGEST_EVENT,
-    folder::{Folder, LONGEST_RING},
+    folder::{Folder, LONGEST_RING, path_of},
     header::LONGEST_LAYOUT,
     member::{Register, check_name, system, vacate},
     region::{LARGEST_CAPACITY, role},
@@ -40,33 +38,6 @@ pub struct SharedRing<E: Event> {
     geometry: Geometry,
     region: Region<E>,
     locks: Locks,
-}
-
-/// The sizes of a new ring: [`SharedRing::create`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    capacity: usize,
-    retain: usize,
-}
-
-impl Size {
-    /// `capacity` slots, a power of two.
-    pub const fn slots(capacity: usize) -> Self {
-        Self { capacity, retain: 0 }
-    }
-
-    /// Keeps the last `events` events, fewer than the capacity, for consumers that join later (default: 0). Producers
-    /// have so many slots less.
-    pub const fn retain(mut self, events: usize) -> Self {
-        self.retain = events;
-        self
-    }
-}
-
-impl From<usize> for Size {
-    fn from(capacity: usize) -> Self {
-        Self::slots(capacity)
-    }
 }
 
 impl<E: Event> fmt::Debug for SharedRing<E> {
@@ -114,9 +85,19 @@ impl<E: Event> SharedRing<E> {
         ending::reason(&self.region).or_else(|| check_file(&self.locks).err())
     }
 
-    /// The next sequence to be published.
+    /// True if several producers may join: [`Size::multi_producer`].
+    pub fn is_multi_producer(&self) -> bool {
+        self.region.is_multi
+    }
+
+    /// The next sequence to be published: all below it are published, or skipped.
     pub fn published(&self) -> Sequence {
         Sequence(heir::published(&self.region))
+    }
+
+    /// The next sequence to be claimed, in a ring for several producers; otherwise [`published`](Self::published).
+    pub fn claimed(&self) -> Sequence {
+        if self.region.is_multi { Sequence(claims::claimed(&self.region)) } else { self.published() }
     }
 
     /// The participants: those that are alive, those that are held, and those that have died and were not yet noticed.
@@ -127,18 +108,77 @@ impl<E: Event> SharedRing<E> {
     /// A consumer that joins under `name`: 1 to 48 letters, digits, dots, underscores and hyphens. No two living
     /// consumers have one name.
     pub fn consumer(&self, name: impl Into<String>) -> ConsumerBuilder<'_, E> {
-        let how = Joining { name: name.into(), hold: false, start: Start::default() };
-        ConsumerBuilder { ring: self, how, wait: Wait::default() }
+        ConsumerBuilder::new(self, name.into())
     }
 
-    /// Joins as the producer.
+    /// Joins as the only producer.
     ///
     /// # Errors
-    /// [`SharedError::ProducerTaken`]: another producer lives. [`SharedError::Ended`]: the ring has ended.
+    /// [`SharedError::ProducerTaken`]: another producer lives. [`SharedError::Mismatch`]: the ring is for several
+    /// producers. [`SharedError::Ended`]: the ring has ended.
     pub fn producer(&self) -> Result<SharedProducer<E>, SharedError> {
+        self.check_kind(false)?;
+        self.produce("producer")
+    }
+
+    /// Joins as one of several producers, each with its own place, in a ring that was created with
+    /// [`Size::multi_producer`]. The order of their events is that of their claims.
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use slipring_ring::shared::{SharedRing, Size};
+    /// # let name = format!("doc-several-{}", std::process::id());
+    /// # let name = &*name;
+    /// let ring = SharedRing::<u64>::open_or_create(name, Size::slots(8).multi_producer())?;
+    /// let mut tape = ring.consumer("tape").join()?;
+    /// // In one process, and in another.
+    /// let mut one = ring.multi_producer()?;
+    /// let mut other = ring.multi_producer_named("gateway-2")?;
+    /// one.publish(|value| *value = 7)?;
+    /// other.publish(|value| *value = 8)?;
+    /// let mut batch = tape.poll(10)?;
+    /// assert_eq!((&mut batch).into_iter().map(|(_, value)| *value).collect::<Vec<_>>(), [7, 8]);
+    /// # drop(batch);
+    /// # drop((one, other, tape));
+    /// SharedRing::<u64>::remove(name)?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SharedError::Mismatch`]: the ring is for one producer. [`SharedError::Full`]; [`SharedError::Ended`].
+    pub fn multi_producer(&self) -> Result<SharedProducer<E>, SharedError> {
+        self.multi_producer_named("producer")
+    }
+
+    /// As [`multi_producer`](Self::multi_producer), under a name that [`participants`](Self::participants) and errors
+    /// show. Several producers may have one name.
+    ///
+    /// # Errors
+    /// As for `multi_producer`; [`SharedError::Name`].
+    pub fn multi_producer_named(&self, name: &str) -> Result<SharedProducer<E>, SharedError> {
+        self.check_kind(true)?;
+        self.produce(name)
+    }
+
+    /// Joins as a producer, the only one or one of several, as the ring is.
+    pub(crate) fn produce(&self, name: &str) -> Result<SharedProducer<E>, SharedError> {
         self.check_open()?;
         let (region, locks) = self.open_own(true)?;
-        Ok(SharedProducer::new(member::produce(region, locks, "producer")?))
+        Ok(SharedProducer::new(member::produce(region, locks, name)?))
+    }
+
+    fn check_kind(&self, is_multi: bool) -> Result<(), SharedError> {
+        let (expected, found) = (kind(is_multi), kind(self.region.is_multi));
+        if found == expected { Ok(()) } else { Err(self.mismatch(Property::Kind, expected, found)) }
+    }
+
+    fn mismatch(&self, property: Property, expected: String, found: String) -> SharedError {
+        #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
+        let path = path_of(&self.name);
+        #[cfg(any(loom, shuttle, not(target_os = "linux")))]
+        let path = self.name().into();
+        SharedError::Mismatch { path, property, expected, found }
     }
 
     /// Ends the ring for all participants. Producers get [`Ended::Closed`]; consumers read what was published, and then
@@ -213,9 +253,14 @@ impl<E: Event> SharedRing<E> {
         Self::open(name).map(drop)
     }
 
-    fn open_own(&self, _: bool) -> Result<(Region<E>, Locks), SharedError> {
+    pub(crate) fn open_own(&self, _: bool) -> Result<(Region<E>, Locks), SharedError> {
         Err(SharedError::Unsupported { system: std::env::consts::OS })
     }
+}
+
+/// The text of a kind of rings.
+fn kind(is_multi: bool) -> String {
+    if is_multi { "several producers" } else { "one producer" }.to_owned()
 }
 
 /// An error if the ring's file has no name any more.
@@ -261,11 +306,6 @@ impl<E: Event> SharedRing<E> {
             expected: it.expected,
             found: it.found,
         })?;
-        if geometry.is_multi {
-            let (expected, found) = ("one producer".to_owned(), "several producers".to_owned());
-            let path = folder.path_of(name);
-            return Err(SharedError::Mismatch { path, property: Property::Kind, expected, found });
-        }
         let locks = Locks::new(file);
         // SAFETY: `open_ring` has compared the size of the file with the geometry, which was checked for `E`.
         let region = unsafe { Region::map(locks.as_fd(), &geometry, writes) }.map_err(system("mapping the ring"))?;
@@ -285,7 +325,7 @@ impl<E: Event> SharedRing<E> {
     /// As [`create`](Self::create), for events with `layout`, which is that of `E` unless `E` is raw.
     pub(crate) fn create_as(name: &str, size: Size, layout: &EventLayout) -> Result<Self, SharedError> {
         check_name(name, LONGEST_RING)?;
-        let Size { capacity, retain } = size;
+        let Size { capacity, retain, is_multi } = size;
         let (bytes, text) = (layout.size(), layout.to_string());
         let refused = |limit| Err(SharedError::EventType { size: bytes, layout: layout.to_string(), limit });
         if bytes == 0 || bytes > LARGEST_EVENT {
@@ -302,7 +342,7 @@ impl<E: Event> SharedRing<E> {
         if retain >= capacity {
             return Err(SharedError::Retain { asked: retain, capacity });
         }
-        let geometry = Geometry::new(false, capacity as u64, retain as u64, layout);
+        let geometry = Geometry::new(is_multi, capacity as u64, retain as u64, layout);
         let folder = Folder::open()?;
         folder.sweep();
         folder.create_ring(name, &geometry, |locks| {
@@ -347,15 +387,11 @@ impl<E: Event> SharedRing<E> {
             (Property::Layout, layout.to_string(), self.geometry.layout.clone()),
             (Property::Capacity, size.capacity.to_string(), self.capacity().to_string()),
             (Property::Retain, size.retain.to_string(), self.retained().to_string()),
+            (Property::Kind, kind(size.is_multi), kind(self.region.is_multi)),
         ];
         for (property, expected, found) in sides {
             if found != expected {
-                return Err(SharedError::Mismatch {
-                    path: Folder::open()?.path_of(&self.name),
-                    property,
-                    expected,
-                    found,
-                });
+                return Err(self.mismatch(property, expected, found));
             }
         }
         Ok(())
@@ -414,7 +450,7 @@ impl<E: Event> SharedRing<E> {
     }
 
     /// The ring opened anew, for a participant: its own open file and its own mapping.
-    fn open_own(&self, writes: bool) -> Result<(Region<E>, Locks), SharedError> {
+    pub(crate) fn open_own(&self, writes: bool) -> Result<(Region<E>, Locks), SharedError> {
         let own = Self::open_in(&Folder::open()?, &self.name, writes);
         let own = match own {
             Err(SharedError::NotFound { .. }) => return Err(Ended::Replaced.into()),
@@ -430,43 +466,4 @@ impl<E: Event> SharedRing<E> {
 #[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
 fn inode(locks: &Locks) -> Result<u64, SharedError> {
     rustix::fs::fstat(locks).map(|stat| stat.st_ino).map_err(|it| system("looking at the file of the ring")(it.into()))
-}
-
-/// How a consumer joins: [`SharedRing::consumer`].
-pub struct ConsumerBuilder<'r, E: Event> {
-    ring: &'r SharedRing<E>,
-    how: Joining,
-    wait: Wait,
-}
-
-impl<E: Event> ConsumerBuilder<'_, E> {
-    /// Where it begins to read (default: [`Start::Earliest`]). A held consumer goes on at its position instead.
-    pub fn start(mut self, start: Start) -> Self {
-        self.how.start = start;
-        self
-    }
-
-    /// Keeps the consumer's position when it is dropped or its process dies: producers wait for it, and the next
-    /// consumer of its name goes on there. [`SharedRing::release`] gives it up.
-    pub fn hold(mut self) -> Self {
-        self.how.hold = true;
-        self
-    }
-
-    /// Sets the wait strategy.
-    pub fn wait(mut self, wait: Wait) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// Joins.
-    ///
-    /// # Errors
-    /// [`SharedError::NameTaken`], [`SharedError::OutOfRange`], [`SharedError::Full`]; [`SharedError::Busy`] if the
-    /// process of another joining participant is stopped.
-    pub fn join(self) -> Result<SharedConsumer<E>, SharedError> {
-        let (region, locks) = self.ring.open_own(false)?;
-        let (member, next) = member::join(region, locks, &self.how)?;
-        Ok(SharedConsumer::new(member, next, self.how.hold, self.wait))
-    }
 }

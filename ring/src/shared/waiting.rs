@@ -37,11 +37,16 @@ pub(crate) fn until<C: Condition>(
         looks = looks.saturating_add(1);
         let idle = wait.idle(looks);
         if idle == Idle::Sleep {
+            let bell: *const Bell = condition.bell();
             let rings = condition.bell().arm();
             if !fault(Fault::SharedSleepWithoutASecondLook)
                 && let Some(found) = condition.look()?
             {
                 return Ok(Some(found));
+            }
+            // The second look may have found that something else holds it up by now, for which another bell rings.
+            if !std::ptr::eq(bell, condition.bell()) && !fault(Fault::SharedSleepAtTheBellOfTheLastBefore) {
+                continue;
             }
             let left = left(Instant::now());
             if left.is_zero() {
