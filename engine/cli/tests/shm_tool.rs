@@ -115,6 +115,31 @@ fn a_ring_is_listed_shown_and_removed_without_its_program() {
 }
 
 #[test]
+fn the_claims_of_several_producers_are_shown() {
+    let name = Named::new("several");
+    let ring = SharedRing::<Quote>::create(&name.0, Size::slots(8).multi_producer()).unwrap();
+    let (mut slow, mut other) = (ring.multi_producer_named("slow").unwrap(), ring.multi_producer().unwrap());
+    other.publish(|event| *event = quote(1)).unwrap();
+    let claim = slow.claim(3).unwrap();
+    other.publish(|event| *event = quote(2)).unwrap();
+    let shown = done(&["stat", &name.0]);
+    assert!(shown.contains("published  1\nclaimed    5, by several producers"), "{shown}");
+    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    let pid = std::process::id().to_string();
+    assert!(rows.contains(&vec!["slow", "producer", "alive", "1..4", "0", &pid]), "{shown}");
+    assert!(rows.contains(&vec!["producer", "producer", "alive", "-", "0", &pid]), "{shown}");
+    let stat = json(&["stat", &name.0]);
+    let slow = stat["participants"].as_array().unwrap().iter().find(|it| it["name"] == "slow").unwrap();
+    assert_eq!((&slow["claim"]["first"], &slow["claim"]["len"]), (&1.into(), &3.into()));
+    assert_eq!((&stat["producers"], &stat["published"], &stat["claimed"]), (&"several".into(), &1.into(), &5.into()));
+    let shown = done(&["top", "--once"]);
+    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(rows.contains(&vec![&name.0, "slow", "alive", "1..4", "-"]), "{shown}");
+    claim.commit().unwrap();
+    assert!(done(&["stat", &name.0]).contains("published  5"));
+}
+
+#[test]
 fn a_ring_in_use_is_removed_by_force_and_a_damaged_one_too() {
     let name = Named::new("force");
     let ring = SharedRing::<u64>::create(&name.0, 8).unwrap();

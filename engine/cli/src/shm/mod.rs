@@ -100,6 +100,8 @@ struct Look {
     ring: Result<RawRing, SharedError>,
     /// The next sequence to be published; 0 without a ring. The handle of a ring tells the present one.
     published: u64,
+    /// The next sequence to be claimed, as `published`.
+    claimed: u64,
     participants: Vec<Participant>,
 }
 
@@ -108,7 +110,8 @@ impl Look {
         let ring = RawRing::open(&name);
         let participants = ring.as_ref().map(RawRing::participants).unwrap_or_default();
         let published = ring.as_ref().map_or(0, |ring| ring.published().0);
-        Self { name, ring, published, participants }
+        let claimed = ring.as_ref().map_or(0, |ring| ring.claimed().0);
+        Self { name, ring, published, claimed, participants }
     }
 
     /// All rings of this user. A ring that is removed meanwhile is left out.
@@ -155,6 +158,15 @@ fn life(of: &Participant) -> &'static str {
     }
 }
 
+/// The next sequence that a consumer reads, or the claim of one of several producers, with its end.
+fn position(of: &Participant) -> String {
+    match (of.position, &of.claim) {
+        (Some(position), _) => position.0.to_string(),
+        (None, Some(claim)) => format!("{}..{}", claim.first.0, claim.next().0),
+        (None, None) => "-".to_owned(),
+    }
+}
+
 fn as_json(look: &Look) -> Value {
     let ring = match &look.ring {
         Ok(ring) => ring,
@@ -164,12 +176,14 @@ fn as_json(look: &Look) -> Value {
         json!({
             "name": it.name, "role": role(it), "alive": it.is_alive, "held": it.is_held, "pid": it.pid,
             "generation": it.generation, "position": it.position.map(|at| at.0), "lag": it.lag,
+            "claim": it.claim.as_ref().map(|claim| json!({ "first": claim.first.0, "len": claim.len })),
         })
     });
     json!({
         "ring": look.name, "layout": ring.layout().to_string(), "event_size": ring.layout().size(),
         "capacity": ring.capacity(), "retained": ring.retained(), "bytes": ring.file_size(),
-        "published": look.published, "state": state(ring), "participants": participants.collect::<Vec<_>>(),
+        "producers": if ring.is_multi_producer() { "several" } else { "one" }, "published": look.published,
+        "claimed": look.claimed, "state": state(ring), "participants": participants.collect::<Vec<_>>(),
     })
 }
 
@@ -227,13 +241,15 @@ fn stat(arguments: &Stat) -> Done {
         size(ring.file_size())
     )?;
     writeln!(out, "published  {}", look.published)?;
+    if ring.is_multi_producer() {
+        writeln!(out, "claimed    {}, by several producers", look.claimed)?;
+    }
     if look.participants.is_empty() {
         return Ok(());
     }
     let mut table = Table::new(&["name", "role", "state", "position", "lag", "process"], &[0, 1, 2]);
     for it in &look.participants {
-        let position = it.position.map_or_else(|| "-".to_owned(), |at| at.0.to_string());
-        table.row(cells![plain(&it.name), role(it), life(it), position, it.lag, it.pid]);
+        table.row(cells![plain(&it.name), role(it), life(it), position(it), it.lag, it.pid]);
     }
     Ok(write!(out, "\n{table}")?)
 }

@@ -1,11 +1,11 @@
 //! `slipring shm top`: all rings and their consumers as they change.
 
-use super::{Look, as_json, life};
+use super::{Look, as_json, life, position};
 use crate::failure::{Done, FAILED, Failure};
 use crate::output::{Table, plain, print_json};
 use crate::top::{Shown, human, interval, rate, watch};
 use serde_json::json;
-use slipring_ring::shared::SharedError;
+use slipring_ring::shared::{Role, SharedError};
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
@@ -24,6 +24,9 @@ pub(crate) struct Top {
 
 const RINGS: [&str; 5] = ["RING", "STATE", "PUBLISHED", "PER S", "CAPACITY"];
 const CONSUMERS: [&str; 6] = ["RING", "CONSUMER", "STATE", "POSITION", "PER S", "LAG"];
+/// Those of rings for several producers. A claim that others wait for, and that the look before has found as well, holds
+/// the ring up.
+const PRODUCERS: [&str; 5] = ["RING", "PRODUCER", "STATE", "CLAIM", "HOLDS UP"];
 
 /// All rings at one moment.
 struct Moment {
@@ -35,10 +38,10 @@ fn look() -> Result<Moment, SharedError> {
     Ok(Moment { rings: Look::all()?, at: Instant::now() })
 }
 
-/// The two tables. Rates are computed from the look before; if there is none, each is shown as `-`.
+/// The tables. Rates are computed from the look before; if there is none, each is shown as `-`.
 fn tables(now: &Moment, before: Option<&Moment>) -> Vec<Shown> {
     let seconds = before.map_or(0.0, |before| (now.at - before.at).as_secs_f64());
-    let (mut rings, mut consumers) = (Vec::new(), Vec::new());
+    let (mut rings, mut consumers, mut producers) = (Vec::new(), Vec::new(), Vec::new());
     for of in &now.rings {
         let old = before.and_then(|before| before.rings.iter().find(|old| old.name == of.name));
         let Ok(ring) = &of.ring else {
@@ -53,6 +56,18 @@ fn tables(now: &Moment, before: Option<&Moment>) -> Vec<Shown> {
             rate(of.published, old.map(|old| old.published), seconds),
             human(ring.capacity() as u64),
         ]);
+        for it in of.participants.iter().filter(|it| it.role == Role::Producer && ring.is_multi_producer()) {
+            let has_same = |old: &Look| old.participants.iter().any(|old| old.pid == it.pid && old.claim == it.claim);
+            let is_first = it.claim.as_ref().is_some_and(|claim| claim.first.0 == of.published);
+            let holds_up = is_first && old.is_some_and(has_same);
+            producers.push(vec![
+                plain(&of.name),
+                plain(&it.name),
+                life(it).to_owned(),
+                position(it),
+                if holds_up { "yes" } else { "-" }.to_owned(),
+            ]);
+        }
         for it in &of.participants {
             let Some(position) = it.position else { continue };
             let old = old.and_then(|old| {
@@ -69,7 +84,12 @@ fn tables(now: &Moment, before: Option<&Moment>) -> Vec<Shown> {
             ]);
         }
     }
-    vec![Shown { head: &RINGS, names: 2, rows: rings }, Shown { head: &CONSUMERS, names: 3, rows: consumers }]
+    let mut tables =
+        vec![Shown { head: &RINGS, names: 2, rows: rings }, Shown { head: &CONSUMERS, names: 3, rows: consumers }];
+    if !producers.is_empty() {
+        tables.push(Shown { head: &PRODUCERS, names: 3, rows: producers });
+    }
+    tables
 }
 
 fn as_text(now: &Moment) -> String {
