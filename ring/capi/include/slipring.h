@@ -118,7 +118,7 @@ typedef enum {
 typedef struct slipring_consumer slipring_consumer;
 
 /*
- The producer of a ring.
+ A producer of a ring.
  */
 typedef struct slipring_producer slipring_producer;
 
@@ -151,6 +151,10 @@ typedef struct {
      The next sequence to be published.
      */
     uint64_t published;
+    /*
+     True if the ring is for several producers.
+     */
+    bool several;
 } slipring_description;
 
 /*
@@ -201,13 +205,14 @@ slipring_code slipring_open(const char *name, const char *layout, slipring_ring 
 
 /*
  Opens the ring called `name`, and creates it if it is not there: with `capacity` slots (a power of two), the last
- `retain` events of which are kept for consumers that join later. `layout` is as for slipring_open. A ring that is
- there must have the same layout and sizes.
+ `retain` events of which are kept for consumers that join later, for one producer or for `several`. `layout` is as for
+ slipring_open. A ring that is there must have the same layout, sizes and kind.
  */
 slipring_code slipring_open_or_create(const char *name,
                                       const char *layout,
                                       size_t capacity,
                                       size_t retain,
+                                      bool several,
                                       slipring_ring **ring);
 
 /*
@@ -237,14 +242,17 @@ slipring_code slipring_release(const slipring_ring *ring, const char *name);
 void slipring_free(slipring_ring *ring);
 
 /*
- Joins as the producer of a ring. `wait` is the wait strategy for a full ring: "busy-spin", "spin", "spin-yield",
+ Joins as the producer of a ring, or as one of several if the ring is for several. `wait` is the wait strategy for a full ring: "busy-spin", "spin", "spin-yield",
  "backoff", "spin-then-park", or NULL for the default.
  */
-slipring_code slipring_producer_join(const slipring_ring *ring, const char *wait, slipring_producer **producer);
+slipring_code slipring_producer_join(const slipring_ring *ring,
+                                     const char *wait,
+                                     slipring_producer **producer);
 
 /*
  Claims `len` slots, or fewer where the slots end and begin anew: `slots->len` has the count. Waits for room until
- `timeout_ns` nanoseconds have passed (0: does not wait). A claim that was not committed is given up.
+ `timeout_ns` nanoseconds have passed (0: does not wait). A claim that was not committed is given up. Among several
+ producers, the others and all consumers wait for its commit.
  */
 slipring_code slipring_claim(slipring_producer *producer, size_t len, uint64_t timeout_ns, slipring_slots *slots);
 

@@ -22,12 +22,13 @@ pub struct slipring_ring {
     layout: CString,
 }
 
-/// The producer of a ring.
+/// A producer of a ring.
 pub struct slipring_producer {
     /// Of `producer`, which nobody accesses while there is a claim. Dropped first.
     claim: Option<RawClaim<'static>>,
     producer: Owned<RawProducer>,
     capacity: usize,
+    is_multi: bool,
 }
 
 /// A consumer of a ring.
@@ -76,6 +77,8 @@ pub struct slipring_description {
     pub retained: usize,
     /// The next sequence to be published.
     pub published: u64,
+    /// True if the ring is for several producers.
+    pub several: bool,
 }
 
 /// Slots to be filled: slipring_claim.
@@ -214,14 +217,15 @@ pub unsafe extern "C" fn slipring_open(
 }
 
 /// Opens the ring called `name`, and creates it if it is not there: with `capacity` slots (a power of two), the last
-/// `retain` events of which are kept for consumers that join later. `layout` is as for slipring_open. A ring that is
-/// there must have the same layout and sizes.
+/// `retain` events of which are kept for consumers that join later, for one producer or for `several`. `layout` is as for
+/// slipring_open. A ring that is there must have the same layout, sizes and kind.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slipring_open_or_create(
     name: *const c_char,
     layout: *const c_char,
     capacity: usize,
     retain: usize,
+    several: bool,
     ring: *mut *mut slipring_ring,
 ) -> slipring_code {
     guarded(|| {
@@ -230,7 +234,9 @@ pub unsafe extern "C" fn slipring_open_or_create(
             let layout: EventLayout = unsafe { text("the layout", layout) }?.parse()?;
             // SAFETY: the caller passes a text.
             let name = unsafe { text("the name", name) }?;
-            handle_of(RawRing::open_or_create(name, Size::slots(capacity).retain(retain), &layout)?)
+            let size = Size::slots(capacity).retain(retain);
+            let size = if several { size.multi_producer() } else { size };
+            handle_of(RawRing::open_or_create(name, size, &layout)?)
         };
         // SAFETY: the caller passes a place for the handle.
         unsafe { give(ring, open) }
@@ -263,6 +269,7 @@ pub unsafe extern "C" fn slipring_describe(
             capacity: ring.capacity(),
             retained: ring.retained(),
             published: ring.published().0,
+            several: ring.is_multi_producer(),
         };
         Ok(())
     })
@@ -297,7 +304,7 @@ pub unsafe extern "C" fn slipring_free(ring: *mut slipring_ring) {
     unsafe { free(ring) };
 }
 
-/// Joins as the producer of a ring. `wait` is the wait strategy for a full ring: "busy-spin", "spin", "spin-yield",
+/// Joins as the producer of a ring, or as one of several if the ring is for several. `wait` is the wait strategy for a full ring: "busy-spin", "spin", "spin-yield",
 /// "backoff", "spin-then-park", or NULL for the default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slipring_producer_join(
@@ -312,7 +319,8 @@ pub unsafe extern "C" fn slipring_producer_join(
             // SAFETY: the caller passes a text or NULL.
             let wait = unsafe { strategy(wait) }?;
             let producer = Owned::new(ring.producer()?.wait(wait));
-            Ok(slipring_producer { claim: None, producer, capacity: ring.capacity() })
+            let (capacity, is_multi) = (ring.capacity(), ring.is_multi_producer());
+            Ok(slipring_producer { claim: None, producer, capacity, is_multi })
         };
         // SAFETY: the caller passes a place for the handle.
         unsafe { give(producer, join) }
@@ -320,7 +328,8 @@ pub unsafe extern "C" fn slipring_producer_join(
 }
 
 /// Claims `len` slots, or fewer where the slots end and begin anew: `slots->len` has the count. Waits for room until
-/// `timeout_ns` nanoseconds have passed (0: does not wait). A claim that was not committed is given up.
+/// `timeout_ns` nanoseconds have passed (0: does not wait). A claim that was not committed is given up. Among several
+/// producers, the others and all consumers wait for its commit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slipring_claim(
     producer: *mut slipring_producer,
@@ -338,13 +347,16 @@ pub unsafe extern "C" fn slipring_claim(
         // SAFETY: there is no claim, and the new one is dropped before the producer.
         let producer = unsafe { handle.producer.lend() };
         let before_the_end = handle.capacity - (producer.position().0 as usize & (handle.capacity - 1));
-        let len = len.min(before_the_end);
+        let len = if handle.is_multi { len } else { len.min(before_the_end) };
         let claim = match deadline(timeout_ns) {
             _ if timeout_ns == 0 => producer.try_claim(len),
             None => producer.claim(len),
             Some(deadline) => producer.claim_until(len, deadline),
         };
         let claim = handle.claim.insert(claim?);
+        // Where one of several producers claims is known afterwards only. What passes the end of the slots is given up.
+        let before_the_end = handle.capacity - (claim.first().0 as usize & (handle.capacity - 1));
+        claim.truncate(before_the_end);
         *slots = slipring_slots { len: claim.len(), first: claim.first().0, events: std::ptr::null_mut() };
         slots.events = claim.events_mut().0.as_mut_ptr().cast();
         Ok(())
@@ -441,6 +453,8 @@ pub unsafe extern "C" fn slipring_poll(
             ));
         }
         let batch = handle.batch.insert(batch);
+        // It may begin behind skipped slots, and so pass the end of the slots although the limit did not.
+        batch.truncate(handle.capacity - (batch.first().0 as usize & (handle.capacity - 1)));
         *events =
             slipring_events { len: batch.len(), first: batch.first().0, events: batch.events().0.as_ptr().cast() };
         Ok(())

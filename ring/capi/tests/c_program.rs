@@ -62,11 +62,13 @@ fn a_c_program_gets_the_promised_values_and_codes() {
     for compiler in ["cc", "g++"] {
         let Some(program) = compiled(compiler, &folder.0) else { continue };
         let name = format!("capi-alone-{}", std::process::id());
-        let output = Command::new(program).args(["alone", &name]).output().unwrap();
+        let output = Command::new(&program).args(["alone", &name]).output().unwrap();
         let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{compiler}: {told}");
         // The text that C made from its own struct, by offsetof and sizeof.
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), layout::<Quote>());
+        let output = Command::new(&program).args(["several", &name]).output().unwrap();
+        assert!(output.status.success(), "{compiler}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 

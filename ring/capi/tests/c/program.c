@@ -51,18 +51,19 @@ static int alone(const char *name) {
     IS(SLIPRING_INVALID, slipring_open("a/b", NULL, &ring));
     IS(SLIPRING_INVALID, slipring_open("\xff", NULL, &ring));
     IS(SLIPRING_INVALID, slipring_open(name, NULL, NULL));
-    IS(SLIPRING_INVALID, slipring_open_or_create(name, "flag:u8 px:i64", 4, 0, &ring));
+    IS(SLIPRING_INVALID, slipring_open_or_create(name, "flag:u8 px:i64", 4, 0, false, &ring));
     CHECK(strstr(slipring_error(), "padding") != NULL);
-    IS(SLIPRING_INVALID, slipring_open_or_create(name, LAYOUT, 3, 0, &ring));
-    IS(SLIPRING_OK, slipring_open_or_create(name, LAYOUT, 4, 1, &ring));
-    IS(SLIPRING_MISMATCH, slipring_open_or_create(name, LAYOUT, 8, 1, &other));
+    IS(SLIPRING_INVALID, slipring_open_or_create(name, LAYOUT, 3, 0, false, &ring));
+    IS(SLIPRING_OK, slipring_open_or_create(name, LAYOUT, 4, 1, false, &ring));
+    IS(SLIPRING_MISMATCH, slipring_open_or_create(name, LAYOUT, 8, 1, false, &other));
+    IS(SLIPRING_MISMATCH, slipring_open_or_create(name, LAYOUT, 4, 1, true, &other));
     IS(SLIPRING_MISMATCH, slipring_open(name, "px:u64 qty:u32 venue:u8[4]", &other));
     CHECK(strstr(slipring_error(), "px:i64@0") != NULL && strstr(slipring_error(), "px:u64@0") != NULL);
     CHECK(other == NULL);
     IS(SLIPRING_OK, slipring_open(name, LAYOUT, &other));
 
     IS(SLIPRING_OK, slipring_describe(ring, &is));
-    CHECK(is.event_size == sizeof(struct quote) && is.capacity == 4 && is.retained == 1 && is.published == 0);
+    CHECK(is.event_size == sizeof(struct quote) && is.capacity == 4 && is.retained == 1 && is.published == 0 && !is.several);
     /* The same text from C's own struct. */
     char text[200];
     snprintf(text, sizeof text, "px:i64@%zu qty:u32@%zu venue:u8[%zu]@%zu size=%zu align=%zu", offsetof(struct quote, px),
@@ -157,6 +158,61 @@ static int alone(const char *name) {
     return 0;
 }
 
+/* Several producers: claims in their order, given up ones skipped, and all of them in one piece of memory. */
+static int several(const char *name) {
+    slipring_ring *ring = NULL;
+    slipring_producer *one = NULL, *two = NULL;
+    slipring_consumer *tape = NULL;
+    slipring_slots slots;
+    slipring_events batch;
+    slipring_description is;
+    IS(SLIPRING_OK, slipring_open_or_create(name, LAYOUT, 4, 0, true, &ring));
+    IS(SLIPRING_OK, slipring_describe(ring, &is));
+    CHECK(is.several);
+    IS(SLIPRING_OK, slipring_producer_join(ring, NULL, &one));
+    IS(SLIPRING_OK, slipring_producer_join(ring, NULL, &two));
+    IS(SLIPRING_OK, slipring_consumer_join(ring, "tape", SLIPRING_EARLIEST, false, NULL, &tape));
+    publish(one, 0, 7);
+    publish(two, 1, 7);
+    IS(SLIPRING_OK, slipring_claim(one, 1, 0, &slots));
+    CHECK(slots.first == 2 && slots.len == 1);
+    publish(two, 3, 7);
+    IS(SLIPRING_OK, slipring_poll(tape, 9, 0, &batch));
+    CHECK(batch.first == 0 && batch.len == 2);
+    IS(SLIPRING_OK, slipring_consume(tape, 2));
+    IS(SLIPRING_TIMED_OUT, slipring_poll(tape, 9, 0, &batch));
+    /* Leaving gives the claim up. */
+    slipring_producer_free(one);
+    /* A claim that would pass the end of the slots is the shorter one: 4, 5 and no more were free, 6 is not. */
+    IS(SLIPRING_OK, slipring_claim(two, 2, 0, &slots));
+    CHECK(slots.first == 4 && slots.len == 2);
+    ((struct quote *)slots.events)[0].px = 4;
+    ((struct quote *)slots.events)[1].px = 5;
+    IS(SLIPRING_OK, slipring_commit(two));
+    IS(SLIPRING_OK, slipring_poll(tape, 9, 0, &batch));
+    CHECK(batch.first == 3 && batch.len == 1 && ((const struct quote *)batch.events)->px == 3);
+    IS(SLIPRING_OK, slipring_consume(tape, 1));
+    IS(SLIPRING_OK, slipring_poll(tape, 9, 0, &batch));
+    CHECK(batch.first == 4 && batch.len == 2 && ((const struct quote *)batch.events)[1].px == 5);
+    IS(SLIPRING_OK, slipring_consume(tape, 2));
+    IS(SLIPRING_OK, slipring_claim(two, 4, 0, &slots));
+    CHECK(slots.first == 6 && slots.len == 2);
+    IS(SLIPRING_OK, slipring_commit(two));
+    IS(SLIPRING_OK, slipring_poll(tape, 9, 0, &batch));
+    CHECK(batch.first == 6 && batch.len == 2);
+    IS(SLIPRING_OK, slipring_consume(tape, 2));
+    publish(two, 10, 7);
+    /* The rest of the longer claim was given up: the next event is behind it. */
+    IS(SLIPRING_OK, slipring_poll(tape, 9, 0, &batch));
+    CHECK(batch.first == 10 && batch.len == 1);
+    IS(SLIPRING_OK, slipring_consume(tape, 1));
+    slipring_producer_free(two);
+    slipring_consumer_free(tape);
+    slipring_free(ring);
+    IS(SLIPRING_OK, slipring_remove(name, false));
+    return 0;
+}
+
 /* Answers each quote of one ring with its negative price in another. */
 static int echo(const char *name, const char *answers) {
     slipring_ring *ring, *back;
@@ -187,6 +243,8 @@ static int echo(const char *name, const char *answers) {
 int main(int count, char **words) {
     if (count == 3 && strcmp(words[1], "alone") == 0)
         return alone(words[2]);
+    if (count == 3 && strcmp(words[1], "several") == 0)
+        return several(words[2]);
     if (count == 4 && strcmp(words[1], "echo") == 0)
         return echo(words[2], words[3]);
     return 2;
