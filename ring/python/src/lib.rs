@@ -27,6 +27,11 @@ fn layout_of(text: &str) -> PyResult<EventLayout> {
     text.parse().map_err(refused)
 }
 
+fn size_of(capacity: usize, retain: usize, several: bool) -> Size {
+    let size = Size::slots(capacity).retain(retain);
+    if several { size.multi_producer() } else { size }
+}
+
 /// When a timeout is over; `None` for one without end.
 fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
     let Some(seconds) = timeout else { return Ok(None) };
@@ -99,15 +104,15 @@ impl Ring {
     }
 
     #[staticmethod]
-    fn create(name: &str, layout: &str, capacity: usize, retain: usize) -> PyResult<Self> {
+    fn create(name: &str, layout: &str, capacity: usize, retain: usize, several: bool) -> PyResult<Self> {
         let layout = layout_of(layout)?;
-        RawRing::create(name, Size::slots(capacity).retain(retain), &layout).map(Self).map_err(refused)
+        RawRing::create(name, size_of(capacity, retain, several), &layout).map(Self).map_err(refused)
     }
 
     #[staticmethod]
-    fn open_or_create(name: &str, layout: &str, capacity: usize, retain: usize) -> PyResult<Self> {
+    fn open_or_create(name: &str, layout: &str, capacity: usize, retain: usize, several: bool) -> PyResult<Self> {
         let layout = layout_of(layout)?;
-        RawRing::open_or_create(name, Size::slots(capacity).retain(retain), &layout).map(Self).map_err(refused)
+        RawRing::open_or_create(name, size_of(capacity, retain, several), &layout).map(Self).map_err(refused)
     }
 
     #[getter]
@@ -143,6 +148,11 @@ impl Ring {
     }
 
     #[getter]
+    fn several(&self) -> bool {
+        self.0.is_multi_producer()
+    }
+
+    #[getter]
     fn published(&self) -> u64 {
         self.0.published().0
     }
@@ -164,8 +174,8 @@ impl Ring {
         self.0.event_ptr(Sequence(sequence)).expose_provenance()
     }
 
-    fn producer(&self, wait: Option<&str>) -> PyResult<Producer> {
-        let producer = self.0.producer().map_err(refused)?.wait(strategy(wait)?);
+    fn producer(&self, name: &str, wait: Option<&str>) -> PyResult<Producer> {
+        let producer = self.0.producer_named(name).map_err(refused)?.wait(strategy(wait)?);
         Ok(Producer { producer: Used::new("producer", producer), event_size: self.0.layout().size() })
     }
 
@@ -194,7 +204,7 @@ impl<'py> FromPyObject<'py> for StartAt {
     }
 }
 
-/// The producer of a ring.
+/// A producer of a ring.
 #[pyclass(frozen, module = "slipring._native")]
 struct Producer {
     producer: Used<RawProducer>,
@@ -273,7 +283,10 @@ impl Consumer {
                 let limit = limit.min(usize::try_from(before_the_end).unwrap_or(usize::MAX));
                 let batch = if timeout == Some(0.0) { consumer.poll(limit) } else { consumer.poll_until(limit, until) };
                 let batch = batch.map_err(ended)?;
-                Ok((!batch.is_empty()).then(|| (batch.first().0, batch.len())))
+                // It may begin behind skipped slots, and so pass the end of the slots although the limit did not.
+                let fits = self.capacity - (batch.first().0 & (self.capacity - 1));
+                let len = batch.len().min(usize::try_from(fits).unwrap_or(usize::MAX));
+                Ok((len > 0).then(|| (batch.first().0, len)))
             })
         })
     }

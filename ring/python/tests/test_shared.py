@@ -226,6 +226,41 @@ def test_participants_names_and_holds(name):
         ring.release("recorder")
 
 
+def test_several_producers_publish_and_the_dead_hold_nobody(name):
+    ring = slipring.create(name, QUOTE, 8, several=True)
+    assert ring.several and not slipring.open_or_create(name + "-one", "i8", 4).several
+    slipring.remove(name + "-one")
+    with pytest.raises(slipring.Mismatch):
+        slipring.open_or_create(name, QUOTE, 8)
+    child = start(
+        """
+        import slipring, sys
+        with slipring.open(sys.argv[1]).producer(name="child") as out:
+            out.publish([(px, 7, list(b"XETR")) for px in range(3)])
+            print("published", flush=True)
+            sys.stdin.read()
+        """,
+        name,
+    )
+    with ring.consumer("research") as tape, ring.producer(name="parent") as out:
+        assert child.stdout.readline() == "published\n"
+        out.publish(quotes(3, 3))
+        assert sorted(it.name for it in ring.participants()) == ["child", "parent", "research"]
+        assert all(it.claim is None for it in ring.participants())
+        with tape.poll() as batch:
+            assert batch["px"].tolist() == list(range(6))
+        child.kill()
+        child.wait()
+        for first in range(6, 60, 3):
+            out.publish(quotes(first, 3), timeout=LONG)
+            got = []
+            while len(got) < 3:
+                with tape.poll(timeout=LONG) as batch:
+                    got += batch["px"].tolist()
+            assert got == [first, first + 1, first + 2]
+    child.communicate()
+
+
 def test_waiting_lets_other_threads_run(name):
     ring = slipring.create(name, "i8", 4)
     with ring.producer() as out, ring.consumer("c") as tape:

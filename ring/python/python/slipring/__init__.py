@@ -116,6 +116,8 @@ class Participant(NamedTuple):
     position: Optional[int]
     #: Count of published events that a consumer has not read.
     lag: int
+    #: The sequences (first, end) that one of several producers has claimed and not published; otherwise None.
+    claim: Optional[Tuple[int, int]]
 
 
 class Ring:
@@ -154,6 +156,11 @@ class Ring:
         return self._native.retained
 
     @property
+    def several(self) -> bool:
+        """True if several producers may join."""
+        return self._native.several
+
+    @property
     def published(self) -> int:
         """The next sequence to be published."""
         return self._native.published
@@ -162,10 +169,10 @@ class Ring:
         """Those that are alive, those that are held, and those whose death was not yet noticed."""
         return [Participant(*it) for it in self._native.participants()]
 
-    def producer(self, wait: Optional[str] = None) -> Producer:
-        """Joins as the only producer. `wait` is how it waits for room: "busy-spin", "spin", "spin-yield", "backoff" or
-        "spin-then-park"."""
-        return Producer(self, self._native.producer(wait))
+    def producer(self, wait: Optional[str] = None, name: str = "producer") -> Producer:
+        """Joins as the only producer, or as one of several if the ring is for several. `wait` is how it waits for room:
+        "busy-spin", "spin", "spin-yield", "backoff" or "spin-then-park". `name` is what participants and errors show."""
+        return Producer(self, self._native.producer(name, wait))
 
     def consumer(
         self,
@@ -189,7 +196,7 @@ class Ring:
 
 
 class Producer:
-    """The producer of a ring. Leave with `close`, or use it in a `with` statement."""
+    """A producer of a ring. Leave with `close`, or use it in a `with` statement."""
 
     def __init__(self, ring: Ring, native: _native.Producer) -> None:
         self._ring = ring
@@ -361,16 +368,16 @@ def open(name: str) -> Ring:
     return Ring(_native.Ring.open(name))
 
 
-def create(name: str, events: Any, capacity: int, retain: int = 0) -> Ring:
+def create(name: str, events: Any, capacity: int, retain: int = 0, several: bool = False) -> Ring:
     """Creates a ring with `capacity` slots (a power of two), the last `retain` events of which are kept for consumers that
-    join later. `events` is a structured dtype without padding, or a text such as "px:i64 qty:u32 venue:u8[4]"."""
-    return Ring(_native.Ring.create(name, _layout(events), capacity, retain))
+    join later, for one producer or for `several`. `events` is a structured dtype without padding, or a text such as "px:i64 qty:u32 venue:u8[4]"."""
+    return Ring(_native.Ring.create(name, _layout(events), capacity, retain, several))
 
 
-def open_or_create(name: str, events: Any, capacity: int, retain: int = 0) -> Ring:
-    """Opens the ring called `name`, and creates it if it is not there. A ring that is there must have the same events and
-    sizes."""
-    return Ring(_native.Ring.open_or_create(name, _layout(events), capacity, retain))
+def open_or_create(name: str, events: Any, capacity: int, retain: int = 0, several: bool = False) -> Ring:
+    """Opens the ring called `name`, and creates it if it is not there. A ring that is there must have the same events,
+    sizes and kind."""
+    return Ring(_native.Ring.open_or_create(name, _layout(events), capacity, retain, several))
 
 
 def names() -> List[str]:
