@@ -1,7 +1,7 @@
 //! Copying a journal into another directory, also while a program writes to it and retention frees segments.
 //!
-//! A survey of the source finds the end of its whole frames. The bytes below that end never change, so the copy consists
-//! of exactly these bytes, and is what a crash at that moment would have left. The survey reads the durable mark of the
+//! A survey of the source finds the end of its whole frames. The bytes below that end never change but by a compaction, which
+//! replaces whole files, so the copy consists of these frames, and is what a crash at that moment would have left. The survey reads the durable mark of the
 //! checkpoint before it reads frames, and the copy's checkpoint is written last: it never states a mark above the copy's
 //! end.
 //!
@@ -67,10 +67,12 @@ pub enum CopyError {
         journal: String,
     },
     /// The target directory has segments that are no earlier part of this journal: another journal's, or a copy that was
-    /// opened and written to, or one of which retention has freed every segment in the source. Nothing was changed.
+    /// opened and written to, or one of which retention has freed every segment in the source, or one that ends in a segment
+    /// which a compaction has written anew since. Nothing was changed.
     #[error(
         "{target:?} has segments that are not an earlier copy of this journal as it is now (another journal, a copy that was \
-         opened and written to, or one that is older than all that retention has kept): name an empty directory"
+         opened and written to, or one that is older than all that retention has kept or compaction has written anew): name an \
+         empty directory"
     )]
     Diverged {
         /// The directory that was to be copied to.
@@ -227,7 +229,11 @@ impl Copying<'_> {
             true => Ok(false),
             false => Err(CopyError::Source(segment.disk_error("read", &cause).into())),
         };
-        // The open file can be read to its end, whatever happens to its name.
+        // An earlier copy's index is that of the segment before a compaction.
+        let index = index_name(segment.header.number);
+        remove_if_exists(&**self.to, &index).map_err(|cause| target_error("remove", &index, &cause))?;
+        // The open file can be read to its end, whatever happens to its name. If a compaction has replaced the surveyed file,
+        // the new one is shorter, and is copied whole.
         let from = match segment.file.hold() {
             Ok(from) => from,
             Err(cause) => return source_error(cause),

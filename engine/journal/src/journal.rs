@@ -1,5 +1,6 @@
 //! The handle of an open journal.
 
+use crate::compact::CompactionStats;
 use crate::error::{DiskError, ReplayError};
 use crate::format::{Extent, JournalId, PartitionId};
 use crate::limits::frame_limit;
@@ -48,6 +49,11 @@ impl Journal {
     /// sync that ends in between may be in one value and not yet in another.
     pub fn syncs(&self) -> SyncStats {
         self.shared.synced.report()
+    }
+
+    /// Counts of the compactions since the journal was opened.
+    pub fn compactions(&self) -> CompactionStats {
+        self.shared.compacted.report()
     }
 
     /// The disk error that has poisoned the journal; `None` while the journal accepts writes.

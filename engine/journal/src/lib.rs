@@ -51,6 +51,7 @@
 
 mod backup;
 mod checkpoint;
+mod compact;
 pub mod error;
 mod files;
 pub mod format;
@@ -74,6 +75,7 @@ mod write;
 mod tests;
 
 pub use backup::{Copied, CopyError, copy};
+pub use compact::{CompactError, Compacted, CompactionRule, CompactionRules, CompactionStats, RecordKey};
 pub use error::{DiskError, OpenError, ReplayError, WriteError};
 pub use format::{Codec, Extent, FrameBuilder, JournalId, Malformed, PartitionId};
 pub use gaps::{Gap, gaps};

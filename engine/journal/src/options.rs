@@ -14,6 +14,9 @@ pub struct Options {
     /// If true, a helper thread creates segments ahead of need, writes indexes and deletes the segments that retention
     /// frees. If false, the writer and its sync jobs do this work within their own calls. Default: true.
     pub helper: bool,
+    /// The most bytes that a compaction in the background reads and writes in a second; 0 counts as 1. Default: 32 MiB.
+    /// [`Writer::compact`](crate::Writer::compact) is not held to it.
+    pub compaction_rate: u64,
     /// Faults that are switched on for tests.
     #[cfg(feature = "faults")]
     #[doc(hidden)]
@@ -26,6 +29,7 @@ impl Default for Options {
             segment_size: 64 << 20,
             codec: Codec::Plain,
             helper: true,
+            compaction_rate: 32 << 20,
             #[cfg(feature = "faults")]
             sabotage: Sabotage::default(),
         }

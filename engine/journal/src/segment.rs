@@ -27,6 +27,10 @@ pub(crate) struct Segment {
     /// True if a repair's gap covers the segment's snapshot. An opening cannot begin to read at such a segment, so it
     /// gets no index, which would promise that.
     headless: AtomicBool,
+    /// True once the segment is complete, durable and has its index. Only such a segment is compacted.
+    sealed: AtomicBool,
+    /// How often the file was replaced by a compaction since the opening. An offset in the file belongs to one generation.
+    pub generation: u32,
     index: Mutex<Index>,
 }
 
@@ -67,7 +71,25 @@ pub struct PartitionReport {
 impl Segment {
     pub fn new(header: SegmentHeader, file: SegmentFile) -> Self {
         let (name, end) = (segment_name(header.number), AtomicU64::new(SEGMENT_HEAD));
-        Self { header, name, file, end, headless: AtomicBool::new(false), index: Mutex::default() }
+        let (headless, sealed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { header, name, file, end, headless, sealed, generation: 0, index: Mutex::default() }
+    }
+
+    /// The segment after a compaction has replaced its file: with other frames, up to `end`, and their index.
+    pub fn compacted(&self, file: SegmentFile, end: u64, index: Index) -> Self {
+        let segment = Self { generation: self.generation + 1, ..Self::new(self.header, file) };
+        segment.set_end(end);
+        segment.set_sealed();
+        *segment.index() = index;
+        segment
+    }
+
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    pub fn set_sealed(&self) {
+        self.sealed.store(true, Ordering::Release);
     }
 
     pub fn headless(&self) -> bool {

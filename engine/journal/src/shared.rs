@@ -1,5 +1,6 @@
 //! The state of an open journal that the writer, the readers and the helper thread share.
 
+use crate::compact::CompactionCounters;
 use crate::error::{DiskError, WriteError};
 use crate::files::descriptors::Files;
 use crate::format::{Extent, JournalId, PartitionId};
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub poison: OnceLock<DiskError>,
     pub syncing: AtomicBool,
     pub synced: SyncCounters,
+    pub compacted: CompactionCounters,
 }
 
 /// Counters of syncs. At most one sync job runs at a time, and only it adds to them.
@@ -84,6 +86,7 @@ impl Shared {
             poison: OnceLock::new(),
             syncing: AtomicBool::new(false),
             synced: SyncCounters::default(),
+            compacted: CompactionCounters::default(),
         }
     }
 

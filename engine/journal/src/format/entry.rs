@@ -28,7 +28,8 @@ pub(super) struct RawEntry {
 }
 
 pub(super) const ENTRY: usize = 8;
-pub(super) const RUN: usize = 32;
+/// Size of a run without its records, in bytes.
+pub(crate) const RUN: usize = 32;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

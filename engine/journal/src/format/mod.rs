@@ -10,8 +10,8 @@ mod layout;
 mod malformed;
 
 pub use builder::FrameBuilder;
-pub(crate) use entry::trusted_entries;
 pub use entry::{Entries, Entry, Extent, Records, Run, StoredRecord, entries};
+pub(crate) use entry::{RUN, trusted_entries};
 pub use header::{Codec, FrameHeader, FrameKind, SegmentHeader, compress, decompress};
 pub use ids::{JournalId, PartitionId};
 pub use layout::{ALIGN, FRAME_HEADER, MAJOR, MAX_PAYLOAD, MAX_POSITION, MAX_SEGMENT, SEGMENT_HEAD, aligned};

@@ -64,6 +64,23 @@ pub(crate) struct RecordSpan {
     pub time: u64,
 }
 
+/// A place in a segment's file. Places are ordered as they follow one another in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FilePlace {
+    /// The segment's number.
+    pub segment: u64,
+    /// The offset in the file, in bytes.
+    pub at: u64,
+    /// The generation of the file. In another one the offset means nothing.
+    pub generation: u32,
+}
+
+impl FilePlace {
+    pub fn in_segment(segment: &Segment, at: u64) -> Self {
+        Self { segment: segment.header.number, at, generation: segment.generation }
+    }
+}
+
 /// A request to read a part of a segment.
 pub(crate) struct LoadRequest<'w> {
     pub segment: &'w Arc<Segment>,
@@ -78,17 +95,18 @@ pub(crate) struct LoadRequest<'w> {
 
 impl Block {
     /// True if the block holds the frame at offset `at` of this segment.
-    pub fn covers(&self, segment: u64, at: u64) -> bool {
-        (self.begin..self.end).contains(&at) && self.number() == Some(segment)
+    pub fn covers(&self, segment: &Arc<Segment>, at: u64) -> bool {
+        (self.begin..self.end).contains(&at) && self.is_of(segment)
     }
 
     /// True if the frame at offset `at` of this segment directly follows the block's last frame.
-    pub fn leads_to(&self, segment: u64, at: u64) -> bool {
-        self.end == at && self.number() == Some(segment)
+    pub fn leads_to(&self, segment: &Arc<Segment>, at: u64) -> bool {
+        self.end == at && self.is_of(segment)
     }
 
-    fn number(&self) -> Option<u64> {
-        self.segment.as_ref().map(|segment| segment.header.number)
+    /// True if the frames are those of this segment, and of the same file: a compaction replaces both.
+    fn is_of(&self, segment: &Arc<Segment>) -> bool {
+        self.segment.as_ref().is_some_and(|own| Arc::ptr_eq(own, segment))
     }
 
     /// The journal position of the first frame, in bytes; 0 if the block is empty.
@@ -96,9 +114,9 @@ impl Block {
         self.segment.as_ref().map_or(0, |segment| segment.position(self.begin))
     }
 
-    /// The segment's number, and the offset in its file at which the next block begins. `None` if the block is empty.
-    pub fn after(&self) -> Option<(u64, u64)> {
-        Some((self.number()?, self.end))
+    /// Where the next block begins; `None` if the block is empty.
+    pub fn after(&self) -> Option<FilePlace> {
+        Some(FilePlace::in_segment(self.segment.as_ref()?, self.end))
     }
 
     /// The memory that runs and record spans refer to.
@@ -151,7 +169,7 @@ impl Block {
                 self.bytes[..rest.len()].copy_from_slice(rest);
                 (rest.len(), previous)
             }
-            None if self.leads_to(number, at) => {
+            None if self.leads_to(segment, at) => {
                 let (begin, previous) = (usize::try_from(self.end - self.begin).unwrap_or(usize::MAX), self.last);
                 let kept = self.read.saturating_sub(begin);
                 if kept > 0 {

@@ -4,7 +4,7 @@ use crate::error::ReplayError;
 use crate::format::{Malformed, PartitionId};
 use crate::gaps::GapCursor;
 use crate::index::IndexEntry;
-use crate::read::block::{PendingRun, RecordSpan};
+use crate::read::block::{FilePlace, PendingRun, RecordSpan};
 use crate::read::record::{Record, Start};
 use crate::read::scan::SharedScan;
 use crate::segment::Segment;
@@ -33,9 +33,9 @@ pub struct Cursor {
     _alive: Arc<()>,
     /// Blocks with this load number or a lower one have no records for the cursor.
     since: u64,
-    /// A segment's number and an offset in its file before which the cursor needs no frame; `None` if that must be
-    /// looked up.
-    after: Option<(u64, u64)>,
+    /// The place before which the cursor needs no frame; `None` if that must be looked up. If a compaction has replaced
+    /// that segment's file since, the cursor looks in the whole segment for its next offset.
+    after: Option<FilePlace>,
     /// The index of the block that records are taken from, and the number of its load.
     block: usize,
     made: u64,
@@ -87,7 +87,7 @@ impl Cursor {
             let segments = shared.segments();
             let (found, offset) = find_start(shared, &segments, partition, from);
             cursor.looked = next.max(offset);
-            cursor.after = found.or_else(|| segments.last().map(|last| (last.header.number, last.end())));
+            cursor.after = found.or_else(|| segments.last().map(|last| FilePlace::in_segment(last, last.end())));
         }
         Ok(cursor)
     }
@@ -279,7 +279,7 @@ impl Cursor {
     /// The error for a run that is shorter than it states.
     #[cold]
     fn short_run(&mut self) -> ReplayError {
-        let (segment, at) = (self.after.map_or(0, |(segment, _)| segment), self.run.frame);
+        let (segment, at) = (self.after.map_or(0, |after| after.segment), self.run.frame);
         self.leave_block();
         ReplayError::Damaged { segment, at, what: Malformed::Entry, next: None }
     }
@@ -321,8 +321,8 @@ impl Cursor {
             scan.leave(self.slot);
             return Ok(false);
         };
-        let (number, limit) = (segment.header.number, scan.limit(&segment));
-        let block = match scan.find(number, at, self.since) {
+        let limit = scan.limit(&segment);
+        let block = match scan.find(&segment, at, self.since) {
             Some(block) => block,
             None if at >= limit => {
                 scan.leave(self.slot);
@@ -346,15 +346,15 @@ impl Cursor {
     fn find_stretch(&mut self, shared: &Shared) -> Option<(Arc<Segment>, u64, u64)> {
         let segments = shared.segments();
         let first = segments.first()?.header.number;
-        let (number, from) = self.after.unwrap_or((first, 0));
         // If no segment has such a record, later frames lie after this point, and the next search begins there.
-        let last = segments.last().map(|last| (last.header.number, last.end()));
+        let last = segments.last().map(|last| FilePlace::in_segment(last, last.end()));
         let begin = match self.after {
-            Some(_) => usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX),
+            Some(after) => usize::try_from(after.segment.saturating_sub(first)).unwrap_or(usize::MAX),
             None => first_beyond(&segments, self.partition, self.next),
         };
         for segment in segments.get(begin..).unwrap_or(&[]) {
-            let from = if segment.header.number == number { from } else { 0 };
+            let is_there = |after: &FilePlace| *after == FilePlace::in_segment(segment, after.at);
+            let from = self.after.filter(is_there).map_or(0, |after| after.at);
             if let Some((at, until)) = segment.index().seek(self.partition, self.next, from) {
                 return Some((Arc::clone(segment), at, until));
             }
@@ -384,41 +384,44 @@ fn first_beyond(segments: &[Arc<Segment>], partition: PartitionId, next: u64) ->
     low
 }
 
-/// Returns where the search for the first record of `time` or later begins (segment number and offset in its file;
-/// `None` if no segment has such a record), and a partition offset below which no record has such a time. If a gap lies
-/// directly before the record to be found, the search begins before the gap, so that the gap is reported.
+/// Returns where the search for the first record of `time` or later begins (`None` if no segment has such a record), and
+/// a partition offset below which no record has such a time. If a gap lies directly before the record to be found, the
+/// search begins before the gap, so that the gap is reported.
 fn find_start(
     shared: &Shared,
     segments: &[Arc<Segment>],
     partition: PartitionId,
     time: u64,
-) -> (Option<(u64, u64)>, u64) {
+) -> (Option<FilePlace>, u64) {
     let gaps = shared.gaps.of_partition(partition);
     let (old, young) = segments.split_at(shared.first_since(segments, time));
+    // The place and the first offset of an index entry.
+    let start_of =
+        |segment: &Arc<Segment>, entry: &IndexEntry| (FilePlace::in_segment(segment, entry.at), entry.offset);
     // The partition's end and last index entry in the newest skipped segment that has records of it.
     let last = old.iter().rev().find_map(|segment| {
         let index = segment.index();
         let indexed = index.partitions.get(&partition)?;
-        Some((indexed.end, indexed.entries.last().map(|entry| (segment.header.number, *entry))))
+        Some((indexed.end, indexed.entries.last().map(|entry| start_of(segment, entry))))
     });
-    let (mut end, mut before): (u64, Option<(u64, IndexEntry)>) = last.unwrap_or_default();
+    let (mut end, mut before) = last.unwrap_or_default();
     for segment in young {
-        let (index, number) = (segment.index(), segment.header.number);
+        let index = segment.index();
         let Some(indexed) = index.partitions.get(&partition) else { continue };
         end = indexed.end;
         let Some(entry) = (indexed.latest >= time).then(|| index.seek_time(partition, time)).flatten() else {
-            before = indexed.entries.last().map(|entry| (number, *entry));
+            before = indexed.entries.last().map(|entry| start_of(segment, entry));
             continue;
         };
-        let earlier = indexed.entries.iter().rfind(|it| it.at < entry.at).map(|entry| (number, *entry));
+        let earlier = indexed.entries.iter().rfind(|it| it.at < entry.at).map(|entry| start_of(segment, entry));
         let earlier = earlier.or(before);
-        let from = earlier.as_ref().map_or(0, |(_, entry)| entry.offset);
+        let from = earlier.map_or(0, |(_, offset)| offset);
         return match earlier {
             _ if !gaps.iter().any(|gap| gap.end > from && gap.end <= entry.offset) => {
-                (Some((number, entry.at)), entry.offset)
+                (Some(FilePlace::in_segment(segment, entry.at)), entry.offset)
             }
-            Some((number, entry)) => (Some((number, entry.at)), entry.offset),
-            None => (Some((number, entry.at)), 0),
+            Some((place, offset)) => (Some(place), offset),
+            None => (Some(FilePlace::in_segment(segment, entry.at)), 0),
         };
     }
     (None, end)

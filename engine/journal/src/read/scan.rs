@@ -184,7 +184,7 @@ impl SharedScan {
 
     /// The index of the loaded block with the frame at offset `at` of this segment, if its load number is above
     /// `since`.
-    pub fn find(&self, segment: u64, at: u64, since: u64) -> Option<usize> {
+    pub(crate) fn find(&self, segment: &Arc<Segment>, at: u64, since: u64) -> Option<usize> {
         self.blocks.iter().position(|block| block.covers(segment, at) && block.made > since)
     }
 
@@ -243,9 +243,8 @@ impl SharedScan {
         until: u64,
         limit: u64,
     ) -> Result<usize, ReplayError> {
-        let number = segment.header.number;
         let [first, second] = &self.blocks;
-        let leads = [first.leads_to(number, at), second.leads_to(number, at)];
+        let leads = [first.leads_to(segment, at), second.leads_to(segment, at)];
         // Replaces the block that was loaded earlier, unless it is the only one in use: a cursor that no longer holds
         // up the others may still read the other block. A single partition needs only one block.
         let is_alone = self.partitions.len() == 1;

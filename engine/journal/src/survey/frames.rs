@@ -5,7 +5,7 @@ use crate::files::descriptors::Files;
 use crate::files::names::segment_name;
 use crate::files::read_ahead::{ReadAhead, decompress_frame};
 use crate::files::read_header::{frame_header, segment_header};
-use crate::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD};
+use crate::format::{FRAME_HEADER, FrameHeader, FrameKind, JournalId, Malformed, SEGMENT_HEAD, SegmentHeader};
 use crate::options::Options;
 use crate::segment::{Segment, SegmentReport};
 use crate::storage::{File, Storage};
@@ -169,12 +169,49 @@ impl Frames {
         }
         self.read_ahead.reset();
         self.at = SEGMENT_HEAD;
-        if next.header.lost {
+        if let Some(before) = &self.now {
+            before.file.release();
+        }
+        let next = if next.header.lost {
             (self.at, self.previous) = (next.end(), None);
             self.passed.push((next.header.first, next.header.number));
-        }
+            next
+        } else {
+            self.present(next)?
+        };
         self.now = Some(next);
         Ok(true)
+    }
+
+    /// The segment as it is now, with its file held open while it is read. It is another one than the survey found if the
+    /// program that has the journal open has compacted it since: then the file ends with a closing mark.
+    fn present(&self, segment: Arc<Segment>) -> Result<Arc<Segment>, ReplayError> {
+        let failed = |cause| segment.disk_error("read", &cause);
+        let SegmentHeader { number, first, size, .. } = segment.header;
+        let file = segment.file.hold().map_err(failed)?;
+        let ((at, checksum), end) = {
+            let index = segment.index();
+            (index.last, index.end)
+        };
+        let is_surveyed = |(found, known): (FrameHeader, u32)| known == checksum && at + found.span() == end;
+        if at == 0 || frame_header(&*file, &self.id, first, at).map_err(failed)?.is_ok_and(is_surveyed) {
+            return Ok(segment);
+        }
+        let (mut read_ahead, mut at, mut last) = (ReadAhead::new(&Options::default()), SEGMENT_HEAD, None);
+        let limit = file.size().map_err(failed)?.min(size);
+        while let Ok(frame) = read_ahead.frame(&self.id, first, &*file, at, limit).map_err(failed)? {
+            at += frame.header.span();
+            last = Some(frame.header);
+        }
+        if last.is_none_or(|last| last.kind != FrameKind::Mark || last.durable != first + size) {
+            // It was not compacted. Reading it tells what is wrong.
+            return Ok(segment);
+        }
+        segment.file.release();
+        let compacted = Segment::new(segment.header, self.files.file(number));
+        compacted.file.hold_this(file);
+        compacted.set_end(at);
+        Ok(Arc::new(compacted))
     }
 
     /// Skips the gap frame at the present offset. False if no gap frame is there that continues the chain.

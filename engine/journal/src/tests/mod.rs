@@ -2,6 +2,7 @@
 //!
 //! They are part of the library, not in `tests/`, because they use its private items.
 
+mod compact;
 mod copy;
 mod crash;
 mod damage;

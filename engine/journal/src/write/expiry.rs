@@ -15,6 +15,8 @@ pub(crate) struct ExpiryPoint {
     /// The segment's number; 0 while no frame is too old.
     segment: u64,
     at: u64,
+    /// The generation of the segment's file: see [`Segment::generation`].
+    generation: u32,
     /// For each partition, the offset after its last record in the segment before file offset `at`.
     ends: BTreeMap<PartitionId, u64>,
 }
@@ -25,12 +27,12 @@ impl ExpiryPoint {
     /// times.
     pub fn advance(self, shared: &Shared, oldest: u64) -> Result<Self, ReplayError> {
         let Some((segment, at)) = last_before(shared, oldest)? else { return Ok(self) };
-        let number = segment.header.number;
-        if (number, at) <= (self.segment, self.at) {
+        let (number, generation) = (segment.header.number, segment.generation);
+        let is_same_file = (number, generation) == (self.segment, self.generation);
+        if number < self.segment || (is_same_file && at <= self.at) {
             return Ok(self);
         }
-        let (from, mut ends) =
-            if number == self.segment { (self.at, self.ends) } else { (SEGMENT_HEAD, BTreeMap::new()) };
+        let (from, mut ends) = if is_same_file { (self.at, self.ends) } else { (SEGMENT_HEAD, BTreeMap::new()) };
         frames(shared, &segment, from, at, |_, header, plain| {
             if header.kind == FrameKind::Data {
                 for entry in trusted_entries(plain).flatten() {
@@ -40,7 +42,7 @@ impl ExpiryPoint {
                 }
             }
         })?;
-        Ok(Self { segment: number, at, ends })
+        Ok(Self { segment: number, at, generation, ends })
     }
 
     /// The offset after the partition's last record that is too old; 0 if none is too old.

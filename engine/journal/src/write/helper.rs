@@ -1,7 +1,8 @@
-//! The helper thread. It creates the next segment, writes indexes and the checkpoint, and deletes segments, so that the
-//! writer does not wait for this work.
+//! The helper thread. It creates the next segment, writes indexes and the checkpoint, deletes segments, and compacts them,
+//! so that the writer does not wait for this work.
 
 use crate::checkpoint::Checkpoint;
+use crate::compact::{CompactionOrder, Compactor};
 use crate::error::{DiskError, OpenError};
 use crate::files::names::index_name;
 use crate::format::SegmentHeader;
@@ -17,6 +18,7 @@ pub(crate) enum Task {
     Create(SegmentHeader),
     Seal(Arc<Segment>),
     Remove(Vec<Arc<Segment>>),
+    Compact(CompactionOrder),
 }
 
 /// Delay after which the thread retries a failed creation of a segment.
@@ -29,6 +31,8 @@ pub(crate) struct Helper {
     next: Arc<NextSegment>,
     /// The journal's lock, which the thread shares as long as it may access the files.
     lock: Arc<Lock>,
+    /// The compactions of a journal without a thread.
+    compactor: Mutex<Compactor>,
     /// The process in which the thread runs.
     process: Process,
 }
@@ -101,7 +105,8 @@ impl Helper {
         let (lock, next) = (Arc::new(lock), Arc::new(NextSegment::default()));
         next.set(spare.map_or(NextState::Absent, |spare| NextState::Ready(Box::new(spare))));
         let thread = if shared.options.helper { Some(Self::start(&shared, &lock, &next)?) } else { None };
-        Ok(Self { shared, thread, next, lock, process: Process::default() })
+        let compactor = Mutex::default();
+        Ok(Self { shared, thread, next, lock, compactor, process: Process::default() })
     }
 
     fn start(shared: &Arc<Shared>, lock: &Arc<Lock>, next: &Arc<NextSegment>) -> Result<HelperThread, OpenError> {
@@ -112,19 +117,26 @@ impl Helper {
             // The header of the segment to create. It stays while the creation fails, for example because the disk is
             // full.
             let mut wanted: Option<SegmentHeader> = None;
+            let mut compactor = Compactor::default();
             loop {
-                let task = match wanted {
-                    None => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                    Some(_) => todo.recv_timeout(RETRY_AFTER),
+                // The writer may wait for another task, so a step of a compaction is done only when there is none.
+                let task = match (wanted.map(|_| RETRY_AFTER), compactor.pause()) {
+                    (None, None) => todo.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    (retry, pause) => todo.recv_timeout(retry.into_iter().chain(pause).min().unwrap_or_default()),
                 };
                 match task {
                     Ok(Task::Create(header)) => wanted = Some(header),
+                    Ok(Task::Compact(order)) => compactor.add(order),
                     Ok(task) => run(&shared, task),
+                    Err(RecvTimeoutError::Timeout) if compactor.pause() == Some(Duration::ZERO) => {
+                        compactor.step(&shared);
+                    }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
                 wanted = wanted.filter(|header| next.0.make(&shared, *header));
             }
+            compactor.end(&shared);
         };
         let handle = std::thread::Builder::new().name("slipring-files".to_owned()).spawn(work);
         let handle = handle.map_err(|cause| DiskError::new("start a thread for", "segments", &cause))?;
@@ -150,6 +162,13 @@ impl Helper {
             }
             // Without a thread the writer creates the segment when it needs it.
             (None, Task::Create(_)) => {}
+            (None, Task::Compact(order)) => {
+                let mut compactor = self.compactor.lock().unwrap_or_else(PoisonError::into_inner);
+                compactor.add(order);
+                while compactor.pause().is_some() {
+                    compactor.step(&self.shared);
+                }
+            }
             (None, task) => run(&self.shared, task),
         }
     }
@@ -209,10 +228,11 @@ impl Drop for Helper {
 
 fn run(shared: &Shared, task: Task) {
     match task {
-        Task::Create(_) => {}
+        Task::Create(_) | Task::Compact(_) => {}
         Task::Seal(segment) => {
             // Errors are ignored: the next opening writes a missing index.
             let _ = segment.seal(&*shared.storage);
+            segment.set_sealed();
             // A sync has covered the whole file, so no write error can be lost.
             segment.file.release();
             let checkpoint = Checkpoint {

@@ -107,7 +107,8 @@ impl Writer {
                 frame.delete(gaps::GAPS_KIND, &key);
             }
             let position = self.append(&mut frame, now)?;
-            self.shared().segments_mut().drain(..needless.len());
+            // A compaction may have replaced one of them meanwhile. The present ones are removed.
+            let needless = self.shared().segments_mut().drain(..needless.len()).collect();
             self.pending_removal.push((position, needless));
         }
         Ok(freed)

@@ -75,6 +75,9 @@ impl Writer {
     ) -> Result<Self, OpenError> {
         let file = active.file.hold_unshared().map_err(|cause| active.disk_error("open", &cause))?;
         let is_new = active.end() == SEGMENT_HEAD;
+        // The opening has made all that it found durable.
+        let is_left = |segment: &&Arc<Segment>| segment.header.number != active.header.number && !segment.header.lost;
+        shared.segments().iter().filter(is_left).for_each(|segment| segment.set_sealed());
         let helper = Arc::new(Helper::new(Arc::clone(&shared), lock, spare)?);
         let mut writer = Self {
             shared,
@@ -144,7 +147,7 @@ impl Writer {
         state_limit(self.shared.options.segment_size)
     }
 
-    fn helper(&self) -> Result<&Helper, WriteError> {
+    pub(crate) fn helper(&self) -> Result<&Helper, WriteError> {
         let gone = || DiskError::new("write", "the journal", &std::io::Error::other("it was closed"));
         self.helper.as_deref().ok_or_else(|| self.shared.fail(gone()))
     }
