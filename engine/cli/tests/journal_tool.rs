@@ -443,3 +443,45 @@ fn events_of_plain_data_are_exported_as_typed_columns() {
     assert_eq!(export("ticks", "csv", "price:i128").0, 2);
     assert_eq!(run("export", &dir, &["--columns", "price:i64"]).0, 2, "which topic?");
 }
+
+#[test]
+fn a_compacted_journal_is_shown_as_such_verified_copied_and_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    let options = Options { segment_size: 64 << 10, ..Options::default() };
+    let engine = Engine::builder().journal(&dir).journal_options(options).build().unwrap();
+    let by_key = slipring::topic::Compaction::by_key();
+    let prices = engine.topic::<Message>("prices").durable().compact(by_key).create().unwrap();
+    let mut feed = prices.producer().acknowledge(slipring::Level::Durable).create().unwrap();
+    (0..1000).for_each(|at| _ = feed.send(Record::new(&format!("{at:>200}")).key(["a", "b"][at % 2])).unwrap());
+    let removed = engine.compact().unwrap().removed;
+    assert!(removed > 500);
+
+    let (code, out, _) = run("stat", &dir, &[]);
+    assert_eq!(code, 0);
+    assert!(out.contains("compacted    topic prices: by key, messages without a value go after 86400s"), "{out}");
+    let (_, out, _) = run("stat", &dir, &["--json"]);
+    let stat = json(&out);
+    assert_eq!(
+        (&stat["compacted"][0]["topic"], stat["compacted"][0]["topic_id"].as_u64()),
+        (&"prices".into(), Some(1))
+    );
+    assert_eq!(stat["partitions"][0]["records"], 1000 - removed);
+    let (code, out, _) = run("cat", &dir, &["--topic", "prices", "--json"]);
+    let offsets: Vec<_> = out.lines().map(|line| json(line)["offset"].as_u64().unwrap()).collect();
+    assert_eq!((code, offsets.len() as u64), (0, 1000 - removed));
+    assert!(offsets.is_sorted() && offsets.ends_with(&[998, 999]));
+
+    drop((feed, prices));
+    assert!(engine.shutdown(Duration::from_secs(60)).is_complete());
+    let copied = folder.path().join("copied");
+    assert_eq!(run("copy", &dir, &[copied.to_str().unwrap()]).0, 0);
+    for dir in [&dir, &copied] {
+        assert_eq!(run("verify", dir, &[]).0, 0);
+    }
+    let converted = folder.path().join("converted");
+    assert_eq!(run("convert", &dir, &[converted.to_str().unwrap()]).0, 0);
+    let (_, again, _) = run("cat", &converted, &["--topic", "prices", "--json"]);
+    let offsets_again: Vec<_> = again.lines().map(|line| json(line)["offset"].as_u64().unwrap()).collect();
+    assert_eq!(offsets_again, offsets);
+}

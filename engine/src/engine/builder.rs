@@ -5,6 +5,7 @@ use crate::base::clock::{Clock, SystemClock, UserClock};
 use crate::base::cores::{CorePlan, Cores};
 use crate::group::Groups;
 use crate::log::committer::{Committer, Pace};
+use crate::log::compaction::TopicCompaction;
 use crate::topic::error::Contradiction;
 use crate::topic::registry::Registry;
 use slipring_journal::storage::{Disk, Storage};
@@ -173,6 +174,12 @@ impl EngineBuilder {
             None => None,
         };
         let shared = Registry::new(clock, cores, self.on_error, committer, recovered);
+        let recorded =
+            shared.host.committer.as_ref().map(|committer| TopicCompaction::all(&committer.recovered_state()));
+        if recorded.is_some_and(|topics| !topics.is_empty()) {
+            shared.host.timer.start().map_err(EngineError::Timer)?;
+            shared.host.start_retention();
+        }
         if let Some(limit) = self.forget_groups_after {
             shared.host.timer.start().map_err(EngineError::Timer)?;
             // Makes the list of groups, without which the timer forgets none. Groups that only the journal has must

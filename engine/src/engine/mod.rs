@@ -28,7 +28,7 @@ use crate::topic::registry::Registry;
 use crate::topic::report::Report;
 use crate::topic::{Topic, TopicBuilder};
 use crate::transform::{Outputs, TransformError, TransformRun};
-use slipring_journal::{FrameBuilder, Freed, Journal, Recovered};
+use slipring_journal::{Compacted, FrameBuilder, Freed, Journal, Recovered};
 use slipring_ring::Multi;
 use std::fmt;
 use std::path::PathBuf;
@@ -115,6 +115,21 @@ impl Engine {
         committer.may_wait().map_err(|own| none(&own))?;
         let freed = committer.retain_soon().recv().map_err(|_| none("the journal has ended"))?;
         freed.map_err(|refused| none(&refused.to_string()))
+    }
+
+    /// Compacts all topics that are to be [compacted](TopicBuilder::compact) now, as fast as it can be, and returns what came of
+    /// it when that has ended. The engine also does so in the background.
+    ///
+    /// # Errors
+    /// The engine has no journal, the journal has failed or ended, or the disk has no room for a new segment.
+    pub fn compact(&self) -> Result<Compacted, TopicError> {
+        let none = |cause: &str| TopicError::Journal { name: "any".to_owned(), cause: cause.to_owned() };
+        let committer = self.shared.host.committer.as_ref().ok_or_else(|| none("the engine has no journal"))?;
+        committer.may_wait().map_err(|own| none(&own))?;
+        let ended = |_| none("the journal has ended");
+        let begun = committer.compact_soon().recv().map_err(ended)?;
+        let compacted = begun.map_err(|refused| none(&refused.to_string()))?.recv().map_err(ended)?;
+        compacted.map_err(|refused| none(&refused.to_string()))
     }
 
     /// What the opening of the journal found: its state, the torn tail that was cut off, and how long the opening took. Its

@@ -347,6 +347,20 @@ impl Persist for Message {
     }
 }
 
+/// The key of a recorded message, and the size of its value in bytes. `None` if it has no key, or if the bytes are no
+/// message.
+pub(crate) fn recorded_key(bytes: &[u8]) -> Option<(&[u8], u32)> {
+    let (key, rest) = bytes.split_first_chunk()?;
+    let (value, _) = rest.split_first_chunk()?;
+    let (key, value) = (u32::from_le_bytes(*key), u32::from_le_bytes(*value));
+    // Key, value and headers have a length each; then come the time and the key.
+    let key = if key == NO_KEY { None } else { bytes.get(RECORDED_HEAD..)?.get(..key as usize) };
+    Some((key?, value))
+}
+
+/// Size of what stands before the key of a recorded message, in bytes.
+const RECORDED_HEAD: usize = 20;
+
 /// The layout of messages whose values have this schema. Schema 1 is that of a topic that names none.
 pub(crate) fn schema_layout(schema: u32) -> String {
     if schema <= 1 { "slipring message 1".to_owned() } else { format!("slipring message 1, schema {schema}") }

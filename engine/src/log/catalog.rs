@@ -2,6 +2,7 @@
 
 use crate::base::ids::MAX_PARTITIONS;
 use crate::event::layout::{self, is_same};
+use crate::log::compaction::Compaction;
 use crate::log::layouts::{self as older_layouts, OlderLayout};
 use slipring_journal::State;
 use slipring_ring::shared::EventLayout;
@@ -32,6 +33,8 @@ pub(crate) mod state_kind {
     pub(crate) const BRIDGES: u16 = 8;
     /// The older layouts of topics, and which records have them: see [`crate::log::layouts`].
     pub(crate) const LAYOUTS: u16 = 9;
+    /// How topics are compacted: see [`crate::log::compaction`].
+    pub(crate) const COMPACTION: u16 = 10;
 }
 
 /// A description of the journal's state of this kind, for people; `None` for a kind that this version does not know.
@@ -46,6 +49,7 @@ pub const fn state_kind_name(kind: u16) -> Option<&'static str> {
         state_kind::REPORTED_GAPS => "gaps that were reported to readers",
         state_kind::BRIDGES => "positions of bridges",
         state_kind::LAYOUTS => "older layouts of topics",
+        state_kind::COMPACTION => "compaction of topics",
         _ => return None,
     })
 }
@@ -158,6 +162,8 @@ pub struct RecordedTopic {
     pub layout: String,
     /// The layouts that the topic's events had before, the oldest first. Empty if the layout never changed.
     pub older: Vec<OlderLayout>,
+    /// How the topic is compacted; `None` if it is not.
+    pub compaction: Option<Compaction>,
 }
 
 impl RecordedTopic {
@@ -180,7 +186,8 @@ pub fn recorded_topics(state: &State) -> Vec<RecordedTopic> {
     let shown = topics.into_iter().map(|(name, topic)| {
         let CatalogEntry { number, partitions, max_message, layout, .. } = topic;
         let older = older_layouts::of(state, number).unwrap_or_default();
-        RecordedTopic { name, number, partitions, max_message, layout, older }
+        let compaction = Compaction::of(state, number);
+        RecordedTopic { name, number, partitions, max_message, layout, older, compaction }
     });
     shown.collect()
 }

@@ -39,12 +39,15 @@ use crate::base::level::OWN_THREAD;
 use crate::base::multi_wait::MultiWait;
 use crate::base::turn::{Turn, TurnGuard};
 use crate::log::bridge::BridgePositions;
+use crate::log::compaction::TopicCompaction;
 use crate::log::forget::{forget, orphans};
 use crate::log::offsets::group::CommittedOffsets;
 use crate::log::offsets::transform::TransformOffsets;
 use crate::log::producers::ProducerStates;
 use crate::log::progress::Notifier;
-use slipring_journal::{FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer};
+use slipring_journal::{
+    CompactError, Compacted, FrameBuilder, Freed, Journal, PartitionId, Retention, State, WriteError, Writer,
+};
 use slipring_ring::Waiter;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -163,6 +166,9 @@ pub(crate) enum TransactionOutcome {
     Unknown(String),
 }
 
+/// Gets the result of a pass of compaction.
+pub(crate) type CompactionReply = Receiver<Result<Compacted, CompactError>>;
+
 pub(super) enum Command {
     Source(Box<dyn Source>),
     /// Writes these frames in order, and replies when all are durable, or with the first error.
@@ -175,6 +181,10 @@ pub(super) enum Command {
     /// Deletes the records that are outside of their topics' retention, and replies with the counts of freed records
     /// and segments.
     Retain(SyncSender<Result<Freed, WriteError>>),
+    /// Sets the compaction of the topic with this number in the journal; `None` if it is not compacted.
+    Compaction(u32, Option<Arc<TopicCompaction>>),
+    /// Begins a pass of compaction, which replies when it has ended.
+    Compact(SyncSender<Result<CompactionReply, WriteError>>),
     Transaction(Box<TransactionFrame>, SyncSender<Result<(), WriteError>>),
     /// Deletes the state and the records of the topic with this number and name, and replies when the deletion is
     /// durable.
@@ -318,6 +328,18 @@ impl Committer {
     pub(crate) fn retain_soon(&self) -> Receiver<Result<Freed, WriteError>> {
         let (sender, receiver) = sync_channel(1);
         self.send(Command::Retain(sender));
+        receiver
+    }
+
+    /// Sets how a topic is compacted; `None` if it is not. `topic` is its number in the journal.
+    pub(crate) fn set_compaction(&self, topic: u32, compaction: Option<TopicCompaction>) {
+        self.send(Command::Compaction(topic, compaction.map(Arc::new)));
+    }
+
+    /// Starts a pass of compaction, without waiting. The receiver gets another one, which gets the result.
+    pub(crate) fn compact_soon(&self) -> Receiver<Result<CompactionReply, WriteError>> {
+        let (sender, receiver) = sync_channel(1);
+        self.send(Command::Compact(sender));
         receiver
     }
 

@@ -12,11 +12,12 @@ use super::source::{FrameContext, Source, StateRoom, StateSource};
 use crate::base::clock::Clock;
 use crate::base::multi_wait::{MultiWait, WaitEnd, WaitSources};
 use crate::base::threads::caught;
+use crate::log::compaction::TopicCompaction;
 use crate::log::producers::TouchedProducers;
 use crate::log::progress::Progress;
 use slipring_journal::{FrameBuilder, PartitionId, Retention, WriteError, Writer};
 use slipring_ring::{Wait, Waiter};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, PoisonError, Weak};
@@ -85,6 +86,8 @@ pub(super) struct CommitterThread {
     state_starved: Option<usize>,
     /// The retention of each topic, by the topic's number in the journal.
     keeps: HashMap<u32, Retention>,
+    /// The compaction of each topic that has one, by the topic's number in the journal.
+    compactions: BTreeMap<u32, Arc<TopicCompaction>>,
     /// The transactions that are not written yet, in the order of their claims.
     transactions: VecDeque<(Box<TransactionFrame>, Reply)>,
     /// `Some` once the journal is to be closed. The inner time is the moment until which the close waits for the topics
@@ -118,6 +121,7 @@ impl CommitterThread {
         clock: Arc<dyn Clock>,
         pace: Pace,
     ) -> Result<Self, std::io::Error> {
+        let compactions = TopicCompaction::all(&shared.recovered_state());
         let (syncs, done) = start_syncs(Arc::clone(&shared.notifier), Arc::clone(&shared.waiter))?;
         Ok(Self {
             watch: MultiWait::new(Wait::default(), Arc::clone(&shared.waiter)).sparing(),
@@ -142,6 +146,7 @@ impl CommitterThread {
             state_awaits_events: false,
             state_starved: None,
             keeps: HashMap::new(),
+            compactions,
             transactions: VecDeque::new(),
             closing: None,
         })

@@ -3,7 +3,7 @@
 
 use super::{gap, producers, queues};
 use crate::log::catalog::{CatalogEntry, state_kind};
-use crate::log::{layouts, partition_key};
+use crate::log::{compaction, layouts, partition_key};
 use slipring_journal::{FrameBuilder, State};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,6 +66,8 @@ fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
         of(state_kind::BRIDGES).filter_map(|(kind, key)| Some((kind, key, Some(partition_key::key_topic(key)?))));
     let gaps = of(state_kind::REPORTED_GAPS).filter_map(|(kind, key)| Some((kind, key, Some(gap::key_topic(key)?))));
     let layouts = of(state_kind::LAYOUTS).filter_map(|(kind, key)| Some((kind, key, Some(layouts::key_topic(key)?))));
+    let compactions =
+        of(state_kind::COMPACTION).filter_map(|(kind, key)| Some((kind, key, Some(compaction::key_topic(key)?))));
     let producers = producers::owners(state).into_iter().map(|(key, owner)| (state_kind::PRODUCERS, key, owner));
     let leases = of(state_kind::QUEUES).filter_map(|(kind, key)| {
         let owner = match queues::key_owner(key)? {
@@ -74,13 +76,22 @@ fn owned(state: &State) -> Vec<(u16, &[u8], TopicOwner)> {
         };
         Some((kind, key, owner))
     });
-    groups.chain(transforms).chain(producers).chain(gaps).chain(bridges).chain(layouts).chain(leases).collect()
+    groups
+        .chain(transforms)
+        .chain(producers)
+        .chain(gaps)
+        .chain(bridges)
+        .chain(layouts)
+        .chain(compactions)
+        .chain(leases)
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::log::bridge::BridgePosition;
+    use crate::log::compaction::Compaction;
     use crate::log::offsets::recorded::GroupOffset;
     use slipring_journal::{Extent, PartitionId};
 
@@ -97,6 +108,7 @@ mod tests {
             GroupOffset::of_transform("transform", of, 1).put(&mut frame);
             BridgePosition::new("bridge", of, 1).put(&mut frame);
             layouts::put(&[layouts::OlderLayout::new("w".to_owned(), vec![2])], topic, &mut frame);
+            Compaction::put(Some(&Compaction::by_key()), topic, &mut frame);
             [0, 1].iter().for_each(|kind: &u8| {
                 frame.put(state_kind::PRODUCERS, &[&[*kind][..], &topic.to_le_bytes(), b"name"].concat(), &[0; 8]);
             });
@@ -128,11 +140,13 @@ mod tests {
             (state_kind::PRODUCERS, 2),
             (state_kind::QUEUES, 3),
         ];
-        assert_eq!(
-            left,
-            [&kinds[..], &[(state_kind::TRANSFORM_OFFSETS, 1), (state_kind::BRIDGES, 1), (state_kind::LAYOUTS, 1)]]
-                .concat()
-        );
+        let others = [
+            (state_kind::TRANSFORM_OFFSETS, 1),
+            (state_kind::BRIDGES, 1),
+            (state_kind::LAYOUTS, 1),
+            (state_kind::COMPACTION, 1),
+        ];
+        assert_eq!(left, [&kinds[..], &others].concat());
         assert_eq!(state.extents().map(|(of, _)| of.topic).collect::<Vec<_>>(), [1]);
         assert!(orphans(&state).is_empty());
 

@@ -5,6 +5,7 @@ pub(crate) mod bridge;
 pub(crate) mod catalog;
 pub(crate) mod committer;
 mod committer_thread;
+pub(crate) mod compaction;
 pub(crate) mod convert;
 pub(crate) mod forget;
 mod forget_groups;

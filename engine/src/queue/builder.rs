@@ -234,6 +234,9 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
     fn make(self) -> Result<Arc<QueueCore<E, K>>, QueueError> {
         let (topic, dead_topic) = (Arc::clone(&self.topic), self.dead_topic());
         let durable = topic.durable.clone();
+        if durable.as_ref().is_some_and(|durable| durable.is_compacted()) {
+            return Err(Contradiction::new(&topic.name, "`compact`", "a queue of the topic").into());
+        }
         let syncs = durable.as_ref().map(|durable| durable.committer.syncs);
         let reason = match self.level {
             Level::Replicated => Some("a queue's changes stay on this machine: a bridge copies events only"),
@@ -247,6 +250,11 @@ impl<E: Job, K: Producers> QueueBuilder<E, K> {
         let dead = dead_letters(&topic.host, &dead_topic, size, durable.is_some()).map_err(DeadLetterError::Topic)?;
         if durable.is_some() && dead.inner.durable.is_none() {
             return Err(DeadLetterError::InMemory { topic: dead_topic }.into());
+        }
+        if dead.inner.durable.as_ref().is_some_and(|durable| durable.is_compacted()) {
+            return Err(
+                Contradiction::new(&dead_topic, "`compact`", "a queue whose dead letters the topic keeps").into()
+            );
         }
         let dead_letter_writer = DeadLetterWriter::open(&dead, &topic.name, &self.name, largest)?;
         topic.host.timer.start().map_err(|cause| {

@@ -19,6 +19,8 @@ use crate::event::Event;
 use crate::event::codec::{Persist, Persistence};
 use crate::event::message::{Message, schema_layout};
 use crate::event::upgrade::Upgrades;
+use crate::log::compaction::Compaction;
+use crate::topic::compacted;
 use crate::topic::dedup::{self, DedupIndex, Deduplication, IdOf};
 use crate::topic::durable::DurableTopic;
 use crate::topic::error::{Contradiction, MAX_MESSAGE, TopicError, check_name};
@@ -274,6 +276,44 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         self
     }
 
+    /// Compacts the topic by key: of the records of a partition with one key at least the last one stays, with its offset,
+    /// and older ones are removed from the journal. The journal records the setting, so it holds until the topic is opened
+    /// without it. See [`Compaction`] for what the key is, and when a key goes that has no value any more.
+    ///
+    /// ```
+    /// use slipring::{Engine, Level, Message, Record, journal::{Options, simulated::SimulatedDisk}, topic::Compaction};
+    /// use std::time::Duration;
+    ///
+    /// let options = Options { segment_size: 64 << 10, ..Options::default() };
+    /// let engine = Engine::builder().journal_in(SimulatedDisk::new()).journal_options(options).build()?;
+    /// let prices = engine.topic::<Message>("prices").durable().compact(Compaction::by_key()).create()?;
+    /// let mut feed = prices.producer().acknowledge(Level::Durable).create()?;
+    /// for number in 0..2000 {
+    ///     feed.send(Record::new(&format!("{number:>100}")).key(["acme", "bolt"][number % 2]))?;
+    /// }
+    /// engine.compact()?;                                      // also done in the background
+    ///
+    /// let mut seen = Vec::new();
+    /// prices.replay("audit").open()?.read(Duration::from_secs(60), |_, at| seen.push(at.offset))?;
+    /// assert!(seen.len() < 1900 && seen.ends_with(&[1998, 1999]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Readers pass over removed records without an error, as over offsets that a crash has left unused. The thread that
+    /// makes the journal's files compacts it, once a minute by the engine's clock if half as much was written as there
+    /// was after the last pass, at most [`compaction_rate`](crate::journal::Options::compaction_rate) bytes a second;
+    /// [`Engine::compact`](crate::Engine::compact) does it at once. The segment that is being written stays as it is, and so does what a
+    /// [bridge](crate::replication) has not copied. A segment is written anew only where that makes its records an eighth smaller;
+    /// a record whose neighbours are gone takes 32 bytes more. A pass takes 24 to 48 bytes of memory for each key, for
+    /// 1,048,576 keys and those of one more segment; topics with more keys need several passes.
+    ///
+    /// A compacted topic cannot have a [queue](crate::queue), which finds its messages by their offsets, and cannot
+    /// [deduplicate](TopicBuilder::deduplicate), which finds ids in the records. It can have [`keep`](Self::keep) too.
+    pub fn compact(mut self, compaction: Compaction) -> Self {
+        self.settings.compaction = Some(compaction);
+        self
+    }
+
     /// Creates the topic without its partitions, which are made when they are needed: see
     /// [`deferred`](super::deferred).
     pub(crate) fn deferred(mut self) -> Self {
@@ -328,6 +368,12 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
         if persistence.is_none() && !upgrades.is_empty() {
             return Err(Contradiction::new(&name, "`upgrade`", "a topic in memory, which is not `durable()`,").into());
         }
+        if settings.compaction.is_some() && persistence.is_none() {
+            return Err(Contradiction::new(&name, "`compact`", "a topic in memory, which is not `durable()`,").into());
+        }
+        if settings.compaction.is_some() && deduplication.is_some() {
+            return Err(Contradiction::new(&name, "`compact`", "`deduplicate`").into());
+        }
         if let Some(other) = upgrades.contradiction() {
             return Err(Contradiction::new(&name, "a step of `upgrade`", other).into());
         }
@@ -338,7 +384,8 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
             capacity: settings.capacity,
             max_message: cell.map(|_| settings.max_message),
         };
-        if settings.rate_limit.is_some() || settings.keep != Retention::default() {
+        let deletes = settings.keep != Retention::default() || settings.compaction.is_some();
+        if settings.rate_limit.is_some() || deletes {
             let refused = |cause: std::io::Error| TopicError::Timer { name: name.clone(), cause: cause.to_string() };
             engine.host.timer.start().map_err(refused)?;
         }
@@ -352,9 +399,13 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                     let committer = committer.ok_or_else(|| TopicError::NoJournal { name: name.clone() })?;
                     let size = (partitions, settings.capacity, shape.max_message.unwrap_or(0));
                     let layout = schema.map_or_else(persistence.layout, schema_layout);
+                    let (compaction, there) = (settings.compaction.as_ref(), engine.host.recorded(&name));
+                    compacted::check(compaction, &name, (cell.is_some(), &layout), there.as_ref(), committer)?;
                     let durable = DurableTopic::open(committer, id, &name, (persistence, layout, &upgrades), size)?;
                     if settings.keep != Retention::default() {
                         committer.keep(durable.id(0).topic, settings.keep);
+                    }
+                    if deletes {
                         engine.host.start_retention();
                     }
                     Some(Arc::new(durable))
@@ -404,6 +455,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 inner.durable.iter().for_each(|durable| durable.undo_open());
                 return Err(refused);
             }
+            inner.durable.iter().for_each(|durable| durable.set_compaction(inner.settings.compaction.as_ref()));
             restore_names::restore(&inner);
             if let Some((_, id_of)) = deduplication {
                 dedup::restore(&inner, id_of)?;

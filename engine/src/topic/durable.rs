@@ -145,7 +145,7 @@ impl<E> DurableTopic<E> {
         CatalogEntry { layout: asked.layout, max_message: asked.max_message, is_old: false, ..there }
     }
 
-    fn recorded(&self) -> std::sync::MutexGuard<'_, CatalogEntry> {
+    pub(super) fn recorded(&self) -> std::sync::MutexGuard<'_, CatalogEntry> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -40,6 +40,7 @@
 mod any;
 pub(crate) mod attached;
 mod builder;
+pub(crate) mod compacted;
 pub(crate) mod consumers;
 pub(crate) mod dedup;
 pub(crate) mod deferred;
@@ -79,6 +80,7 @@ pub use crate::base::rate::RateLimit;
 pub use crate::event::codec::Unreadable;
 pub use crate::event::message::Headers;
 pub use crate::event::upgrade::Upgrades;
+pub use crate::log::compaction::Compaction;
 pub use crate::topic::dedup::Deduplication;
 pub use crate::topic::description::Description;
 pub use crate::topic::error::{Contradiction, MAX_MESSAGE, OutOfRange, TopicError};

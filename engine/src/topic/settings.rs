@@ -2,6 +2,7 @@
 
 use crate::base::overload::{Overflow, Slow};
 use crate::base::rate::RateLimit;
+use crate::log::compaction::Compaction;
 use slipring_journal::Retention;
 use slipring_ring::OnError;
 use std::fmt;
@@ -53,6 +54,7 @@ pub(crate) struct TopicSettings {
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) keep: Retention,
+    pub(crate) compaction: Option<Compaction>,
     /// The error policy of managed consumers without one of their own; `None` for the engine's.
     pub(crate) on_error: Option<OnError>,
 }
@@ -79,6 +81,7 @@ impl Default for TopicSettings {
             time_to_live: None,
             rate_limit: None,
             keep: Retention::default(),
+            compaction: None,
             on_error: None,
         }
     }

@@ -2,6 +2,7 @@
 
 #[path = "../common/bell.rs"]
 mod bell;
+mod compaction;
 mod convert;
 #[path = "../common/counting.rs"]
 mod counting;

@@ -94,6 +94,10 @@ pub(super) fn stat(arguments: &Listing) -> Done {
                 "partition": at.of.partition, "from": at.offset, "hold_bytes": at.hold,
             })
         });
+        let compacted = topics.0.iter().filter_map(|topic| {
+            let by = topic.compaction.as_ref()?.to_string();
+            Some(json!({ "topic": topic.name, "topic_id": topic.number, "compaction": by }))
+        });
         let document = json!({
             "version": 1, "journal_id": id, "segments": segments.len(), "used_bytes": used, "file_bytes": files,
             "incarnation": survey.incarnation(), "durable": survey.durable(), "end": survey.end(),
@@ -101,7 +105,8 @@ pub(super) fn stat(arguments: &Listing) -> Done {
             "state_bytes": state_bytes, "state_limit": options.state_limit(),
             "producer_names": { "count": names.count, "limit": names.limit },
             "torn_bytes": survey.torn().map(|torn| torn.bytes), "state": entries.collect::<Vec<_>>(),
-            "partitions": partitions.collect::<Vec<_>>(), "kept_for": kept_for.collect::<Vec<_>>(), "damage": inspected.damage_text(),
+            "partitions": partitions.collect::<Vec<_>>(), "kept_for": kept_for.collect::<Vec<_>>(),
+            "compacted": compacted.collect::<Vec<_>>(), "damage": inspected.damage_text(),
             "lock": inspected.storage.lock_weakness(),
         });
         print_json(&mut out, &document)?;
@@ -126,6 +131,9 @@ pub(super) fn stat(arguments: &Listing) -> Done {
     }
     for topic in &topics.0 {
         writeln!(out, "topic        {} is number {}: {}", plain(&topic.name), topic.number, plain(&topic.layout))?;
+    }
+    for (topic, compaction) in topics.0.iter().filter_map(|topic| Some((topic, topic.compaction.as_ref()?))) {
+        writeln!(out, "compacted    topic {}: {compaction}", plain(&topic.name))?;
     }
     let mut skips = false;
     for at in &bridges {

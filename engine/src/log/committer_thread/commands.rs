@@ -2,10 +2,11 @@
 
 use super::{CommitterThread, Reply};
 use crate::log::committer::Command;
+use crate::log::compaction::EngineRules;
 use crate::log::forget::forget;
 use slipring_journal::{FrameBuilder, Freed, PartitionId, Retention, WriteError};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 impl CommitterThread {
@@ -37,6 +38,7 @@ impl CommitterThread {
                 }
                 Command::Forget(topic, name, reply) => {
                     self.keeps.remove(&topic);
+                    self.compactions.remove(&topic);
                     let writer = self.writer();
                     let limit = writer.frame_limit() / 2;
                     let frames = forget(writer.state(), &[Some(topic)].into(), Some(&name), limit);
@@ -54,6 +56,16 @@ impl CommitterThread {
                     let outcome = freed.as_ref().map(|_| ()).map_err(WriteError::clone);
                     let _ = reply.send(freed);
                     outcome?;
+                    if !self.compactions.is_empty() {
+                        let rules = Arc::new(self.compaction_rules());
+                        self.writer().compact_if_due(rules)?;
+                    }
+                }
+                Command::Compaction(topic, Some(compaction)) => _ = self.compactions.insert(topic, compaction),
+                Command::Compaction(topic, None) => _ = self.compactions.remove(&topic),
+                Command::Compact(reply) => {
+                    let rules = Arc::new(self.compaction_rules());
+                    let _ = reply.send(self.writer().compact(rules));
                 }
                 Command::CommittedOffsets(reply) => match self.write_committed_offsets() {
                     Ok(Ok(())) => self.replies.push(reply),
@@ -80,6 +92,13 @@ impl CommitterThread {
         self.keeps = keeps;
         self.dirty_since.get_or_insert_with(Instant::now);
         freed
+    }
+
+    /// The rules of a pass of compaction that begins now.
+    fn compaction_rules(&self) -> EngineRules {
+        let floors = self.shared.bridges.floors().into_iter();
+        let lowest = floors.filter_map(|(of, floors)| Some((of, floors.iter().map(|floor| floor.offset).min()?)));
+        EngineRules { topics: self.compactions.clone(), floors: lowest.collect(), now: self.now() }
     }
 
     /// If a frame of `len` bytes needs a new segment that could not be created, because the disk was full or too many

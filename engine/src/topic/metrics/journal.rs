@@ -20,13 +20,19 @@ pub struct JournalMetrics {
     /// The duration of the longest one.
     #[cfg_attr(feature = "observe", serde(with = "super::seconds"))]
     pub longest_sync: Duration,
+    /// How many passes of compaction have come to their end since the engine was built.
+    #[cfg_attr(feature = "observe", serde(default))]
+    pub compactions: u64,
+    /// How many bytes smaller they have made the journal's segments.
+    #[cfg_attr(feature = "observe", serde(default))]
+    pub compacted_bytes: u64,
     /// The error of the disk after which the journal refuses every write; `None` while it accepts writes.
     pub failed: Option<String>,
 }
 
 impl From<&Journal> for JournalMetrics {
     fn from(journal: &Journal) -> Self {
-        let syncs = journal.syncs();
+        let (syncs, compactions) = (journal.syncs(), journal.compactions());
         Self {
             // In this order, so that no more is durable than written.
             durable: journal.durable(),
@@ -34,6 +40,8 @@ impl From<&Journal> for JournalMetrics {
             syncs: syncs.count,
             sync_time: syncs.total,
             longest_sync: syncs.longest,
+            compactions: compactions.passes,
+            compacted_bytes: compactions.freed,
             failed: journal.poisoned().map(ToString::to_string),
         }
     }
