@@ -1,18 +1,24 @@
-//! Quotes by symbol: a table of the last quotes, a slow screen that gets the newest of each, and a restart that begins
-//! with what the journal has.
+//! Quotes by symbol: a table of the last quotes, a slow screen that gets the newest of each, a journal that is compacted by
+//! symbol, and a restart that begins with what the journal has.
 
-use slipring::{Engine, Topic, journal::simulated::SimulatedDisk};
+use slipring::journal::{Options, simulated::SimulatedDisk};
+use slipring::{Engine, Level, Topic, topic::Compaction};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A symbol's number, its bid and its ask.
-type Quote = [u64; 3];
+slipring::plain_event! {
+    #[derive(Debug, Default, PartialEq)]
+    pub struct Quote { pub symbol: u64, pub bid: u64, pub ask: u64 }
+}
 
 const LIMIT: Duration = Duration::from_secs(60);
+const QUOTES: u64 = 10_000;
 
 fn open(disk: &SimulatedDisk) -> Result<(Engine, Topic<Quote>), Box<dyn std::error::Error>> {
-    let engine = Engine::builder().journal_in(disk.clone()).build()?;
-    let quotes = engine.topic("quotes").capacity(256).durable().create()?;
+    let options = Options { segment_size: 64 << 10, ..Options::default() };
+    let engine = Engine::builder().journal_in(disk.clone()).journal_options(options).build()?;
+    let by_symbol = Compaction::by_field("symbol");
+    let quotes = engine.topic("quotes").capacity(256).durable().compact(by_symbol).create()?;
     Ok((engine, quotes))
 }
 
@@ -22,13 +28,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut last = 0;
     {
         let (engine, quotes) = open(&disk)?;
-        let table = quotes.table(|quote| quote[0]).open()?;
-        let mut screen = quotes.subscribe("screen").conflate(|quote: &Quote| quote[0]).start()?;
+        let table = quotes.table(|quote| quote.symbol).open()?;
+        let mut screen = quotes.subscribe("screen").conflate(|quote: &Quote| quote.symbol).start()?;
         let mut feed = quotes.producer().create()?;
-        for number in 0..10_000 {
-            let quote = [number % 5, 100 + number, 101 + number];
-            last = feed.publish(|place| *place = quote)?.offset;
-            expected.insert(quote[0], quote);
+        for number in 0..QUOTES {
+            let quote = Quote { symbol: number % 5, bid: 100 + number, ask: 101 + number };
+            let receipt = feed.publish(|place| *place = quote)?;
+            last = receipt.offset;
+            expected.insert(quote.symbol, quote);
+            if number + 1 == QUOTES {
+                receipt.wait(Level::Durable)?;
+            }
         }
 
         // The screen looks for the first time: the newest quotes that were gathered by now, at most one of each symbol.
@@ -38,25 +48,38 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
         assert!(table.wait_for(0, last, LIMIT)?);
         assert_eq!(table.get(&3)?, expected.get(&3).copied());
+
+        // The engine does this by itself, once a minute if enough was written.
+        let compacted = engine.compact()?;
+        println!("the journal: {} of {QUOTES} quotes removed", compacted.removed);
+        assert!(compacted.removed > QUOTES / 4);
         drop((table, screen, feed, quotes));
         assert!(engine.shutdown(LIMIT).is_complete());
     }
 
-    // The next process: the table begins with the journal and goes on with new quotes.
+    // The next process: the table begins with the compacted journal and goes on with new quotes.
     let (engine, quotes) = open(&disk)?;
-    let table = quotes.table(|quote| quote[0]).open()?;
+    let mut tape = quotes.replay("tape").open()?;
+    let (mut read, mut next) = (0, 0);
+    while next <= last {
+        tape.read(LIMIT, |_, at| (read, next) = (read + 1, at.offset + 1))?;
+    }
+    println!("the next process: {read} quotes are left, up to offset {last}");
+    assert!(read < QUOTES * 3 / 4);
+    let table = quotes.table(|quote| quote.symbol).open()?;
     assert!(table.wait_for(0, last, LIMIT)?);
     let restored: BTreeMap<_, _> = table.view()?.iter().map(|row| (*row.key, *row.event)).collect();
     assert_eq!(restored, expected);
 
     let mut changes = table.changes();
-    changes.read(LIMIT, |row| println!("symbol {}: bid {}, ask {}", row.key, row.event[1], row.event[2]))?;
-    let receipt = quotes.producer().create()?.publish(|place| *place = [7, 1, 2])?;
+    changes.read(LIMIT, |row| println!("symbol {}: bid {}, ask {}", row.key, row.event.bid, row.event.ask))?;
+    let new = Quote { symbol: 7, bid: 1, ask: 2 };
+    let receipt = quotes.producer().create()?.publish(|place| *place = new)?;
     assert!(table.wait_for(0, receipt.offset, LIMIT)?);
     let mut seen = Vec::new();
     changes.read(LIMIT, |row| seen.push(*row.event))?;
-    assert_eq!(seen, [[7, 1, 2]]);
-    drop((table, changes, quotes));
+    assert_eq!(seen, [new]);
+    drop((table, changes, tape, quotes));
     assert!(engine.shutdown(LIMIT).is_complete());
     Ok(())
 }
