@@ -33,6 +33,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         if topics.is_empty() && !wanted.has_pattern() {
             return Err(GroupError::NoTopics { group: self.name.clone() });
         }
+        all.iter().try_for_each(|topic| self.check_engine(topic))?;
         wanted.check_all(&self.name)?;
         let now = self.now();
         // No partition is added to a topic while its readers are locked. So the group gets each partition once: the

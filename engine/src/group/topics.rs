@@ -279,6 +279,15 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         Ok(true)
     }
 
+    /// Checks that the topic is one of the group's engine. Another one may have a topic of the same name, and has groups of its own.
+    pub(super) fn check_engine(&self, topic: &TopicCore<E, K>) -> Result<(), GroupError> {
+        if std::ptr::eq(self.host.as_ptr(), Arc::as_ptr(&topic.host)) {
+            return Ok(());
+        }
+        let cause = "it belongs to another engine, and a group reads topics of one".to_owned();
+        Err(GroupError::Refused { group: self.name.clone(), topic: topic.name.clone(), cause })
+    }
+
     /// Adds `topic` to this member.
     ///
     /// # Errors
@@ -289,6 +298,7 @@ impl<E: Send + Sync + 'static, K: Producers> Group<E, K> {
         topics: &Arc<MemberTopics<E, K>>,
         topic: &Arc<TopicCore<E, K>>,
     ) -> Result<(), GroupError> {
+        self.check_engine(topic)?;
         topics.check(&self.name, topic)?;
         self.add_topic(&[(member, Arc::clone(topics))], topic)
     }

@@ -461,3 +461,18 @@ fn nothing_is_missed_while_topics_and_members_come_and_go() {
     let read = read.into_inner().unwrap();
     assert!(read.values().all(|times| *times == 1), "nobody was fenced, so nothing was read twice");
 }
+
+/// It was taken, and its events were read in the place of those of the own topic that had its name.
+#[test]
+fn a_topic_of_another_engine_is_refused() {
+    let [engine, other] = [0; 2].map(|_| Engine::builder().build().unwrap());
+    let ([ours, theirs], own) = ([&engine, &other].map(|of| create(of, "ticks", 1)), create(&engine, "own", 1));
+    let mut member = own.group("prices").join().unwrap();
+    let refused = member.subscribe(&theirs).unwrap_err();
+    assert!(matches!(&refused, GroupError::Refused { topic, .. } if topic == "ticks"), "{refused}");
+    assert!(refused.to_string().contains("another engine"), "{refused}");
+    assert_eq!(member.topics(), ["own"]);
+    member.subscribe(&ours).unwrap();
+    let refused = engine.group("both").topics([&ours, &theirs]).join().unwrap_err();
+    assert!(matches!(refused, GroupError::Refused { .. }), "{refused}");
+}

@@ -45,7 +45,7 @@ impl<E: Send + Sync + 'static, K: Producers> Member<E, K> {
     /// ```
     ///
     /// # Errors
-    /// The topic has ended; the event at the group's committed offset is no longer kept
+    /// The topic has ended, or belongs to another engine; the event at the group's committed offset is no longer kept
     /// ([`GroupError::OutOfRange`], with the range), which is possible in a topic in memory that no member has read for
     /// a while; the topic has no journal but the group [spills](crate::group::GroupBuilder::spill); the journal refuses
     /// the first offset. Then the member reads what it read before. [`GroupError::Fenced`]: the member must
