@@ -194,7 +194,10 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// that takes: a handler that may hang needs a limit of its own.
     ///
     /// [`QueueRun::stop`] lets each worker finish its message. [`Engine::shutdown`](crate::Engine::shutdown) lets them
-    /// finish the queue's messages, up to its limit.
+    /// take all of the queue's messages, up to its limit, but waits neither for the message that each has in hand nor for
+    /// later attempts: what a durable queue has not done with is there after the next start, and a queue in memory loses
+    /// it, as the report says. To let retries and dead letters end too, [close](crate::Topic::close) the topic and
+    /// [wait](QueueRun::wait_for) for the workers before the shutdown.
     ///
     /// ```
     /// use slipring::{Engine, Message, Record};

@@ -401,7 +401,8 @@ fn a_subscriber_of_tracing_may_call_the_engine_that_tells_it() {
         member.leave();
         drop(jobs.queue("work").join().unwrap());
         jobs.delete_queue("work").unwrap();
-        assert!(call_back.calls() > 8, "{}", call_back.calls());
+        // The engine's own thread may be the one that fences the member, and this subscriber listens to this thread alone.
+        assert!(call_back.calls() >= 8, "{}", call_back.calls());
     });
 }
 
