@@ -178,8 +178,8 @@ impl Jobs {
 
     /// The numbers of the dead letters, in their order.
     fn letters(&self, topic: &Topic<u64>, queue: &Queue<u64>) -> Step<Vec<u64>> {
-        let letters = queue.dead_letters().map(Result::unwrap).collect::<Vec<_>>();
         // If the journal has failed, the list may be incomplete, so the life ends here.
+        let letters = queue.dead_letters().collect::<Result<Vec<_>, _>>().map_err(power)?;
         ensure_open(topic)?;
         let mut numbers = Vec::new();
         for DeadLetter { message, attempts, .. } in &letters {

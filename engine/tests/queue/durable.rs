@@ -497,7 +497,8 @@ fn run(disk: &SimulatedDisk, clock: &ManualClock, history: &mut History, about: 
             clock.advance(MS(250));
         }
         let queue = worker.queue();
-        let letters: Vec<_> = letters(&queue).iter().map(|letter| (letter.partition, letter.offset)).collect();
+        let letters = queue.dead_letters().map(|letter| letter.map(|letter| (letter.partition, letter.offset)));
+        let letters = letters.collect::<Result<Vec<_>, _>>().ok()?;
         let dead: BTreeSet<_> = letters.iter().copied().collect();
         assert_eq!(dead.len(), letters.len(), "{about}: a letter came twice: {letters:?}");
         let counts = queue.metrics();

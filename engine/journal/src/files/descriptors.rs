@@ -84,17 +84,23 @@ impl Files {
 pub(crate) struct SegmentFile {
     files: Arc<Files>,
     number: u64,
-    held: Mutex<Option<Arc<dyn File>>>,
+    held: Mutex<Option<HeldFile>>,
+}
+
+/// A file that is kept open, for reading or also for writing.
+struct HeldFile {
+    file: Arc<dyn File>,
+    writable: bool,
 }
 
 impl SegmentFile {
-    fn held(&self) -> MutexGuard<'_, Option<Arc<dyn File>>> {
+    fn held(&self) -> MutexGuard<'_, Option<HeldFile>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self) -> io::Result<Arc<dyn File>> {
         match &*self.held() {
-            Some(file) => Ok(Arc::clone(file)),
+            Some(held) => Ok(Arc::clone(&held.file)),
             None => self.files.get(self.number),
         }
     }
@@ -102,29 +108,30 @@ impl SegmentFile {
     /// Keeps the file open for reading until [`release`](Self::release), and returns it.
     pub fn hold(&self) -> io::Result<Arc<dyn File>> {
         let mut held = self.held();
-        if let Some(file) = &*held {
-            return Ok(Arc::clone(file));
+        if let Some(held) = &*held {
+            return Ok(Arc::clone(&held.file));
         }
         let file = self.files.get(self.number)?;
         self.files.forget(self.number);
-        Ok(Arc::clone(held.insert(file)))
+        Ok(Arc::clone(&held.insert(HeldFile { file, writable: false }).file))
     }
 
     /// Keeps the file open for writing until [`release`](Self::release), and returns it. A file with several names is
     /// first replaced by a copy.
     pub fn hold_unshared(&self) -> io::Result<Arc<dyn File>> {
         let mut held = self.held();
-        if let Some(file) = &*held {
-            return Ok(Arc::clone(file));
+        // A file that is held for reading would refuse the writes.
+        if let Some(held) = held.as_ref().filter(|held| held.writable) {
+            return Ok(Arc::clone(&held.file));
         }
         let file = self.files.with_room(|| open_unshared(&**self.files.storage(), &segment_name(self.number)))?;
         self.files.forget(self.number);
-        Ok(Arc::clone(held.insert(file)))
+        Ok(Arc::clone(&held.insert(HeldFile { file, writable: true }).file))
     }
 
     /// Keeps this descriptor of the newly created file until [`release`](Self::release).
     pub fn hold_this(&self, file: Arc<dyn File>) {
-        *self.held() = Some(file);
+        *self.held() = Some(HeldFile { file, writable: true });
     }
 
     /// Drops the held descriptor. The file closes when its last user drops it.
