@@ -44,8 +44,8 @@
 //! assert_eq!(config.journal.to_str(), Some("/var/lib/shop/journal"));
 //! assert_eq!((config.cluster.replicas, config.outward[0].topic.name.as_str()), (3, "orders"));
 //!
-//! let typo = Config::parse(&text.replace("topic", "topics"), "".as_ref()).unwrap_err().to_string();
-//! assert!(typo.contains("topics"), "{typo}");
+//! let typo = Config::parse(&format!("{text}\nhodl = 5"), "".as_ref()).unwrap_err().to_string();
+//! assert!(typo.contains("hodl"), "{typo}");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
