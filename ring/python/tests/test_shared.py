@@ -281,7 +281,9 @@ def test_ctrl_c_ends_a_wait(name):
     slipring.create(name, "i8", 4)
     child = start(
         """
-        import slipring, sys
+        import signal, slipring, sys
+        # A program that was started in the background ignores the signal.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         ring = slipring.open(sys.argv[1])
         with ring.consumer("waits") as tape:
             try:
