@@ -43,8 +43,10 @@ def quotes(first, count):
 
 
 def start(code, *arguments):
+    # A child that stays until it is killed reads its input, which must not end where that of the tests is empty.
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(code), *arguments], stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
 
 
