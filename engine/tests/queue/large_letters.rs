@@ -134,6 +134,9 @@ fn a_message_that_damage_has_taken_holds_up_no_other_dead_letter_and_is_named() 
         });
     }
     let told = Arc::default();
+    // With one dispatcher in the process, the first thread that comes to an event's place decides for all whether it is told:
+    // with a second one, all dispatchers are asked.
+    let _second = tracing::Dispatch::new(Errors(Arc::default()));
     let _told = tracing::subscriber::set_default(Errors(Arc::clone(&told)));
     while let Some(lease) = leases.pop() {
         lease.nack(NOW, "no").unwrap();

@@ -146,12 +146,15 @@ fn a_batch_of_leases_is_what_may_be_leased_now() {
 fn a_batch_of_leases_waits_for_the_journal_once_and_a_future_that_is_dropped_takes_none() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let disk = slipring::journal::simulated::SimulatedDisk::new();
-    let engine = Engine::builder().journal_in(disk).build().unwrap();
+    let engine = Engine::builder().journal_in(disk.clone()).build().unwrap();
     let jobs = engine.topic::<Message>("jobs").durable().create().unwrap();
     let queue = jobs.queue("index").visibility(Duration::from_secs(86_400)).acknowledge(slipring::Level::Durable);
     let mut worker = queue.join().unwrap();
     let values: Vec<String> = (0..64).map(|value| value.to_string()).collect();
-    send(&jobs, &values.iter().map(String::as_str).collect::<Vec<_>>());
+    // Workers see what is written.
+    let mut producer = jobs.producer().create().unwrap();
+    let sent = values.iter().map(|value| producer.send(Record::new(value.as_str())).unwrap()).last().unwrap();
+    sent.wait(slipring::Level::Durable).unwrap();
     let syncs = || engine.metrics().journal.unwrap().syncs;
     let before = syncs();
     let batch = worker.receive_batch(32, LONG).unwrap();
@@ -159,11 +162,13 @@ fn a_batch_of_leases_waits_for_the_journal_once_and_a_future_that_is_dropped_tak
     assert!(syncs() - before < 16, "{} syncs for 32 leases", syncs() - before);
 
     // Polled once, the future has leased the others and waits for the journal.
+    disk.hold_syncs(true);
     {
         let mut future = std::pin::pin!(worker.receive_batch_async(99));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(std::future::Future::poll(future.as_mut(), &mut context).is_pending());
     }
+    disk.hold_syncs(false);
     let rest = runtime.block_on(worker.receive_batch_async(99)).unwrap();
     assert!(rest.iter().map(|it| it.offset()).eq(32..64) && rest.iter().all(|it| it.attempt() == 1));
     assert!(runtime.block_on(worker.receive_batch_async(0)).unwrap().is_empty());
