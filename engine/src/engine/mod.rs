@@ -26,7 +26,7 @@ use crate::topic::error::TopicError;
 use crate::topic::metrics::{GroupMetrics, Metrics};
 use crate::topic::registry::Registry;
 use crate::topic::report::Report;
-use crate::topic::{Topic, TopicBuilder};
+use crate::topic::{AnyTopic, Topic, TopicBuilder};
 use crate::transform::{Outputs, TransformError, TransformRun};
 use slipring_journal::{Compacted, FrameBuilder, Freed, Journal, Recovered};
 use slipring_ring::Multi;
@@ -432,9 +432,14 @@ impl Engine {
     /// thread, or never polled, is waited for only until its position has not changed for half a second while it holds
     /// no batch. Events that it has left are reported as [`Ending::Unread`](crate::metrics::Ending::Unread).
     ///
+    /// The workers of a [`Queue::run`](crate::queue::Queue::run) do all messages that are unread, in hand, or due within
+    /// `limit`, also those that are to be tried again, and then end. A message that is not due by then is left at once: it
+    /// stays in the journal, or is lost with the process, as the report says.
+    ///
     /// Topics without a producer are closed first, one after another; each is read to its end, or until `limit`, before
     /// the next is closed. So a subscriber that publishes into another topic can finish: its own producers are dropped
-    /// when it ends. Topics that still have producers are closed in order of creation.
+    /// when it ends. Topics that still have producers are closed in order of creation, but topics for dead letters after
+    /// the topics of the queues that write to them.
     ///
     /// The shutdown never waits for the thread that calls it, even if that thread runs a handler or holds a batch, and
     /// two handlers that both shut down do not wait for each other. But inside the closure that fills an event it waits
@@ -459,8 +464,7 @@ impl Engine {
         let mut topics = Vec::new();
         let journal_until = deadline.unwrap_or_else(Instant::now).max(Instant::now() + LEAST_JOURNAL_TIME);
         while !left.is_empty() {
-            let next = left.iter().position(|topic| topic.producers() == 0).unwrap_or(0);
-            let topic = left.remove(next);
+            let topic = left.remove(next_to_end(&left));
             let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
             reports.push(topic.shutdown(left, journal_until));
             lifecycle!(info, "topic shut down", topic = topic.name());
@@ -479,4 +483,14 @@ impl Engine {
         }
         Report { topics: reports, journal, gaps: self.gaps() }
     }
+}
+
+/// The index of the topic that a shutdown ends next: one without a producer, or one that gets no dead letters of a queue of
+/// another topic, or the first. A queue counts as a producer of its topic for dead letters.
+fn next_to_end(left: &[Arc<dyn AnyTopic>]) -> usize {
+    let gets_letters = |dead: &Arc<dyn AnyTopic>| {
+        left.iter().any(|topic| topic.id() != dead.id() && !topic.dead_letters_in(dead.name()).is_empty())
+    };
+    let without_producer = left.iter().position(|topic| topic.producers() == 0);
+    without_producer.or_else(|| left.iter().position(|topic| !gets_letters(topic))).unwrap_or(0)
 }

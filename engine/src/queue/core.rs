@@ -14,14 +14,17 @@
 //!   wakes the next one: a dropped task in [`leave_wait`](QueueCore::leave_wait), a thread whose clock panics in [`WokenWorker`].
 
 mod dead_letters;
+mod drain;
 mod show;
 mod state_source;
 mod topic_reader;
+mod woken;
 
 use super::dead_letter_reader::DeadLetterReader;
 use super::job::Job;
 use super::lease::{LeaseId, LeaseSettings, LeasedMessage, Leases};
 use super::log::{QueueLog, WAKE};
+use super::run_worker::RunWorker;
 use super::state::{BESIDE, Body, ClockTimes, QueueState};
 use crate::base::closed::Closed;
 use crate::base::held::{self, Locked};
@@ -38,6 +41,7 @@ use slipring_ring::{Stage, Waiter};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::{Duration, Instant};
+use woken::WokenWorker;
 
 /// The greatest number of expired leases that are ended before the lock is released in between.
 const AT_ONCE: usize = 256;
@@ -132,14 +136,16 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     }
 
     /// Leases the next message to a worker. `None` if there is no message: without `waits`, now; with it, until
-    /// `deadline` (`None`: no limit), or until the flag `waits` is set.
+    /// `deadline` (`None`: no limit), or until the flag `waits` is set, or `run`, the worker if it is one of a run, is
+    /// stopped.
     pub(super) fn receive(
         &self,
+        run: Option<&RunWorker>,
         waits: Option<&WakeFlag>,
         deadline: Option<Instant>,
     ) -> Result<Option<LeasedMessage<Arc<E>>>, ReadError> {
         loop {
-            let Some(claimed) = self.claim(waits, deadline)? else { return Ok(None) };
+            let Some(claimed) = self.claim(run, waits, deadline)? else { return Ok(None) };
             if let Some(leased) = self.complete(claimed)? {
                 return Ok(Some(leased));
             }
@@ -171,6 +177,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
     /// As [`receive`](Self::receive), without loading the body and without waiting for the journal.
     pub(super) fn claim(
         &self,
+        run: Option<&RunWorker>,
         waits: Option<&WakeFlag>,
         deadline: Option<Instant>,
     ) -> Result<Option<ClaimedLease<E>>, ReadError> {
@@ -178,10 +185,11 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         let mut state = self.lock();
         let mut last = waits.is_none();
         loop {
-            if let Some(found) = self.look(&mut state, times) {
+            let is_stopped = run.is_some_and(|run| !run.asks());
+            if !is_stopped && let Some(found) = self.look(&mut state, times, run) {
                 return found.map(Some);
             }
-            if last || waits.is_some_and(WakeFlag::take) {
+            if is_stopped || last || waits.is_some_and(WakeFlag::take) {
                 self.leave(&mut state);
                 return Ok(None);
             }
@@ -197,10 +205,12 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
         &self,
         state: &mut QueueState<E, K>,
         times: ClockTimes,
+        run: Option<&RunWorker>,
     ) -> Option<Result<ClaimedLease<E>, ReadError>> {
         self.take_signals(state);
         if let Some(leased) = state.next(times, self.log.as_ref()) {
             self.reader.store(crate::base::threads::token(), Ordering::Relaxed);
+            run.inspect(|run| run.takes());
             self.settle(state, times.now);
             self.leave(state);
             return Some(Ok((leased, state.change())));
@@ -461,36 +471,6 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
 
     pub(super) fn cancel(&self, due: TimerId) {
         self.host.timer.cancel(due);
-    }
-}
-
-/// The state of a worker's thread between its wake-up and its poll of the queue, when it reads the clock. If the clock,
-/// which is user code, panics, the drop of this value wakes the next worker.
-struct WokenWorker<'q, E: Job, K: Producers> {
-    core: &'q QueueCore<E, K>,
-    watched: bool,
-    /// The partitions that have woken the watching worker.
-    rang: Vec<usize>,
-}
-
-impl<'q, E: Job, K: Producers> WokenWorker<'q, E, K> {
-    /// Ends the worker's watch, if it watched. Returns the lock under which the caller polls the queue.
-    fn look(&mut self) -> Locked<'q, QueueState<E, K>> {
-        let mut state = self.core.lock();
-        if std::mem::take(&mut self.watched) {
-            state.watched = false;
-            state.rang(std::mem::take(&mut self.rang));
-        }
-        state
-    }
-}
-
-impl<E: Job, K: Producers> Drop for WokenWorker<'_, E, K> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let mut state = self.look();
-            self.core.leave(&mut state);
-        }
     }
 }
 

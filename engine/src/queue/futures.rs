@@ -6,6 +6,7 @@
 use super::core::{ClaimedLease, QueueCore};
 use super::idle_tasks::TaskWait;
 use super::job::Job;
+use super::run_worker::RunWorker;
 use super::state::QueueState;
 use super::worker::Worker;
 use crate::base::kind::Producers;
@@ -17,14 +18,25 @@ use std::task::{Poll, Wake, Waker};
 
 impl<E: Job, K: Producers> QueueCore<E, K> {
     /// Returns the next message. If there is none, `waker` is woken when the queue may have one. `waits` has how the
-    /// calling worker waits, and is updated.
-    pub(super) fn poll(&self, waits: &mut TaskWait, waker: &Waker) -> Poll<Result<ClaimedLease<E>, ReadError>> {
+    /// calling worker waits, and is updated. `run` is the worker if it is one of a run; if that was stopped, `waker` is
+    /// woken at once, so that it sees so.
+    pub(super) fn poll(
+        &self,
+        run: Option<&RunWorker>,
+        waits: &mut TaskWait,
+        waker: &Waker,
+    ) -> Poll<Result<ClaimedLease<E>, ReadError>> {
         // Cloning and dropping a waker and reading the clock run user code, so no lock is held here.
         let mut own = Some(waker.clone());
         let mut before = None;
         loop {
             let times = self.times();
             let mut state = self.lock();
+            if run.is_some_and(|run| !run.asks()) {
+                drop(state);
+                waker.wake_by_ref();
+                return Poll::Pending;
+            }
             let place = match std::mem::take(waits) {
                 TaskWait::Nothing => None,
                 TaskWait::Watching => {
@@ -38,7 +50,7 @@ impl<E: Job, K: Producers> QueueCore<E, K> {
                     Some(place)
                 }
             };
-            if let Some(found) = self.look(&mut state, times) {
+            if let Some(found) = self.look(&mut state, times, run) {
                 return Poll::Ready(found);
             }
             if state.watched {
@@ -119,7 +131,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
     fn is_ready(&mut self) -> bool {
         if !self.has_found() {
             self.core.leave_wait(&mut self.waits);
-            match self.core.claim(None, None) {
+            match self.core.claim(None, None, None) {
                 Ok(found) => self.found = found.map(Ok),
                 Err(refused) => self.found = Some(Err(refused)),
             }
@@ -132,7 +144,7 @@ impl<E: Job, K: Producers> Selectable for Worker<E, K> {
             return false;
         }
         let waker = Waker::from(Arc::new(Token(Arc::clone(waiter), token)));
-        match self.core.poll(&mut self.waits, &waker) {
+        match self.core.poll(None, &mut self.waits, &waker) {
             Poll::Ready(found) => {
                 self.found = Some(found);
                 false
@@ -222,7 +234,7 @@ mod task {
             let Self { worker, durable } = &mut *self;
             loop {
                 if !worker.has_found() {
-                    match worker.core.poll(&mut worker.waits, context.waker()) {
+                    match worker.core.poll(worker.run.as_deref(), &mut worker.waits, context.waker()) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(found) => worker.found = Some(found),
                     }

@@ -155,9 +155,14 @@ impl<E: Send + Sync + 'static, K: Producers> Input<E, K> {
 
     /// How many published events the queue has not read, in all partitions.
     pub(super) fn lag(&self) -> u64 {
+        (0..self.len()).map(|index| self.lag_of(index)).sum()
+    }
+
+    /// How many published events of a partition the queue has not read.
+    pub(super) fn lag_of(&self, index: usize) -> u64 {
         match self {
-            Self::Rings(parts) => parts.iter().map(|part| part.consumer.lag()).sum(),
-            Self::Journal(replay, ..) => (0..replay.partitions()).map(|index| replay.lag(index)).sum(),
+            Self::Rings(parts) => parts[index].consumer.lag(),
+            Self::Journal(replay, ..) => replay.lag(index),
         }
     }
 

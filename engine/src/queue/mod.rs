@@ -88,6 +88,7 @@ mod receive_batch;
 pub mod recorded;
 mod renewal;
 mod run;
+mod run_worker;
 mod state;
 mod worker;
 
@@ -287,6 +288,10 @@ impl<E: Job, K: Producers> Attached for QueueCore<E, K> {
     fn is_read_elsewhere(&self) -> bool {
         let reader = self.reader.load(Ordering::Relaxed);
         reader != 0 && reader != crate::base::threads::token() && self.workers.load(Ordering::Acquire) > 0
+    }
+
+    fn stop_runs(&self) {
+        QueueCore::stop_runs(self);
     }
 
     fn note_numbers(&self) {

@@ -21,7 +21,7 @@ impl<E: Job, K: Producers> ClaimedBatch<E, K> {
         let mut batch = Self { core: Arc::clone(core), claimed: VecDeque::from([first]) };
         while batch.claimed.len() < most {
             // The next call returns an error.
-            let Ok(Some(claimed)) = core.claim(None, None) else { break };
+            let Ok(Some(claimed)) = core.claim(None, None, None) else { break };
             batch.claimed.push_back(claimed);
         }
         batch
@@ -86,7 +86,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
                 false => {
                     self.core.leave_wait(&mut self.waits);
                     let woken = Some(&self.outside.flag).filter(|_| !limit.is_zero());
-                    self.core.claim(woken, deadline)?
+                    self.core.claim(None, woken, deadline)?
                 }
             };
             let Some(first) = first else { return Ok(Vec::new()) };
@@ -142,7 +142,7 @@ mod task {
                 let worker = &mut *waiting.0;
                 poll_fn(|context| {
                     if !worker.has_found() {
-                        match worker.core.poll(&mut worker.waits, context.waker()) {
+                        match worker.core.poll(None, &mut worker.waits, context.waker()) {
                             Poll::Pending => return Poll::Pending,
                             Poll::Ready(found) => worker.found = Some(found),
                         }

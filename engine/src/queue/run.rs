@@ -1,18 +1,17 @@
 //! Workers of a queue with threads of their own, or as tasks: a handler does the work, and the loop does the rest.
 
 use super::job::Job;
+use super::run_worker::{RunWorker, StopWorkers};
 use super::worker::{Lease, LeaseError, Worker};
 use super::{Queue, QueueError};
 use crate::base::closed::Closed;
 use crate::base::kind::Producers;
 use crate::base::threads::{StartError, Threads, caught};
 use crate::base::trace::lifecycle;
-use crate::base::wakeup::Wakeup;
 use crate::read::error::ReadError;
 use slipring_ring::Outcome;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How the workers of a [`run`](Queue::run) have ended.
@@ -21,7 +20,7 @@ use std::time::{Duration, Instant};
 pub enum QueueEnd {
     /// The topic was closed, and no message is unread, leased or waiting.
     Finished,
-    /// The program has stopped the workers.
+    /// The program has stopped the workers, or a shutdown has, because it left messages that no worker was to begin.
     Stopped,
     /// The queue has returned this error, so that no worker can continue.
     Refused(ReadError),
@@ -57,9 +56,8 @@ pub struct QueueRun {
 }
 
 struct SharedRun {
-    stopped: AtomicBool,
-    /// One for each worker.
-    wakeups: Vec<Wakeup>,
+    queue: Weak<dyn StopWorkers>,
+    workers: Vec<Arc<RunWorker>>,
     state: Mutex<RunState>,
     ended: Condvar,
 }
@@ -92,8 +90,9 @@ impl RunState {
 impl QueueRun {
     /// Makes each worker end after the message that it works on now. Does not wait for that: see [`wait`](Self::wait).
     pub fn stop(&self) {
-        self.shared.stopped.store(true, Ordering::Release);
-        self.shared.wakeups.iter().for_each(Wakeup::wake);
+        if let Some(queue) = self.shared.queue.upgrade() {
+            queue.stop_workers(&self.shared.workers);
+        }
     }
 
     /// How the workers have ended; `None` while one of them runs. If they ended differently, the first end that is not
@@ -128,10 +127,6 @@ impl QueueRun {
         state.ended()
     }
 
-    fn is_stopped(&self) -> bool {
-        self.shared.stopped.load(Ordering::Acquire)
-    }
-
     /// Notes that a worker has ended, or was never started.
     fn end(&self, end: QueueEnd) {
         let mut state = self.shared.state();
@@ -163,16 +158,12 @@ fn settle<E: Job, K: Producers>(lease: Lease<E, K>, worked: Result<(), String>) 
 }
 
 /// The loop of a worker with a thread of its own.
-fn work<E: Job, K: Producers, R: Outcome>(
-    worker: &mut Worker<E, K>,
-    handler: &impl Fn(&Lease<E, K>) -> R,
-    run: &QueueRun,
-) -> QueueEnd {
-    while !run.is_stopped() {
+fn work<E: Job, K: Producers, R: Outcome>(worker: &mut Worker<E, K>, handler: &impl Fn(&Lease<E, K>) -> R) -> QueueEnd {
+    loop {
         let mut lease = match worker.receive(Duration::MAX) {
             Ok(Some(lease)) => lease,
-            // Woken, to stop.
-            Ok(None) => continue,
+            // Without a limit, and without a wake-up from outside, only a stop ends the wait.
+            Ok(None) => return QueueEnd::Stopped,
             Err(refused) => return QueueEnd::of(refused),
         };
         lease.keep();
@@ -182,7 +173,6 @@ fn work<E: Job, K: Producers, R: Outcome>(
             return QueueEnd::Unknown(unknown);
         }
     }
-    QueueEnd::Stopped
 }
 
 impl<E: Job, K: Producers> Queue<E, K> {
@@ -194,10 +184,10 @@ impl<E: Job, K: Producers> Queue<E, K> {
     /// that takes: a handler that may hang needs a limit of its own.
     ///
     /// [`QueueRun::stop`] lets each worker finish its message. [`Engine::shutdown`](crate::Engine::shutdown) lets them
-    /// take all of the queue's messages, up to its limit, but waits neither for the message that each has in hand nor for
-    /// later attempts: what a durable queue has not done with is there after the next start, and a queue in memory loses
-    /// it, as the report says. To let retries and dead letters end too, [close](crate::Topic::close) the topic and
-    /// [wait](QueueRun::wait_for) for the workers before the shutdown.
+    /// do all of the queue's messages, up to its limit: those that are unread, in hand, or due by then, with all attempts
+    /// at them and their dead letters. Then it stops the workers. What is left stays in the journal; a queue in memory loses
+    /// it, as the report says. To leave the backlog of a durable queue to the next start, [stop](QueueRun::stop) the run
+    /// before the shutdown. A handler that shuts its own engine down is not waited for.
     ///
     /// ```
     /// use slipring::{Engine, Message, Record};
@@ -226,25 +216,27 @@ impl<E: Job, K: Producers> Queue<E, K> {
         workers: usize,
         handler: impl Fn(&Lease<E, K>) -> R + Send + Sync + 'static,
     ) -> Result<QueueRun, QueueError> {
-        let workers: Vec<_> = (0..workers.max(1)).map(|_| Worker::new(Arc::clone(&self.core))).collect();
-        let wakeups = workers.iter().map(Worker::wakeup).collect();
+        let runs: Vec<_> = (0..workers.max(1)).map(|_| RunWorker::new(false)).collect();
+        let workers: Vec<_> = runs.iter().map(|run| Worker::of_run(Arc::clone(&self.core), run)).collect();
         let state = Mutex::new(RunState { running: workers.len(), end: None });
-        let shared = SharedRun { stopped: AtomicBool::new(false), wakeups, state, ended: Condvar::new() };
+        let core: Arc<dyn StopWorkers> = Arc::clone(&self.core) as _;
+        let shared = SharedRun { queue: Arc::downgrade(&core), workers: runs, state, ended: Condvar::new() };
         let run = QueueRun { shared: Arc::new(shared) };
         let (handler, threads) = (Arc::new(handler), Threads::default());
         for mut worker in workers {
             let (handler, running) = (Arc::clone(&handler), run.clone());
             let life = move |()| {
                 // A panic here comes from other user code: the clock, a waker, or the decoding of a message.
-                let worked = caught(|| work(&mut worker, &*handler, &running));
+                let worked = caught(|| work(&mut worker, &*handler));
                 let end = worked.unwrap_or_else(|panic| {
                     let (consumer, cause) = (worker.core.name.clone(), panic.to_string());
                     QueueEnd::Refused(worker.core.read_error(Closed::Failed { consumer, cause }))
                 });
                 lifecycle!(info, "worker ended", topic = worker.core.topic, queue = worker.core.name, how = end);
                 // These drops run user code, which may panic. The worker has ended in any case.
-                let _ = caught(move || drop(worker));
+                // A shutdown that has waited for the workers next closes the topics that their handler has published to.
                 let _ = caught(move || drop(handler));
+                let _ = caught(move || drop(worker));
                 running.end(end);
             };
             let started = threads.start(&self.core.name, None, || (), life);
@@ -276,6 +268,10 @@ mod task {
         /// [`run`](Self::run) as a task: one worker, which handles one message at a time. Spawn it as often as workers are
         /// wanted. It ends with the queue; a task that is dropped gives the message back that it works on.
         ///
+        /// A shutdown waits for tasks as for threads. It blocks its thread: where that is the only one that polls the
+        /// tasks, as in a runtime of one thread, it stops them after half a second. Call it on another thread there, for
+        /// example with `spawn_blocking`.
+        ///
         /// ```
         /// # use slipring::{Engine, Message, Record, queue::QueueEnd};
         /// # use std::time::Duration;
@@ -297,16 +293,18 @@ mod task {
         /// # Ok::<(), Box<dyn std::error::Error>>(())
         /// ```
         pub async fn run_async<F: Future<Output: Outcome>>(self, handler: impl Fn(Arc<Lease<E, K>>) -> F) -> QueueEnd {
-            let mut worker = Worker::new(Arc::clone(&self.core));
+            let run = RunWorker::new(true);
+            let mut worker = Worker::of_run(Arc::clone(&self.core), &run);
             loop {
-                let mut lease = match worker.receive_async().await {
-                    Ok(lease) => lease,
-                    Err(refused) => return QueueEnd::of(refused),
+                let mut lease = match receive(&mut worker, &run).await {
+                    Some(Ok(lease)) => lease,
+                    Some(Err(refused)) => return QueueEnd::of(refused),
+                    None => return QueueEnd::Stopped,
                 };
                 lease.keep();
                 let lease = Arc::new(lease);
                 let worked = match caught(|| Box::pin(handler(Arc::clone(&lease)))) {
-                    Ok(work) => outcome(work).await,
+                    Ok(work) => outcome(work, &run).await,
                     Err(panic) => Err(panic.to_string()),
                 };
                 let how = match &worked {
@@ -324,9 +322,23 @@ mod task {
         }
     }
 
+    /// The next message; `None` once the worker was stopped.
+    async fn receive<E: Job, K: Producers>(
+        worker: &mut Worker<E, K>,
+        run: &RunWorker,
+    ) -> Option<Result<Lease<E, K>, ReadError>> {
+        let mut receiving = std::pin::pin!(worker.receive_async());
+        poll_fn(|context| match run.is_stopped() {
+            true => Poll::Ready(None),
+            false => receiving.as_mut().poll(context).map(Some),
+        })
+        .await
+    }
+
     /// The outcome of a handler's future, with a panic as a failure.
-    async fn outcome<F: Future<Output: Outcome>>(mut work: Pin<Box<F>>) -> Result<(), String> {
+    async fn outcome<F: Future<Output: Outcome>>(mut work: Pin<Box<F>>, run: &RunWorker) -> Result<(), String> {
         poll_fn(|context| {
+            run.note_thread();
             let polled = caught(|| work.as_mut().poll(context).map(worked));
             polled.unwrap_or_else(|panic| Poll::Ready(Err(panic.to_string())))
         })

@@ -1,6 +1,7 @@
 //! The state that a queue's lock guards: its unfinished messages, and the input from which it reads new ones.
 
 mod dead_letters;
+mod draining;
 
 use super::changes::{Cursor, StatePart};
 use super::codec::ClockShift;
@@ -9,6 +10,7 @@ use super::input::{Input, InputOutcome};
 use super::job::Job;
 use super::lease::{LeasedMessage, Leases, Order};
 use super::log::QueueLog;
+use super::run_worker::RunWorkers;
 use crate::base::clock::Clock;
 use crate::base::clock::Timestamp;
 use crate::base::closed::Closed;
@@ -63,6 +65,7 @@ pub(super) struct QueueState<E, K: Producers> {
     pub(super) watched: bool,
     pub(super) idle_workers: usize,
     pub(super) tasks: IdleTasks,
+    pub(super) runs: RunWorkers,
     pub(super) alarm: Option<(Duration, TimerId)>,
     /// Why no more messages are leased: the topic was halted or has failed, the queue was evicted or deleted, or the
     /// code of the event's type has panicked. `None` while messages may be leased.
@@ -105,7 +108,7 @@ pub(super) enum PartitionState {
 }
 
 /// The queue's counters since it was opened: see [`QueueMetrics`](crate::topic::metrics::QueueMetrics).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct QueueCounters {
     pub(super) delivered: u64,
     pub(super) redelivered: u64,
@@ -132,6 +135,7 @@ impl<E: Job, K: Producers> QueueState<E, K> {
             watched: false,
             idle_workers: 0,
             tasks: IdleTasks::default(),
+            runs: RunWorkers::default(),
             alarm: None,
             refused: None,
             pending_dead_letters: VecDeque::new(),

@@ -5,6 +5,7 @@ use super::idle_tasks::TaskWait;
 use super::job::Job;
 use super::lease::LeasedMessage;
 use super::renewal::Renewal;
+use super::run_worker::RunWorker;
 use crate::base::ids::next_reader;
 use crate::base::kind::Producers;
 use crate::base::trace::lifecycle;
@@ -38,6 +39,8 @@ pub struct Worker<E: Job = Message, K: Producers = Multi> {
     /// The waker of the selector that waits for this worker; `None` if none does.
     pub(super) selector: Option<Waker>,
     pub(super) outside: Arc<WorkerWake<E, K>>,
+    /// `None` for a worker of the user's.
+    pub(super) run: Option<Arc<RunWorker>>,
 }
 
 /// The part of a worker that the handles of other threads reach.
@@ -67,6 +70,9 @@ impl<E: Job, K: Producers> fmt::Debug for Worker<E, K> {
 impl<E: Job, K: Producers> Drop for Worker<E, K> {
     fn drop(&mut self) {
         self.give_up();
+        if let Some(run) = &self.run {
+            self.core.lock().runs.remove(run);
+        }
         lifecycle!(info, "worker left", topic = self.core.topic, queue = self.core.name);
         self.core.workers.fetch_sub(1, Ordering::AcqRel);
     }
@@ -77,7 +83,15 @@ impl<E: Job, K: Producers> Worker<E, K> {
         core.workers.fetch_add(1, Ordering::AcqRel);
         lifecycle!(info, "worker joined", topic = core.topic, queue = core.name);
         let outside = Arc::new(WorkerWake { flag: WakeFlag::default(), core: Arc::downgrade(&core) });
-        Self { core, number: next_reader(), found: None, waits: TaskWait::Nothing, selector: None, outside }
+        Self { core, number: next_reader(), found: None, waits: TaskWait::Nothing, selector: None, outside, run: None }
+    }
+
+    /// A worker of a run.
+    pub(super) fn of_run(core: Arc<QueueCore<E, K>>, run: &Arc<RunWorker>) -> Self {
+        core.lock().runs.add(run);
+        let mut worker = Self::new(core);
+        worker.run = Some(Arc::clone(run));
+        worker
     }
 
     /// True if `found` has an error, or a lease that has not expired. Removes an expired lease.
@@ -132,7 +146,7 @@ impl<E: Job, K: Producers> Worker<E, K> {
         self.core.leave_wait(&mut self.waits);
         let deadline = Instant::now().checked_add(limit);
         let woken = Some(&self.outside.flag).filter(|_| !limit.is_zero());
-        let leased = self.core.receive(woken, deadline)?;
+        let leased = self.core.receive(self.run.as_deref(), woken, deadline)?;
         Ok(leased.map(|leased| Lease::new(&self.core, leased)))
     }
 

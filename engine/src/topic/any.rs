@@ -294,6 +294,8 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
                 durable.drained(&partitions, deadline.max(journal_until));
             }
             self.halt();
+            let queues = self.queues().clone();
+            queues.iter().for_each(|queue| queue.stop_runs());
             drained(grace());
         }
         self.wait_for_polled(&partitions, deadline);

@@ -21,6 +21,8 @@ pub(crate) trait Attached: Send + Sync {
     fn end(&self, forced: bool) -> Result<QueueReport, (usize, u64)>;
     /// True if the queue has workers and the last message was leased to another thread than the calling one.
     fn is_read_elsewhere(&self) -> bool;
+    /// Stops the workers of the queue's runs, each after the message that it has in hand, if messages are left.
+    fn stop_runs(&self);
     /// Records the queue's last lease number in the engine, so that a later queue of this name gives higher numbers.
     /// Called when the queue's topic is deleted.
     fn note_numbers(&self);

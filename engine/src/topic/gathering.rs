@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 /// How long the end of a topic waits, without progress, for room or for a polled consumer that has unread events and holds
 /// no batch, if only the calling thread reads the topic, or no thread. While another thread may read, the end waits up to
 /// its whole limit.
-pub(super) const STALL_LIMIT: Duration = Duration::from_millis(500);
+pub(crate) const STALL_LIMIT: Duration = Duration::from_millis(500);
 
 /// The interval at which the end of a topic checks the positions of consumers and the gathered records.
-pub(super) const LOOK: Duration = Duration::from_millis(5);
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
 
 /// A producer that gathers records before it publishes them.
 pub(crate) trait Gatherer: Send + Sync {

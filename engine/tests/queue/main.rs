@@ -8,6 +8,7 @@ mod durable;
 mod large_letters;
 mod leases;
 mod run;
+mod shutdown;
 #[path = "../common/sleeps.rs"]
 mod sleeps;
 mod tasks;

@@ -9,6 +9,7 @@ use crate::topic::partition::Partition;
 use crate::topic::{Preparation, TopicReader};
 use slipring_ring::Consumer;
 use std::sync::Arc;
+use std::time::Instant;
 
 impl<E: Job, K: Producers> TopicReader<E, K> for QueueCore<E, K> {
     fn name(&self) -> &str {
@@ -17,6 +18,10 @@ impl<E: Job, K: Producers> TopicReader<E, K> for QueueCore<E, K> {
 
     fn join(&self, partition: &Arc<Partition<E, K>>) -> Result<Consumer<E, K>, SubscribeError> {
         partition.join(&self.topic, self.stage.clone())
+    }
+
+    fn drain(&self, deadline: Instant) -> bool {
+        self.drain_runs(deadline)
     }
 
     fn take(
