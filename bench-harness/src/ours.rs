@@ -134,7 +134,13 @@ impl<E: Send + Sync + 'static, K: Kind, O: Send + 'static> Drain<E> for Reader<C
     fn drain<const SLICES: bool>(&mut self, most: usize, mut see: impl FnMut(&E)) -> Option<usize> {
         let mut batch = self.reads.poll_wait(most).ok()?;
         let count = batch.len();
-        see_all!(see, K::of_ring(&mut batch), (&mut batch).into_iter().map(|(_, event)| event));
+        match if SLICES { K::of_ring(&mut batch) } else { None } {
+            Some((head, tail)) => {
+                head.iter().for_each(&mut see);
+                tail.iter().for_each(&mut see);
+            }
+            None => batch.for_each(|_, event| see(event)),
+        }
         Some(count)
     }
 }

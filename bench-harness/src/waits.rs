@@ -235,7 +235,7 @@ fn stream(wait: &Wait, arguments: &WaitsArgs, pins: &PinPlan, each: u64) -> Resu
 }
 
 fn park(arguments: &WaitsArgs, pins: &PinPlan, rows: &mut Vec<Row>) -> Result<(), Failure> {
-    let sides = [wait_spec::parse(&arguments.wait).map_err(Failure::usage)?.spins(u32::MAX), Wait::spin()];
+    let sides = [wait_spec::parse(&arguments.wait).map_err(Failure::usage)?.spin_for(Duration::MAX), Wait::spin()];
     let mut each = 100_000;
     let rate = stream(&sides[1], arguments, pins, each)?;
     each = ((rate * 1e6 * arguments.duration.as_secs_f64()) as u64).max(1_000);

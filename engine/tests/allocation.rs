@@ -31,7 +31,7 @@ fn a_group() {
     for commit in [Commit::Manual, Commit::Auto, Commit::AtMostOnce] {
         let topic = engine.topic::<u64>(format!("{commit:?}")).partitions(3).capacity(64).create().unwrap();
         let mut members = ["left", "right"].map(|name| {
-            let wait = Wait::spin_then_park().spins(0).yields(1);
+            let wait = Wait::spin_then_park().spin_for(Duration::ZERO).yields(1);
             topic
                 .group(format!("sums-{commit:?}"))
                 .member_name(name)
@@ -158,7 +158,7 @@ fn between_two_threads() {
     let engine = Engine::builder().build().unwrap();
     let topic = engine.topic::<u64>("ticks").partitions(2).capacity(8).create().unwrap();
     // Sleeps at each chance.
-    let wait = Wait::spin_then_park().spins(0).yields(1);
+    let wait = Wait::spin_then_park().spin_for(Duration::ZERO).yields(1);
     let mut tape = topic.subscribe("tape").wait(wait.clone()).poll().unwrap();
     let producer = topic.producer().partitioner(Partitioner::RoundRobin).wait(wait);
     let mut producer = producer.create().unwrap();

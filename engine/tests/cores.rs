@@ -135,7 +135,12 @@ fn the_way_of_waiting_is_changed_while_a_thread_spins_or_sleeps() {
     });
     let each = each.unwrap();
     let mut producer = topic.producer().create().unwrap();
-    let ways = [Wait::spin_then_park(), Wait::spin_yield(), Wait::backoff(), Wait::spin_then_park().spins(0).yields(0)];
+    let ways = [
+        Wait::spin_then_park(),
+        Wait::spin_yield(),
+        Wait::backoff(),
+        Wait::spin_then_park().spin_for(Duration::ZERO).yields(0),
+    ];
     for (round, wait) in ways.into_iter().enumerate() {
         one.set_wait(wait.clone()).unwrap();
         each.set_wait(wait.clone()).unwrap();

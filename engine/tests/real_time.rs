@@ -42,7 +42,7 @@ fn child(what: &str) {
         // Two managed readers, a member of a group, and a reader with a thread of its own: all of two partitions.
         "asleep" | "never-wake" => {
             let topic = ticks(&engine, what == "never-wake");
-            let asleep = || Wait::spin_then_park().spins(0).yields(0);
+            let asleep = || Wait::spin_then_park().spin_for(Duration::ZERO).yields(0);
             topic.subscribe("first").wait(asleep()).run(|_, _| ()).unwrap();
             topic.subscribe("second").wait(asleep()).run(|_, _| ()).unwrap();
             topic.group("group").wait(asleep()).run(|_, _| ()).unwrap();

@@ -176,7 +176,14 @@ fn transform() -> Reader {
 fn readers() -> impl Iterator<Item = Reader> {
     let each: [fn() -> Reader; 12] = [
         || subscriber("a subscriber", 2, None, Wait::default()),
-        || subscriber("a subscriber that sleeps at once", 1, None, Wait::spin_then_park().spins(0).yields(0)),
+        || {
+            subscriber(
+                "a subscriber that sleeps at once",
+                1,
+                None,
+                Wait::spin_then_park().spin_for(Duration::ZERO).yields(0),
+            )
+        },
         || subscriber("a subscriber of many partitions", 40, None, Wait::default()),
         || subscriber("a subscriber with a paused partition", 2, Some(1), Wait::default()),
         || visible_subscriber(),

@@ -117,6 +117,36 @@ impl<'c, E, K: Kind, A: Access> Batch<'c, E, K, A> {
         }
     }
 
+    /// Calls `each` with every event that is left, in order, and ends the batch. Gives room back on the way: each time a
+    /// sixteenth of the capacity was read, the stage's position moves past it, as by
+    /// [`release`](Self::release), so that in a small ring the producer need not wait for the end of the batch. If `each`
+    /// panics, the event that it got counts as iterated.
+    ///
+    /// ```
+    /// # use slipring_ring::Builder;
+    /// # let mut builder = Builder::single(8, u64::default);
+    /// # builder.poll("tape");
+    /// # let (mut producer, ring) = builder.build()?;
+    /// # let mut tape = ring.consumer("tape")?;
+    /// producer.publish_batch(3, |index, event| *event = index as u64)?;
+    /// let mut sum = 0;
+    /// tape.poll(8)?.for_each(|_sequence, event| sum += *event);
+    /// assert_eq!((sum, tape.consumed().0), (3, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn for_each(mut self, mut each: impl FnMut(Sequence, A::Event<'_, E>)) {
+        let part = (self.capacity() / 16).max(1);
+        while !self.is_empty() {
+            let mut events = (&mut self).into_iter();
+            events.end = earlier(events.end, events.read.wrapping_add(part));
+            for (sequence, event) in events {
+                each(sequence, event);
+            }
+            self.release();
+        }
+    }
+
     /// Moves the iteration back to `from`, so that events from there on are iterated again. Released events stay
     /// consumed, because a producer may be overwriting them: then the iteration moves back to the first event that is
     /// not released. No effect if `from` was not reached yet.

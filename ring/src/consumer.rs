@@ -119,7 +119,7 @@ impl<E, K: Kind, A: Access> Consumer<E, K, A> {
 
     /// Sets the wait strategy of this consumer.
     pub fn set_wait(&mut self, wait: Wait) {
-        self.waiting.wait = wait;
+        self.waiting.set(wait);
     }
 
     /// A handle by which another thread ends this consumer's present or next wait.

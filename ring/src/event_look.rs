@@ -83,7 +83,7 @@ impl<E, K: Kind> EventLook<'_, E, K> {
 impl<E, K: Kind> Look for EventLook<'_, E, K> {
     type Found = Result<Run, Closed>;
 
-    const SPACING: u32 = if cfg!(any(loom, shuttle)) { 0 } else { 2 };
+    const SPACED: bool = true;
 
     #[inline(always)]
     fn look(&mut self) -> Option<Self::Found> {

@@ -232,6 +232,7 @@ mod ordering;
 #[cfg(loom)]
 pub mod ordering;
 mod outcome;
+mod pace;
 mod panics;
 pub mod pin;
 mod producer;
@@ -269,6 +270,7 @@ pub use kind::{Kind, ManyProducers, Multi, Single};
 pub use lossy::{LossyReader, LossyRing, LossyWriter, Plain};
 pub use memory::{MemoryReport, Obtained};
 pub use outcome::Outcome;
+pub use pace::spin_hint_cost;
 pub use producer::{MultiProducer, Producer, SingleProducer};
 pub use report::{Ending, Positions, Report, StagePosition, StageReport};
 pub use ring::Ring;

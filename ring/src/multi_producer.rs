@@ -340,7 +340,7 @@ impl<E, K: ManyProducers> Clone for Producer<E, K> {
             limit: self.limit,
             ahead: self.ahead,
             cut: None,
-            waiting: Waiting::new(self.waiting.wait.clone()),
+            waiting: Waiting::new(self.waiting.wait().clone()),
         }
     }
 }

@@ -104,7 +104,7 @@ impl<E, K: Kind> Producer<E, K> {
 
     /// Sets the wait strategy of this producer, for a full ring.
     pub fn set_wait(&mut self, wait: Wait) {
-        self.waiting.wait = wait;
+        self.waiting.set(wait);
     }
 
     /// True if both producers are of one ring.
@@ -313,8 +313,9 @@ impl<E, K: Kind> Producer<E, K> {
     /// more claims. Two producers that retry at once would take the line from each other at every claim.
     #[cold]
     pub(crate) fn make_way(&self) {
-        let hints = if cfg!(any(loom, shuttle)) { 0 } else { self.waiting.wait.longest_pause() };
-        (0..hints).for_each(|_| crate::sync::spin_loop());
+        if cfg!(not(any(loom, shuttle))) {
+            self.waiting.pause_longest();
+        }
     }
 
     /// Claims `len` slots without waiting, and returns the first sequence. `None` if there is not enough room or the
@@ -365,7 +366,7 @@ impl<E, K: Kind> Producer<E, K> {
             slowest.counts.stall();
         }
         // `self.waiting` is replaced meanwhile, because both it and `self` are borrowed mutably.
-        let same = Waiting::stand_in(self.waiting.wait.clone());
+        let same = Waiting::stand_in(self.waiting.wait().clone());
         let mut waiting = std::mem::replace(&mut self.waiting, same);
         let found = waiting.until(deadline, &mut RoomLook { producer: self, len: len as u64 });
         self.waiting = waiting;

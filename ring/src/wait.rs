@@ -4,6 +4,7 @@
 //! strategy passes some time, and its result says whether the loop looks again or sleeps until another thread moves a
 //! position. The loop, in [`crate::waiting`], never names a strategy.
 
+use crate::pace;
 use crate::panics::blaming;
 use crate::sync;
 use std::fmt;
@@ -55,15 +56,18 @@ pub trait WaitStrategy: Send + Sync + 'static {
 /// use slipring_ring::Wait;
 /// let wait: Wait = "spin-then-park".parse()?;
 /// assert_eq!(wait, Wait::spin_then_park());
-/// assert_eq!(Wait::spin_yield().spins(10).to_string(), "spin-yield");
+/// let patient = Wait::spin_then_park().spin_for(std::time::Duration::from_millis(1));
+/// assert_eq!(patient.to_string(), "spin-then-park");
 /// # Ok::<(), slipring_ring::UnknownWait>(())
 /// ```
 #[derive(Clone)]
 pub struct Wait {
     strategy: Strategy,
-    spins: u32,
+    /// Nanoseconds.
+    spin: u64,
     yields: u32,
-    pause: u32,
+    /// Nanoseconds.
+    pause: u64,
 }
 
 #[derive(Clone)]
@@ -82,7 +86,7 @@ impl Wait {
     pub const NAMES: [&'static str; 6] = ["busy-spin", "spin", "spin-yield", "backoff", "spin-then-park", "nap"];
 
     const fn new(strategy: Strategy) -> Self {
-        Self { strategy, spins: 2_000, yields: 20, pause: 63 }
+        Self { strategy, spin: 80_000, yields: 20, pause: 720 }
     }
 
     /// Spins: looks (checks for events or room) again at once.
@@ -90,34 +94,34 @@ impl Wait {
         Self::new(Strategy::BusySpin)
     }
 
-    /// Spins: looks (checks for events or room) again after one spin hint.
+    /// Spins: looks (checks for events or room) again after a spin hint; a consumer after as many as take 35 nanoseconds.
     pub const fn spin() -> Self {
         Self::new(Strategy::Spin)
     }
 
-    /// Looks [`spins`](Self::spins) times (default: 40) for events or room, with a spin hint before each look. Then
-    /// yields to other threads before each look.
+    /// Looks for events or room as [`spin`](Self::spin) does for [`spin_for`](Self::spin_for) (default: 1.5 microseconds).
+    /// Then yields to other threads before each look.
     pub const fn spin_yield() -> Self {
         let mut wait = Self::new(Strategy::SpinYield);
-        wait.spins = 40;
+        wait.spin = 1_500;
         wait
     }
 
-    /// Looks for events or room 7 times after spin hints, whose count doubles from 2 to 128, then after yields
-    /// ([`yields`](Self::yields) times, default: 20), then sleeps.
+    /// Looks for events or room 7 times after spin hints, whose time doubles from 24 nanoseconds to 1.5 microseconds, then
+    /// after yields ([`yields`](Self::yields) times, default: 20), then sleeps.
     pub const fn backoff() -> Self {
         Self::new(Strategy::Backoff)
     }
 
-    /// Looks [`spins`](Self::spins) times for events or room, with a spin hint before each look (default: 2,000, about
-    /// 80 microseconds), then yields [`yields`](Self::yields) times (default: 20), then sleeps. So events that come
-    /// 100,000 times a second at random rarely find the consumer asleep.
+    /// Looks for events or room as [`spin`](Self::spin) does for [`spin_for`](Self::spin_for) (default: 80 microseconds), then
+    /// yields [`yields`](Self::yields) times (default: 20), then sleeps. So events that come 100,000 times a second at random
+    /// rarely find the consumer asleep.
     pub const fn spin_then_park() -> Self {
         Self::new(Strategy::SpinThenPark)
     }
 
-    /// Looks [`spins`](Self::spins) times (default: 100) for events or room, with a spin hint before each look, then sleeps for
-    /// `nap` before each look. A thread that waits like this is never woken: no publish makes a system call for it. An event,
+    /// Looks for events or room as [`spin`](Self::spin) does for [`spin_for`](Self::spin_for) (default: 4 microseconds), then
+    /// sleeps for `nap` before each look. A thread that waits like this is never woken: no publish makes a system call for it. An event,
     /// the end of the ring and a deadline are seen up to a nap late. By name: naps of 200 microseconds.
     ///
     /// ```
@@ -128,7 +132,7 @@ impl Wait {
     /// ```
     pub const fn nap(nap: Duration) -> Self {
         let mut wait = Self::new(Strategy::Nap(nap));
-        wait.spins = 100;
+        wait.spin = 4_000;
         wait
     }
 
@@ -137,13 +141,16 @@ impl Wait {
         Self::new(Strategy::Custom(Arc::new(strategy)))
     }
 
-    /// Sets the count of looks (checks for events or room) with spin hints before the strategy yields or sleeps. A look
-    /// takes 20 to 150 nanoseconds. Sleeping and being woken costs some microseconds on both sides, so spin at least
-    /// that long, unless an idle core matters more. A thread that waits for many rings makes this many looks at all of
-    /// them together. For [`backoff`](Self::backoff) the count has no effect, except that 0 replaces its 7 looks with
-    /// spin hints by looks with a yield.
-    pub const fn spins(mut self, spins: u32) -> Self {
-        self.spins = spins;
+    /// Sets for how long the strategy looks for events or room with spin hints before it yields or sleeps; [`Duration::ZERO`]
+    /// for not at all. The time is counted in hints, by what one takes on this processor ([`spin_hint_cost`]), so a look that
+    /// itself takes long lengthens it: a thread that waits for many rings looks at all of them between two hints. Sleeping and
+    /// being woken costs some microseconds on both sides, so spin at least that long, unless an idle core matters more. For
+    /// [`backoff`](Self::backoff) the time has no effect, except that zero replaces its 7 looks with spin hints by looks with a
+    /// yield.
+    ///
+    /// [`spin_hint_cost`]: crate::spin_hint_cost
+    pub const fn spin_for(mut self, time: Duration) -> Self {
+        self.spin = nanoseconds(time);
         self
     }
 
@@ -154,20 +161,19 @@ impl Wait {
         self
     }
 
-    /// Sets the longest pause, in spin hints (default: 63; 0: no pauses). A consumer pauses between short batches that
-    /// follow one another closely, while that makes its batches longer: the pause keeps the consumer from taking the
+    /// Sets the longest pause (default: 720 nanoseconds; [`Duration::ZERO`]: no pauses). A consumer pauses between short batches
+    /// that follow one another closely, while that makes its batches longer: the pause keeps the consumer from taking the
     /// producer's cache line at each publish. It adds latency only above about 5 million events a second, at most this
-    /// many hints. A poll that does not wait makes no pause, and a poll of many rings makes at most one. A multi
-    /// producer pauses after a claim that collided with another producer's, so that the two do not take the line from
-    /// each other each time.
-    pub const fn pause(mut self, hints: u32) -> Self {
-        self.pause = hints;
+    /// much. A poll that does not wait makes no pause, and a poll of many rings makes at most one. A multi producer pauses
+    /// after a claim that collided with another producer's, so that the two do not take the line from each other each time.
+    pub const fn pause(mut self, time: Duration) -> Self {
+        self.pause = nanoseconds(time);
         self
     }
 
-    /// The longest pause in spin hints: see [`pause`](Self::pause).
-    pub const fn longest_pause(&self) -> u32 {
-        self.pause
+    /// The longest pause: see [`pause`](Self::pause).
+    pub const fn longest_pause(&self) -> Duration {
+        Duration::from_nanos(self.pause)
     }
 
     /// True if the strategy executes spin hints between looks, so that a few more hints do no harm.
@@ -203,6 +209,12 @@ impl Wait {
     /// next. The wait loop calls this.
     #[inline]
     pub fn idle(&self, looks: u32) -> Idle {
+        self.idle_after(looks, looks)
+    }
+
+    /// As [`idle`](Self::idle), if `hints` spin hints were executed since the first look, those of this call included.
+    #[inline(always)]
+    pub(crate) fn idle_after(&self, looks: u32, hints: u32) -> Idle {
         match &self.strategy {
             Strategy::BusySpin => {
                 // A spin hint lets the model checker or the scheduler switch threads.
@@ -211,20 +223,32 @@ impl Wait {
                 }
             }
             Strategy::Spin => sync::spin_loop(),
-            Strategy::SpinYield if looks <= self.spins => sync::spin_loop(),
+            Strategy::SpinYield if self.spins_on(hints) => sync::spin_loop(),
             Strategy::SpinYield => sync::thread::yield_now(),
-            Strategy::Backoff if looks <= 7 && self.spins > 0 => {
-                (0..1u32 << looks).for_each(|_| sync::spin_loop());
+            Strategy::Backoff if looks <= 7 && self.spin > 0 => {
+                (0..pace::hints(12 << looks).max(1)).for_each(|_| sync::spin_loop());
             }
             Strategy::Backoff if looks.saturating_sub(7) <= self.yields => sync::thread::yield_now(),
-            Strategy::SpinThenPark if looks <= self.spins => sync::spin_loop(),
-            Strategy::SpinThenPark if looks - self.spins <= self.yields => sync::thread::yield_now(),
-            Strategy::Nap(_) if looks <= self.spins => sync::spin_loop(),
+            Strategy::SpinThenPark if self.spins_on(hints) => sync::spin_loop(),
+            Strategy::SpinThenPark if self.yields_on(looks, hints) => sync::thread::yield_now(),
+            Strategy::Nap(_) if self.spins_on(hints) => sync::spin_loop(),
             Strategy::Nap(nap) => sync::sleep(*nap),
             Strategy::Backoff | Strategy::SpinThenPark => return Idle::Sleep,
             Strategy::Custom(strategy) => return blaming("the waiting strategy", || strategy.idle(looks)),
         }
         Idle::Look
+    }
+
+    /// True while this many hints take no longer than the time to spin.
+    #[inline]
+    fn spins_on(&self, hints: u32) -> bool {
+        u64::from(hints) * u64::from(pace::picoseconds()) <= self.spin.saturating_mul(1_000)
+    }
+
+    /// True for as many looks as there are yields, after those that spin.
+    fn yields_on(&self, looks: u32, hints: u32) -> bool {
+        let a_look = u64::from(hints / looks) * u64::from(pace::picoseconds());
+        u64::from(looks).saturating_sub(self.spin.saturating_mul(1_000) / a_look) <= u64::from(self.yields)
     }
 
     const fn name(&self) -> &'static str {
@@ -240,6 +264,11 @@ impl Wait {
     }
 }
 
+const fn nanoseconds(time: Duration) -> u64 {
+    let nanoseconds = time.as_nanos();
+    if nanoseconds > u64::MAX as u128 { u64::MAX } else { nanoseconds as u64 }
+}
+
 impl Default for Wait {
     fn default() -> Self {
         Self::spin_then_park()
@@ -253,7 +282,7 @@ impl PartialEq for Wait {
             (Strategy::Nap(a), Strategy::Nap(b)) => a == b,
             _ => self.name() == other.name(),
         };
-        same && (self.spins, self.yields, self.pause) == (other.spins, other.yields, other.pause)
+        same && (self.spin, self.yields, self.pause) == (other.spin, other.yields, other.pause)
     }
 }
 
@@ -265,7 +294,7 @@ impl fmt::Display for Wait {
 
 impl fmt::Debug for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self} (spins {}, yields {}, pause {})", self.spins, self.yields, self.pause)
+        write!(f, "{self} (spins {} ns, yields {}, pauses {} ns)", self.spin, self.yields, self.pause)
     }
 }
 
@@ -309,12 +338,27 @@ mod tests {
     #[test]
     fn only_strategies_that_park_sleep() {
         let sleeps = |wait: Wait| (1..=u32::from(u16::MAX)).any(|looks| wait.idle(looks) == Idle::Sleep);
-        assert!(sleeps(Wait::spin_then_park().spins(2).yields(1)));
+        let hints = |count| Duration::from_nanos(u64::from(pace::picoseconds()) * count / 1_000 + 1);
+        assert!(sleeps(Wait::spin_then_park().spin_for(hints(2)).yields(1)));
         assert!(sleeps(Wait::backoff().yields(1)));
         assert!(!sleeps(Wait::busy_spin()));
         assert!((1..500).all(|looks| Wait::nap(Duration::ZERO).idle(looks) == Idle::Look));
         assert!(!sleeps(Wait::spin()));
-        assert_eq!(Wait::spin_then_park().spins(0).yields(0).idle(1), Idle::Sleep);
-        assert_eq!(Wait::spin_then_park().spins(0).yields(0).idle(u32::MAX), Idle::Sleep);
+        assert!(!sleeps(Wait::spin_then_park().spin_for(Duration::MAX)));
+        let at_once = Wait::spin_then_park().spin_for(Duration::ZERO).yields(0);
+        assert_eq!((at_once.idle(1), at_once.idle(u32::MAX)), (Idle::Sleep, Idle::Sleep));
+    }
+
+    /// A consumer's looks are further apart, and so fewer in the same time.
+    #[test]
+    fn a_wait_spins_for_its_time_however_far_looks_are_apart_then_yields_as_often_as_told() {
+        let time = Duration::from_micros(5);
+        let wait = Wait::spin_then_park().spin_for(time).yields(3);
+        for apart in [1, 2, 7] {
+            let looks = u64::from((1..).find(|looks| wait.idle_after(*looks, *looks * apart) == Idle::Sleep).unwrap());
+            let spun = (looks - 1 - 3) * u64::from(apart) * u64::from(pace::picoseconds());
+            let a_look = u64::from(apart) * u64::from(pace::picoseconds());
+            assert!(spun <= 5_000_000 && spun + a_look > 5_000_000, "{looks} looks, {apart} hints apart: {spun} ps");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::bell::Bell;
 use crate::fault::{Fault, fault};
+use crate::pace::Pace;
 use crate::sync::{self, Arc, Instant};
 use crate::wait::{Idle, Wait};
 use crate::waiter::Waiter;
@@ -11,10 +12,10 @@ use crate::wakeup::Wakeup;
 pub(crate) trait Look {
     type Found;
 
-    /// Count of spin hints between two looks, in addition to the strategy's. A consumer that looks too often takes the
-    /// cache line of the published position from the producer, which needs it for writing, and gains nothing: it still
-    /// waits for the cache line of the event. Measurements: `docs/decisions/`, 8, "Looking".
-    const SPACING: u32 = 0;
+    /// True if looks are as far apart as [`Pace::apart`] says. A consumer that looks too often takes the cache line of the
+    /// published position from the producer, which needs it for writing, and gains nothing: it still waits for the cache
+    /// line of the event. Measurements: `docs/decisions/`, 8, "Looking".
+    const SPACED: bool = false;
 
     /// Checks the condition once. Returns what was found; `None` if the condition does not hold yet.
     fn look(&mut self) -> Option<Self::Found>;
@@ -27,26 +28,16 @@ pub(crate) trait Look {
 /// One bell, or two if either may end the wait. The first is always there.
 pub(crate) type Bells = [Option<Arc<Bell>>; 2];
 
-/// A batch follows the last one closely if there were at most this many consecutive empty looks between them. Only then
-/// does the consumer pause. The value was not compared with others.
-const CLOSELY: u32 = 24;
-
-/// The rule for a useless pause: it had at least `hints` spin hints, and the look after it found fewer than `events`
-/// events. Then the producer is slower than the consumer even without being disturbed by looks.
-struct UselessPause {
-    hints: u32,
-    events: u64,
-}
-
-/// The limits of a useless pause. Measurements: `docs/decisions/`, 8, "Pausing".
-const USELESS: UselessPause = UselessPause { hints: 16, events: 3 };
-/// After a useless pause, the count of short batches (fewer than `USELESS.events` events) without a pause before them.
-/// Measured together with [`USELESS`].
+/// A useless pause brings fewer events than this.
+const TOO_FEW: u64 = 3;
+/// After a useless pause, the count of short batches (fewer than [`TOO_FEW`] events) without a pause before them.
+/// Measurements: `docs/decisions/`, 8, "Pausing".
 const REST: u32 = 64;
 
 /// The wait strategy of one consumer or producer, with the state of its waiting.
 pub(crate) struct Waiting {
-    pub(crate) wait: Wait,
+    wait: Wait,
+    pace: Pace,
     /// Created at the start, so that the first sleep allocates nothing. `None` in a [`stand_in`](Self::stand_in) that
     /// has not slept yet.
     waiter: Option<Waiter>,
@@ -69,7 +60,24 @@ impl Waiting {
 
     /// A replacement for a `Waiting` that is moved out while it waits. If the strategy panics, the replacement stays.
     pub(crate) fn stand_in(wait: Wait) -> Self {
-        Self { wait, waiter: None, armed: [None, None], looks: 0, pause: 0, rest: 0 }
+        let pace = Pace::of(&wait);
+        Self { wait, pace, waiter: None, armed: [None, None], looks: 0, pause: 0, rest: 0 }
+    }
+
+    /// Waits as `wait` says from now on.
+    pub(crate) fn set(&mut self, wait: Wait) {
+        self.pace = Pace::of(&wait);
+        self.wait = wait;
+    }
+
+    /// How this one waits.
+    pub(crate) fn wait(&self) -> &Wait {
+        &self.wait
+    }
+
+    /// Executes the spin hints of the longest pause.
+    pub(crate) fn pause_longest(&self) {
+        (0..self.pace.longest).for_each(|_| sync::spin_loop());
     }
 
     /// A handle by which another thread ends the present or the next wait.
@@ -89,11 +97,12 @@ impl Waiting {
     }
 
     fn until_slowly<L: Look>(&mut self, deadline: Option<Instant>, target: &mut L) -> Option<L::Found> {
+        let apart = if L::SPACED { self.pace.apart } else { 1 };
         loop {
             self.looks = self.looks.saturating_add(1);
-            let idle = self.wait.idle(self.looks);
+            let idle = self.wait.idle_after(self.looks, self.looks.saturating_mul(apart));
             if self.wait.hints() {
-                (0..L::SPACING).for_each(|_| sync::spin_loop());
+                (1..apart).for_each(|_| sync::spin_loop());
             }
             if let Some(found) = target.look() {
                 return Some(found);
@@ -159,13 +168,13 @@ impl Waiting {
     /// doubling: see `docs/decisions/`, 3. The steps of one half up and one quarter down were not compared with others.
     #[inline]
     pub(crate) fn learn(&mut self, len: u64, few: u64, many: u64) {
-        if self.looks > CLOSELY {
+        if self.looks > self.pace.closely {
             self.pause = 0;
-        } else if len < USELESS.events && (self.rest > 0 || self.pause >= USELESS.hints) {
+        } else if len < TOO_FEW && (self.rest > 0 || self.pause >= self.pace.useless) {
             self.rest = if self.rest > 0 { self.rest - 1 } else { REST };
             self.pause = 0;
         } else if len < few {
-            self.pause = (self.pause + self.pause / 2 + 1).min(self.wait.longest_pause());
+            self.pause = (self.pause + self.pause / 2 + 1).min(self.pace.longest);
         } else if len > many {
             self.pause -= self.pause / 4;
         }

@@ -72,7 +72,7 @@ impl<E, K: Kind> Worker<E, K> {
 
     /// Sets the wait strategy of this worker.
     pub fn set_wait(&mut self, wait: Wait) {
-        self.waiting.wait = wait;
+        self.waiting.set(wait);
     }
 
     /// A handle by which another thread ends this worker's present or next wait.

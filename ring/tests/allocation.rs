@@ -103,7 +103,7 @@ fn sleepers<K: Kind>(mut builder: Builder<u64, K>, wait: Wait) {
 fn nothing_is_allocated_in_a_steady_state() {
     one_thread(Builder::<u64, Single>::single(8, || 0));
     one_thread(Builder::<u64, Multi>::multi(8, || 0));
-    for wait in [at_once(), Wait::backoff().spins(0).yields(0), Wait::spin_yield()] {
+    for wait in [at_once(), Wait::backoff().spin_for(std::time::Duration::ZERO).yields(0), Wait::spin_yield()] {
         sleepers(Builder::<u64, Single>::single(1, || 0), wait.clone());
         sleepers(Builder::<u64, Multi>::multi(4, || 0), wait);
     }

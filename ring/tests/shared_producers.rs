@@ -155,7 +155,8 @@ fn child() {
     }
     let progress = File::options().write(true).open(std::env::var(PROGRESS).unwrap()).unwrap();
     let mut random = fastrand::Rng::with_seed(number);
-    let wait = if random.bool() { Wait::spin_yield() } else { Wait::spin_then_park().spins(0).yields(0) };
+    let wait =
+        if random.bool() { Wait::spin_yield() } else { Wait::spin_then_park().spin_for(Duration::ZERO).yields(0) };
     let mut out = ring.multi_producer_named(&format!("p{number}")).unwrap().wait(wait);
     let fatal = if what == "publish" { u64::MAX } else { random.u64(1..30) };
     let signal = if what == "stop in a claim" { libc::SIGSTOP } else { libc::SIGKILL };
@@ -458,7 +459,7 @@ fn without_room_the_error_names_who_holds_the_ring_up() {
 fn sleepers_are_woken_by_each_of_several() {
     let name = Named::new("sleep");
     let ring = SharedRing::<u64>::create(&name, several(2)).unwrap();
-    let asleep = || Wait::spin_then_park().spins(0).yields(0);
+    let asleep = || Wait::spin_then_park().spin_for(Duration::ZERO).yields(0);
     let mut tape = ring.consumer("tape").wait(asleep()).join().unwrap();
     let producers: Vec<_> = (0..3).map(|_| ring.multi_producer().unwrap().wait(asleep())).collect();
     std::thread::scope(|scope| {

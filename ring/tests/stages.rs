@@ -8,6 +8,7 @@ use slipring_ring::{
     Access, BuildError, Builder, ClaimError, Closed, Consumer, Idle, Kind, Multi, SeekError, Sequence, Single, Stage,
     StageError, Start, Wait, WaitStrategy,
 };
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -151,6 +152,32 @@ fn a_graph_lets_each_event_through_in_its_order() {
             let positions = ring.positions();
             assert!(positions.stages.iter().all(|stage| stage.lag == 0) && positions.fill == 0);
         }
+    }
+}
+
+/// A producer need not wait for the end of a batch in a small ring, and an event whose reading panics is read once.
+#[test]
+fn a_batch_that_is_read_event_by_event_gives_room_back_on_the_way() {
+    for first in STARTS {
+        let mut builder = Builder::single(32, || 0u64);
+        builder.start_at(Sequence(first)).poll("tape");
+        let (mut producer, ring) = builder.build().unwrap();
+        let mut tape = ring.consumer("tape").unwrap();
+        producer.publish_batch(32, |index, event| *event = index as u64).unwrap();
+        let (mut seen, mut room) = (Vec::new(), Vec::new());
+        tape.poll(usize::MAX).unwrap().for_each(|sequence, event| {
+            assert_eq!(sequence, Sequence(first).plus(*event));
+            seen.push(*event);
+            room.push(producer.try_publish(|event| *event = 100).is_ok());
+        });
+        assert_eq!(seen, Vec::from_iter(0..32));
+        // Two at a time: a sixteenth of the capacity.
+        assert_eq!(room[..6], [false, false, true, true, true, true]);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            tape.poll(usize::MAX).unwrap().for_each(|sequence, _| assert_ne!(sequence, Sequence(first).plus(33)));
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(tape.consumed(), Sequence(first).plus(34));
     }
 }
 

@@ -5,7 +5,7 @@ use super::waiting::{WaitClass, Waiting};
 use crate::payload::Payload;
 
 macro_rules! channel {
-    ($(#[$doc:meta])* $name:ident, $sender:ty, $receiver:ty, $open:expr, $full:pat => $back:expr, $empty:pat) => {
+    ($(#[$doc:meta])* $name:ident, $sender:ty, $receiver:ty, $open:expr, $send:path, $full:pat => $back:expr, $empty:pat) => {
         $(#[$doc])*
         pub struct $name;
 
@@ -15,7 +15,7 @@ macro_rules! channel {
                 let mut message = Payload::new(value);
                 if W::NATIVE {
                     // This cannot fail: the receiver lives longer than the sender.
-                    let _ = <$sender>::send(self, message);
+                    let _ = $send(self, message);
                     return;
                 }
                 let mut waiting = W::begin();
@@ -92,6 +92,7 @@ channel!(
     crossbeam_channel::Sender<Payload<N>>,
     crossbeam_channel::Receiver<Payload<N>>,
     crossbeam_channel::bounded,
+    crossbeam_channel::Sender::send,
     crossbeam_channel::TrySendError::Full(back) => back,
     crossbeam_channel::TryRecvError::Empty
 );
@@ -102,6 +103,7 @@ channel!(
     flume::Sender<Payload<N>>,
     flume::Receiver<Payload<N>>,
     flume::bounded,
+    flume::Sender::send,
     flume::TrySendError::Full(back) => back,
     flume::TryRecvError::Empty
 );
@@ -112,8 +114,20 @@ channel!(
     std::sync::mpsc::SyncSender<Payload<N>>,
     std::sync::mpsc::Receiver<Payload<N>>,
     std::sync::mpsc::sync_channel,
+    std::sync::mpsc::SyncSender::send,
     std::sync::mpsc::TrySendError::Full(back) => back,
     std::sync::mpsc::TryRecvError::Empty
+);
+
+channel!(
+    /// crossfire's bounded channel of several producers and one consumer.
+    Crossfire,
+    crossfire::MTx<Payload<N>>,
+    crossfire::Rx<Payload<N>>,
+    crossfire::mpsc::bounded_blocking,
+    crossfire::Tx::send,
+    crossfire::TrySendError::Full(back) => back,
+    crossfire::TryRecvError::Empty
 );
 
 /// kanal's bounded channel.

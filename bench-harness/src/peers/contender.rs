@@ -118,8 +118,22 @@ fn disruptor_polled(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> 
     on_link::<super::disruptor::Polled>(scenario, work)
 }
 
+/// A queue that has one form for one producer and one for several.
+#[cfg(feature = "rivals")]
+fn queue<One, Many>(scenario: Scenario, work: &Work) -> Result<Round, NoFigure>
+where
+    One: Link<1> + Link<8> + Link<32>,
+    Many: Link<1> + Link<8> + Link<32>,
+{
+    match scenario {
+        Scenario::MpscOne | Scenario::MpscTwo => on_link::<Many>(scenario, work),
+        _ => on_link::<One>(scenario, work),
+    }
+}
+
 /// The groups that `--with` takes beside `native`.
-pub const GROUPS: [&str; 8] = ["all", "none", "crossbeam", "rtrb", "disruptor", "kanal", "flume", "std"];
+pub const GROUPS: [&str; 11] =
+    ["all", "none", "crossbeam", "crossfire", "rtrb", "disruptor", "gil", "kanal", "nexus", "flume", "std"];
 
 /// The contenders of `scenario`, ours first, the floor last. A topic or a group has only the parts under it as rivals,
 /// messages only a channel of vectors; these scenarios have no floor.
@@ -146,20 +160,25 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
     }
     #[cfg(feature = "rivals")]
     {
-        use super::channels::{Crossbeam, Flume, Kanal, Std};
+        use super::channels::{Crossbeam, Crossfire, Flume, Kanal, Std};
+        use super::queues::{GilMany, GilOne, NexusMany, NexusOne};
         use super::rtrb::Rtrb;
         let rival = |name, group, run| Contender::new(name, group, Family::Rival, run);
         let picked = |group: &str| groups.iter().any(|name| name == "all" || name == group);
-        let rivals: [Contender; 12] = [
+        let rivals: [Contender; 16] = [
             rival("rtrb", "rtrb", on_link::<Rtrb<false>>),
             rival("rtrb+pause", "rtrb", on_link::<Rtrb<true>>),
             rival("disruptor", "disruptor", disruptor),
             rival("disruptor-poll", "disruptor", disruptor_polled),
+            rival("nexus-queue", "nexus", queue::<NexusOne, NexusMany>),
+            rival("gil", "gil", queue::<GilOne, GilMany>),
+            rival("crossfire", "crossfire", on_link::<Crossfire>),
             rival("crossbeam", "crossbeam", on_link::<Crossbeam>),
             rival("kanal", "kanal", on_link::<Kanal>),
             rival("flume", "flume", on_link::<Flume>),
             rival("std", "std", on_link::<Std>),
             rival("crossbeam+block", "native", native::<Crossbeam>),
+            rival("crossfire+block", "native", native::<Crossfire>),
             rival("kanal+block", "native", native::<Kanal>),
             rival("flume+block", "native", native::<Flume>),
             rival("std+block", "native", native::<Std>),

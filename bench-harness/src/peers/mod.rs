@@ -12,6 +12,8 @@ pub mod link;
 mod messages;
 mod ours;
 mod plan;
+#[cfg(feature = "rivals")]
+mod queues;
 mod render;
 mod results;
 #[cfg(feature = "rivals")]

@@ -65,7 +65,7 @@ pub struct LoadArgs {
     #[arg(long, default_value_t = 1)]
     pub batch: usize,
     /// How consumers wait: busy-spin, spin, spin-yield, backoff, spin-then-park, nap, with settings by commas such as
-    /// spin-then-park,pause=0,spins=2000,yields=20
+    /// spin-then-park,pause=0,spin=80us,yields=20
     /// [default: spin while each thread has a core, else spin-yield]
     #[arg(long)]
     pub wait: Option<String>,

@@ -586,7 +586,7 @@ fn who_pauses_what_is_in_the_journal_sleeps_until_the_end() {
     }
     let engine = engine(&disk);
     let topic = numbers(&engine, 1);
-    let wait = Wait::spin_then_park().spins(0).yields(0);
+    let wait = Wait::spin_then_park().spin_for(Duration::ZERO).yields(0);
     let mut member = topic.group("sums").wait(wait).join().unwrap();
     drop(member.poll(LONG).unwrap());
     member.pause(&partition(0)).unwrap();

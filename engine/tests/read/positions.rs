@@ -210,7 +210,8 @@ fn who_waits_beside_paused_partitions_sleeps_until_something_comes() {
     let engine = Engine::builder().build().unwrap();
     let topic = engine.topic::<u64>("ticks").partitions(3).capacity(4).create().unwrap();
     let mut producer = topic.producer().create().unwrap();
-    let mut tape = topic.subscribe("tape").wait(Wait::spin_then_park().spins(0).yields(0)).poll().unwrap();
+    let mut tape =
+        topic.subscribe("tape").wait(Wait::spin_then_park().spin_for(Duration::ZERO).yields(0)).poll().unwrap();
     tape.pause(1).unwrap();
     tape.pause(2).unwrap();
     let before = sleeps();

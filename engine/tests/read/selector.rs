@@ -282,7 +282,7 @@ fn two_selectors_that_wait_for_one_reader_in_turns_are_both_woken() {
     read(&mut tape);
     // They sleep at once, so that the tape wakes them: whoever still spins looks by itself.
     let mut selectors = [Selector::round_robin(), Selector::by_priority()]
-        .map(|selector| selector.wait(Wait::spin_then_park().spins(0).yields(0)));
+        .map(|selector| selector.wait(Wait::spin_then_park().spin_for(Duration::ZERO).yields(0)));
     let mut both = |tape: &mut Subscriber<u64>, change: &mut dyn FnMut(&mut Subscriber<u64>)| {
         for selector in &mut selectors {
             assert_eq!(selector.select(&mut [tape], Duration::from_millis(1)).unwrap(), None);
@@ -312,7 +312,7 @@ fn a_member_for_which_two_selectors_wait_in_turns_gives_a_newcomer_its_part() {
     let ticks = engine.topic::<u64>("ticks").partitions(2).create().unwrap();
     let mut member = ticks.group("sums").join().unwrap();
     let mut selectors = [Selector::round_robin(), Selector::round_robin()]
-        .map(|selector| selector.wait(Wait::spin_then_park().spins(0).yields(0)));
+        .map(|selector| selector.wait(Wait::spin_then_park().spin_for(Duration::ZERO).yields(0)));
     for selector in &mut selectors {
         assert_eq!(selector.select(&mut [&mut member], Duration::from_millis(1)).unwrap(), None);
     }

@@ -41,7 +41,7 @@ fn read(subscriber: &mut Subscriber<u64>, count: usize) -> BTreeMap<u32, Vec<u64
 
 #[test]
 fn a_subscriber_reads_every_partition_each_in_order() {
-    for wait in [Wait::spin_yield(), Wait::spin_then_park().spins(0).yields(0)] {
+    for wait in [Wait::spin_yield(), Wait::spin_then_park().spin_for(Duration::ZERO).yields(0)] {
         let engine = engine();
         let topic = engine.topic::<u64>("ticks").partitions(5).capacity(8).create().unwrap();
         let mut tape = topic.subscribe("tape").wait(wait).poll().unwrap();
@@ -68,7 +68,7 @@ fn a_subscriber_reads_every_partition_each_in_order() {
 fn no_partition_starves_while_another_is_busy() {
     let engine = engine();
     let topic = engine.topic::<u64>("ticks").partitions(3).capacity(4).create().unwrap();
-    let wait = Wait::spin_then_park().spins(0).yields(0);
+    let wait = Wait::spin_then_park().spin_for(Duration::ZERO).yields(0);
     let mut tape = topic.subscribe("tape").limit(1).wait(wait).poll().unwrap();
     let mut producer = topic.producer().create().unwrap();
     // Everything is armed once.

@@ -86,7 +86,7 @@ pub fn explore_to(bound: Bound, run: Arc<impl Fn() + Send + Sync + 'static>) -> 
 
 /// A wait strategy that sleeps after the first empty look.
 pub fn park() -> Wait {
-    Wait::spin_then_park().spins(0).yields(0).pause(0)
+    Wait::spin_then_park().spin_for(std::time::Duration::ZERO).yields(0).pause(std::time::Duration::ZERO)
 }
 
 /// The value that every producer of these models writes into the slot of `sequence`.

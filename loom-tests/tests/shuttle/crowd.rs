@@ -28,7 +28,7 @@ impl Event {
 }
 
 fn park() -> Wait {
-    Wait::spin_then_park().spins(0).yields(0).pause(0)
+    Wait::spin_then_park().spin_for(std::time::Duration::ZERO).yields(0).pause(std::time::Duration::ZERO)
 }
 
 /// The events that one reader saw. Checks that they are in order and whole, and that each producer's events come in the

@@ -5,7 +5,11 @@ use slipring_ring::{Builder, ClaimError, Instant, LossyRing, Stage, Start, Wait}
 use std::time::Duration;
 
 fn waits() -> [Wait; 3] {
-    [Wait::spin(), Wait::backoff().spins(2).yields(2), Wait::spin_then_park().spins(0).yields(0).pause(0)]
+    [
+        Wait::spin(),
+        Wait::backoff().yields(2),
+        Wait::spin_then_park().spin_for(Duration::ZERO).yields(0).pause(Duration::ZERO),
+    ]
 }
 
 fn soon(microseconds: u64) -> Instant {

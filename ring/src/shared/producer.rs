@@ -14,6 +14,7 @@ use crate::ordering::{
     SHARED_CHECK_VERSION, SHARED_GATE, SHARED_LOOK_AT_ANNOUNCED, SHARED_LOOK_AT_GATE, SHARED_LOOK_AT_PUBLISHED,
     SHARED_LOOK_AT_ROLE, SHARED_PUBLISH, SHARED_READ_ROLE, SHARED_READ_VERSION, SHARED_REFRESH_FENCE,
 };
+use crate::pace::Pace;
 use crate::sequence::Sequence;
 use crate::stamps::SKIPPED;
 use crate::sync::Instant;
@@ -213,8 +214,9 @@ impl<E: Event> SharedProducer<E> {
     /// Pauses, and returns the next sequence to be claimed.
     #[cold]
     fn make_way(&self) -> u64 {
-        let hints = if cfg!(any(loom, shuttle)) { 0 } else { self.wait.longest_pause() };
-        (0..hints).for_each(|_| crate::sync::spin_loop());
+        if cfg!(not(any(loom, shuttle))) {
+            (0..Pace::of(&self.wait).longest).for_each(|_| crate::sync::spin_loop());
+        }
         claims::claimed(&self.member.region)
     }
 

@@ -14,12 +14,12 @@ pub const STARTS: [u64; 5] = [0, 7, u64::MAX - 2, (1 << 63) - 2, (1 << 62) - 1];
 /// Every strategy, and parking at once: the one that shows lost wake-ups.
 pub fn waits() -> Vec<Wait> {
     let named = Wait::NAMES.iter().map(|name| name.parse().unwrap());
-    named.chain([at_once(), Wait::backoff().spins(0).yields(0)]).collect()
+    named.chain([at_once(), Wait::backoff().spin_for(Duration::ZERO).yields(0)]).collect()
 }
 
 /// Sleeps without a spin before.
 pub fn at_once() -> Wait {
-    Wait::spin_then_park().spins(0).yields(0)
+    Wait::spin_then_park().spin_for(Duration::ZERO).yields(0)
 }
 
 /// Runs `work` on a thread of its own; fails if it hangs, and passes its panic on.

@@ -48,7 +48,8 @@ impl Counting {
 }
 
 fn waiting(sources: usize) -> MultiWait {
-    let mut watch = MultiWait::new(Wait::spin_then_park().spins(1_000).yields(20), Arc::new(Waiter::new()));
+    let mut watch =
+        MultiWait::new(Wait::spin_then_park().spin_for(Duration::from_micros(40)).yields(20), Arc::new(Waiter::new()));
     (0..sources).for_each(|source| watch.add(source));
     watch
 }
