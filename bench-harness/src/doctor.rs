@@ -11,6 +11,8 @@ use slipring_ring::pin;
 use crate::clock::{Clock, instant_cost};
 use crate::environment::{Environment, read};
 use crate::failure::Failure;
+use crate::pin::PinPlan;
+use crate::{peers, statistics};
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
@@ -130,6 +132,8 @@ fn examine(environment: &Environment) -> Vec<Finding> {
         clock_source(environment),
         constant_tsc(environment),
         timer_cost(),
+        spin_hint(),
+        line(environment),
         membarrier(),
         huge_pages(),
         container(),
@@ -244,6 +248,40 @@ fn timer_cost() -> Finding {
         found,
         "a reading that traps into the hypervisor: ask for a machine that exposes the time-stamp counter",
     )
+}
+
+fn spin_hint() -> Finding {
+    let found =
+        format!("{} ns a spin hint, by which waits count their time", slipring_ring::spin_hint_cost().as_nanos());
+    finding("spin-hint", Mark::Tick, found, "")
+}
+
+/// How far apart two cores are: what a number's way to another core and back takes.
+fn line(environment: &Environment) -> Finding {
+    let name = "cache-line";
+    let Some(pins) = (environment.allowed.len() > 1).then(|| PinPlan::given_or_spread(None, &environment.allowed, 1))
+    else {
+        return finding(name, Mark::Warning, "one core: nothing to measure".to_owned(), "give the process two cores");
+    };
+    let trips: Vec<f64> = (0..5).filter_map(|_| peers::bare_line(&pins)).collect();
+    let Some(spread) = statistics::spread(&trips) else {
+        return finding(
+            name,
+            Mark::Warning,
+            "it could not be measured".to_owned(),
+            "a core that threads may be pinned to",
+        );
+    };
+    let moved = spread.max > spread.min * 1.5;
+    let found = format!(
+        "{:.0} ns to another core and back [{:.0}..{:.0}]{}",
+        spread.median,
+        spread.min,
+        spread.max,
+        if moved { ": the cores move nearer and farther" } else { "" }
+    );
+    let mend = "compare only what ran in turns, as peers does; a machine of its own, or cores that the host pins";
+    finding(name, if moved { Mark::Warning } else { Mark::Tick }, found, mend)
 }
 
 fn membarrier() -> Finding {
@@ -362,7 +400,7 @@ mod tests {
     #[test]
     fn every_finding_that_is_not_fine_says_what_mends_it() {
         let findings = examine(&Environment::capture());
-        assert_eq!(findings.len(), 13);
+        assert_eq!(findings.len(), 15);
         for finding in &findings {
             assert_eq!(finding.mark == Mark::Tick, finding.mend.is_empty(), "{finding:?}");
             assert!(!finding.found.is_empty());

@@ -145,7 +145,7 @@ impl<E: Send + Sync + 'static, K: Kind> Builder<E, K> {
     /// # use slipring_ring::{Builder, Stage, Wait};
     /// let mut builder = Builder::single(8, u64::default);
     /// builder.never_wake(true);
-    /// builder.poll(Stage::new("tape").wait(Wait::spin_then_park().spin_for(Duration::ZERO)));
+    /// builder.poll(Stage::new("tape").wait(Wait::spin_then_park().spin_for(std::time::Duration::ZERO)));
     /// let (mut producer, ring) = builder.build()?;
     /// let mut tape = ring.consumer("tape")?;
     /// let reader = std::thread::spawn(move || tape.poll_wait(8).map(|batch| batch.len()));

@@ -87,7 +87,8 @@ fn native<L: Link<1> + Link<8> + Link<32>>(scenario: Scenario, work: &Work) -> R
     on_link::<L>(scenario, &Work { waiting: WaitClass::Native, ..work.clone() })
 }
 
-fn line(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
+/// Measures a number's round trip in two cache lines.
+pub fn line(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     if scenario != Scenario::PingPong {
         return Err(NoFigure::NotApplicable("a bare line holds one number"));
     }

@@ -14,6 +14,7 @@ mod ours;
 mod plan;
 #[cfg(feature = "rivals")]
 mod queues;
+mod regime;
 mod render;
 mod results;
 #[cfg(feature = "rivals")]
@@ -22,6 +23,7 @@ mod text;
 mod waiting;
 
 pub use command::{HELP, PeersArgs, command};
+pub use regime::bare_line;
 pub use render::write;
 pub use results::PeersDocument;
 pub use waiting::WaitClass;

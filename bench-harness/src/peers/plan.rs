@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::contender::{Contender, contenders};
 use super::link::{NoFigure, Round, Work};
+use super::regime::{self, Line};
 use super::results::{NotApplicable, PeersDocument, Row, VERSION};
 use super::waiting::WaitClass;
 use crate::environment::{Environment, command_line};
@@ -137,6 +138,10 @@ impl Plan {
             progress.say(&format!("{} {} calibrates", scenario.name(), lane.contender.name));
             self.calibrate(scenario, work, lane);
         }
+        let cores = &document.environment.allowed;
+        let pins = (cores.len() > 1).then(|| PinPlan::given_or_spread(self.pins.as_ref(), cores, 1));
+        let bare_line = || pins.as_ref().and_then(regime::bare_line);
+        let mut nanos: Vec<f64> = bare_line().into_iter().collect();
         for round in 0..self.rounds {
             let count = lanes.len();
             for turn in 0..count {
@@ -161,6 +166,12 @@ impl Plan {
                     Err(reason) => lane.out = Some(reason),
                 }
             }
+            nanos.extend(bare_line());
+        }
+        let scenario_name = scenario.name().to_owned();
+        let (batch, capacity, payload) = (work.batch, work.capacity, work.words * 8);
+        if !nanos.is_empty() {
+            document.lines.push(Line { scenario: scenario_name, batch, capacity, payload, nanos });
         }
         for lane in lanes {
             report(scenario, work, lane, document);

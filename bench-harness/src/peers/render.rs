@@ -125,6 +125,9 @@ fn page(document: &PeersDocument) -> String {
     for table in text::tables(document) {
         page.figure(&chart(document, &table));
         page.table(&head(&table), &body(document, &table));
+        for told in table.regimes(document) {
+            page.text(&told);
+        }
     }
     if !document.not_applicable.is_empty() {
         page.heading("Not applicable");
@@ -145,7 +148,7 @@ fn page(document: &PeersDocument) -> String {
     page.text(
         "Every contender did the same work on the same cores, with the same capacity, payload and class of waiting. \
          Rounds took turns (A B C, B C A, ...), so that what the machine does to one it does to all. The ratio is ours \
-         against the other over paired rounds, above 1 ours is better; in brackets its 95 % bootstrap interval. The \
+         against the other over paired rounds in which the cores stayed where they are, as the bare line tells, above 1 ours is better; in brackets its 95 % bootstrap interval. The \
          bare-ring rows are no rivals but the floor: slots and two positions, without closing, gates, stages or parking.",
     );
     page.origin(&document.environment, &document.command);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::contender::Family;
+use super::regime::Line;
 use crate::environment::Environment;
 use crate::statistics::{self, Interval};
 
@@ -23,7 +24,10 @@ pub struct PeersDocument {
     /// The figure of each round of each row, in the order of `rows`.
     #[serde(default)]
     pub samples: Vec<Vec<f64>>,
-    /// The ratios of our figures to the other contenders', over paired rounds.
+    /// The bare line beside the rounds of each cell.
+    #[serde(default)]
+    pub lines: Vec<Line>,
+    /// The ratios of our figures to the other contenders', over paired rounds in which the cores stayed where they are.
     #[serde(default)]
     pub ratios: Vec<Ratio>,
     /// The contenders that cannot do the work of a scenario.
@@ -133,6 +137,16 @@ impl Row {
         is_floor(&self.contender)
     }
 
+    /// True if `line` was measured beside this row's rounds.
+    pub fn is_of(&self, line: &Line) -> bool {
+        self.is_of_table(line) && self.capacity == line.capacity
+    }
+
+    /// As [`is_of`](Self::is_of), for any capacity.
+    pub fn is_of_table(&self, line: &Line) -> bool {
+        (&self.scenario, self.batch, self.payload) == (&line.scenario, line.batch, line.payload)
+    }
+
     /// True if both rows differ only in contender and figures.
     pub fn same_cell(&self, other: &Self) -> bool {
         (&self.scenario, &self.mode, self.batch, self.capacity, self.payload, &self.unit)
@@ -189,7 +203,10 @@ impl PeersDocument {
                 if !ours.same_cell(against) {
                     continue;
                 }
-                let (mine, theirs) = (&self.samples[index], &self.samples[other]);
+                let line = self.lines.iter().find(|line| ours.is_of(line));
+                let steady =
+                    |samples: &[f64]| line.map_or_else(|| samples.to_vec(), |line| line.of_one_regime(samples));
+                let (mine, theirs) = (&steady(&self.samples[index]), &steady(&self.samples[other]));
                 let interval = if ours.more_is_better() {
                     statistics::paired_ratio(mine, theirs)
                 } else {

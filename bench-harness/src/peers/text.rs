@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::regime::Line;
 use super::results::{PeersDocument, Ratio, Row};
 use crate::quantity::{grouped, three};
 use crate::statistics;
@@ -19,6 +20,9 @@ pub fn render(document: &PeersDocument) -> String {
     for table in tables(document) {
         text.push('\n');
         text.push_str(&table.render(document));
+        for told in table.regimes(document) {
+            let _ = writeln!(text, "  {told}");
+        }
     }
     if !document.not_applicable.is_empty() {
         text.push_str("\nN/A\n");
@@ -103,6 +107,14 @@ impl Table<'_> {
     /// The row of a contender at a capacity; `None` if there is none.
     pub fn cell(&self, contender: &str, capacity: usize) -> Option<&Row> {
         self.rows.iter().find(|row| row.contender == contender && row.capacity == capacity).copied()
+    }
+
+    /// How far apart the cores were, a line for each capacity.
+    pub fn regimes(&self, document: &PeersDocument) -> Vec<String> {
+        let row = self.rows[0];
+        let of =
+            |capacity: &usize| document.lines.iter().find(|line| line.capacity == *capacity && row.is_of_table(line));
+        self.capacities().iter().filter_map(of).map(Line::told).collect()
     }
 
     /// The title of the table.
