@@ -78,7 +78,7 @@ mod tests {
         assert!(enough(200, 0.5) && !enough(198, 0.5));
         assert!(enough(10_000, 0.99) && !enough(9_900, 0.99));
         assert!(enough(1_000_000, 0.9999));
-        let mut histogram = crate::peers::link::new_histogram();
+        let mut histogram = crate::peers::latencies::new_histogram();
         for value in 1..=1_000 {
             histogram.saturating_record(value);
         }

@@ -31,6 +31,14 @@ pub enum Scenario {
     PingPong,
     /// A consumer asleep on an idle ring is woken by one event
     IdleWake,
+    /// A message each 10 microseconds by a schedule; latency from its intended time (peers only)
+    #[value(name = "open-100k")]
+    #[serde(rename = "open-100k")]
+    OpenSlow,
+    /// The same with a message each microsecond (peers only)
+    #[value(name = "open-1m")]
+    #[serde(rename = "open-1m")]
+    OpenFast,
     /// The work of spsc through the engine: a topic and a subscriber
     Topic,
     /// The same through a topic that takes many producers (peers only)
@@ -59,6 +67,8 @@ impl Scenario {
             Self::WorkSharing => "work-sharing",
             Self::PingPong => "ping-pong",
             Self::IdleWake => "idle-wake",
+            Self::OpenSlow => "open-100k",
+            Self::OpenFast => "open-1m",
             Self::Topic => "topic",
             Self::TopicMulti => "topic-multi",
             Self::Message => "message",
@@ -178,6 +188,16 @@ impl Scenario {
 
   From before publication to the reading by the woken consumer."
             }
+            Self::OpenSlow | Self::OpenFast => {
+                r"
+    +----------+     +--------+     +----------+
+    | producer |---->|  ring  |---->| consumer |
+    +----------+     +--------+     +----------+
+     by a schedule
+
+  100,000 or a million messages a second. From the time at which a message
+  was to be sent to its reading, also if the one before it held it up."
+            }
             Self::Topic => {
                 r"
     +----------+     +-----------------+     +------------+
@@ -236,6 +256,8 @@ impl Scenario {
             Self::WorkSharing => "one producer, workers (--consumers) that share the events",
             Self::PingPong => "a request through one ring, its answer through another",
             Self::IdleWake => "a sleeping consumer woken by one event",
+            Self::OpenSlow => "100,000 messages a second by a schedule, one producer, one consumer",
+            Self::OpenFast => "a million messages a second by a schedule, one producer, one consumer",
             Self::Topic => "one producer and one subscriber through the engine",
             Self::TopicMulti => "the same through a topic that takes many producers",
             Self::Message => "messages of 128 bytes with a key, through a topic of four partitions",

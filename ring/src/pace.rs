@@ -18,7 +18,7 @@
 //! The times are those that won on more than one processor: `docs/decisions/`, 29.
 
 use crate::wait::Wait;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The time from one look of a consumer to the next, in nanoseconds, at least one hint. A consumer that looks more often
@@ -36,8 +36,8 @@ const USELESS: u64 = 180;
 /// The hints of one measurement.
 const HINTS: u32 = 200;
 
-/// What a spin hint takes, in picoseconds; 0 until it was measured. Relaxed, as nothing is read by its value but the value.
-static HINT: AtomicU32 = AtomicU32::new(0);
+/// What a spin hint takes, in picoseconds.
+static HINT: OnceLock<u32> = OnceLock::new();
 
 /// What a spin hint takes on this processor. Measured at the first call of the process, or the first wait before it.
 ///
@@ -52,28 +52,22 @@ pub fn spin_hint_cost() -> Duration {
 /// What a spin hint takes, in picoseconds; at least 1.
 #[inline]
 pub(crate) fn picoseconds() -> u32 {
-    match HINT.load(Ordering::Relaxed) {
-        0 => measure(),
-        known => known,
-    }
+    *HINT.get_or_init(measure)
 }
 
 #[cold]
 fn measure() -> u32 {
     // A model checker has no clock, and a hint of its own that takes no time. A long one keeps its schedules short.
-    let picoseconds = if cfg!(any(loom, shuttle, miri)) {
-        40_000
-    } else {
-        let once = |_| {
-            let begun = Instant::now();
-            (0..HINTS).for_each(|_| std::hint::spin_loop());
-            begun.elapsed().as_nanos() as u64 * 1_000 / u64::from(HINTS)
-        };
-        // A hint that takes no time at all, or a clock that stands, must not become a division by zero.
-        (0..5).map(once).min().unwrap_or(0).clamp(100, 1_000_000) as u32
+    if cfg!(any(loom, shuttle, miri)) {
+        return 40_000;
+    }
+    let once = |_| {
+        let begun = Instant::now();
+        (0..HINTS).for_each(|_| std::hint::spin_loop());
+        begun.elapsed().as_nanos() as u64 * 1_000 / u64::from(HINTS)
     };
-    HINT.store(picoseconds, Ordering::Relaxed);
-    picoseconds
+    // A hint that takes no time at all, or a clock that stands, must not become a division by zero.
+    (0..5).map(once).min().unwrap_or(0).clamp(100, 1_000_000) as u32
 }
 
 /// The hints that fill `nanoseconds`, to the nearest one.

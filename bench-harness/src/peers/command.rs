@@ -35,7 +35,7 @@ pub struct PeersArgs {
     /// topic, topic-multi and group (against the bare ring), message (against a channel of vectors)
     #[arg(required = true, value_parser = peers_scenario)]
     pub scenarios: Vec<Scenario>,
-    /// Rivals: all, none, or some of crossbeam,rtrb,disruptor,kanal,flume,std; native adds the
+    /// Rivals: all, none, or some of crossbeam,crossfire,rtrb,disruptor,gil,kanal,nexus,flume,std; native adds the
     /// channels' own blocking calls
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub with: Vec<String>,
@@ -98,6 +98,8 @@ pub const PEERS: &[Scenario] = &[
     Scenario::Diamond,
     Scenario::PingPong,
     Scenario::IdleWake,
+    Scenario::OpenSlow,
+    Scenario::OpenFast,
     Scenario::Topic,
     Scenario::TopicMulti,
     Scenario::Group,

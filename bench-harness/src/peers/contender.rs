@@ -67,6 +67,7 @@ pub fn shape(scenario: Scenario) -> Option<Shape> {
         | Scenario::Group => Some(Shape::Stream),
         Scenario::PingPong => Some(Shape::PingPong),
         Scenario::IdleWake => Some(Shape::IdleWake),
+        Scenario::OpenSlow | Scenario::OpenFast => Some(Shape::OpenLoop),
         _ => None,
     }
 }
@@ -103,7 +104,7 @@ pub fn line(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
 fn disruptor(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     use super::disruptor::{Polled, managed};
     match scenario {
-        Scenario::PingPong => on_link::<Polled>(scenario, work),
+        Scenario::PingPong | Scenario::OpenSlow | Scenario::OpenFast => on_link::<Polled>(scenario, work),
         Scenario::IdleWake => Err(NoFigure::NotApplicable("has no receive that sleeps")),
         _ => by_words!(work.words, managed(scenario, work)),
     }
@@ -112,8 +113,8 @@ fn disruptor(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
 #[cfg(feature = "rivals")]
 fn disruptor_polled(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
     if scenario != Scenario::Spsc {
-        // Only spsc is measured both ways: `disruptor` has event pollers in ping-pong already, and managed handlers
-        // elsewhere.
+        // Only spsc is measured both ways: `disruptor` has event pollers where latencies are measured, and managed
+        // handlers elsewhere.
         return Err(NoFigure::NotApplicable("measured as `disruptor` here"));
     }
     on_link::<super::disruptor::Polled>(scenario, work)
@@ -197,6 +198,9 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
     let floor = |name, run| Contender::new(name, "floor", Family::Floor, run);
     if scenario == Scenario::PingPong {
         all.push(floor("bare-line", line));
+    }
+    if matches!(scenario, Scenario::OpenSlow | Scenario::OpenFast) {
+        all.push(floor("bare-hiccups", |_, work| super::open_loop::hiccups(work)));
     }
     all.push(floor("bare-ring", on_link::<floor::BareRing<false>>));
     all.push(floor("bare-ring+pause", on_link::<floor::BareRing<true>>));

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use slipring_ring::pin::pin_current;
 
+use super::latencies::Latencies;
+use super::open_loop::open_loop;
 use super::waiting::{Native, Spin, WaitClass, Waiting, Yield};
 use crate::clock::Clock;
 use crate::payload::{Check, InOrder, Payload, PerProducer, first_of};
 use crate::pin::PinPlan;
-use crate::quantity::nanos;
 
 /// The work of a round, equal for all contenders.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub struct Work {
     pub waiting: WaitClass,
     /// The cores of the threads.
     pub pins: PinPlan,
-    /// Silence before each event of idle-wake.
+    /// Silence before each event of idle-wake, and the time from one message to the next of an open loop.
     pub silence: Duration,
 }
 
@@ -42,8 +43,14 @@ pub struct Work {
 pub enum Round {
     /// Messages a second of all producers together.
     Rate(f64),
-    /// The latency of each message in nanoseconds.
-    Latency(Box<Histogram<u64>>),
+    /// Latencies in nanoseconds.
+    Latency {
+        /// That of each message or trip that was timed alone.
+        single: Box<Histogram<u64>>,
+        /// The median over groups of 100 trips of the mean trip, without the cost of a clock; `None` with too few groups, and
+        /// where there are no trips.
+        mean: Option<f64>,
+    },
 }
 
 /// Why a round has no figure.
@@ -215,7 +222,10 @@ fn ping_pong<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Roun
     )
 }
 
-/// Measures the round trips between a client and a server on another core. `serve` answers all requests; `trip` sends
+/// The trips of a group. A counter's steps of 10 nanoseconds and its reading decide nothing in their mean.
+const GROUP: u64 = 100;
+
+/// Measures the round trips between a client and a server on another core, half of them in groups, half one by one. `serve` answers all requests; `trip` sends
 /// the request of a number and returns the number in the answer.
 pub fn round_trips<T: Send + 'static>(
     work: &Work,
@@ -234,7 +244,16 @@ pub fn round_trips<T: Send + 'static>(
             let mut latencies = Latencies::new();
             line.take_place(core).then(|| {
                 let mut astray = 0;
-                for number in 0..each {
+                let grouped = each / 2 / GROUP;
+                for group in 0..grouped {
+                    let begun = clock.now();
+                    for number in group * GROUP..(group + 1) * GROUP {
+                        astray |= trip(number) ^ number;
+                    }
+                    let took = clock.nanos(clock.now().saturating_sub(begun));
+                    latencies.means.push(took as f64 / GROUP as f64);
+                }
+                for number in grouped * GROUP..each {
                     let begun = clock.now();
                     astray |= trip(number) ^ number;
                     let ended = clock.now();
@@ -252,50 +271,6 @@ pub fn round_trips<T: Send + 'static>(
             Err(NoFigure::Wrong("an answer did not belong to its request".to_owned()))
         }
         Some((latencies, ..)) => latencies.figure(),
-    }
-}
-
-/// The largest latency that a histogram can hold, in nanoseconds: a minute. A larger one is recorded as this.
-pub const LARGEST: u64 = 60_000_000_000;
-
-/// An empty histogram of nanoseconds up to a minute, with three digits.
-pub fn new_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LARGEST, 3)
-        .unwrap_or_else(|error| unreachable!("one nanosecond to a minute with three digits is a legal range: {error}"))
-}
-
-/// The warning that `worst` nanoseconds, the largest of the values that `what` names, are more than a histogram can
-/// hold; `None` if they are not.
-pub fn beyond(what: &str, worst: u64) -> Option<String> {
-    let (worst_text, largest) = (nanos(worst), nanos(LARGEST));
-    (worst > LARGEST)
-        .then(|| format!("a {what} of {worst_text} counts as {largest}, where the histogram ends: so may others"))
-}
-
-/// The latencies of one thread.
-struct Latencies {
-    histogram: Histogram<u64>,
-    /// The largest latency, in nanoseconds.
-    worst: u64,
-}
-
-impl Latencies {
-    fn new() -> Self {
-        Self { histogram: new_histogram(), worst: 0 }
-    }
-
-    #[inline(always)]
-    fn record(&mut self, latency: u64) {
-        self.histogram.saturating_record(latency);
-        self.worst = self.worst.max(latency);
-    }
-
-    /// The round's figure, unless a latency was larger than the histogram can hold.
-    fn figure(self) -> Result<Round, NoFigure> {
-        match beyond("latency", self.worst) {
-            Some(clipped) => Err(NoFigure::Wrong(clipped)),
-            None => Ok(Round::Latency(Box::new(self.histogram))),
-        }
     }
 }
 
@@ -354,6 +329,8 @@ pub enum Shape {
     PingPong,
     /// Waking a sleeping consumer.
     IdleWake,
+    /// Messages by a schedule.
+    OpenLoop,
 }
 
 /// Measures one round on a link with messages of `N` words.
@@ -368,6 +345,8 @@ pub fn measure<L: Link<N>, const N: usize>(shape: Shape, work: &Work) -> Result<
     let native = L::SLEEPS && work.waiting == WaitClass::Native;
     match shape {
         Shape::IdleWake => idle_wake::<L, N>(work),
+        Shape::OpenLoop if work.waiting == WaitClass::Spin => open_loop::<L, Spin, N>(work),
+        Shape::OpenLoop => open_loop::<L, Yield, N>(work),
         Shape::PingPong if work.waiting == WaitClass::Spin => ping_pong::<L, Spin, N>(work),
         Shape::PingPong => ping_pong::<L, Yield, N>(work),
         Shape::Stream if work.waiting == WaitClass::Spin => by_batch::<L, Spin, N>(work),
@@ -459,19 +438,6 @@ mod tests {
             Err(NoFigure::Wrong(_)) => false,
             Err(other) => panic!("{other:?}"),
         }
-    }
-
-    /// A histogram holds a latency of a minute. It would record a longer one as a minute, so that one gives no figure.
-    #[test]
-    fn a_latency_beyond_the_histogram_gives_no_figure() {
-        let of = |largest| {
-            let mut latencies = Latencies::new();
-            [90, largest, 7].into_iter().for_each(|nanos| latencies.record(nanos));
-            latencies.figure()
-        };
-        assert!(of(LARGEST).is_ok());
-        let Err(NoFigure::Wrong(told)) = of(90_000_000_000) else { panic!() };
-        assert!(told.contains("a latency of 90") && told.contains("where the histogram ends"), "{told}");
     }
 
     /// A contender that carries wrong messages would be the fastest of all.

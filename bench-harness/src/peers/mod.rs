@@ -8,8 +8,10 @@ mod contender;
 mod disruptor;
 mod floor;
 mod java;
+pub mod latencies;
 pub mod link;
 mod messages;
+mod open_loop;
 mod ours;
 mod plan;
 #[cfg(feature = "rivals")]

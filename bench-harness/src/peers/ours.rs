@@ -229,7 +229,9 @@ pub fn contenders(scenario: Scenario) -> Vec<(&'static str, Measure)> {
         Scenario::Topic => vec![("topic", on_link::<Typed<Single>>)],
         Scenario::Group => vec![("group", on_link::<Grouped<Single>>), ("group-multi", on_link::<Grouped<Multi>>)],
         Scenario::TopicMulti => vec![("topic-multi", on_link::<Typed<Multi>>)],
-        Scenario::PingPong => vec![("slipring-multi", on_link::<Ours<Multi>>), ("slipring", single)],
+        Scenario::PingPong | Scenario::OpenSlow | Scenario::OpenFast => {
+            vec![("slipring-multi", on_link::<Ours<Multi>>), ("slipring", single)]
+        }
         _ => vec![("slipring", single)],
     }
 }

@@ -51,7 +51,16 @@ pub fn threads(scenario: Scenario) -> (usize, usize) {
 
 /// True if the scenario's figure is a latency, not a rate.
 pub fn is_latency(scenario: Scenario) -> bool {
-    matches!(scenario, Scenario::PingPong | Scenario::IdleWake)
+    matches!(scenario, Scenario::PingPong | Scenario::IdleWake) || interval(scenario).is_some()
+}
+
+/// The time from one message to the next of an open loop; `None` for other scenarios.
+fn interval(scenario: Scenario) -> Option<Duration> {
+    match scenario {
+        Scenario::OpenSlow => Some(Duration::from_micros(10)),
+        Scenario::OpenFast => Some(Duration::from_micros(1)),
+        _ => None,
+    }
 }
 
 /// The rounds of a contender in a cell: its messages for each producer, its figures, and why it has none, if so.
@@ -119,7 +128,7 @@ impl Plan {
                             words: *words,
                             waiting,
                             pins: pins.clone(),
-                            silence: self.silence,
+                            silence: interval(*scenario).unwrap_or(self.silence),
                         };
                         cells.push((*scenario, work));
                     }
@@ -160,7 +169,9 @@ impl Plan {
                 let work = Work { each: lane.each, ..work.clone() };
                 match (lane.contender.run)(scenario, &work) {
                     Ok(figure) => {
-                        lane.each = self.next_each(&work, &figure).unwrap_or(lane.each);
+                        // An open loop's count follows from its rate.
+                        let next = self.next_each(&work, &figure).filter(|_| interval(scenario).is_none());
+                        lane.each = next.unwrap_or(lane.each);
                         lane.samples.push(figure);
                     }
                     Err(reason) => lane.out = Some(reason),
@@ -180,6 +191,11 @@ impl Plan {
 
     /// Sets the lane's count of messages so that a round takes about the wanted time, by at most three trials.
     fn calibrate(&self, scenario: Scenario, work: &Work, lane: &mut Lane) {
+        if let Some(interval) = interval(scenario) {
+            // A p99 needs 10,000 samples.
+            lane.each = ((self.duration.as_secs_f64() / interval.as_secs_f64()) as u64).max(10_000);
+            return;
+        }
         if scenario == Scenario::IdleWake {
             // A median needs 200 samples; see `latency::enough`.
             let wanted = self.duration.as_secs_f64() / self.silence.as_secs_f64();
@@ -214,11 +230,11 @@ impl Plan {
     fn next_each(&self, work: &Work, figure: &Round) -> Option<u64> {
         let rate = match figure {
             Round::Rate(rate) => rate / work.producers as f64,
-            Round::Latency(histogram) if work.waiting != WaitClass::Native => 1e9 / histogram.mean().max(1.0),
-            Round::Latency(_) => return None,
+            Round::Latency { single, .. } if work.waiting != WaitClass::Native => 1e9 / single.mean().max(1.0),
+            Round::Latency { .. } => return None,
         };
-        // The median of fewer than 200 round trips is n/a; see `latency::enough`.
-        let fewest = if matches!(figure, Round::Latency(_)) { 256 } else { 64 };
+        // The median of fewer than 200 round trips is n/a, see `latency::enough`, and half of them are timed in groups.
+        let fewest = if matches!(figure, Round::Latency { .. }) { 512 } else { 64 };
         Some(round_up(((rate * self.duration.as_secs_f64()) as u64).max(fewest), work.batch))
     }
 }
@@ -278,17 +294,18 @@ fn report(scenario: Scenario, work: &Work, lane: Lane, document: &mut PeersDocum
         .iter()
         .filter_map(|sample| match sample {
             Round::Rate(rate) => Some(rate / 1e6),
-            Round::Latency(_) => None,
+            Round::Latency { .. } => None,
         })
         .collect();
     document.push(row("M/s"), rates);
-    for (quantile, unit) in [(0.5, "ns p50"), (0.99, "ns p99")] {
+    for (quantile, unit) in [(0.5, "ns p50"), (0.99, "ns p99"), (0.999, "ns p99.9")] {
         let values: Option<Vec<f64>> = lane
             .samples
             .iter()
             .map(|sample| match sample {
-                Round::Latency(histogram) if latency::enough(histogram.len(), quantile) => {
-                    Some(histogram.value_at_quantile(quantile) as f64)
+                Round::Latency { mean: Some(mean), .. } if quantile == 0.5 => Some(*mean),
+                Round::Latency { single, .. } if latency::enough(single.len(), quantile) => {
+                    Some(single.value_at_quantile(quantile) as f64)
                 }
                 _ => None,
             })

@@ -62,7 +62,7 @@ pub struct Row {
     pub producers: usize,
     /// Count of the consuming threads.
     pub consumers: usize,
-    /// `M/s`: million messages a second, where more is better. `ns p50`, `ns p99`: nanoseconds, where less is better.
+    /// `M/s`: million messages a second, where more is better. `ns p50`, `ns p99`, `ns p99.9`: nanoseconds, where less is better.
     pub unit: String,
     /// The median of the rounds.
     pub median: f64,

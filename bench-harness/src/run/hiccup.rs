@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::recorder::{Record, Recorder};
 use crate::clock::Clock;
-use crate::peers::link::{StartLine, new_histogram};
+use crate::peers::latencies::new_histogram;
+use crate::peers::link::StartLine;
 
 /// Intended times for each second.
 const RATE: f64 = 1e6;

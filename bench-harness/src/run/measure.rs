@@ -42,7 +42,7 @@ pub struct Measured {
 impl Measured {
     /// The latencies of all runs together.
     pub fn total(&self) -> Histogram<u64> {
-        let mut total = crate::peers::link::new_histogram();
+        let mut total = crate::peers::latencies::new_histogram();
         for record in &self.records {
             let _ = total.add(record.total());
         }

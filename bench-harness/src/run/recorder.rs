@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::clock::Clock;
-use crate::peers::link::{beyond, new_histogram};
+use crate::peers::latencies::{beyond, new_histogram};
 
 /// Count of the timeline's slices.
 pub const SLICES: usize = 180;
