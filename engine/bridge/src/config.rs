@@ -14,6 +14,7 @@
 //! name = "nats"
 //! topic = "orders"
 //! hold = 1_073_741_824                    # bytes of a partition that the journal keeps while the cluster is away
+//! refuse_large = true                     # producers are refused messages that the servers do not take
 //! uncopied = "stop"                       # or "skip"
 //! window = { messages = 1000, bytes = 8_388_608, answer = "2s", pause = "200ms", packed = 1 }
 //!
@@ -189,6 +190,8 @@ pub struct OutwardConfig {
     /// See [`Outbound::uncopied`].
     #[serde(default, deserialize_with = "uncopied")]
     pub uncopied: Uncopied,
+    /// See [`Outbound::refuse_large`]; `None` for its default.
+    pub refuse_large: Option<bool>,
     /// See [`Outbound::take_over`].
     #[serde(default)]
     pub take_over: bool,
@@ -425,7 +428,8 @@ impl OutwardConfig {
         window.pause = self.window.pause.unwrap_or(window.pause);
         window.packed = self.window.packed.unwrap_or(window.packed);
         let settings = Bridge::outward(&*self.name).window(window).uncopied(self.uncopied).take_over(self.take_over);
-        self.hold.map_or_else(|| settings.clone(), |bytes| settings.clone().hold(bytes))
+        let settings = self.refuse_large.map_or(settings.clone(), |yes| settings.refuse_large(yes));
+        self.hold.map_or(settings.clone(), |bytes| settings.hold(bytes))
     }
 
     /// The topic as a standby keeps it.

@@ -1,10 +1,11 @@
 //! What the bridge writes into a stream: each message with the headers that say who wrote it, in which epoch, and where
 //! the stream stands after it.
 
-use crate::record::{Record, escape, unescape};
+use crate::record::{Record, escape, escaped_len, unescape};
 use slipring::clock::Timestamp;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// Who writes a stream: a journal, in an epoch, as one start of a bridge.
 ///
@@ -172,13 +173,38 @@ impl Envelope {
     }
 }
 
-/// The most bytes that the record takes on the wire, headers included, whoever writes it.
-pub(crate) fn wire_size(record: &Record) -> usize {
+/// The most bytes that a message of one record takes on the wire, headers included, whatever its partition, offset and time are
+/// and whoever writes it. So a producer knows it before the record has an offset.
+pub(crate) fn wire_size<'r>(
+    key: Option<&[u8]>,
+    value: &[u8],
+    headers: impl Iterator<Item = (&'r str, &'r [u8])>,
+) -> usize {
+    let key = key.map_or(0, |key| KEY_HEADER + escaped_len(key));
+    let own = headers.map(|(name, value)| 2 + escaped_len(name.as_bytes()) + escaped_len(value)).sum::<usize>();
+    // One pair less has an `&` behind it.
+    let own = if own > 0 { OWN_HEADERS + own - 1 } else { 0 };
+    *EMPTY_RECORD + value.len() + key + own
+}
+
+/// What stands around the key and around the record's own headers, in bytes: a name, and four bytes for each header.
+const KEY_HEADER: usize = "Slipring-Key".len() + 4;
+const OWN_HEADERS: usize = "Slipring-Headers".len() + 4;
+
+/// The wire size of a record without key, value and headers.
+static EMPTY_RECORD: LazyLock<usize> = LazyLock::new(|| {
     let writer = Writer { journal: [0xff; 16], epoch: u64::MAX, nonce: u64::MAX };
     let tip = Tip { next: u64::MAX, checksum: u32::MAX, count: u64::MAX };
     let head = Head { kind: Kind::Record, writer, tip, behind: tip };
-    let record_alone = Record { value: Vec::new(), ..record.clone() };
-    Envelope { head, records: vec![record_alone], skipped_from: None }.wire_size() + record.value.len()
+    let timestamp = Some(Timestamp::from_nanos(u64::MAX));
+    let record = Record { partition: u32::MAX, offset: u64::MAX, timestamp, ..Record::default() };
+    Envelope { head, records: vec![record], skipped_from: None }.wire_size()
+});
+
+/// The size in bytes, as [`slipring::Record::size`] counts it, of a message that surely takes at most `largest` bytes on the
+/// wire: an escaped byte takes three.
+pub(crate) fn surely_fits(largest: usize) -> usize {
+    largest.saturating_sub(*EMPTY_RECORD + KEY_HEADER + OWN_HEADERS) / 3
 }
 
 impl fmt::Display for Tip {
@@ -283,6 +309,36 @@ mod tests {
             assert!(headers.iter().all(|(_, value)| value.bytes().all(|byte| byte.is_ascii_graphic())));
         }
         assert_eq!(Head::parse(|_| None), None);
+    }
+
+    #[test]
+    fn a_size_on_the_wire_is_known_before_the_record_has_an_offset() {
+        let writer = Writer { journal: [0xff; 16], epoch: u64::MAX, nonce: u64::MAX };
+        let tip = Tip { next: u64::MAX, checksum: u32::MAX, count: u64::MAX };
+        let parts = [&b""[..], b"plain", b"a b\r\n\xff", &[0xff; 40]];
+        for (key, value) in parts.iter().flat_map(|key| parts.iter().map(move |value| (*key, *value))) {
+            for headers in 0..3 {
+                let headers = vec![("a header".to_owned(), key.to_vec()); headers];
+                let largest = Record {
+                    partition: u32::MAX,
+                    offset: u64::MAX,
+                    key: Some(key.to_vec()),
+                    value: value.to_vec(),
+                    headers,
+                    timestamp: Some(Timestamp::from_nanos(u64::MAX)),
+                };
+                let size = wire_size(largest.key.as_deref(), &largest.value, largest.named_headers());
+                let usual = Record { partition: 0, offset: 0, timestamp: None, ..largest.clone() };
+                let mut envelope = Envelope::record(writer, usual);
+                assert!(envelope.wire_size() < size);
+                (envelope.head.tip, envelope.head.behind) = (tip, tip);
+                envelope.records = vec![largest.clone()];
+                assert_eq!(envelope.wire_size(), size);
+                // One without any bytes is never measured.
+                let fits = |limit: &usize| surely_fits(*limit) >= largest.to_send().size().max(1);
+                assert!((0..4000).find(fits).expect("a limit that is large enough") >= size);
+            }
+        }
     }
 
     #[test]

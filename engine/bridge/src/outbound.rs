@@ -40,8 +40,8 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
-/// What a bridge does with records that it cannot copy: those that are larger than the stream takes, and those that
-/// retention has deleted before they were copied.
+/// What a bridge does with records that it cannot copy: those that are larger than the stream takes and that their producer was
+/// [not refused](Outbound::refuse_large), and those that retention has deleted before they were copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Uncopied {
     /// The bridge stops, with the offsets in its error. The default.
@@ -59,6 +59,7 @@ pub struct Outbound {
     window: Window,
     hold: Option<u64>,
     uncopied: Uncopied,
+    refuses_large: bool,
     takes_over: bool,
 }
 
@@ -71,6 +72,7 @@ impl Bridge {
             window: Window::default(),
             hold: None,
             uncopied: Uncopied::default(),
+            refuses_large: true,
             takes_over: false,
         }
     }
@@ -104,6 +106,14 @@ impl Outbound {
         self
     }
 
+    /// Sets whether the topic's producers are refused messages that are larger than the streams take, with
+    /// [`PublishError::TooLargeForBridge`](slipring::producer::PublishError::TooLargeForBridge). Default: true. With false,
+    /// and for what was published before the servers have told their limit, [`uncopied`](Self::uncopied) decides.
+    pub fn refuse_large(mut self, yes: bool) -> Self {
+        self.refuses_large = yes;
+        self
+    }
+
     /// Lets the bridge go on in a stream that another bridge has written last. The stream's last record must be the one
     /// that this journal has at its offset. The other bridge is fenced: it stops when it writes again.
     pub fn take_over(mut self, yes: bool) -> Self {
@@ -126,7 +136,7 @@ impl Outbound {
         K: Producers,
         R: Remote + 'static,
     {
-        let Self { name, window, hold, uncopied, takes_over } = self;
+        let Self { name, window, hold, uncopied, refuses_large, takes_over } = self;
         let journal = engine.journal().ok_or(StartError::NoJournal)?.id();
         let mut attach = topic.replicate(&name);
         if let Some(bytes) = hold {
@@ -155,6 +165,8 @@ impl Outbound {
             lost,
             copiers,
             limits: Vec::new(),
+            told_limit: None,
+            refuses_large,
             uncopied,
             stops: None,
             level: Vec::new(),

@@ -46,6 +46,11 @@ impl Record {
         self.headers.iter().fold(record, |record, (name, value)| record.header(name, value))
     }
 
+    /// The headers' names and values.
+    pub(crate) fn named_headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// The CRC-32C of the partition, the offset and all parts of the message, each with its length. Two machines that
     /// compare it compare the whole record. Never 0, which stands for no record.
     pub fn checksum(&self) -> u32 {
@@ -129,7 +134,7 @@ const NONE: u32 = u32::MAX;
 pub(crate) fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"._-/".contains(byte) {
+        if is_plain(*byte) {
             text.push(*byte as char);
         } else {
             // Writing into a string never fails.
@@ -137,6 +142,15 @@ pub(crate) fn escape(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// The length of the text that [`escape`] writes.
+pub(crate) fn escaped_len(bytes: &[u8]) -> usize {
+    bytes.iter().map(|byte| if is_plain(*byte) { 1 } else { 3 }).sum()
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-/".contains(&byte)
 }
 
 /// The bytes that [`escape`] wrote; `None` if the text is malformed.
@@ -164,6 +178,7 @@ mod tests {
     fn any_bytes_pass_through_a_header() {
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(unescape(&escape(&all)), Some(all.clone()));
+        assert_eq!(escape(&all).len(), escaped_len(&all));
         assert!(escape(&all).bytes().all(|byte| byte.is_ascii_graphic()));
         assert_eq!(escape(b"acme-7"), "acme-7");
         assert_eq!((unescape("%4"), unescape("%zz"), unescape("%é")), (None, None, None));

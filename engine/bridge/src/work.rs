@@ -1,6 +1,7 @@
 //! The thread of a bridge outward: it reads the topic, and lets the copier of each partition send and confirm.
 
 use crate::bridge::{PartitionStatus, Shared};
+use crate::envelope::{surely_fits, wire_size};
 use crate::outbound::{Lost, Uncopied, open};
 use crate::outward::Outward;
 use crate::position::Position;
@@ -35,6 +36,10 @@ pub(crate) struct Work<K: Producers, R> {
     pub(crate) copiers: Vec<Outward<R>>,
     /// The largest message of each partition's stream in bytes; `None` until the stream was asked.
     pub(crate) limits: Vec<Option<usize>>,
+    /// The largest message in bytes of which the topic's producers were told; `None` if they were not.
+    pub(crate) told_limit: Option<usize>,
+    /// True if producers are refused what is larger.
+    pub(crate) refuses_large: bool,
     pub(crate) uncopied: Uncopied,
     /// Why the bridge stops once all that it has read before is copied.
     pub(crate) stops: Option<Stopped>,
@@ -140,7 +145,21 @@ impl<K: Producers, R: Remote> Work<K, R> {
                 }
             }
         }
+        self.tell_limit();
         Ok(true)
+    }
+
+    /// Has the topic's producers refused what the streams do not take.
+    fn tell_limit(&mut self) {
+        // Which stream takes a record is known only after a producer has chosen its partition, so the least limit counts.
+        let least = self.limits.iter().flatten().min().copied();
+        if let Some(largest) = least.filter(|_| self.refuses_large && least != self.told_limit) {
+            self.told_limit = least;
+            self.replication().limit_messages(largest, surely_fits(largest), |record| {
+                let (key, value, headers) = record.parts();
+                wire_size(key, value, headers)
+            });
+        }
     }
 
     fn read(&mut self, wait: Duration) -> Result<(), Stopped> {
@@ -165,7 +184,7 @@ impl<K: Producers, R: Remote> Work<K, R> {
             }
             let (copier, record) = (&mut copiers[index], Record::of(message, at.partition, at.offset));
             let limit = limits[index].unwrap_or(usize::MAX);
-            let size = if is_small(&record, limit) { 0 } else { crate::envelope::wire_size(&record) };
+            let size = wire_size(record.key.as_deref(), &record.value, record.named_headers());
             outcome = if size <= limit {
                 copier.push(record)
             } else if uncopied == Uncopied::Stop {
@@ -293,11 +312,4 @@ impl<K: Producers, R: Remote> Work<K, R> {
         });
         self.replication().report(report);
     }
-}
-
-/// True if the record is far below the limit, so that its size need not be counted. An escaped byte takes three.
-fn is_small(record: &Record, limit: usize) -> bool {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-    let escaped = 3 * (record.key.as_ref().map_or(0, Vec::len) + headers);
-    record.value.len() + escaped + 1024 < limit
 }

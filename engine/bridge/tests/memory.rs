@@ -2,7 +2,7 @@
 
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, Retention};
-use slipring::producer::WaitError;
+use slipring::producer::{PublishError, WaitError};
 use slipring::{Engine, Level, Message, Receipt, Topic, clock::Timestamp};
 use slipring_bridge::memory::{Faults, MemoryCluster};
 use slipring_bridge::{Bridge, Kind, Record, Stopped, Uncopied, Window};
@@ -146,9 +146,9 @@ fn a_record_that_is_too_large_stops_the_bridge_or_is_skipped_as_told() {
         let (engine, clusters) = (engine(&SimulatedDisk::new()), clusters(1, Faults::default()));
         let topic = orders(&engine);
         let to = clusters.clone();
-        // What a record without a value takes, and 100 bytes.
-        clusters.iter().for_each(|cluster| cluster.set_largest(740));
-        let outbound = Bridge::outward("b").uncopied(uncopied);
+        // What a record without a value takes, and some bytes.
+        clusters.iter().for_each(|cluster| cluster.set_largest(840));
+        let outbound = Bridge::outward("b").uncopied(uncopied).refuse_large(false);
         let bridge = outbound.start(&engine, &topic, move |partition| to[partition as usize].stream()).unwrap();
         let mut producer = topic.producer().create().unwrap();
         let mut send = |bytes: usize| producer.send(slipring::Record::new(&vec![7; bytes]).partition(0)).unwrap();
@@ -171,6 +171,63 @@ fn a_record_that_is_too_large_stops_the_bridge_or_is_skipped_as_told() {
             }
         }
     }
+}
+
+/// The largest value that a producer may send, with a key and a header that are escaped in the copy.
+fn largest_value(topic: &Topic<Message>) -> usize {
+    let mut producer = topic.producer().create().unwrap();
+    let mut fits = |bytes: usize| {
+        let value = vec![7; bytes];
+        match producer.send(slipring::Record::new(&value).key(b"k \xff").header("a", "b c").partition(1)) {
+            Ok(_) => true,
+            Err(PublishError::TooLargeForBridge { bridge, size, limit, .. }) if bridge == "b" && size > limit => false,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let (mut low, mut high) = (0_usize, 480);
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    assert!(fits(low) && !fits(low + 1));
+    low
+}
+
+#[test]
+fn producers_are_refused_what_the_streams_do_not_take_once_these_have_told_their_limits() {
+    let limited = || {
+        let clusters = clusters(1, Faults::default());
+        clusters.iter().zip([1000, 900]).for_each(|(cluster, largest)| cluster.set_largest(largest));
+        clusters
+    };
+    let (engine, clusters) = (engine(&SimulatedDisk::new()), limited());
+    let topic = orders(&engine);
+    clusters.iter().for_each(|cluster| cluster.set_down(true));
+    let bridge = start(&engine, &topic, &clusters);
+    let mut producer = topic.producer().create().unwrap();
+    let large = vec![7; 500];
+    let mut send = |partition| producer.send(slipring::Record::new(&large).partition(partition));
+    // Nobody knows the limits yet.
+    let early = send(1).unwrap();
+    clusters.iter().for_each(|cluster| cluster.set_down(false));
+    // The record that came too early stops the bridge, as there is no other way; then the limit is lifted.
+    let outcome = early.wait_until(Level::Replicated, Some(Instant::now() + LONG)).unwrap_err();
+    assert!(matches!(outcome, WaitError::Bridge { .. }), "{outcome}");
+    assert!(matches!(bridge.end().stopped, Some(Stopped::TooLarge { limit: 900, .. })));
+    send(1).unwrap();
+
+    let clusters = limited();
+    let engine = self::engine(&SimulatedDisk::new());
+    let topic = orders(&engine);
+    let bridge = start(&engine, &topic, &clusters);
+    wait_for(|| bridge.status().partitions.len() == 2);
+    // The least limit of all streams holds, to the byte, and what was accepted is copied.
+    let largest = largest_value(&topic);
+    assert!((1..480).contains(&largest), "{largest}");
+    publish(&topic, 2).iter().for_each(|receipt| assert!(receipt.wait(Level::Replicated).is_ok()));
+    assert_eq!(bridge.stopped(), None);
+    let copied = clusters[1].records().iter().map(|record| record.value.len()).max();
+    assert_eq!(copied, Some(largest));
 }
 
 #[test]

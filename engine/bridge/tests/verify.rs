@@ -101,7 +101,7 @@ fn each_difference_is_named() {
 #[test]
 fn records_that_were_skipped_are_no_difference() {
     let (side, cluster) = (side(), MemoryCluster::new(1, Faults::default()));
-    cluster.set_largest(740);
+    cluster.set_largest(840);
     side.publish(0..5);
     let mut producer = side.topic.producer().acknowledge(Level::Durable).create().unwrap();
     producer.send(Record::new(&[7; 500])).unwrap();

@@ -142,6 +142,21 @@ impl<'a> Record<'a> {
         self
     }
 
+    /// The key, the value, and the headers with that of the [due time](Self::due). The header of a [delay](Self::delay) has no
+    /// time before the record is sent, and is left out.
+    ///
+    /// ```
+    /// use slipring::Record;
+    /// let record = Record::new("buy").key("account-7").header("trace", "99");
+    /// let (key, value, headers) = record.parts();
+    /// assert_eq!((key, value), (Some(&b"account-7"[..]), &b"buy"[..]));
+    /// assert!(headers.eq([("trace", &b"99"[..])]));
+    /// ```
+    #[expect(clippy::type_complexity, reason = "three parts, and no other place has them")]
+    pub fn parts(&self) -> (Option<&[u8]>, &[u8], impl Iterator<Item = (&str, &[u8])>) {
+        (self.key, self.value, self.all_headers())
+    }
+
     /// Bytes that the record takes in its slot: those of the key, the value, and each header's name and value plus
     /// [`HEADER`](Self::HEADER). A due time counts as one more header.
     pub fn size(&self) -> usize {

@@ -5,13 +5,14 @@
 //! a replicated offset get the bridge's own cause, and all others are not disturbed.
 
 use crate::base::level::{Level, WaitError};
+use crate::event::record::Record;
 use crate::log::catalog::state_kind;
 use crate::log::partition_key::{key, key_parts};
 use crate::log::progress::{Acks, Progress};
 use slipring_journal::{FrameBuilder, PartitionId, RetentionFloor, State};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -149,6 +150,22 @@ pub struct BridgeReport {
     pub error: Option<String>,
 }
 
+/// The largest message that a bridge can copy, by a measure of the bridge's own.
+pub(crate) struct MessageLimit {
+    /// The largest size in bytes, as `measure` counts it.
+    pub(crate) largest: usize,
+    pub(crate) measure: Box<MessageMeasure>,
+}
+
+/// Returns the size in bytes that a record has in a bridge's copy.
+pub(crate) type MessageMeasure = dyn Fn(&Record<'_>) -> usize + Send + Sync;
+
+impl std::fmt::Debug for MessageLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MessageLimit({} bytes)", self.largest)
+    }
+}
+
 /// A bridge that is attached to a topic, or was attached last.
 #[derive(Clone, Debug)]
 pub(crate) struct Attachment {
@@ -158,6 +175,8 @@ pub(crate) struct Attachment {
     /// Why the bridge has ended; `None` while it is attached.
     pub(crate) ended: Option<String>,
     pub(crate) report: BridgeReport,
+    /// The largest message that the bridge can copy; `None` while the bridge has not said it.
+    pub(crate) limit: Option<Arc<MessageLimit>>,
 }
 
 impl Acks {
@@ -183,7 +202,12 @@ impl Acks {
             Some(Attachment { number, .. }) => number + 1,
             None => 1,
         };
-        *present = Some(Attachment { number, bridge: bridge.to_owned(), ended: None, report: BridgeReport::default() });
+        let report = BridgeReport::default();
+        let attachment = Attachment { number, bridge: bridge.to_owned(), ended: None, report, limit: None };
+        let before = present.replace(attachment);
+        // The limit of the bridge before is that one's own code, and is dropped without the lock.
+        drop(present);
+        drop(before);
         Ok(number)
     }
 
@@ -199,6 +223,31 @@ impl Acks {
         if let Some(present) = self.attachment().as_mut().filter(|present| present.number == number) {
             present.report = report;
         }
+    }
+
+    /// Sets the largest message of the attachment with this number, and calls `lower`, which makes publishes look for the
+    /// limit. Does nothing if the attachment has ended.
+    pub(crate) fn limit_messages(&self, number: u64, limit: MessageLimit, lower: impl FnOnce()) {
+        let mut attachment = self.attachment();
+        if let Some(present) = attachment.as_mut().filter(|it| it.number == number && it.ended.is_none()) {
+            let before = present.limit.replace(Arc::new(limit));
+            lower();
+            // The bridge's own code is dropped without the lock.
+            drop(attachment);
+            drop(before);
+        }
+    }
+
+    /// The attached bridge's name and its largest message; `None`, after a call of `lift`, if no bridge is attached or the
+    /// bridge has not said it. The lock orders `lift` and the `lower` of [`limit_messages`](Self::limit_messages).
+    pub(crate) fn message_limit(&self, lift: impl FnOnce()) -> Option<(String, Arc<MessageLimit>)> {
+        let present = self.attachment();
+        let attached = present.as_ref().filter(|present| present.ended.is_none());
+        let limit = attached.and_then(|it| Some((it.bridge.clone(), Arc::clone(it.limit.as_ref()?))));
+        if limit.is_none() {
+            lift();
+        }
+        limit
     }
 
     /// Ends the attachment with this number, or, with `None`, the present one, and wakes all waits for replicated

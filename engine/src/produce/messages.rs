@@ -14,6 +14,7 @@ use crate::topic::dedup::{DedupIndex, IdOutcome};
 use crate::topic::error::PublishError;
 use std::borrow::Borrow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl<K: Producers> Producer<Message, K> {
@@ -33,7 +34,8 @@ impl<K: Producers> Producer<Message, K> {
     /// ```
     ///
     /// # Errors
-    /// The record is larger than [`max_message`](crate::TopicBuilder::max_message), its partition does not exist, the
+    /// The record is larger than [`max_message`](crate::TopicBuilder::max_message) or than the topic's
+    /// [bridge](crate::replication) can copy, its partition does not exist, the
     /// partitioner chooses no valid partition, the topic is closed, or a policy of the topic refuses the record. The
     /// record was only borrowed, and may be sent again.
     #[inline]
@@ -65,8 +67,8 @@ impl<K: Producers> Producer<Message, K> {
     /// The partition to which the record goes. An error if the topic does not accept the record, or has no such
     /// partition.
     pub(crate) fn destination(&mut self, record: &Record<'_>) -> Result<u32, PublishError> {
-        if Message::check(record, self.topic.settings.max_message).is_err() {
-            return Err(self.unfit(record));
+        if Message::check(record, self.topic.unlimited_message.load(Ordering::Relaxed)).is_err() {
+            self.check_limits(record)?;
         }
         self.refuse_id(record)?;
         self.route(Route::of(record), false)
@@ -87,8 +89,8 @@ impl<K: Producers> Producer<Message, K> {
 
     #[inline]
     pub(crate) fn deliver(&mut self, record: &Record<'_>, full: WhenFull<'_>) -> Result<Receipt, PublishError> {
-        if Message::check(record, self.topic.settings.max_message).is_err() {
-            return Err(self.unfit(record));
+        if Message::check(record, self.topic.unlimited_message.load(Ordering::Relaxed)).is_err() {
+            self.check_limits(record)?;
         }
         if let Some(delayed) = record.at(|| self.topic.host.clock.wall()) {
             return self.deliver(&delayed, full);
@@ -135,12 +137,26 @@ impl<K: Producers> Producer<Message, K> {
         }
     }
 
+    /// Checks a record that is not accepted by its size alone: it is too large for the topic or for the topic's bridge, or
+    /// a header's name is too long, or it is accepted after all.
     #[cold]
-    fn unfit(&self, record: &Record<'_>) -> PublishError {
-        let (topic, size, largest) = (self.topic.name.clone(), record.size(), self.topic.settings.max_message);
-        match record.headers.iter().map(|(name, _)| name.len()).max() {
-            Some(len) if len > Record::MAX_HEADER_NAME => PublishError::HeaderName { topic, len },
-            _ => PublishError::MessageTooLarge { topic, size, largest },
+    fn check_limits(&self, record: &Record<'_>) -> Result<(), PublishError> {
+        let topic = || self.topic.name.clone();
+        if let Some(len) = record.headers.iter().map(|(name, _)| name.len()).max()
+            && len > Record::MAX_HEADER_NAME
+        {
+            return Err(PublishError::HeaderName { topic: topic(), len });
+        }
+        let (size, largest) = (record.size(), self.topic.settings.max_message);
+        if size > largest {
+            return Err(PublishError::MessageTooLarge { topic: topic(), size, largest });
+        }
+        let Some((bridge, limit)) = self.topic.message_limit() else { return Ok(()) };
+        match (limit.measure)(record) {
+            size if size > limit.largest => {
+                Err(PublishError::TooLargeForBridge { topic: topic(), bridge, size, limit: limit.largest })
+            }
+            _ => Ok(()),
         }
     }
 }

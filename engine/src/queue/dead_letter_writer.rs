@@ -92,7 +92,9 @@ impl DeadLetterWriter {
         let origin = Origin { topic: origin, partition, offset, consumer, attempts, reason };
         match event.to_dead_letter(&DeadLetterOrigin(origin), |record| producer.try_send(record)) {
             Ok(receipt) => LetterOutcome::Published(receipt),
-            Err(PublishError::MessageTooLarge { .. }) => LetterOutcome::TooLarge,
+            Err(PublishError::MessageTooLarge { .. } | PublishError::TooLargeForBridge { .. }) => {
+                LetterOutcome::TooLarge
+            }
             Err(_) => LetterOutcome::NoRoom,
         }
     }

@@ -428,6 +428,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 shape: shape.clone(),
                 since: engine.host.clock.now(),
                 host: Arc::clone(&engine.host),
+                unlimited_message: settings.max_message.into(),
                 settings,
                 cell: cell.unwrap_or(0),
                 slots,

@@ -141,6 +141,9 @@ pub(crate) struct TopicCore<E, K: Producers> {
     /// The topic's state in the journal; `None` if the topic is in memory.
     pub(crate) durable: Option<Arc<DurableTopic<E>>>,
     pub(crate) settings: TopicSettings,
+    /// The size in bytes up to which a message is accepted without a look at the bridge's limit: that of
+    /// [`TopicSettings::max_message`] where there is none. Loaded and stored relaxed: the limit itself is read under a lock.
+    pub(crate) unlimited_message: AtomicUsize,
     /// The bytes that a slot has for a message beside the event itself; 0 if the events are not messages.
     cell: usize,
     pub(crate) slots: SlotFactory<E>,

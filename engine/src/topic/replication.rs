@@ -1,18 +1,19 @@
 //! Attaching a bridge to a durable topic.
 
-use super::Topic;
 use super::error::check_name;
+use super::{Topic, TopicCore};
 use crate::base::kind::Producers;
 use crate::base::level::Level;
-use crate::log::bridge::{BridgePosition, BridgeReport, MAX_DETAIL};
+use crate::event::record::Record;
+use crate::log::bridge::{BridgePosition, BridgeReport, MAX_DETAIL, MessageLimit};
 use crate::log::committer::Committer;
 use crate::log::progress::Acks;
 use crate::text;
 use slipring_journal::{FrameBuilder, PartitionId};
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 /// Why a bridge was not attached, or cannot do what it was told to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +97,27 @@ pub struct ReplicationBuilder {
     bridge: String,
     hold: Option<u64>,
     durable: Option<(u32, Arc<Committer>, Arc<Acks>)>,
+    messages: Weak<dyn LimitedMessages>,
+}
+
+/// A topic, as an attachment sees it whose topic may have events of any type.
+trait LimitedMessages: Send + Sync {
+    /// Makes publishes of messages look for the bridge's limit, but those of at most `size` bytes.
+    fn limit_above(&self, size: usize);
+}
+
+impl<E: Send + Sync, K: Producers> LimitedMessages for TopicCore<E, K> {
+    fn limit_above(&self, size: usize) {
+        self.unlimited_message.store(size.min(self.settings.max_message), Ordering::Relaxed);
+    }
+}
+
+impl<E, K: Producers> TopicCore<E, K> {
+    /// The attached bridge's name and the largest message that it can copy; `None` if there is no such limit.
+    pub(crate) fn message_limit(&self) -> Option<(String, Arc<MessageLimit>)> {
+        let lift = || self.unlimited_message.store(self.settings.max_message, Ordering::Relaxed);
+        self.durable.as_ref()?.acks.message_limit(lift)
+    }
 }
 
 impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
@@ -107,7 +129,14 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     pub fn replicate(&self, name: impl Into<String>) -> ReplicationBuilder {
         let durable = self.inner.durable.as_ref();
         let durable = durable.map(|it| (it.id(0).topic, Arc::clone(&it.committer), Arc::clone(&it.acks)));
-        ReplicationBuilder { topic: self.inner.name.as_str().into(), bridge: name.into(), hold: None, durable }
+        let messages: Weak<dyn LimitedMessages> = Arc::<TopicCore<E, K>>::downgrade(&self.inner);
+        ReplicationBuilder {
+            topic: self.inner.name.as_str().into(),
+            bridge: name.into(),
+            hold: None,
+            durable,
+            messages,
+        }
     }
 }
 
@@ -127,7 +156,7 @@ impl ReplicationBuilder {
     /// The topic is not durable or never syncs while it is open, the name is invalid, another bridge is attached, or the
     /// journal has ended.
     pub fn attach(self) -> Result<Replication, ReplicationError> {
-        let Self { topic, bridge, hold, durable } = self;
+        let Self { topic, bridge, hold, durable, messages } = self;
         let name = || topic.to_string();
         check_name(&bridge).map_err(|_| ReplicationError::Name { topic: name(), name: bridge.clone() })?;
         let syncs = durable.as_ref().map(|(_, committer, _)| committer.syncs);
@@ -140,7 +169,7 @@ impl ReplicationBuilder {
         let attached = acks.attach(&bridge);
         let attachment = attached.map_err(|bridge| ReplicationError::Attached { topic: name(), bridge })?;
         // From here on a drop ends the attachment.
-        let it = Replication { topic, number, bridge, hold, committer, acks, attachment };
+        let it = Replication { topic, number, bridge, hold, committer, acks, attachment, messages };
         let positions = (0..it.partitions()).map(|partition| {
             let position = it.position(partition).unwrap_or_else(|| {
                 let start = it.committer.journal.extent(it.id(partition)).map_or(0, |extent| extent.start);
@@ -166,6 +195,7 @@ pub struct Replication {
     committer: Arc<Committer>,
     acks: Arc<Acks>,
     attachment: u64,
+    messages: Weak<dyn LimitedMessages>,
 }
 
 impl Replication {
@@ -293,6 +323,40 @@ impl Replication {
             self.committer.bridges.set(BridgePosition { offset: position.offset.max(now), ..position });
         }
         Ok(())
+    }
+
+    /// Says which messages the bridge can copy: those that have at most `largest` bytes as `measure` counts them. From now on
+    /// until the attachment ends, a publish of a larger one is refused with
+    /// [`PublishError::TooLargeForBridge`](crate::producer::PublishError::TooLargeForBridge). Messages that were published
+    /// before, or gathered for a later publish, are not looked at.
+    ///
+    /// A message of at most `surely` bytes, as [`Record::size`] counts them, is accepted without a call of `measure`: choose it
+    /// so that each message of that size fits. Larger ones take a lock and call `measure` on the thread that publishes, with
+    /// [`Record::parts`] to look at. On topics of other events this changes nothing.
+    ///
+    /// ```
+    /// use slipring::{Engine, Message, Record, journal::simulated::SimulatedDisk, producer::PublishError};
+    ///
+    /// let engine = Engine::builder().journal_in(SimulatedDisk::new()).build()?;
+    /// let orders = engine.topic::<Message>("orders").durable().create()?;
+    /// let bridge = orders.replicate("nats").attach()?;
+    /// bridge.limit_messages(250, 100, |record| 100 + record.size());        // the copy has 100 bytes of its own
+    /// let mut producer = orders.producer().create()?;
+    /// producer.send(Record::new(&[0; 150]))?;
+    /// let refused = producer.send(Record::new(&[0; 151])).unwrap_err();
+    /// assert!(matches!(refused, PublishError::TooLargeForBridge { size: 251, limit: 250, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn limit_messages(
+        &self,
+        largest: usize,
+        surely: usize,
+        measure: impl Fn(&Record<'_>) -> usize + Send + Sync + 'static,
+    ) {
+        let limit = MessageLimit { largest, measure: Box::new(measure) };
+        if let Some(messages) = self.messages.upgrade() {
+            self.acks.limit_messages(self.attachment, limit, || messages.limit_above(surely));
+        }
     }
 
     /// Tells the topic's [metrics](crate::metrics::TopicMetrics::replication) how the bridge is.

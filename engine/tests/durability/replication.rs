@@ -3,10 +3,11 @@
 use super::durable::{LONG, engine};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Retention, inspect};
-use slipring::producer::{ProducerError, PublishError, WaitError};
-use slipring::replication::{BridgeReport, MAX_DETAIL, ReplicationError, bridge_positions};
+use slipring::producer::{IdempotenceError, ProducerError, PublishError, WaitError};
+use slipring::replication::{BridgeReport, MAX_DETAIL, Replication, ReplicationError, bridge_positions};
 use slipring::subscriber::StartAt;
-use slipring::{Engine, Level, Topic};
+use slipring::transaction::TransactionError;
+use slipring::{Engine, Level, Message, Record, Topic};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -231,4 +232,74 @@ fn retention_keeps_what_a_bridge_has_not_copied_across_restarts_and_up_to_its_by
     }
     let state = inspect(Arc::new(disk.clone()), true).unwrap();
     assert!(bridge_positions(state.state()).is_empty());
+}
+
+#[test]
+fn a_message_that_the_bridge_cannot_copy_is_refused_at_its_producer_however_it_is_sent() {
+    let engine = engine(&SimulatedDisk::new());
+    let orders = engine.topic::<Message>("orders").max_message(1000).durable().create().unwrap();
+    let (mut producer, bytes) = (orders.producer().create().unwrap(), [0; 1001]);
+    let mut once = orders.producer().idempotent("once").unwrap();
+    let lingers = orders.producer().linger(Duration::from_secs(60), 100).create().unwrap();
+    let measured = Arc::new(AtomicUsize::new(0));
+    let limit = |bridge: &Replication, largest: usize| {
+        let measured = Arc::clone(&measured);
+        bridge.limit_messages(largest, 100, move |record: &Record<'_>| {
+            measured.fetch_add(1, Ordering::SeqCst);
+            100 + record.parts().1.len()
+        });
+    };
+    let is_refused = |refused: &PublishError, expected: (usize, usize)| match refused {
+        PublishError::TooLargeForBridge { topic, bridge, size, limit } => {
+            (&**topic, &**bridge, (*size, *limit)) == ("orders", "nats", expected)
+        }
+        _ => false,
+    };
+    let bridge = orders.replicate("nats").attach().unwrap();
+    producer.send(Record::new(&bytes[..1000])).unwrap();
+    lingers.send(Record::new(&bytes[..1000])).unwrap();
+    limit(&bridge, 300);
+    producer.send(Record::new(&bytes[..100])).unwrap();
+    assert_eq!(measured.load(Ordering::SeqCst), 0, "a small message costs nothing");
+    producer.send(Record::new(&bytes[..200])).unwrap();
+    assert_eq!(measured.load(Ordering::SeqCst), 1);
+    let large = Record::new(&bytes[..201]);
+    let refused = producer.send(&large).unwrap_err();
+    assert!(is_refused(&refused, (301, 300)), "{refused}");
+    let text =
+        "takes 301 bytes in the copy that the bridge \"nats\" makes, which takes at most 300: send a smaller one";
+    assert!(refused.to_string().contains(text), "{refused}");
+    let mut all = vec![producer.try_send(&large).unwrap_err(), lingers.send(&large).unwrap_err()];
+    all.push(producer.send_until(Instant::now() + LONG, &large).unwrap_err());
+    let IdempotenceError::Refused(refused) = once.send(0, &large).unwrap_err() else { panic!("another error") };
+    all.push(refused);
+    let TransactionError::Publish(refused) = engine.transaction().unwrap().send(&orders, &large).unwrap_err() else {
+        panic!("another error")
+    };
+    all.push(refused);
+    all.iter().for_each(|refused| assert!(is_refused(refused, (301, 300)), "{refused}"));
+    // The sequence is free, and what is too large for the topic is told as that.
+    once.send(0, Record::new(&bytes[..100])).unwrap();
+    let refused = producer.send(Record::new(&bytes)).unwrap_err();
+    assert!(matches!(refused, PublishError::MessageTooLarge { size: 1001, largest: 1000, .. }), "{refused}");
+    // What was gathered before the limit is published.
+    lingers.flush().unwrap();
+
+    limit(&bridge, 500);
+    producer.send(Record::new(&bytes[..400])).unwrap();
+    assert!(is_refused(&producer.send(Record::new(&bytes[..401])).unwrap_err(), (501, 500)));
+    // With the attachment the limit ends, and another bridge has its own.
+    bridge.end("the cluster has gone");
+    producer.send(Record::new(&bytes[..1000])).unwrap();
+    let before = measured.load(Ordering::SeqCst);
+    let next = orders.replicate("nats").attach().unwrap();
+    producer.send(Record::new(&bytes[..1000])).unwrap();
+    assert_eq!(measured.load(Ordering::SeqCst), before);
+    limit(&next, 300);
+    assert!(is_refused(&producer.send(&large).unwrap_err(), (301, 300)));
+    // Which events of a fixed size a bridge takes, it finds out by itself.
+    let ticks = ticks(&engine);
+    let bridge = ticks.replicate("nats").attach().unwrap();
+    limit(&bridge, 0);
+    publish(&ticks, 0, 1);
 }

@@ -112,6 +112,19 @@ fn a_message_that_is_too_large_for_a_dead_letter_holds_up_no_other_and_is_kept()
     }
 }
 
+#[test]
+fn a_dead_letter_that_the_bridge_of_its_topic_cannot_copy_holds_up_no_other() {
+    let engine = Engine::builder().journal_in(SimulatedDisk::new()).build().unwrap();
+    let jobs = engine.topic::<Text>("jobs").capacity(16).durable().create_with(Text::default).unwrap();
+    let dead = engine.topic::<Message>("jobs.q.dead").capacity(16).max_message(LARGE * 2).durable().create().unwrap();
+    let bridge = dead.replicate("nats").attach().unwrap();
+    bridge.limit_messages(LARGE, 100, |record| record.size());
+    let mut worker = jobs.queue("q").max_attempts(1).join().unwrap();
+    [LARGE, 1].iter().for_each(|len| publish(&jobs, *len, true));
+    (0..2).for_each(|_| take(&mut worker).nack(NOW, "no").unwrap());
+    until(&worker, &[1], 1);
+}
+
 /// It once held up the dead letters of all later messages for ever.
 #[test]
 fn a_message_that_damage_has_taken_holds_up_no_other_dead_letter_and_is_named() {

@@ -15,7 +15,7 @@ fn refused(rest: &str) -> String {
 fn each_word_reaches_the_setting_of_its_name() {
     let text = format!(
         "{HEAD}prefix = 'shop'\nreplicas = 1\nuser = 'u'\npassword = 'hush'\ntls = {{ roots = 'ca.pem' }}\n\
-         [[outward]]\nname = 'nats'\ntopic = 'orders'\nhold = 9\nuncopied = 'skip'\ntake_over = true\npartitions = 4\n\
+         [[outward]]\nname = 'nats'\ntopic = 'orders'\nhold = 9\nuncopied = 'skip'\ntake_over = true\nrefuse_large = false\npartitions = 4\n\
          max_message = 100\nwindow = {{ messages = 7, bytes = 8, answer = '3s', pause = '5ms', packed = 9 }}\n\
          [[inward]]\nname = 'in'\ntopic = 'quotes'\nfrom = 'orders'\nprefix = 'other'\n"
     );
@@ -25,7 +25,7 @@ fn each_word_reaches_the_setting_of_its_name() {
     assert!(!format!("{config:?}").contains("hush"));
     let settings = format!("{:?}", config.outward[0].settings());
     let (answer, pause) = (Duration::from_secs(3), Duration::from_millis(5));
-    let expected = Bridge::outward("nats").hold(9).uncopied(Uncopied::Skip).take_over(true);
+    let expected = Bridge::outward("nats").hold(9).uncopied(Uncopied::Skip).refuse_large(false).take_over(true);
     let expected = expected.window(Window { messages: 7, bytes: 8, answer, pause, packed: 9 });
     assert_eq!(settings, format!("{expected:?}"));
     assert_eq!((config.outward[0].topic.partitions, config.outward[0].topic.max_message), (Some(4), Some(100)));

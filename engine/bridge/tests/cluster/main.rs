@@ -5,6 +5,7 @@
 
 mod command;
 mod faults;
+mod limits;
 mod servers;
 #[cfg(feature = "tls")]
 mod tls;

@@ -141,6 +141,21 @@ pub enum PublishError {
         /// The largest message that the topic allows, in bytes.
         largest: usize,
     },
+    /// The message is larger than what the topic's [bridge](crate::replication) can copy to other machines, so it would be on
+    /// this machine only.
+    #[error(
+        "topic {topic:?}: the message takes {size} bytes in the copy that the bridge {bridge:?} makes, which takes at most {limit}: send a smaller one, or raise the limit of the bridge's servers"
+    )]
+    TooLargeForBridge {
+        /// The topic's name.
+        topic: String,
+        /// The name of the bridge, which has set the limit.
+        bridge: String,
+        /// The message's size in the copy in bytes, as the bridge counts it.
+        size: usize,
+        /// The largest size in the copy, in bytes.
+        limit: usize,
+    },
     /// The name of one of the message's headers is longer than
     /// [`Record::MAX_HEADER_NAME`](crate::Record::MAX_HEADER_NAME) bytes.
     #[error(
