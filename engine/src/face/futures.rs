@@ -1,7 +1,7 @@
 //! Futures and streams, for programs whose tasks run on an executor.
 //!
 //! The async forms of blocking calls are: `next_batch` and `stream` of a subscriber, `next_batch` of a group's member,
-//! `receive_async` of a queue's worker, `run_async` of a queue, `publish_async` and `send_async` of a producer, and
+//! `receive_async` of a queue's worker, `run_async` of a queue, `wait_async` of its run, `publish_async` and `send_async` of a producer, and
 //! [`Receipt::reach`](crate::Receipt::reach), which needs no feature. Replays, selectors, transforms, transactions and
 //! idempotent producers have none. The futures run on any executor, because they use only the task's waker.
 //!
@@ -32,4 +32,4 @@
 //! [`PublishError`](crate::producer::PublishError).
 
 pub use crate::edge::futures::{EventStream, NextBatch, NextGroupBatch, Publishing, Sending};
-pub use crate::queue::Receiving;
+pub use crate::queue::{QueueTask, Receiving};

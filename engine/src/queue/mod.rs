@@ -88,6 +88,8 @@ mod receive_batch;
 pub mod recorded;
 mod renewal;
 mod run;
+#[cfg(feature = "async")]
+mod run_task;
 mod run_worker;
 mod state;
 mod worker;
@@ -101,6 +103,9 @@ pub use futures::Receiving;
 pub use job::Job;
 pub use lease::Order;
 pub use run::{QueueEnd, QueueRun};
+#[cfg(feature = "async")]
+#[doc(no_inline)]
+pub use run_task::QueueTask;
 pub use state::Waiting;
 pub use worker::{Lease, LeaseError, Ticket, TicketError, Worker};
 

@@ -1,5 +1,9 @@
-//! Workers of a queue with threads of their own, or as tasks: a handler does the work, and the loop does the rest.
+//! The workers of a queue as a whole, and those with threads of their own: a handler does the work, and the loop does the rest.
 
+use super::core::QueueCore;
+use super::idle_tasks::IdleTasks;
+#[cfg(feature = "async")]
+use super::idle_tasks::TaskPlace;
 use super::job::Job;
 use super::run_worker::{RunWorker, StopWorkers};
 use super::worker::{Lease, LeaseError, Worker};
@@ -12,6 +16,9 @@ use crate::read::error::ReadError;
 use slipring_ring::Outcome;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+#[cfg(feature = "async")]
+use std::task::Poll;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// How the workers of a [`run`](Queue::run) have ended.
@@ -40,7 +47,7 @@ impl fmt::Display for QueueEnd {
 }
 
 impl QueueEnd {
-    fn of(refused: ReadError) -> Self {
+    pub(super) fn of(refused: ReadError) -> Self {
         match refused.reason {
             Closed::Closed => Self::Finished,
             _ => Self::Refused(refused),
@@ -48,8 +55,8 @@ impl QueueEnd {
     }
 }
 
-/// A handle of the workers that [`Queue::run`] has started. Clones are handles of the same workers. Dropping it does not
-/// stop them.
+/// A handle of the workers that [`Queue::run`] has started, or of the tasks of [`Queue::run_async`](Queue::run_async). Clones
+/// are handles of the same workers. Dropping it does not stop them.
 #[derive(Clone)]
 pub struct QueueRun {
     shared: Arc<SharedRun>,
@@ -63,10 +70,12 @@ struct SharedRun {
 }
 
 struct RunState {
-    /// The count of workers whose threads have not ended.
+    /// The count of workers that have not ended.
     running: usize,
     /// How the first worker ended that did not finish; without one, how the last one ended.
     end: Option<QueueEnd>,
+    /// The tasks that wait for the end.
+    waits: IdleTasks,
 }
 
 impl fmt::Debug for QueueRun {
@@ -88,6 +97,14 @@ impl RunState {
 }
 
 impl QueueRun {
+    /// The handle of these workers of a queue, none of which has ended.
+    pub(super) fn new<E: Job, K: Producers>(core: &Arc<QueueCore<E, K>>, workers: Vec<Arc<RunWorker>>) -> Self {
+        let core: Arc<dyn StopWorkers> = Arc::clone(core) as _;
+        let state = Mutex::new(RunState { running: workers.len(), end: None, waits: IdleTasks::default() });
+        let shared = SharedRun { queue: Arc::downgrade(&core), workers, state, ended: Condvar::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Makes each worker end after the message that it works on now. Does not wait for that: see [`wait`](Self::wait).
     pub fn stop(&self) {
         if let Some(queue) = self.shared.queue.upgrade() {
@@ -128,19 +145,64 @@ impl QueueRun {
     }
 
     /// Notes that a worker has ended, or was never started.
-    fn end(&self, end: QueueEnd) {
+    pub(super) fn end(&self, end: QueueEnd) {
         let mut state = self.shared.state();
         state.running -= 1;
         if matches!(state.end, None | Some(QueueEnd::Finished)) {
             state.end = Some(end);
         }
+        let waits = (state.running == 0).then(|| state.waits.take_all());
         drop(state);
         self.shared.ended.notify_all();
+        waits.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+#[cfg(feature = "async")]
+impl QueueRun {
+    /// As [`wait`](Self::wait), for a task. Must not be awaited by the handler, which would wait for itself.
+    pub async fn wait_async(&self) -> QueueEnd {
+        let mut wait = EndWait { run: self, place: None };
+        std::future::poll_fn(|context| wait.poll(context.waker())).await
+    }
+}
+
+/// A task that waits for the end of a run. Its drop ends the wait.
+#[cfg(feature = "async")]
+struct EndWait<'r> {
+    run: &'r QueueRun,
+    place: Option<TaskPlace>,
+}
+
+#[cfg(feature = "async")]
+impl EndWait<'_> {
+    fn poll(&mut self, waker: &Waker) -> Poll<QueueEnd> {
+        // Cloning and dropping a waker run user code, so the lock is not held there.
+        let waker = waker.clone();
+        let mut state = self.run.shared.state();
+        if let Some(end) = state.ended() {
+            drop(state);
+            return Poll::Ready(end);
+        }
+        let place = *self.place.get_or_insert_with(|| state.waits.new_place());
+        let before = state.waits.take(place);
+        state.waits.put(place, waker);
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+#[cfg(feature = "async")]
+impl Drop for EndWait<'_> {
+    fn drop(&mut self) {
+        let waker = self.place.and_then(|place| self.run.shared.state().waits.take(place));
+        drop(waker);
     }
 }
 
 /// A handler's result, with the text of its error, which user code makes.
-fn worked(outcome: impl Outcome) -> Result<(), String> {
+pub(super) fn worked(outcome: impl Outcome) -> Result<(), String> {
     outcome.into_result().map_err(|error| error.to_string())
 }
 
@@ -218,10 +280,7 @@ impl<E: Job, K: Producers> Queue<E, K> {
     ) -> Result<QueueRun, QueueError> {
         let runs: Vec<_> = (0..workers.max(1)).map(|_| RunWorker::new(false)).collect();
         let workers: Vec<_> = runs.iter().map(|run| Worker::of_run(Arc::clone(&self.core), run)).collect();
-        let state = Mutex::new(RunState { running: workers.len(), end: None });
-        let core: Arc<dyn StopWorkers> = Arc::clone(&self.core) as _;
-        let shared = SharedRun { queue: Arc::downgrade(&core), workers: runs, state, ended: Condvar::new() };
-        let run = QueueRun { shared: Arc::new(shared) };
+        let run = QueueRun::new(&self.core, runs);
         let (handler, threads) = (Arc::new(handler), Threads::default());
         for mut worker in workers {
             let (handler, running) = (Arc::clone(&handler), run.clone());
@@ -252,96 +311,5 @@ impl<E: Job, K: Producers> Queue<E, K> {
             }
         }
         Ok(run)
-    }
-}
-
-#[cfg(feature = "async")]
-mod task {
-    use super::*;
-    use crate::log::offset_waits::OffsetWait;
-    use crate::queue::core::LeaseEnd;
-    use std::future::{Future, poll_fn};
-    use std::pin::Pin;
-    use std::task::Poll;
-
-    impl<E: Job, K: Producers> Queue<E, K> {
-        /// [`run`](Self::run) as a task: one worker, which handles one message at a time. Spawn it as often as workers are
-        /// wanted. It ends with the queue; a task that is dropped gives the message back that it works on.
-        ///
-        /// A shutdown waits for tasks as for threads. It blocks its thread: where that is the only one that polls the
-        /// tasks, as in a runtime of one thread, it stops them after half a second. Call it on another thread there, for
-        /// example with `spawn_blocking`.
-        ///
-        /// ```
-        /// # use slipring::{Engine, Message, Record, queue::QueueEnd};
-        /// # use std::time::Duration;
-        /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-        /// let engine = Engine::builder().build()?;
-        /// let pictures = engine.topic::<Message>("pictures").create()?;
-        /// let queue = pictures.queue("resize").open()?;
-        /// let worker = tokio::spawn(queue.clone().run_async(|job| async move {
-        ///     match job.message().value() {
-        ///         b"" => Err("an empty name"),
-        ///         _picture => Ok(()),                             // awaits what it needs
-        ///     }
-        /// }));
-        /// pictures.producer().create()?.send_async(&Record::new("cat.png")).await?;
-        /// pictures.close();
-        /// assert_eq!(worker.await?, QueueEnd::Finished);
-        /// assert_eq!(queue.metrics().acked, 1);
-        /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
-        /// # Ok::<(), Box<dyn std::error::Error>>(())
-        /// ```
-        pub async fn run_async<F: Future<Output: Outcome>>(self, handler: impl Fn(Arc<Lease<E, K>>) -> F) -> QueueEnd {
-            let run = RunWorker::new(true);
-            let mut worker = Worker::of_run(Arc::clone(&self.core), &run);
-            loop {
-                let mut lease = match receive(&mut worker, &run).await {
-                    Some(Ok(lease)) => lease,
-                    Some(Err(refused)) => return QueueEnd::of(refused),
-                    None => return QueueEnd::Stopped,
-                };
-                lease.keep();
-                let lease = Arc::new(lease);
-                let worked = match caught(|| Box::pin(handler(Arc::clone(&lease)))) {
-                    Ok(work) => outcome(work, &run).await,
-                    Err(panic) => Err(panic.to_string()),
-                };
-                let how = match &worked {
-                    Ok(()) => LeaseEnd::Ack,
-                    Err(reason) => LeaseEnd::Retry(reason),
-                };
-                // A lease that has ended before is left to whoever has the message now.
-                let Some(change) = lease.end_shared(how) else { continue };
-                let mut wait: Option<OffsetWait> = None;
-                let safe = poll_fn(|context| lease.poll_safe(change, &mut wait, context.waker())).await;
-                if let Err(unknown) = safe {
-                    return QueueEnd::Unknown(unknown);
-                }
-            }
-        }
-    }
-
-    /// The next message; `None` once the worker was stopped.
-    async fn receive<E: Job, K: Producers>(
-        worker: &mut Worker<E, K>,
-        run: &RunWorker,
-    ) -> Option<Result<Lease<E, K>, ReadError>> {
-        let mut receiving = std::pin::pin!(worker.receive_async());
-        poll_fn(|context| match run.is_stopped() {
-            true => Poll::Ready(None),
-            false => receiving.as_mut().poll(context).map(Some),
-        })
-        .await
-    }
-
-    /// The outcome of a handler's future, with a panic as a failure.
-    async fn outcome<F: Future<Output: Outcome>>(mut work: Pin<Box<F>>, run: &RunWorker) -> Result<(), String> {
-        poll_fn(|context| {
-            run.note_thread();
-            let polled = caught(|| work.as_mut().poll(context).map(worked));
-            polled.unwrap_or_else(|panic| Poll::Ready(Err(panic.to_string())))
-        })
-        .await
     }
 }

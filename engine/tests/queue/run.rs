@@ -2,7 +2,7 @@
 
 use slipring::queue::{Backoff, Queue, QueueEnd};
 use slipring::{Engine, Message, Record, Topic, clock::ManualClock};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -191,13 +191,134 @@ fn tasks_handle_retry_and_end_as_threads_do() {
             _ => Ok(()),
         }
     };
-    let workers: Vec<_> = (0..3).map(|_| runtime.spawn(queue.clone().run_async(work))).collect();
+    let (run, tasks) = queue.run_async(3, work);
+    let workers: Vec<_> = tasks.into_iter().map(|task| runtime.spawn(task)).collect();
     send(&jobs, &["refused", "broken", "fine", "fine", "fine"]);
     jobs.close();
     for worker in workers {
         assert_eq!(runtime.block_on(worker).unwrap(), QueueEnd::Finished);
     }
+    assert_eq!(run.ended(), Some(QueueEnd::Finished));
     let mut reasons = reasons(&queue);
     reasons.sort();
     assert_eq!((queue.metrics().acked, reasons), (3, vec!["not today".to_owned(), "panicked: on purpose".to_owned()]));
+}
+
+/// A message that its task ends only once `open` is true.
+async fn held(open: &std::sync::atomic::AtomicBool) {
+    while !open.load(Ordering::Acquire) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_stop_lets_each_task_end_its_message_and_wakes_those_that_wait() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let engine = Engine::builder().build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").create().unwrap();
+    let queue = jobs.queue("idle").open().unwrap();
+    let open = Arc::new(AtomicBool::new(false));
+    let (opens, (begun, begins)) = (Arc::clone(&open), mpsc::channel());
+    let (run, tasks) = queue.run_async(2, move |_| {
+        let (open, begun) = (Arc::clone(&opens), begun.clone());
+        async move {
+            begun.send(()).unwrap();
+            held(&open).await;
+        }
+    });
+    let spawned: Vec<_> = tasks.into_iter().map(|task| runtime.spawn(task)).collect();
+    send(&jobs, &["a", "b", "never begun"]);
+    (0..2).for_each(|_| begins.recv_timeout(LONG).unwrap());
+    run.clone().stop();
+    assert_eq!((run.ended(), run.wait_for(Duration::ZERO), queue.metrics().leased), (None, None, 2));
+    open.store(true, Ordering::Release);
+    assert_eq!(runtime.block_on(run.wait_async()), QueueEnd::Stopped);
+    for task in spawned {
+        assert_eq!(runtime.block_on(task).unwrap(), QueueEnd::Stopped);
+    }
+    let left = queue.metrics();
+    assert_eq!((left.acked, left.leased, left.unread, begins.try_recv().is_err()), (2, 0, 1, true));
+
+    // Tasks that wait for messages, of which one watches, are woken.
+    let (run, tasks) = queue.run_async(3, |_| async {});
+    tasks.into_iter().for_each(|task| _ = runtime.spawn(task));
+    while queue.metrics().acked < 3 {
+        std::thread::yield_now();
+    }
+    run.stop();
+    assert_eq!((run.wait_for(LONG), run.wait()), (Some(QueueEnd::Stopped), QueueEnd::Stopped));
+    assert_eq!(runtime.block_on(run.wait_async()), QueueEnd::Stopped);
+}
+
+#[test]
+fn a_task_that_is_dropped_gives_its_message_back_and_counts_as_stopped() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let disk = slipring::journal::simulated::SimulatedDisk::new();
+    let engine = Engine::builder().journal_in(disk).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").durable().create().unwrap();
+    let queue = jobs.queue("aborted").acknowledge(slipring::Level::Durable).open().unwrap();
+    let (begun, begins) = mpsc::channel();
+    let (run, tasks) = queue.run_async(1, move |_| {
+        let begun = begun.clone();
+        async move {
+            begun.send(()).unwrap();
+            std::future::pending::<()>().await
+        }
+    });
+    let task = tasks.into_iter().map(|task| runtime.spawn(task)).next().unwrap();
+    send(&jobs, &["a film"]);
+    begins.recv_timeout(LONG).unwrap();
+    task.abort();
+    assert_eq!(run.wait_for(LONG), Some(QueueEnd::Stopped));
+    assert_eq!((queue.metrics().leased, queue.metrics().nacked), (0, 1));
+
+    // One that is dropped before its first poll has taken nothing, and none that is kept takes part of it.
+    let (run, mut tasks) = queue.run_async(2, |job| async move { assert_eq!(job.attempt(), 2) });
+    drop(tasks.pop());
+    assert_eq!(run.ended(), None);
+    jobs.close();
+    assert_eq!(runtime.block_on(tasks.pop().unwrap()), QueueEnd::Finished);
+    assert_eq!((run.ended(), queue.metrics().acked), (Some(QueueEnd::Stopped), 1));
+    // The wait of a task that is dropped leaves nothing behind.
+    let (run, tasks) = queue.run_async(1, |_| async {});
+    {
+        let mut waiting = std::pin::pin!(run.wait_async());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::future::Future::poll(waiting.as_mut(), &mut context).is_pending());
+    }
+    drop(tasks);
+    assert_eq!(run.wait(), QueueEnd::Stopped);
+}
+
+/// Where the clock, which is user code, panicked in a task, its handle waited for ever.
+#[test]
+fn a_task_whose_clock_panics_ends_with_the_cause() {
+    #[derive(Clone, Default)]
+    struct Breaks(Arc<AtomicBool>);
+    impl slipring::clock::Clock for Breaks {
+        fn now(&self) -> Duration {
+            assert!(
+                !self.0.load(Ordering::Acquire) || std::thread::current().name() == Some("slipring-timer"),
+                "no time"
+            );
+            Duration::ZERO
+        }
+        fn wall(&self) -> slipring::clock::Timestamp {
+            slipring::clock::Timestamp::from_nanos(0)
+        }
+    }
+    let clock = Breaks::default();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let jobs = engine.topic::<Message>("jobs").create().unwrap();
+    let (run, mut tasks) = jobs.queue("late").open().unwrap().run_async(1, |_| async {});
+    clock.0.store(true, Ordering::Release);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut task = std::pin::pin!(tasks.pop().unwrap());
+    let ended = std::future::Future::poll(task.as_mut(), &mut context);
+    assert!(
+        matches!(&ended, std::task::Poll::Ready(QueueEnd::Refused(why)) if why.to_string().contains("no time")),
+        "{ended:?}"
+    );
+    clock.0.store(false, Ordering::Release);
+    assert!(matches!(run.wait(), QueueEnd::Refused(_)));
 }

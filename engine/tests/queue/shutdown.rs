@@ -95,7 +95,7 @@ fn a_delay_that_ends_within_the_limit_is_waited_for() {
         let clock = ManualClock::new();
         let engine = engine.clock(clock.clone()).build().unwrap();
         let jobs = topic(&engine, "jobs", is_durable);
-        let queue = jobs.queue("soon").backoff(Backoff::fixed(LONG / 2)).open().unwrap();
+        let queue = jobs.queue("soon").backoff(Backoff::fixed(Duration::from_secs(1))).open().unwrap();
         let (tried, tries) = mpsc::channel();
         let run = queue
             .run(1, move |job| {
@@ -105,12 +105,16 @@ fn a_delay_that_ends_within_the_limit_is_waited_for() {
             .unwrap();
         send(&jobs, &["soon"]);
         assert_eq!(tries.recv_timeout(LONG).unwrap(), 1);
+        // The delay begins when the handler has returned.
+        while queue.metrics().nacked == 0 {
+            std::thread::yield_now();
+        }
         let shuts = engine.clone();
         let shutdown = std::thread::spawn(move || shuts.shutdown(LONG));
         while jobs.closed().is_none() {
             std::thread::yield_now();
         }
-        clock.advance(LONG / 2);
+        clock.advance(Duration::from_secs(1));
         assert_eq!(tries.recv_timeout(LONG).unwrap(), 2);
         let report = shutdown.join().unwrap();
         assert!(report.is_complete(), "{report}");
@@ -184,7 +188,8 @@ fn tasks_are_drained_unless_the_calling_thread_has_to_poll_them() {
         let engine = engine.build().unwrap();
         let jobs = topic(&engine, "jobs", is_durable);
         let queue = jobs.queue("tasks").backoff(Backoff::fixed(Duration::from_millis(50))).open().unwrap();
-        let tasks: Vec<_> = (0..2).map(|_| runtime.spawn(queue.clone().run_async(attempt))).collect();
+        let (run, tasks) = queue.run_async(2, attempt);
+        tasks.into_iter().for_each(|task| _ = runtime.spawn(task));
         send(&jobs, &["a", "b", "c"]);
         while queue.metrics().delivered == 0 {
             std::thread::yield_now();
@@ -192,16 +197,15 @@ fn tasks_are_drained_unless_the_calling_thread_has_to_poll_them() {
         let report = engine.shutdown(LONG);
         assert!(report.is_complete(), "{report}");
         assert_eq!(queue.metrics().acked, 3);
-        for task in tasks {
-            assert_eq!(runtime.block_on(task).unwrap(), QueueEnd::Finished);
-        }
+        assert_eq!(runtime.block_on(run.wait_async()), QueueEnd::Finished);
     }
     for (is_durable, engine) in engines() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let engine = engine.build().unwrap();
         let jobs = topic(&engine, "jobs", is_durable);
         let queue = jobs.queue("tasks").open().unwrap();
-        let task = runtime.spawn(queue.clone().run_async(attempt));
+        let (run, tasks) = queue.run_async(1, attempt);
+        tasks.into_iter().for_each(|task| _ = runtime.spawn(task));
         let begin = Instant::now();
         let report = runtime.block_on(async {
             tokio::task::yield_now().await;
@@ -209,7 +213,7 @@ fn tasks_are_drained_unless_the_calling_thread_has_to_poll_them() {
             engine.shutdown(LONG)
         });
         assert!(begin.elapsed() < LONG / 2, "{:?}: {report}", begin.elapsed());
-        assert_eq!(runtime.block_on(task).unwrap(), QueueEnd::Stopped, "{report}");
+        assert_eq!(runtime.block_on(run.wait_async()), QueueEnd::Stopped, "{report}");
         assert_eq!(queue.metrics().delivered, 0);
     }
 }
