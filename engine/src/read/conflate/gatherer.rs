@@ -9,8 +9,9 @@ use crate::event::keep::Keep;
 use crate::read::{Subscriber, reader_thread};
 use crate::topic::consumers::SetWait;
 use crate::topic::error::SubscribeError;
+use foldhash::fast::RandomState;
 use slipring_ring::{Ending, Wait};
-use std::hash::{Hash, RandomState};
+use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
 /// The greatest count of events that are gathered before the reader can get them. So a reader that looks meanwhile, and

@@ -11,12 +11,13 @@ use crate::read::error::ReadError;
 use crate::read::{At, SubscriberBuilder};
 use crate::text;
 use crate::topic::error::SubscribeError;
+use foldhash::fast::RandomState;
 use gatherer::{EventMailbox, GathererSettings, PART};
 use mailbox::{Mail, Mailbox};
 use newest::NewestEvents;
 use slipring_ring::Multi;
 use std::fmt;
-use std::hash::{Hash, RandomState};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -117,7 +118,7 @@ impl<E: Keep + Send + Sync + 'static, K: Producers, F> ConflateBuilder<E, F, K> 
         F: FnMut(&E) -> Q + Send + 'static,
     {
         let Self { builder, key, keys } = self;
-        let hasher = RandomState::new();
+        let hasher = RandomState::default();
         let settings =
             GathererSettings { core: builder.core, wait: builder.wait.clone(), keys, hasher: hasher.clone() };
         // Parts are short enough for producers not to wait for the slots of a whole one.

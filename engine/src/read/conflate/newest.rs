@@ -2,8 +2,9 @@
 
 use crate::event::keep::Keep;
 use crate::read::At;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 
 /// The newest event of each key since the last look.
 pub(crate) struct NewestEvents<Q, E> {
@@ -131,7 +132,7 @@ mod tests {
         fn parts_that_are_merged_are_as_a_naive_map_of_all(
             parts in prop::collection::vec(prop::collection::vec((0..40_u8, any::<u64>()), 0..60), 0..8)
         ) {
-            let hasher = RandomState::new();
+            let hasher = RandomState::default();
             let (mut all, mut part) = (NewestEvents::new(hasher.clone()), NewestEvents::new(hasher));
             let mut offset = 0;
             for events in &parts {

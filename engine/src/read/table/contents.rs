@@ -2,8 +2,9 @@
 
 use crate::event::keep::Keep;
 use crate::read::At;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 
 /// Stands for no place.
 const NONE: u32 = u32::MAX;
@@ -197,7 +198,7 @@ mod tests {
             parts in prop::collection::vec(prop::collection::vec((0..30_u8, any::<u64>()), 0..40), 1..10),
             since in any::<prop::sample::Index>(),
         ) {
-            let hasher = RandomState::new();
+            let hasher = RandomState::default();
             let (mut one, mut other) = (TableContents::new(hasher.clone()), TableContents::new(hasher));
             let mut all: Vec<(u8, u64)> = Vec::new();
             for part in parts {
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_key_beyond_the_limit_is_refused_and_a_known_one_is_not() {
-        let mut contents = TableContents::new(RandomState::new());
+        let mut contents = TableContents::new(RandomState::default());
         let at = |offset| At::new(0, offset, false);
         assert!(contents.put(1, &1, at(0), 1, 2) && contents.put(2, &2, at(1), 1, 2));
         assert!(!contents.put(3, &3, at(2), 1, 2) && contents.put(1, &4, at(3), 1, 2));

@@ -23,11 +23,12 @@ use crate::text;
 use crate::topic::Topic;
 use crate::topic::error::SubscribeError;
 use contents::TableContents;
+use foldhash::fast::RandomState;
 use slipring_journal::Visible;
 use slipring_ring::{Ending, Multi, Wait};
 use state::TableState;
 use std::fmt;
-use std::hash::{Hash, RandomState};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use writer::{TableSource, TableWriter};
@@ -194,7 +195,7 @@ impl TableSettings {
         Q: Hash + Eq + Clone + Send + Sync + 'static,
     {
         let Self { name, keys, core } = self;
-        let hasher = RandomState::new();
+        let hasher = RandomState::default();
         let empty = TableContents::new(hasher.clone());
         let state = Arc::new(TableState::new(topic.name().to_owned(), name, empty));
         let mut writer = TableWriter::new(Arc::clone(&state), hasher, keys);

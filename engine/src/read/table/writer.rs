@@ -13,9 +13,14 @@ use crate::event::keep::Keep;
 use crate::read::conflate::newest::NewestEvents;
 use crate::read::replay::Replay;
 use crate::read::{At, Subscriber};
-use std::hash::{Hash, RandomState};
+use foldhash::fast::RandomState;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The most parts that the thread reads while more is there, before it shows what it has read. The other copy then takes each key
+/// once, however often it has changed.
+const PARTS_SHOWN: usize = 16;
 
 /// How long the thread waits for readers to let the copy go that it wants to change, before it makes a new one.
 const COPY_AFTER: Duration = Duration::from_millis(10);
@@ -91,7 +96,13 @@ where
     ) -> Result<(), TableError> {
         loop {
             let limit = if self.since.is_some() { LOOK_EVERY } else { Duration::MAX };
-            let read = self.read(source, limit, &mut key);
+            let mut read = self.read(source, limit, &mut key);
+            for _ in 1..PARTS_SHOWN {
+                if self.is_full || !matches!(read, Ok(Some(1..))) || self.state.is_abandoned() {
+                    break;
+                }
+                read = self.read(source, Duration::ZERO, &mut key);
+            }
             if self.state.is_abandoned() {
                 return Ok(());
             }
