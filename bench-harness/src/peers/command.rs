@@ -31,7 +31,7 @@ pub const HELP: &str = "Measure our rings, their rivals and the floor in turn.\n
 #[derive(Debug, Args)]
 #[command(after_long_help = crate::scenario::gallery(PEERS))]
 pub struct PeersArgs {
-    /// One or more of spsc, mpsc-1, mpsc-2, mpsc (both), fanout, pipeline, diamond, ping-pong, idle-wake,
+    /// One or more of spsc, mpsc-1, mpsc-2, mpsc (both), fanout, pipeline, diamond, ping-pong, idle-wake, open-100k, open-1m,
     /// topic, topic-multi and group (against the bare ring), message (against a channel of vectors)
     #[arg(required = true, value_parser = peers_scenario)]
     pub scenarios: Vec<Scenario>,

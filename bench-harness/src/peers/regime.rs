@@ -102,6 +102,6 @@ mod tests {
         let all = line(&[50.0, 140.0, 50.0, 140.0]);
         assert_eq!(all.of_one_regime(&[1.0, 2.0, 3.0]), [1.0, 2.0, 3.0]);
         assert!(all.told().contains("all are compared"), "{}", all.told());
-        assert_eq!(line(&[50.0, 55.0]).told(), "256: bare line 55 ns [50..55]");
+        assert_eq!(line(&[50.0, 55.0, 55.0]).told(), "256: bare line 55 ns [50..55]");
     }
 }
