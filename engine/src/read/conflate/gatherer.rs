@@ -14,9 +14,13 @@ use slipring_ring::{Ending, Wait};
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
-/// The greatest count of events that are gathered before the reader can get them. So a reader that looks meanwhile, and
-/// a producer that needs their slots, wait no longer than for that many.
+/// The greatest count of events that are gathered before a reader that sleeps can get them, and before a producer that needs
+/// their slots can have them.
 pub(super) const PART: usize = 1024;
+
+/// The most parts that are gathered, while more is there and no reader sleeps, before the reader can get them: each key is moved
+/// into its box once then, however often it has changed.
+const PARTS_LEFT: usize = 16;
 
 /// The mailbox between the thread and the reader. It ends with `Ok` if the topic was closed and read to its end.
 pub(super) type EventMailbox<Q, E> = Mailbox<NewestEvents<Q, E>, Result<(), ConflateError>>;
@@ -84,34 +88,50 @@ where
 {
     let mut part = Box::new(NewestEvents::new(hasher.clone()));
     let mut next: Vec<u64> = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
+    let mut parts = 0;
     loop {
-        let Some(mut batch) = subscriber.poll_by(false, None)? else { return Ok(()) };
-        if mailbox.is_abandoned() {
-            return Ok(());
+        let (mut read, mut over) = (None, None);
+        match subscriber.poll_by(parts > 0, None) {
+            Ok(Some(mut batch)) => {
+                if mailbox.is_abandoned() {
+                    return Ok(());
+                }
+                let partition = batch.partition() as usize;
+                for (event, at) in &mut batch {
+                    part.put(key(event), event, at);
+                    read = Some((partition, at.offset));
+                }
+            }
+            Ok(None) => over = Some(Ok(())),
+            Err(refused) => over = Some(Err(refused.into())),
         }
-        let partition = batch.partition() as usize;
-        let mut read = None;
-        for (event, at) in &mut batch {
-            part.put(key(event), event, at);
-            read = Some(at.offset);
+        if let Some((partition, last)) = read {
+            if next.len() <= partition {
+                // A partition that was added is read from its first offset, which is 0 unless the topic was opened again.
+                next.extend(subscriber.parts[next.len()..].iter().map(|part| part.consumer.consumed().0));
+            }
+            next[partition] = last + 1;
+            parts += 1;
+            if parts < PARTS_LEFT && !mailbox.is_awaited() {
+                continue;
+            }
         }
-        drop(batch);
-        let Some(last) = read else { continue };
-        if next.len() <= partition {
-            // A partition that was added is read from its first offset, which is 0 unless the topic was opened again.
-            next.extend(subscriber.parts[next.len()..].iter().map(|part| part.consumer.consumed().0));
+        if parts > 0 {
+            parts = 0;
+            part.next.clone_from(&next);
+            let mut held = part.entries().len();
+            let merge = |left: &mut NewestEvents<Q, E>, newer: &mut NewestEvents<Q, E>| {
+                left.absorb(newer);
+                held = left.entries().len();
+            };
+            mailbox.leave(&mut part, merge, || NewestEvents::new(hasher.clone()));
+            if held > keys {
+                let (topic, consumer) = (subscriber.topic.name.clone(), subscriber.name().to_owned());
+                return Err(ConflateError::TooManyKeys { topic, consumer, limit: keys });
+            }
         }
-        next[partition] = last + 1;
-        part.next.clone_from(&next);
-        let mut held = part.entries().len();
-        let merge = |left: &mut NewestEvents<Q, E>, newer: &mut NewestEvents<Q, E>| {
-            left.absorb(newer);
-            held = left.entries().len();
-        };
-        mailbox.leave(&mut part, merge, || NewestEvents::new(hasher.clone()));
-        if held > keys {
-            let (topic, consumer) = (subscriber.topic.name.clone(), subscriber.name().to_owned());
-            return Err(ConflateError::TooManyKeys { topic, consumer, limit: keys });
+        if let Some(over) = over {
+            return over;
         }
     }
 }

@@ -95,6 +95,11 @@ impl<T, R> Mailbox<T, R> {
         }
     }
 
+    /// True if the reader sleeps until a box comes. May be late to say so: then the reader waits for the next box.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.sleeps.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_abandoned(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
