@@ -111,8 +111,8 @@ impl<E, K: Producers> Subscriber<E, K> {
     /// A call does not poll every partition: if more than 16 partitions are polled in turn, one that was found empty 64
     /// times in a row is left out until it has an event. So the cost of a call does not grow with the number of quiet
     /// partitions, except with [`visible`](SubscriberBuilder::visible), where no partition is left out. Before it
-    /// sleeps, the call makes as many polls as [`Wait::spins`](slipring_ring::Wait::spins) and
-    /// [`Wait::yields`](slipring_ring::Wait::yields) say, of all partitions together. A limit of zero never
+    /// sleeps, the call makes as many polls as [`Wait::spin_for`](slipring_ring::Wait::spin_for) has time for, one between two
+    /// spin hints, and then [`Wait::yields`](slipring_ring::Wait::yields) more, of all partitions together. A limit of zero never
     /// [pauses](slipring_ring::Wait::pause).
     ///
     /// While partitions are [paused](Self::pause), a closed topic does not end: once all other partitions are read to
