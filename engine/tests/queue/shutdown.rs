@@ -48,7 +48,7 @@ fn what_is_to_be_tried_again_is_done_or_a_dead_letter_before_a_shutdown_returns(
             .unwrap();
         send(&jobs, &["refused", "late", "fine", "refused"]);
         let report = engine.shutdown(LONG);
-        assert_eq!(run.ended(), Some(QueueEnd::Finished), "{report}");
+        assert_eq!(run.wait_for(LONG), Some(QueueEnd::Finished), "{report}");
         assert_eq!((queue.metrics().acked, queue.metrics().dead), (2, 2), "{report}");
         assert_eq!(letters.load(Ordering::Relaxed), 2, "{report}");
         let left = &report.topics.iter().find(|topic| topic.name == "jobs").unwrap().queues[0];
@@ -118,7 +118,7 @@ fn a_delay_that_ends_within_the_limit_is_waited_for() {
         assert_eq!(tries.recv_timeout(LONG).unwrap(), 2);
         let report = shutdown.join().unwrap();
         assert!(report.is_complete(), "{report}");
-        assert_eq!((run.ended(), queue.metrics().acked), (Some(QueueEnd::Finished), 1), "{report}");
+        assert_eq!((run.wait_for(LONG), queue.metrics().acked), (Some(QueueEnd::Finished), 1), "{report}");
     }
 }
 
