@@ -30,6 +30,8 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
     /// How many records were skipped.
     pub skipped: u64,
+    /// How many records were passed over since the start, as an import has brought them.
+    pub passed: u64,
     /// The bytes of the records that are durable here and not replicated; `None` while they are not all read yet.
     pub lag_bytes: Option<u64>,
     /// How long records have been durable here and not replicated; `None` if all are replicated.

@@ -55,6 +55,7 @@ use crate::inward::Inbound;
 use crate::jetstream::{Cluster, ConnectError, Lease, Stream};
 use crate::outbound::{Outbound, Uncopied};
 use crate::outward::Window;
+use crate::record::Record;
 use crate::standby::StandbyTopic;
 use serde::{Deserialize, Deserializer};
 use slipring::topic::TopicError;
@@ -172,7 +173,8 @@ pub struct TopicConfig {
     pub name: String,
     /// The number of partitions; `None` for those that the journal has, or else 1.
     pub partitions: Option<usize>,
-    /// The size of the largest message in bytes; `None` for that of the journal, or else the engine's default.
+    /// The size of the largest message in bytes; `None` for that of the journal, or else the engine's default. For a topic that
+    /// is imported, [`Record::ORIGIN_SIZE`] is added to what the file says, or to the default.
     pub max_message: Option<usize>,
 }
 
@@ -240,6 +242,8 @@ pub struct InwardConfig {
     unknown: toml::Table,
 }
 
+/// The largest message of a topic in bytes by default, which is the engine's.
+const MESSAGE: usize = 1024;
 /// How long a lease lasts by default.
 const LEASE: Duration = Duration::from_secs(10);
 /// The shortest lease: an answer of the servers may take some seconds, and one of them may die meanwhile.
@@ -292,7 +296,21 @@ impl Config {
             *path = folder.join(&*path);
         }
         config.check()?;
+        config.make_room();
         Ok(config)
+    }
+
+    /// Adds the room that imported records need for their origin's header.
+    fn make_room(&mut self) {
+        for import in &mut self.inward {
+            let bytes = import.topic.max_message.unwrap_or(MESSAGE) + Record::ORIGIN_SIZE;
+            import.topic.max_message = Some(bytes);
+            // A topic that is copied both ways is opened twice, and has one size.
+            for at in self.outward.iter_mut().filter(|at| at.topic.name == import.topic.name) {
+                at.topic.max_message = Some(at.topic.max_message.unwrap_or(MESSAGE).max(bytes));
+                import.topic.max_message = at.topic.max_message;
+            }
+        }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -315,7 +333,7 @@ impl Config {
             }
             if self.inward.iter().any(|it| it.topic.name == at.topic.name && it.is_from(&self.cluster.prefix, at)) {
                 return wrong(format!(
-                    "topic {:?} is imported from the streams to which it is copied: its records would go round for ever",
+                    "topic {:?} is imported from the streams to which it is copied: import the streams of other machines, which have another `prefix`",
                     at.topic.name
                 ));
             }

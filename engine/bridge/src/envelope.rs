@@ -87,6 +87,8 @@ pub struct Envelope {
     pub records: Vec<Record>,
     /// The first offset that was skipped; for [`Kind::Skip`] only.
     pub skipped_from: Option<u64>,
+    /// The offset after the records that were passed over behind this message; 0 if none were.
+    pub(crate) passed: u64,
 }
 
 /// The checksum that stands for skipped records.
@@ -97,19 +99,19 @@ impl Envelope {
     pub(crate) fn record(writer: Writer, record: Record) -> Self {
         let tip = Tip { next: record.offset + 1, checksum: record.checksum(), count: 0 };
         let head = Head { kind: Kind::Record, writer, tip, behind: Tip::default() };
-        Self { head, records: vec![record], skipped_from: None }
+        Self { head, records: vec![record], skipped_from: None, passed: 0 }
     }
 
     /// The place of the records from `from` up to `next`, exclusive.
     pub(crate) fn skip(writer: Writer, from: u64, next: u64) -> Self {
         let tip = Tip { next, checksum: SKIPPED, count: 0 };
         let head = Head { kind: Kind::Skip, writer, tip, behind: Tip::default() };
-        Self { head, records: Vec::new(), skipped_from: Some(from) }
+        Self { head, records: Vec::new(), skipped_from: Some(from), passed: 0 }
     }
 
     /// A mark, or an end, in a stream whose records end at `tip`.
     pub(crate) fn mark(kind: Kind, writer: Writer, tip: Tip) -> Self {
-        Self { head: Head { kind, writer, tip, behind: tip }, records: Vec::new(), skipped_from: None }
+        Self { head: Head { kind, writer, tip, behind: tip }, records: Vec::new(), skipped_from: None, passed: 0 }
     }
 
     /// The names and values of the headers.
@@ -163,6 +165,7 @@ impl Envelope {
     pub(crate) fn join(&mut self, other: Self) {
         self.records.extend(other.records);
         (self.head.kind, self.head.tip) = (Kind::Pack, other.head.tip);
+        self.passed = other.passed;
     }
 
     /// The most bytes that the message takes on the wire, headers included.
@@ -198,7 +201,7 @@ static EMPTY_RECORD: LazyLock<usize> = LazyLock::new(|| {
     let head = Head { kind: Kind::Record, writer, tip, behind: tip };
     let timestamp = Some(Timestamp::from_nanos(u64::MAX));
     let record = Record { partition: u32::MAX, offset: u64::MAX, timestamp, ..Record::default() };
-    Envelope { head, records: vec![record], skipped_from: None }.wire_size()
+    Envelope { head, records: vec![record], skipped_from: None, passed: 0 }.wire_size()
 });
 
 /// The size in bytes, as [`slipring::Record::size`] counts it, of a message that surely takes at most `largest` bytes on the

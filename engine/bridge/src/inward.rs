@@ -8,8 +8,11 @@
 use crate::bridge::Bridge;
 use crate::cursor::StreamCursor;
 use crate::envelope::Tip;
+use crate::origin::{ImportedInto, Origin};
+use crate::record::Record;
 use crate::remote::{Remote, RemoteError};
 use crate::stopped::{Halt, Stopped};
+use slipring::journal::JournalId;
 use slipring::producer::{IdempotentProducer, ProducerError, Producers};
 use slipring::{Message, Topic};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,9 +97,12 @@ impl Bridge {
 
 impl Inbound {
     /// Starts to import into a topic with as many partitions as there are streams. `remote` returns the stream of a
-    /// partition. Nobody else should publish into the topic. A topic in memory gets all records again after a restart.
+    /// partition. A topic in memory gets all records again after a restart.
     ///
-    /// Do not copy the topic outward into streams that its origin imports: the records would go round for ever.
+    /// In a durable topic each record has one header more, [`Record::ORIGIN`], which takes [`Record::ORIGIN_SIZE`] bytes. Create
+    /// the topic with a [`max_message`](slipring::TopicBuilder::max_message) that is so much larger than at the origin. Others may publish
+    /// into the topic, and a bridge may copy it outward into streams of its own: the bridge passes over what an import has
+    /// brought, so two machines can copy a topic both ways.
     ///
     /// # Errors
     /// The topic gives no producer of this name.
@@ -105,6 +111,8 @@ impl Inbound {
         K: Producers,
         R: Remote + 'static,
     {
+        let recorded = topic.recorded();
+        let into = recorded.map(|(journal, number)| (journal, ImportedInto::new(journal, number)));
         let mut readers = Vec::new();
         for partition in 0..topic.partitions() {
             let producer = topic.producer().idempotent(format!("{}-{partition}", self.name))?;
@@ -113,6 +121,8 @@ impl Inbound {
                 remote: remote(partition),
                 next: producer.next_sequence().unwrap_or(1),
                 producer,
+                topic: topic.clone(),
+                into,
                 cursor: StreamCursor::default(),
             });
         }
@@ -194,6 +204,9 @@ struct StreamReader<K: Producers, R> {
     partition: u32,
     remote: R,
     producer: IdempotentProducer<Message, K>,
+    topic: Topic<Message, K>,
+    /// The journal of the topic, and by which name imported records name the topic; `None` for a topic in memory.
+    into: Option<(JournalId, ImportedInto)>,
     /// The count of the next record to be published.
     next: u64,
     cursor: StreamCursor,
@@ -202,17 +215,26 @@ struct StreamReader<K: Producers, R> {
 impl<K: Producers, R: Remote> StreamReader<K, R> {
     /// Reads some messages, waits up to `limit` for the first, and publishes their records. Returns false if there are none.
     fn step(&mut self, limit: Duration) -> Result<bool, Halt> {
-        let Self { partition, remote, producer, next, cursor } = self;
-        let from = *next;
+        let Self { partition, remote, producer, topic, into, next, cursor } = self;
+        let (from, stream) = (*next, remote.name());
         // A topic that is ahead of its stream has records of another one.
         let has = |tip: &Tip| tip.count < from;
-        cursor.read(remote, limit, has, |_, head, records| {
-            for (record, count) in records.iter().zip(head.behind.count + 1..) {
-                if count == *next {
-                    let sent = producer.send(count, record.to_send().partition(*partition));
-                    sent.map_err(|cause| Stopped::Ended(cause.to_string()))?;
-                    *next += 1;
+        cursor.read(remote, limit, has, |_, head, mut records| {
+            for (record, count) in records.iter_mut().zip(head.behind.count + 1..) {
+                if count != *next {
+                    continue;
                 }
+                if let Some((own, into)) = *into {
+                    let journal = head.writer.journal;
+                    if journal == own && topic.metrics().replication.is_some_and(|bridge| bridge.ended.is_none()) {
+                        return Err(Stopped::Own { stream: stream.clone() });
+                    }
+                    record.headers.retain(|(name, _)| name != Record::ORIGIN);
+                    record.headers.push((Record::ORIGIN.to_owned(), Origin { journal, count }.encode(into).to_vec()));
+                }
+                let sent = producer.send(count, record.to_send().partition(*partition));
+                sent.map_err(|cause| Stopped::Ended(cause.to_string()))?;
+                *next += 1;
             }
             Ok(())
         })

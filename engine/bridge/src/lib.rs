@@ -20,6 +20,8 @@
 //!   [`hold`](Outbound::hold) bytes of each partition.
 //! - An [`Import`] publishes each record of a stream once and in order, with its key, headers and time, whatever is killed on either
 //!   side: the topic's journal says which one is next. Offsets of the copy are its own.
+//! - Machines that copy a topic outward and import one another's streams have each record once: a bridge outward passes over what an
+//!   import has brought, which has a header that says so ([`Record::ORIGIN`]).
 //! - No record is skipped without being told to, and then a message with the offsets stands in its place.
 //!
 //! # What is in a stream
@@ -59,6 +61,7 @@ mod inward;
 #[cfg(feature = "nats")]
 pub mod jetstream;
 pub mod memory;
+mod origin;
 mod outbound;
 mod outward;
 mod position;

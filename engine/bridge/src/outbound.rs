@@ -1,6 +1,7 @@
 //! The settings of a bridge outward, and its start.
 
 use crate::bridge::{Bridge, Shared};
+use crate::origin::ImportedInto;
 use crate::outward::{Outward, Window};
 use crate::position::Position;
 use crate::remote::Remote;
@@ -160,6 +161,10 @@ impl Outbound {
         let work = Work {
             topic: topic.clone(),
             name,
+            into: topic
+                .recorded()
+                .map(|(journal, topic)| ImportedInto::new(journal, topic))
+                .ok_or(StartError::NoJournal)?,
             replication: Some(replication),
             replay,
             lost,
@@ -171,6 +176,7 @@ impl Outbound {
             stops: None,
             level: Vec::new(),
             recorded: Instant::now(),
+            told: Vec::new(),
             shared: Arc::clone(&shared),
             make: Box::new(move |partition, nonce| {
                 Outward::new(remote(partition), window, (journal, nonce), (0, Position::default()), takes_over)

@@ -25,12 +25,13 @@
 //! A bridge that is ended, and has nothing on its way, says so with its last message. Behind that one mark is enough.
 
 mod begin;
+mod rejoin;
 
-use crate::envelope::{Envelope, Head, Kind, Tip, Writer};
+use crate::envelope::{Envelope, Kind, Tip, Writer};
 use crate::position::Position;
 use crate::record::Record;
 use crate::remote::{Remote, RemoteError};
-use crate::stopped::{Halt, Stopped};
+use crate::stopped::Stopped;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -124,6 +125,8 @@ pub(crate) struct Outward<R> {
     /// When and how often the copier looks whether the stream still begins where it began.
     looked: Instant,
     look_every: Duration,
+    /// True if records were passed over and nobody has asked yet.
+    has_passed: bool,
     /// Skipped offsets that the stream has confirmed and that nobody was told of yet.
     skipped: Vec<Range<u64>>,
     error: Option<String>,
@@ -165,6 +168,7 @@ impl<R: Remote> Outward<R> {
             suspects: 0,
             looked: Instant::now(),
             look_every: LOOK_EVERY,
+            has_passed: false,
             skipped: Vec::new(),
             error: None,
         }
@@ -222,6 +226,34 @@ impl<R: Remote> Outward<R> {
             return Ok(());
         }
         self.add(Envelope::record(Writer { epoch: 0, ..self.writer }, record))
+    }
+
+    /// Passes over a record that another machine's bridge has copied already. It takes no message: it counts as confirmed with
+    /// the record before it.
+    pub(crate) fn pass_over(&mut self, record: Record) -> Result<(), Stopped> {
+        if let Phase::Ahead(_) = self.phase {
+            // The stream may end with this very record, if it was written before the topic had an import.
+            return self.push(record);
+        }
+        let next = record.offset + 1;
+        match self.entries.back_mut() {
+            Some(entry) => entry.passed = next,
+            None => self.pass(next),
+        }
+        Ok(())
+    }
+
+    /// All records below this offset are confirmed, or were passed over.
+    fn pass(&mut self, next: u64) {
+        if next > self.confirmed {
+            self.confirmed = next;
+            self.has_passed = true;
+        }
+    }
+
+    /// True if records were passed over since the last call that count as confirmed.
+    pub(crate) fn take_passed(&mut self) -> bool {
+        std::mem::take(&mut self.has_passed)
     }
 
     /// Takes the place of records that are not copied: the offsets from `from` up to `next`, exclusive.
@@ -334,6 +366,7 @@ impl<R: Remote> Outward<R> {
         let skipped = entry.skipped_from.map(|from| from..entry.head.tip.next);
         self.skipped.extend(skipped.filter(|skipped| !skipped.is_empty()));
         self.stands_at(entry.head.tip);
+        self.pass(entry.passed);
     }
 
     /// The stream has confirmed that its records end here.
@@ -358,91 +391,6 @@ impl<R: Remote> Outward<R> {
         self.remote.forget();
         (self.sent, self.found) = (0, 0);
         Ok(())
-    }
-
-    /// Finds out where the stream stands, and goes there.
-    fn rewind(&mut self, record: RecordPosition<'_>) -> Result<bool, Stopped> {
-        self.remote.forget();
-        (self.sent, self.found) = (0, 0);
-        let there = match self.remote.numbers().map_err(Halt::from) {
-            Ok(numbers) if self.has_begun => self.rejoin(&numbers),
-            Ok(numbers) => self.begin(&numbers, record),
-            Err(halt) => Err(halt),
-        };
-        match there {
-            Ok(()) => {
-                self.suspects = 0;
-                self.error = None;
-                Ok(true)
-            }
-            Err(Halt::Stopped(stopped)) => Err(stopped),
-            Err(Halt::Remote(error)) => self.doubt(error).map(|()| false),
-        }
-    }
-
-    /// An answer that contradicts what is known: that of a leader that was stopped, unless it is given again and again.
-    fn suspect(&mut self, stopped: Stopped) -> Halt {
-        self.suspects += 1;
-        if self.suspects > SUSPECTS {
-            return Halt::Stopped(stopped);
-        }
-        Halt::Remote(RemoteError::Transient(format!("a server has answered with old data, or: {stopped}")))
-    }
-
-    /// Compares the messages from the last confirmed one on with the entries.
-    fn rejoin(&mut self, numbers: &Range<u64>) -> Result<(), Halt> {
-        let (lost, last) = (self.lost(), numbers.end - 1);
-        if numbers.start > self.position.first {
-            return Err(lost.into());
-        }
-        if last < self.base {
-            // The stream was created anew, or this is old data. Only the former takes a message here.
-            let mark = Envelope::mark(Kind::Mark, self.writer, Tip::default());
-            self.remote.send(&mark, last + 1)?;
-            self.settle(1)?;
-            return Err(lost.into());
-        }
-        let found = (last - self.base) as usize;
-        // One more than the entries, if there are more: it is another's.
-        let end = self.base + found.min(self.entries.len() + 1) as u64;
-        for (stored, sequence) in self.remote.read(self.base..end + 1)?.into_iter().zip(self.base..) {
-            let stream = self.name();
-            let entry = (sequence as usize).checked_sub(self.base as usize + 1).and_then(|at| self.entries.get(at));
-            match stored.map(|stored| stored.head) {
-                Some(Some(head)) if sequence == self.base && head.writer == self.writer => {}
-                Some(Some(head)) if entry.is_some_and(|entry| entry.head == head) => {}
-                Some(Some(Head { writer, .. })) if writer.epoch > self.writer.epoch => {
-                    return Err(Stopped::Fenced { stream, by: writer.to_string() }.into());
-                }
-                None if sequence == self.base => return Err(lost.into()),
-                Some(None) => return Err(Stopped::Foreign { stream, sequence }.into()),
-                _ => return Err(Stopped::Broken { stream, sequence }.into()),
-            }
-        }
-        (self.found, self.sent, self.phase) = (found, found, Phase::Writing);
-        if found > 0 && found == self.entries.len() {
-            // Nothing is left to be sent whose confirmation would confirm these too.
-            let tip = self.entries[found - 1].head.tip;
-            self.entries.push_back(Envelope::mark(Kind::Mark, self.writer, tip));
-        }
-        Ok(())
-    }
-
-    fn lost(&self) -> Stopped {
-        Stopped::Lost { stream: self.name(), confirmed: self.confirmed, next: 0 }
-    }
-
-    /// Looks whether the stream was emptied or created anew, which refuses no message.
-    fn look(&mut self) -> Result<(), Stopped> {
-        self.looked = Instant::now();
-        match self.remote.numbers() {
-            Ok(numbers) if numbers.start > self.position.first => Err(self.lost()),
-            Ok(numbers) if numbers.end <= self.base => {
-                self.doubt(RemoteError::Transient("the stream ends before its last message".to_owned()))
-            }
-            // What does not answer is found out by the confirmations.
-            _ => Ok(()),
-        }
     }
 
     /// Waits until all of this many messages in flight are confirmed.

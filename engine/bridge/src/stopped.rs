@@ -108,6 +108,14 @@ pub enum Stopped {
         /// The count of the first record that the stream still has, from 1.
         earliest: u64,
     },
+    /// An import finds that its own topic is copied to the stream.
+    #[error(
+        "{stream}: this journal's own bridge writes it, and the topic that imports it is copied outward: import the streams of other machines"
+    )]
+    Own {
+        /// The stream's name.
+        stream: String,
+    },
     /// The topic, its journal or the attachment has ended.
     #[error("{0}")]
     Ended(String),

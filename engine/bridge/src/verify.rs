@@ -1,14 +1,17 @@
 //! Comparing a journal with a stream, record by record.
 //!
 //! [`outward`] compares the topic that a bridge copies with its stream: offsets and all parts of each record. [`inward`] compares a
-//! topic that an import fills with the stream from which it comes: all parts, in order. Both only read, also while bridges
+//! topic that an import fills with the stream from which it comes: all parts, in order, without the records that others have
+//! published. Both only read, also while bridges
 //! run, and hold one batch of messages in memory.
 
 use crate::envelope::{Head, Kind};
+use crate::origin::ImportedInto;
 use crate::record::Record;
 use crate::remote::{Remote, RemoteError};
 use slipring::Message;
-use slipring::journal::{Journal, PartitionId, Reader, ReplayError, Start, Visible};
+use slipring::journal::{Journal, JournalId, PartitionId, Reader, ReplayError, Start, Visible};
+use std::collections::HashSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -121,6 +124,9 @@ pub struct Verified {
     pub deleted: u64,
     /// How many records the stream names as skipped.
     pub skipped: u64,
+    /// How many records of the journal are none of the stream's: for a topic that is copied, those that an import has brought; for
+    /// a topic that is imported, those that others have published.
+    pub others: u64,
     /// How many differences there are.
     pub wrong: u64,
     /// The first of them.
@@ -227,6 +233,7 @@ fn patiently<R: Remote, T>(
 pub fn outward(journal: &Journal, of: PartitionId, remote: &mut impl Remote) -> Result<Verified, VerifyError> {
     let mut found = Verified::default();
     let start = journal.extent(of).ok_or(VerifyError::NoPartition { partition: of.partition })?.start;
+    let into = ImportedInto::of(journal.id(), of);
     let mut here = Here::open(journal, of)?;
     walk(remote, &mut found, |sequence, head, records, found| {
         match head.kind {
@@ -249,9 +256,13 @@ pub fn outward(journal: &Journal, of: PartitionId, remote: &mut impl Remote) -> 
                 found.deleted += 1;
                 continue;
             }
-            while let Some(missing) = here.next.as_ref().map(|next| next.offset).filter(|next| *next < offset) {
-                found.differ(Difference::Missing { offset: missing });
-                here.advance()?;
+            while here.next.as_ref().is_some_and(|next| next.offset < offset) {
+                match here.advance()? {
+                    Some(missing) if missing.origin(into).is_none() => {
+                        found.differ(Difference::Missing { offset: missing.offset });
+                    }
+                    _ => found.others += 1,
+                }
             }
             if here.next.as_ref().is_none_or(|next| next.offset > offset) {
                 found.differ(Difference::Unknown { sequence, offset });
@@ -263,8 +274,34 @@ pub fn outward(journal: &Journal, of: PartitionId, remote: &mut impl Remote) -> 
         }
         Ok(())
     })?;
-    while here.advance()?.is_some() {
-        found.behind += 1;
+    while let Some(record) = here.advance()? {
+        match record.origin(into) {
+            None => found.behind += 1,
+            Some(_) => found.others += 1,
+        }
+    }
+    Ok(found)
+}
+
+/// How many records of a stream an import has brought into a partition of `journal`: the count of the last one that came from the
+/// journal `writer`, whose bridge writes the stream. `None` if the partition has none of them.
+///
+/// # Errors
+/// The journal cannot be read.
+pub fn imported(journal: &Journal, of: PartitionId, writer: JournalId) -> Result<Option<u64>, VerifyError> {
+    let extent = journal.extent(of).ok_or(VerifyError::NoPartition { partition: of.partition })?;
+    let into = ImportedInto::of(journal.id(), of);
+    let (mut found, mut end, mut back) = (None, extent.end, BATCH);
+    while found.is_none() && end > extent.start {
+        let from = end.saturating_sub(back).max(extent.start);
+        let reader = journal.reader(of, Start::Offset(from), Visible::Written)?.pass_gaps();
+        let mut here = Here { reader, next: None };
+        here.advance()?;
+        while let Some(record) = here.advance()?.filter(|record| record.offset < end) {
+            let origin = record.origin(into).filter(|origin| origin.journal == writer);
+            found = origin.map(|origin| origin.count).or(found);
+        }
+        (end, back) = (from, back * 4);
     }
     Ok(found)
 }
@@ -279,23 +316,53 @@ pub fn inward(journal: &Journal, of: PartitionId, remote: &mut impl Remote) -> R
     if start > 0 {
         return Err(VerifyError::Incomplete { partition: of.partition, start });
     }
-    let mut here = Here::open(journal, of)?;
+    let into = ImportedInto::of(journal.id(), of);
+    let (mut here, mut writers) = (Here::open(journal, of)?, HashSet::new());
     walk(remote, &mut found, |sequence, head, records, found| {
+        let writer = head.writer.journal;
+        writers.insert(writer);
         if records.is_empty() && matches!(head.kind, Kind::Record | Kind::Pack) {
             found.differ(Difference::Differs { sequence, offset: head.tip.next.saturating_sub(1) });
         }
-        for record in records {
+        for (mut record, count) in records.into_iter().zip(head.behind.count + 1..) {
             let offset = record.offset;
-            match here.advance()? {
+            // Others publish into the topic too, and other streams may be imported into it.
+            let of_stream = |next: &Record| next.origin(into).filter(|origin| origin.journal == writer);
+            while let Some(next) = &here.next
+                && of_stream(next).is_none_or(|origin| origin.count < count)
+            {
+                match of_stream(next) {
+                    Some(_) => found.differ(Difference::Missing { offset: next.offset }),
+                    None => found.others += 1,
+                }
+                here.advance()?;
+            }
+            match here.next.as_ref().and_then(of_stream) {
                 None => found.behind += 1,
-                Some(copy) if Record { offset, ..copy.clone() } == record => found.equal += 1,
-                Some(_) => found.differ(Difference::Differs { sequence, offset }),
+                Some(origin) if origin.count > count => found.differ(Difference::Unknown { sequence, offset }),
+                Some(_) => {
+                    let copy = here.advance()?.map(|mut copy| {
+                        copy.headers.pop();
+                        Record { offset, ..copy }
+                    });
+                    record.headers.retain(|(name, _)| name != Record::ORIGIN);
+                    if copy == Some(record) {
+                        found.equal += 1;
+                    } else {
+                        found.differ(Difference::Differs { sequence, offset });
+                    }
+                }
             }
         }
         Ok(())
     })?;
     while let Some(record) = here.advance()? {
-        found.differ(Difference::Missing { offset: record.offset });
+        match record.origin(into) {
+            Some(origin) if writers.contains(&origin.journal) => {
+                found.differ(Difference::Missing { offset: record.offset });
+            }
+            _ => found.others += 1,
+        }
     }
     Ok(found)
 }

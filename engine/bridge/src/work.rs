@@ -2,6 +2,7 @@
 
 use crate::bridge::{PartitionStatus, Shared};
 use crate::envelope::{surely_fits, wire_size};
+use crate::origin::{ImportedInto, origin_of};
 use crate::outbound::{Lost, Uncopied, open};
 use crate::outward::Outward;
 use crate::position::Position;
@@ -29,6 +30,8 @@ const LAST: Duration = Duration::from_secs(1);
 pub(crate) struct Work<K: Producers, R> {
     pub(crate) topic: Topic<Message, K>,
     pub(crate) name: String,
+    /// By which name imported records name the topic.
+    pub(crate) into: ImportedInto,
     pub(crate) replication: Option<Replication>,
     pub(crate) replay: Replay<Message, K>,
     /// Offsets of partitions that were deleted before they were copied.
@@ -46,6 +49,8 @@ pub(crate) struct Work<K: Producers, R> {
     /// When each partition was last found to be replicated as far as it is durable.
     pub(crate) level: Vec<Instant>,
     pub(crate) recorded: Instant,
+    /// What was recorded last of each partition: the offset and the bridge's own bytes.
+    pub(crate) told: Vec<Option<(u64, Vec<u8>)>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) make: Box<dyn FnMut(u32, u64) -> Outward<R> + Send>,
 }
@@ -155,7 +160,12 @@ impl<K: Producers, R: Remote> Work<K, R> {
         let least = self.limits.iter().flatten().min().copied();
         if let Some(largest) = least.filter(|_| self.refuses_large && least != self.told_limit) {
             self.told_limit = least;
-            self.replication().limit_messages(largest, surely_fits(largest), |record| {
+            let into = self.into;
+            self.replication().limit_messages(largest, surely_fits(largest), move |record| {
+                if origin_of(record, into).is_some() {
+                    // It is passed over.
+                    return 0;
+                }
                 let (key, value, headers) = record.parts();
                 wire_size(key, value, headers)
             });
@@ -164,7 +174,7 @@ impl<K: Producers, R: Remote> Work<K, R> {
 
     fn read(&mut self, wait: Duration) -> Result<(), Stopped> {
         let (copiers, limits, make) = (&mut self.copiers, &mut self.limits, &mut self.make);
-        let (uncopied, shared) = (self.uncopied, &self.shared);
+        let (uncopied, shared, into) = (self.uncopied, &self.shared, self.into);
         let replication = self.replication.as_ref().expect("taken at the end only");
         let mut outcome = Ok(());
         let read = self.replay.read(wait, |message, at| {
@@ -183,6 +193,11 @@ impl<K: Producers, R: Remote> Work<K, R> {
                 return;
             }
             let (copier, record) = (&mut copiers[index], Record::of(message, at.partition, at.offset));
+            if record.origin(into).is_some() {
+                outcome = copier.pass_over(record);
+                shared.set(|status| status.passed += 1);
+                return;
+            }
             let limit = limits[index].unwrap_or(usize::MAX);
             let size = wire_size(record.key.as_deref(), &record.value, record.named_headers());
             outcome = if size <= limit {
@@ -245,7 +260,7 @@ impl<K: Producers, R: Remote> Work<K, R> {
             let mut record = |position: &Position| {
                 replication.record(partition, &position.encode()).map_err(|cause| cause.to_string())
             };
-            let moved = copier.step(limit, &mut record)?;
+            let moved = copier.step(limit, &mut record)? | copier.take_passed();
             if let Some(next) = copier.ahead()
                 && replication.durable(partition).is_none_or(|durable| durable < next)
             {
@@ -284,14 +299,16 @@ impl<K: Producers, R: Remote> Work<K, R> {
     /// Writes the positions to the journal, if they have moved.
     fn record(&mut self) -> Result<(), Stopped> {
         self.recorded = Instant::now();
-        for (partition, copier) in self.copiers.iter().enumerate() {
-            let detail = copier.position().encode();
-            let recorded = self.replication().position(partition as u32);
-            if recorded.is_some_and(|recorded| recorded.detail == detail) {
+        self.told.resize(self.copiers.len(), None);
+        let replication = self.replication.as_ref().expect("taken at the end only");
+        for (partition, (copier, told)) in self.copiers.iter().zip(&mut self.told).enumerate() {
+            let position = (copier.confirmed(), copier.position().encode());
+            if told.as_ref() == Some(&position) {
                 continue;
             }
-            let written = self.replication().record(partition as u32, &detail);
+            let written = replication.record(partition as u32, &position.1);
             written.map_err(|cause| Stopped::Ended(cause.to_string()))?;
+            *told = Some(position);
         }
         Ok(())
     }

@@ -129,12 +129,43 @@ fn an_import_is_compared_in_order() {
     let (journal, of) = copy.journal();
     let verified = || verify::inward(&journal, of, &mut cluster.stream()).unwrap();
     assert_eq!(counts(&verified()), (30, 0, 0));
-    // Somebody publishes into the copy.
+    let imported = |writer: &Side| verify::imported(&journal, of, writer.journal().0.id()).unwrap();
+    assert_eq!((imported(&origin), imported(&copy)), (Some(30), None));
+    // What others publish into the copy is counted apart, however much it is.
     copy.publish(99..100);
-    assert_eq!(verified().differences, [Difference::Missing { offset: 30 }]);
+    copy.publish(1000..1600);
+    assert_eq!(imported(&origin), Some(30));
+    assert_eq!((counts(&verified()), verified().others), ((30, 0, 0), 601));
     origin.publish(30..32);
     origin.copy(&cluster);
-    let found = verify::inward(&journal, of, &mut cluster.stream()).unwrap();
-    assert!(matches!(found.differences[..], [Difference::Differs { offset: 30, .. }]), "{found:?}");
-    assert_eq!(found.behind, 1);
+    assert_eq!((counts(&verified()), verified().others), ((30, 2, 0), 601));
+    // Somebody publishes with the header of the last imported record, once with its value and once with another, and once with a
+    // count that the stream does not have yet.
+    let mut replay = copy.topic.replay("last").open().unwrap();
+    let (mut header, mut read) = (Vec::new(), 0);
+    while read < 631 {
+        let each = |message: &Message, _| {
+            if let Some(value) = message.header(slipring_bridge::Record::ORIGIN) {
+                header = value.to_vec();
+            }
+        };
+        read += replay.read(LONG, each).unwrap().unwrap();
+    }
+    let mut producer = copy.topic.producer().acknowledge(Level::Durable).create().unwrap();
+    let mut forge = |count: u64, value: &str| {
+        header[16..24].copy_from_slice(&count.to_le_bytes());
+        let record = Record::new(value).key("k").header("of", value);
+        producer.send(record.header(slipring_bridge::Record::ORIGIN, &header)).unwrap();
+    };
+    forge(30, "29");
+    forge(31, "other");
+    forge(99, "98");
+    let found = verified();
+    assert_eq!((counts(&found), found.others), ((30, 0, 4), 601), "{found:?}");
+    let [twice, differs, lacks, unknown] = &found.differences[..] else { panic!("{found:?}") };
+    assert_eq!((twice, unknown), (&Difference::Missing { offset: 631 }, &Difference::Missing { offset: 633 }));
+    assert!(matches!(
+        (differs, lacks),
+        (Difference::Differs { offset: 30, .. }, Difference::Unknown { offset: 31, .. })
+    ));
 }

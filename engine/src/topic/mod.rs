@@ -103,6 +103,7 @@ use attached::Attached;
 use consumers::{ConsumerIndex, ConsumerRun};
 use gathering::Gathering;
 use identity::ProducerIdentities;
+use slipring_journal::JournalId;
 use slipring_ring::{Multi, OnError};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -361,6 +362,26 @@ impl<E: Send + Sync + 'static, K: Producers> Topic<E, K> {
     /// The topic's id, which its receipts have too.
     pub fn id(&self) -> TopicId {
         self.inner.id
+    }
+
+    /// The id of the journal that has the topic, and the topic's number there; `None` for a topic in memory.
+    ///
+    /// ```
+    /// use slipring::{Engine, journal::{recorded_topics, inspect, simulated::SimulatedDisk}};
+    /// # use std::{sync::Arc, time::Duration};
+    /// let disk = SimulatedDisk::new();
+    /// let engine = Engine::builder().journal_in(disk.clone()).build()?;
+    /// let ticks = engine.topic::<u64>("ticks").durable().create()?;
+    /// let (journal, number) = ticks.recorded().expect("the topic is durable");
+    /// assert_eq!(engine.journal().map(|journal| journal.id()), Some(journal));
+    /// # drop(ticks);
+    /// # engine.shutdown(Duration::from_secs(5));
+    /// assert_eq!(recorded_topics(inspect(Arc::new(disk), false)?.state())[0].number, number);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recorded(&self) -> Option<(JournalId, u32)> {
+        let durable = self.inner.durable.as_ref()?;
+        Some((durable.journal().id(), durable.id(0).topic))
     }
 
     /// True if both handles are of one topic of one engine. A topic that was deleted and one that has its name now differ.

@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         wrong += found.wrong;
         rows.push(json!({
             "direction": direction, "bridge": name, "topic": topic, "partition": partition, "equal": found.equal,
-            "behind": found.behind, "deleted": found.deleted, "skipped": found.skipped, "wrong": found.wrong,
+            "behind": found.behind, "deleted": found.deleted, "skipped": found.skipped, "others": found.others, "wrong": found.wrong,
             "differences": found.differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }));
     };
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
             let count = |name: &str| row[name].as_u64().unwrap_or(0);
             let (equal, behind, wrong) = (count("equal"), count("behind"), count("wrong"));
             write!(out, "{direction} {name}: topic {topic}, partition {}: {equal} equal", row["partition"])?;
-            for (name, what) in [("deleted", "deleted here"), ("skipped", "skipped")] {
+            for (name, what) in [("deleted", "deleted here"), ("skipped", "skipped"), ("others", "of others")] {
                 if count(name) > 0 {
                     write!(out, ", {} {what}", count(name))?;
                 }

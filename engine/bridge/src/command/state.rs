@@ -4,9 +4,10 @@ use crate::Settings;
 use crate::failure::{Done, Failure};
 use crate::recorded::RecordedJournal;
 use serde_json::{Value, json};
+use slipring::Message;
 use slipring::clock::{Clock as _, SystemClock};
 use slipring::journal::{PartitionId, Start, Visible};
-use slipring_bridge::{Head, Kind, Remote, RemoteError};
+use slipring_bridge::{Head, Kind, Record, Remote, RemoteError, verify};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -46,9 +47,12 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         for of in recorded.partitions(&import.topic.name)? {
             let mut stream = import.stream(&config.cluster, &cluster, of.partition);
             let last = newest(&mut stream);
-            let extent = recorded.journal.extent(of).unwrap_or_default();
-            // Retention may have deleted some.
-            let here = (extent.start == 0).then(|| recorded.journal.records_in(of, 0..extent.end));
+            let here = match &last {
+                Ok(Some(head)) => verify::imported(&recorded.journal, of, head.writer.journal)?,
+                _ => None,
+            };
+            let is_empty = recorded.journal.extent(of).is_none_or(|extent| extent.end == 0);
+            let here = here.or(is_empty.then_some(0));
             let mut row = json!({
                 "direction": "inward", "bridge": import.name, "topic": import.topic.name, "partition": of.partition,
                 "imported": here,
@@ -90,19 +94,24 @@ fn outward(
         "stream_records": head.map_or(0, |head| head.tip.count),
         "lag": journal.records_in(of, next..extent.end.max(next)),
     });
-    let (mut bytes, mut count, mut oldest) = (0, 0, None);
+    let (mut bytes, mut count, mut own, mut oldest) = (0, 0, 0, None);
     if next < extent.end {
         let from = next.max(extent.start);
         let mut reader = journal.reader(of, Start::Offset(from), Visible::Written)?.pass_gaps();
         while count < SUMMED
             && let Some(record) = reader.next()?
         {
-            (bytes, count) = (bytes + record.bytes.len(), count + 1);
-            oldest.get_or_insert(record.written);
+            count += 1;
+            let copy = |message: Message| Record::of(&message, of.partition, record.offset);
+            // What an import has brought is not copied.
+            if Message::decode(record.bytes).map(copy).is_none_or(|it| !it.is_imported(recorded.id, of)) {
+                (bytes, own) = (bytes + record.bytes.len(), own + 1);
+                oldest.get_or_insert(record.written);
+            }
         }
     }
     if count < SUMMED {
-        row["lag_bytes"] = json!(bytes);
+        (row["lag_bytes"], row["lag"]) = (json!(bytes), json!(own));
     }
     let now = SystemClock::default().wall().as_nanos();
     row["lag_seconds"] = json!(oldest.map(|written| Duration::from_nanos(now.saturating_sub(written)).as_secs_f64()));

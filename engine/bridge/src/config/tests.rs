@@ -46,7 +46,7 @@ fn what_is_wrong_is_named() {
         ("[[outward]]\nname = 'n'\n".to_owned(), "topic"),
         (format!("{outward}{outward}"), "used twice"),
         (format!("{outward}[[outward]]\nname = 'm'\ntopic = 't'\n"), "two bridges"),
-        (format!("{outward}[[inward]]\nname = 'in'\ntopic = 't'\n"), "go round for ever"),
+        (format!("{outward}[[inward]]\nname = 'in'\ntopic = 't'\n"), "import the streams of other machines"),
         ("user = 'u'\n".to_owned(), "belong together"),
         ("token = 't'\nkey = 'k'\n".to_owned(), "take one of"),
         ("replicas = 0\n".to_owned(), "from 1 to 5"),
@@ -60,4 +60,16 @@ fn what_is_wrong_is_named() {
     }
     let gone = Config::read(Path::new("/none/bridge.toml")).unwrap_err().to_string();
     assert!(gone.contains("/none/bridge.toml"), "{gone}");
+}
+
+#[test]
+fn an_imported_topic_has_room_for_the_header_of_its_records_and_one_size_if_it_is_copied_too() {
+    let text = "[[outward]]\nname = 'n'\ntopic = 'both'\nmax_message = 2000\n[[outward]]\nname = 'o'\ntopic = 'out'\n\
+        [[inward]]\nname = 'a'\ntopic = 'both'\nprefix = 'other'\nmax_message = 3000\n\
+        [[inward]]\nname = 'b'\ntopic = 'in'\n";
+    let config = Config::parse(&format!("{HEAD}{text}"), Path::new("")).unwrap();
+    let outward: Vec<_> = config.outward.iter().map(|at| at.topic.max_message).collect();
+    let inward: Vec<_> = config.inward.iter().map(|at| at.topic.max_message).collect();
+    let with_header = |bytes: usize| Some(bytes + Record::ORIGIN_SIZE);
+    assert_eq!((outward, inward), (vec![with_header(3000), None], vec![with_header(3000), with_header(1024)]));
 }

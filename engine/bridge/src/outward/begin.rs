@@ -1,9 +1,9 @@
 //! How a copier begins: who has written the stream last, what the journal has of it, and the fence.
 
-use super::{Halt, Outward, Phase, RecordPosition, meets, size};
+use super::{Outward, Phase, RecordPosition, meets, size};
 use crate::envelope::{Envelope, Head, Kind, Tip, Writer};
 use crate::remote::Remote;
-use crate::stopped::Stopped;
+use crate::stopped::{Halt, Stopped};
 use std::ops::Range;
 
 impl<R: Remote> Outward<R> {
@@ -55,7 +55,9 @@ impl<R: Remote> Outward<R> {
         if numbers.start > self.position.first {
             return Err(Stopped::Lost { stream: self.name(), confirmed: self.confirmed, next: 0 }.into());
         }
-        if tip.next < self.confirmed && (tip.checksum != 0 || self.position.last.is_some()) {
+        // Behind the last record of the stream there may be some that were passed over.
+        let has_last = self.position.last == Some((tip.next, tip.checksum));
+        if tip.next < self.confirmed && !has_last && (tip.checksum != 0 || self.position.last.is_some()) {
             let (stream, confirmed) = (self.name(), self.confirmed);
             return Err(match self.position.last {
                 Some(_) => Stopped::Lost { stream, confirmed, next: tip.next }.into(),
