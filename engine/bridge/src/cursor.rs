@@ -34,6 +34,12 @@ impl StreamCursor {
         self.lag
     }
 
+    /// The number of the next message to be read, and the number that the stream gives next, as far as it is known; 0 for both
+    /// before the first read.
+    pub(crate) fn numbers(&self) -> (u64, u64) {
+        self.next.map_or((0, 0), |next| (next, next + self.lag))
+    }
+
     /// Where the stream's records end with what was read; the default if nothing was read.
     pub(crate) fn tip(&self) -> Tip {
         self.newest.map(|head| head.tip).unwrap_or_default()

@@ -284,19 +284,24 @@ impl Remote for Stream {
         let (context, name) = (&self.cluster.context, &self.name);
         self.cluster.runtime.block_on(async {
             let stream = context.get_stream_no_info(name).await.map_err(transient)?;
-            let (mut found, mut next) = (Vec::new(), sequences.clone());
+            let (mut found, mut next, mut at_once) = (Vec::new(), sequences.start, AT_ONCE);
             let mut asked = VecDeque::new();
             while found.len() < sequences.end.saturating_sub(sequences.start) as usize {
-                while asked.len() < AT_ONCE
-                    && let Some(sequence) = next.next()
-                {
-                    let stream = stream.clone();
+                while asked.len() < at_once && next < sequences.end {
+                    let (stream, sequence) = (stream.clone(), next);
                     asked.push_back(tokio::spawn(async move { stream.get_raw_message(sequence).await }));
+                    next += 1;
                 }
                 let Some(answer) = asked.pop_front() else { break };
                 found.push(match answer.await.map_err(transient)? {
                     Ok(message) => Some(stored(&message.headers, &message.payload)),
                     Err(cause) if cause.kind() == LastRawMessageErrorKind::NoMessageFound => None,
+                    // Servers that are slow answer fewer questions in time: the rest is asked again, by fewer at a time.
+                    Err(_) if at_once > 1 => {
+                        asked.clear();
+                        (next, at_once) = (sequences.start + found.len() as u64, at_once / 4);
+                        continue;
+                    }
                     Err(cause) => return Err(transient(cause)),
                 });
             }

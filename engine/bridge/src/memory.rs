@@ -41,6 +41,8 @@ struct Log {
     full_at: u64,
     down: bool,
     held: bool,
+    /// How long a confirmation takes; then each has one message. Zero for none of this.
+    slow: Duration,
     deleted: u64,
 }
 
@@ -117,6 +119,7 @@ impl MemoryCluster {
             full_at: 0,
             down: false,
             held: false,
+            slow: Duration::ZERO,
             deleted: 0,
         };
         Self { log: Arc::new(Mutex::new(log)) }
@@ -159,6 +162,11 @@ impl MemoryCluster {
     /// Holds messages back on their way to the stream, or lets them go on.
     pub fn set_held(&self, held: bool) {
         self.log().held = held;
+    }
+
+    /// Lets each confirmation take this long and have one message, as of servers with much to do. Zero for no delay.
+    pub fn set_slow(&self, slow: Duration) {
+        self.log().slow = slow;
     }
 
     /// Removes all messages.
@@ -251,13 +259,19 @@ impl Remote for MemoryStream {
     }
 
     fn confirm(&mut self, _: Duration) -> Result<usize, RemoteError> {
+        let slow = self.cluster.log().slow;
+        std::thread::sleep(slow);
         let mut log = self.cluster.log();
         log.arrive();
         if log.down || self.is_unanswered {
             return Err(RemoteError::Transient("not answered in time".to_owned()));
         }
         // Some arrive now, the others with the next call.
-        let count = if log.held { 0 } else { log.random.usize(..=self.flight.len()) };
+        let count = match () {
+            () if log.held => 0,
+            () if slow.is_zero() => log.random.usize(..=self.flight.len()),
+            () => 1.min(self.flight.len()),
+        };
         for done in 0..count {
             let (lost, unanswered) = (log.faults.message_lost, log.faults.answer_lost);
             if log.happens(lost) {

@@ -106,6 +106,8 @@ pub(crate) struct Outward<R> {
     phase: Phase,
     /// The number of the last mark of this writer's fence; 0 until the first mark was sent.
     fence_end: u64,
+    /// The highest number of a message of the fence that was confirmed or found in the stream.
+    fence_at: u64,
     /// True once the fence is confirmed. From then on nobody but this writer writes the stream, or it is stopped.
     has_begun: bool,
     /// The number of the stream's last confirmed message. Entry i is message `base + 1 + i`.
@@ -157,6 +159,7 @@ impl<R: Remote> Outward<R> {
             takes_over,
             phase: Phase::Doubt(Instant::now()),
             fence_end: 0,
+            fence_at: 0,
             has_begun: false,
             base: 0,
             tip: Tip::default(),
@@ -204,6 +207,11 @@ impl<R: Remote> Outward<R> {
     /// True if all pushed records are confirmed.
     pub(crate) fn is_idle(&self) -> bool {
         self.entries.is_empty() && matches!(self.phase, Phase::Writing)
+    }
+
+    /// A number that grows while the copier begins or gets confirmations, however slowly.
+    pub(crate) fn progress(&self) -> u64 {
+        self.base.max(self.fence_at)
     }
 
     /// The size in bytes of the pushed records that are not confirmed.
@@ -401,7 +409,10 @@ impl<R: Remote> Outward<R> {
                 0 if Instant::now() >= until => {
                     return Err(RemoteError::Transient("a mark was not confirmed in time".to_owned()));
                 }
-                confirmed => left = left.saturating_sub(confirmed),
+                confirmed => {
+                    left = left.saturating_sub(confirmed);
+                    self.fence_at += confirmed as u64;
+                }
             }
         }
         Ok(())

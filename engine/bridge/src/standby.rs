@@ -37,6 +37,30 @@ use std::time::{Duration, Instant};
 /// How long a standby waits after an error before it tries again.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How long a takeover waits for progress.
+struct Patience {
+    limit: Duration,
+    until: Instant,
+    seen: u64,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, until: Instant::now() + limit, seen: 0 }
+    }
+
+    /// Notes a number that grows with progress.
+    fn see(&mut self, number: u64) {
+        if number > self.seen {
+            (self.seen, self.until) = (number, Instant::now() + self.limit);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+}
+
 /// Why a standby cannot be opened, or does not go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -173,9 +197,12 @@ impl<R: Remote> Standby<R> {
     }
 
     /// Takes the streams over: fences whoever has written them, and copies what they have. Afterwards
-    /// [`close`](Self::close) the standby, open the journal with an engine, and start bridges outward of the same names. May take
-    /// up to `limit` for each partition; a call that has failed can be repeated. Streams that this journal has written last, and
-    /// those that nobody has written, need no takeover.
+    /// [`close`](Self::close) the standby, open the journal with an engine, and start bridges outward of the same names. Streams
+    /// that this journal has written last, and those that nobody has written, need no takeover.
+    ///
+    /// The `limit` is the longest time without progress, so a takeover ends however slow the servers or this machine are, and
+    /// however much there is to copy. A machine that is alive and writes on may have the last word each time: then the takeover is
+    /// given up once it has lost for as long as `limit`. A call that has failed can be repeated.
     ///
     /// # Errors
     /// Those of [`copy`](Self::copy); the journal has records that the streams lack; or the limit has passed.
@@ -183,14 +210,13 @@ impl<R: Remote> Standby<R> {
         let own = self.writer.journal().id();
         // A copy reads all streams, so all of them have to be there.
         for index in 0..self.copies.len() {
-            self.create_stream(index, Instant::now() + limit)?;
+            self.create_stream(index, Patience::new(limit))?;
         }
         for index in 0..self.copies.len() {
-            let until = Instant::now() + limit;
-            self.catch_up(index, None, until)?;
+            self.catch_up(index, None, limit)?;
             let writer = self.copies[index].cursor.writer();
             let Some(tip) = (match writer.filter(|writer| writer.journal != own) {
-                Some(_) => Some(self.fence(index, until)?),
+                Some(_) => Some(self.fence(index, limit)?),
                 None => writer.map(|_| self.copies[index].cursor.tip()),
             }) else {
                 continue;
@@ -220,7 +246,7 @@ impl<R: Remote> Standby<R> {
     }
 
     /// Creates the stream, if it does not exist, and checks its settings.
-    fn create_stream(&mut self, index: usize, until: Instant) -> Result<(), StandbyError> {
+    fn create_stream(&mut self, index: usize, patience: Patience) -> Result<(), StandbyError> {
         let remote = &mut self.copies[index].remote;
         loop {
             match remote.limits() {
@@ -228,7 +254,7 @@ impl<R: Remote> Standby<R> {
                 Err(RemoteError::Refused(cause)) => {
                     return Err(Stopped::Refused { stream: remote.name(), cause }.into());
                 }
-                Err(cause) if Instant::now() >= until => {
+                Err(cause) if patience.is_over() => {
                     return Err(StandbyError::TimedOut { cause: format!("{}: {cause}", remote.name()) });
                 }
                 Err(_) => std::thread::sleep(PAUSE),
@@ -237,36 +263,50 @@ impl<R: Remote> Standby<R> {
     }
 
     /// Fences whoever has written the stream, and copies what it has. Returns where its records end.
-    fn fence(&mut self, index: usize, until: Instant) -> Result<Tip, StandbyError> {
+    fn fence(&mut self, index: usize, limit: Duration) -> Result<Tip, StandbyError> {
+        let races = Patience::new(limit);
         loop {
-            if let Some(tip) = self.raise_epoch(index, until)? {
-                self.catch_up(index, Some(tip), until)?;
+            if let Some(tip) = self.raise_epoch(index, limit)? {
+                self.catch_up(index, Some(tip), limit)?;
                 return Ok(tip);
             }
-            self.catch_up(index, None, until)?;
+            if races.is_over() {
+                let cause = "the machine before writes on: end it first".to_owned();
+                return Err(StandbyError::TimedOut { cause });
+            }
+            self.catch_up(index, None, limit)?;
         }
     }
 
-    /// Copies until the stream's records end at `tip`, or, for `None`, until nothing is left.
-    fn catch_up(&mut self, index: usize, tip: Option<Tip>, until: Instant) -> Result<(), StandbyError> {
+    /// Copies until the stream's records end at `tip`, or, for `None`, up to where the stream ends now.
+    fn catch_up(&mut self, index: usize, tip: Option<Tip>, limit: Duration) -> Result<(), StandbyError> {
+        let (mut patience, mut end) = (Patience::new(limit), None);
         loop {
-            let moved = self.copy(PAUSE)?;
-            let (is_there, cursor) = (self.error.is_none(), &self.copies[index].cursor);
-            match tip {
-                Some(tip) if cursor.tip() == tip => return Ok(()),
-                None if is_there && !moved && cursor.lag() == 0 => return Ok(()),
-                _ if Instant::now() >= until => {
-                    let cause = self.error.clone().unwrap_or_else(|| "the streams go on".to_owned());
-                    return Err(StandbyError::TimedOut { cause });
-                }
-                _ => {}
+            patience.see(self.copies[index].cursor.numbers().0);
+            self.copy(PAUSE)?;
+            let cursor = &self.copies[index].cursor;
+            let (next, known) = cursor.numbers();
+            if self.error.is_none() {
+                // A machine that writes on moves the end, and not this place.
+                end = end.or(Some(known));
+            }
+            let is_there = match tip {
+                Some(tip) => cursor.tip() == tip,
+                None => end.is_some_and(|end| next >= end),
+            };
+            if is_there {
+                return Ok(());
+            }
+            if patience.is_over() {
+                let cause = self.error.clone().unwrap_or_else(|| "the servers are slow".to_owned());
+                return Err(StandbyError::TimedOut { cause });
             }
         }
     }
 
     /// Writes the mark of a higher epoch, the fence, and the end. Returns where the stream's records end; `None` if it has gone
     /// on meanwhile.
-    fn raise_epoch(&mut self, index: usize, until: Instant) -> Result<Option<Tip>, StandbyError> {
+    fn raise_epoch(&mut self, index: usize, limit: Duration) -> Result<Option<Tip>, StandbyError> {
         let (copy, writer) = (&mut self.copies[index], &mut self.writer);
         let tip = copy.cursor.tip();
         let last = (tip.checksum != 0).then_some((tip.next, tip.checksum));
@@ -284,7 +324,7 @@ impl<R: Remote> Standby<R> {
             let written = writer.append(&mut frame, now()).and_then(|_| writer.sync());
             written.map(drop).map_err(|cause| failed.insert(cause).to_string())
         };
-        let mut has_ended = false;
+        let (mut has_ended, mut patience) = (false, Patience::new(limit));
         loop {
             let stepped = outward.step(PAUSE, &mut record);
             if let Err(stopped) = stepped {
@@ -302,7 +342,8 @@ impl<R: Remote> Standby<R> {
                 }
                 false => {}
             }
-            if Instant::now() >= until {
+            patience.see(outward.progress());
+            if patience.is_over() {
                 let cause = outward.error().unwrap_or("the servers are slow").to_owned();
                 return Err(StandbyError::TimedOut { cause });
             }

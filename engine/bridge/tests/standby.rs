@@ -181,6 +181,29 @@ fn a_takeover_that_the_servers_interrupt_is_repeated() {
 }
 
 #[test]
+fn a_takeover_ends_however_slow_the_servers_are() {
+    let (first, second, clusters) = (SimulatedDisk::new(), SimulatedDisk::new(), clusters(3, Faults::default()));
+    let origin = side(&first);
+    let bridge = origin.bridge(&clusters);
+    replicated(&origin.publish(100));
+    clusters.iter().for_each(|cluster| cluster.set_down(true));
+    bridge.end();
+    // The marks of a fence take several times as long as the takeover waits for progress.
+    clusters.iter().for_each(|cluster| (cluster.set_down(false), cluster.set_slow(Duration::from_millis(1))).1);
+    let (limit, begun) = (Duration::from_millis(300), Instant::now());
+    let mut copy = standby(&second, &clusters);
+    copy.take_over(limit).unwrap();
+    assert!(begun.elapsed() > 2 * limit, "{:?}", begun.elapsed());
+    copy.close().unwrap();
+    clusters.iter().for_each(|cluster| cluster.set_slow(Duration::ZERO));
+    let taken = side(&second);
+    let next = taken.bridge(&clusters);
+    replicated(&taken.publish(20));
+    check(&taken, &clusters);
+    drop(next);
+}
+
+#[test]
 fn what_a_standby_cannot_copy_is_named() {
     let (first, clusters) = (SimulatedDisk::new(), clusters(3, Faults::default()));
     let origin = side(&first);

@@ -7,14 +7,16 @@ use crate::signals::Ending;
 use slipring::text;
 use slipring_bridge::config::Config;
 use slipring_bridge::jetstream::{Cluster, Stream};
-use slipring_bridge::{Bridge, Standby};
+use slipring_bridge::{Bridge, Standby, StandbyError};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// How often the lease and the program are looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long the takeover of a partition may take until it is tried again.
-const TAKEOVER: Duration = Duration::from_secs(60);
+/// How long a takeover waits for progress until it is tried again.
+const TAKEOVER: Duration = Duration::from_secs(30);
+/// How many messages may be left to be copied when a takeover begins.
+const NEAR: u64 = 10_000;
 /// How long the program may take to end by itself.
 const PROGRAM: Duration = Duration::from_secs(10);
 
@@ -32,7 +34,7 @@ fn standby(config: &Config, cluster: &Cluster) -> Result<Standby<Stream>, Failur
 pub(crate) fn wait(config: &Config, cluster: &Cluster, holder: &LeaseHolder, ending: &Ending) -> Result<bool, Failure> {
     let mut standby = standby(config, cluster)?;
     let (mut error, mut is_level) = (None, false);
-    while !holder.is_held() {
+    loop {
         if ending.is_told() {
             standby.close()?;
             return Ok(false);
@@ -50,8 +52,19 @@ pub(crate) fn wait(config: &Config, cluster: &Cluster, holder: &LeaseHolder, end
             is_level = true;
             eprintln!("standby: all is copied");
         }
+        // What is far behind is copied here, where an ending is noticed.
+        if !holder.is_held() || (has_moved && standby.lag() > NEAR) {
+            continue;
+        }
+        match standby.take_over(TAKEOVER) {
+            Ok(()) => break,
+            // The lease may have gone to another machine meanwhile, or the program is told to end.
+            Err(StandbyError::TimedOut { cause }) => {
+                eprintln!("standby: the takeover is tried again: {}", text::line(&cause));
+            }
+            Err(cause) => return Err(cause.into()),
+        }
     }
-    standby.take_over(TAKEOVER)?;
     let ends = standby.ends();
     standby.close()?;
     eprintln!("the streams are this machine's, the partitions' next offsets are {ends:?}");

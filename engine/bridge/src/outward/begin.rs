@@ -10,6 +10,7 @@ impl<R: Remote> Outward<R> {
     /// Raises the stream's epoch, and fences the older writers.
     pub(super) fn begin(&mut self, numbers: &Range<u64>, record: RecordPosition<'_>) -> Result<(), Halt> {
         let mut last = numbers.end - 1;
+        self.fence_at = self.fence_at.max(last);
         let (newest, late) = self.tail(last)?;
         if let Some(head) = newest {
             self.may_follow(head.writer)?;
