@@ -430,3 +430,68 @@ fn events_of_bytes_are_those_of_the_type() {
     RawRing::remove(&name).unwrap();
     assert_eq!(raw.ended(), Some(Ended::Replaced));
 }
+
+#[test]
+fn a_note_is_found_by_whoever_goes_on_at_its_position() {
+    let name = Named::new("notes");
+    let ring = name.ring::<u64>(8);
+    let mut out = ring.producer().unwrap();
+    assert_eq!(out.note(), None);
+    for (note, len) in [(3_u64, 1), (u64::MAX, 4), (0, 3)] {
+        let claim = out.claim(len).unwrap();
+        claim.commit_noted(note).unwrap();
+        assert_eq!(out.note(), Some(note));
+        drop(out);
+        out = ring.producer().unwrap();
+        assert_eq!(out.note(), Some(note), "the successor's");
+    }
+    // A claim that is dropped leaves the last one's note; an event without a note has none.
+    drop(out.claim(1).unwrap());
+    assert_eq!(out.note(), Some(0));
+    out.publish(|_| ()).unwrap();
+    assert_eq!(out.note(), None);
+
+    let mut held = ring.consumer("held").hold().join().unwrap();
+    assert_eq!(held.note(), None);
+    held.set_note(5);
+    held.set_note(6);
+    out.publish(|value| *value = 1).unwrap();
+    out.publish(|value| *value = 2).unwrap();
+    let mut batch = held.poll(8).unwrap();
+    assert_eq!((&mut batch).into_iter().count(), 2);
+    batch.rewind();
+    assert_eq!(batch.len(), 2);
+    drop(batch);
+    drop(held);
+    let mut held = ring.consumer("held").hold().join().unwrap();
+    assert_eq!((held.note(), held.position()), (Some(5), Sequence(9)));
+    let mut batch = held.poll(8).unwrap();
+    assert!((&mut batch).into_iter().next().is_some());
+    batch.commit_noted(50);
+    let batch = held.poll(8).unwrap();
+    batch.commit_noted(60);
+    assert_eq!((held.note(), held.position()), (Some(50), Sequence(10)), "nothing was iterated");
+    drop(held);
+    let held = ring.consumer("held").hold().join().unwrap();
+    assert_eq!(held.note(), Some(50));
+    held.leave();
+    let fresh = ring.consumer("fresh").start(Start::Latest).join().unwrap();
+    assert_eq!(fresh.note(), None, "the entry had another owner");
+}
+
+#[test]
+fn a_note_passes_over_what_was_skipped_and_one_of_several_producers_leaves_none() {
+    let name = Named::new("notes-several");
+    let ring = name.ring::<u64>(Size::slots(8).multi_producer());
+    let mut out = ring.multi_producer().unwrap();
+    let mut held = ring.consumer("held").hold().join().unwrap();
+    held.set_note(7);
+    out.claim(1).unwrap().commit_noted(1).unwrap();
+    assert_eq!(out.note(), None);
+    let mut batch = held.poll(8).unwrap();
+    (&mut batch).into_iter().for_each(drop);
+    batch.commit_noted(8);
+    drop(out.claim(3).unwrap());
+    assert!(held.poll(8).unwrap().is_empty());
+    assert_eq!((held.note(), held.position()), (Some(8), Sequence(4)));
+}

@@ -44,6 +44,37 @@ impl<E: Event> SharedClaim<'_, E> {
         self.len = len;
     }
 
+    /// As [`commit`](Self::commit), and leaves `note` with the published position: the place in the producer's own input,
+    /// for example. A successor finds it by [`SharedProducer::note`], whenever its predecessor was killed: the note of the last
+    /// claim that was published, and never that of one that was not. In a ring for several producers no note is kept.
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use slipring_ring::shared::SharedRing;
+    /// # let name = format!("doc-note-{}", std::process::id());
+    /// # let name = &*name;
+    /// let ring = SharedRing::<u64>::open_or_create(name, 8)?;
+    /// let mut out = ring.producer()?;
+    /// let mut claim = out.claim(1)?;
+    /// claim.iter_mut().for_each(|(_, value)| *value = 7);
+    /// claim.commit_noted(4_711)?;                             // for example the offset behind what was read
+    /// drop(out);
+    /// assert_eq!(ring.producer()?.note(), Some(4_711));
+    /// SharedRing::<u64>::remove(name)?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub fn commit_noted(self, note: u64) -> Result<Sequences, Ended> {
+        let region = &self.producer.member.region;
+        if !region.is_multi {
+            region.control().state.0.notes.put(self.first, self.first + self.len, note);
+        }
+        self.commit()
+    }
+
     /// Publishes the events.
     ///
     /// # Errors

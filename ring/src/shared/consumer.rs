@@ -43,6 +43,39 @@ impl<E: Event> SharedConsumer<E> {
         Sequence(self.next)
     }
 
+    /// The note that was left with this consumer's position: by [`set_note`](Self::set_note) or
+    /// [`SharedBatch::commit_noted`], also by an earlier process, if the consumer is [held](super::ConsumerBuilder::hold).
+    /// `None` if the position has none.
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use slipring_ring::shared::SharedRing;
+    /// # let name = format!("doc-consumer-note-{}", std::process::id());
+    /// # let name = &*name;
+    /// let ring = SharedRing::<u64>::open_or_create(name, 8)?;
+    /// let mut tape = ring.consumer("tape").hold().join()?;
+    /// ring.producer()?.publish(|value| *value = 7)?;
+    /// let mut batch = tape.poll(8)?;
+    /// let sum: u64 = (&mut batch).into_iter().map(|(_, value)| *value).sum();
+    /// batch.commit_noted(sum);                                // moves on and leaves the note, both or neither
+    /// drop(tape);
+    /// assert_eq!(ring.consumer("tape").hold().join()?.note(), Some(7));
+    /// SharedRing::<u64>::remove(name)?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn note(&self) -> Option<u64> {
+        self.member.entry().moving.0.notes.of(self.next)
+    }
+
+    /// Leaves a note with the present position, if it has none. Positions that hold no event, as those of a claim that was
+    /// skipped, are passed with the note.
+    pub fn set_note(&mut self, note: u64) {
+        if self.note().is_none() {
+            self.member.entry().moving.0.notes.put(self.next, self.next, note);
+        }
+    }
+
     /// Up to `limit` events, or an empty batch if there is none now.
     ///
     /// # Errors
@@ -152,6 +185,10 @@ impl<E: Event> SharedConsumer<E> {
         // Claims behind the end are nobody's business. An event there may have been read before the end was seen.
         let (start, until) = (run.start.min(end).max(self.next), run.end.min(end));
         if start != self.next && !fault(Fault::SharedSkippedSlotsKeepTheGate) {
+            let notes = &self.member.entry().moving.0.notes;
+            if let Some(note) = notes.of(self.next) {
+                notes.put(self.next, start, note);
+            }
             self.move_to(start);
         }
         if until > start {
@@ -268,6 +305,21 @@ impl<E: Event> SharedBatch<'_, E> {
     /// True if no event is left.
     pub fn is_empty(&self) -> bool {
         self.at == self.end
+    }
+
+    /// Takes back what was iterated: the batch has all of its events again, and dropped now it moves nothing.
+    pub fn rewind(&mut self) {
+        self.at = self.consumer.next;
+    }
+
+    /// Moves the consumer's position past what was iterated, as the drop does, and leaves `note` with the new position: see
+    /// [`SharedConsumer::note`]. Whenever the process is killed, the position and the note are both the old or both the new
+    /// ones. If nothing was iterated, this is [`SharedConsumer::set_note`].
+    pub fn commit_noted(self, note: u64) {
+        if self.at == self.consumer.next {
+            return self.consumer.set_note(note);
+        }
+        self.consumer.member.entry().moving.0.notes.put(self.consumer.next, self.at, note);
     }
 }
 

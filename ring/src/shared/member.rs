@@ -131,6 +131,7 @@ pub(crate) fn join<E: Event>(region: Region<E>, locks: Locks, how: &Joining) -> 
     let index = free_entry(control, &locks)?;
     let entry = &control.table[index];
     begin(entry, &how.name, how.hold);
+    entry.moving.0.notes.clear();
     let pin = if fault(Fault::SharedNewcomerIsNotPinned) { u64::MAX } else { earliest(&region, index) };
     entry.moving.0.gate.store(pin, SHARED_PIN.get());
     entry.role.store(role::JOINING, SHARED_JOIN.get());

@@ -130,6 +130,7 @@ mod lock;
 mod member;
 #[cfg(any(loom, shuttle))]
 pub mod model;
+mod note;
 mod participant;
 mod producer;
 mod raw;

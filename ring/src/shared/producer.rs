@@ -72,6 +72,12 @@ impl<E: Event> SharedProducer<E> {
         self.member.region.control()
     }
 
+    /// The note that came with the last event of the ring: see [`SharedClaim::commit_noted`]. `None` if that event was
+    /// published without one, if there is none yet, and in a ring for several producers.
+    pub fn note(&self) -> Option<u64> {
+        if self.member.region.is_multi { None } else { self.control().state.0.notes.of(self.next) }
+    }
+
     /// Sets the wait strategy for a full ring.
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;

@@ -6,6 +6,7 @@
 
 use super::bell::Bell;
 use super::layout::Event;
+use super::note::Notes;
 use crate::ordering::COUNT;
 use crate::sync::{AtomicU32, AtomicU64};
 
@@ -60,6 +61,8 @@ pub(crate) struct State {
     pub(crate) died: AtomicU32,
     /// The sequence at which reading ends; [`NONE`] while the ring is open.
     pub(crate) end: AtomicU64,
+    /// What the only producer has left with the published position.
+    pub(crate) notes: Notes,
 }
 
 /// An entry of the table of participants. Whoever holds the lock of the entry's byte may write it.
@@ -90,6 +93,8 @@ pub(crate) struct Moving {
     pub(crate) from: AtomicU64,
     /// Count of the sequences that it has announced.
     pub(crate) len: AtomicU64,
+    /// What a consumer has left with its gate.
+    pub(crate) notes: Notes,
 }
 
 /// The positions and the table of participants. In production it lies in the mapping, where all bytes begin as zeros.
@@ -284,6 +289,7 @@ mod mapped {
 #[cfg(any(loom, shuttle, not(target_os = "linux")))]
 mod modelled {
     use super::super::bell::Bell;
+    use super::super::note::Notes;
     use super::{Control, Entry, Event, Line, Moving, NAME_WORDS, State, first_stamp};
     use crate::ordering::COUNT;
     use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, UnsafeCell};
@@ -324,7 +330,7 @@ mod modelled {
                 generation: zero(),
                 pid: zero(),
                 name: from_fn::<_, NAME_WORDS, _>(|_| zero()),
-                moving: Line(Moving { gate: zero(), from: zero(), len: zero() }),
+                moving: Line(Moving { gate: zero(), from: zero(), len: zero(), notes: Notes::zeros() }),
             };
             let control = Control {
                 claimed: Line(zero()),
@@ -332,7 +338,12 @@ mod modelled {
                 version: Line(zero()),
                 events: Line(Bell::zeros()),
                 room: Line(Bell::zeros()),
-                state: Line(State { phase: AtomicU32::new(0), died: AtomicU32::new(0), end: zero() }),
+                state: Line(State {
+                    phase: AtomicU32::new(0),
+                    died: AtomicU32::new(0),
+                    end: zero(),
+                    notes: Notes::zeros(),
+                }),
                 table: from_fn(entry),
             };
             control.init();
