@@ -24,6 +24,7 @@
 //! | events that outlive the machine: a bridge copies them to a cluster, and receipts reach [`Level::Replicated`] | package `slipring-bridge`, and the module [`replication`] |
 //! | events of several topics, published all or none | [`Engine::transaction`] |
 //! | reading one topic and writing others, exactly once | [`Engine::transform`], [`Topic::transform`] |
+//! | events to and from other processes of the user on this machine | [`Topic::share`], [`Topic::feed_from`], and the module [`share`] |
 //! | one thread that waits for many readers; async tasks | [`Selector`](subscriber::Selector); feature `async` |
 //! | ending the wait of a reader from another thread | the method `wakeup` of the reader: [`Wakeup`](subscriber::Wakeup) |
 //! | inspecting and repairing a journal's directory | the command `slipring`: `journal`, `group`, `queue` (package `slipring-cli`) |
@@ -86,6 +87,7 @@ mod log;
 mod produce;
 pub mod queue;
 mod read;
+pub mod share;
 pub mod topic;
 pub mod transform;
 

@@ -12,7 +12,7 @@ pub(crate) mod interval;
 pub(crate) mod managed;
 pub(crate) mod membership;
 mod position;
-mod reader_thread;
+pub(crate) mod reader_thread;
 pub(crate) mod replay;
 pub(crate) mod selector;
 mod start_at;

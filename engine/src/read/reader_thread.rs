@@ -1,4 +1,4 @@
-//! The threads of readers that gather values: conflating subscribers and tables.
+//! The threads of readers without a handler: conflating subscribers, tables, and links with shared rings.
 
 use crate::base::handler_thread;
 use crate::base::kind::Producers;
@@ -13,19 +13,19 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 /// How a reader's thread has ended. The thread has left the topic by then.
-pub(super) struct End {
-    pub(super) ending: Ending,
+pub(crate) struct End {
+    pub(crate) ending: Ending,
     /// The next offset of each partition.
-    pub(super) consumed: Vec<(u32, u64)>,
+    pub(crate) consumed: Vec<(u32, u64)>,
     /// True if the program has dropped the reader.
-    pub(super) is_cancelled: bool,
+    pub(crate) is_cancelled: bool,
     /// Tells the program, once the topic's report has the end.
-    pub(super) tell: Box<dyn FnOnce()>,
+    pub(crate) tell: Box<dyn FnOnce()>,
 }
 
 /// Starts a thread of the topic that has the name of the consumer `stats` and calls `run`, which may not panic. Its wait
 /// strategy can be changed through `membership`. `pace` is its core, `None` if it is not pinned, and how it waits.
-pub(super) fn start<E: Send + Sync + 'static, K: Producers>(
+pub(crate) fn start<E: Send + Sync + 'static, K: Producers>(
     topic: &Arc<TopicCore<E, K>>,
     stats: Arc<ConsumerStats>,
     membership: Option<Weak<dyn SetWait>>,

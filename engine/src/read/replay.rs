@@ -168,7 +168,7 @@ impl<E: Send + Sync + 'static, K: Producers> Replay<E, K> {
         self.parts[index].is_ending()
     }
 
-    pub(super) fn stats(&self) -> Arc<ConsumerStats> {
+    pub(crate) fn stats(&self) -> Arc<ConsumerStats> {
         Arc::clone(&self.stats)
     }
 

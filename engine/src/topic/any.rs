@@ -219,6 +219,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
             producers: self.lent.load(Ordering::Acquire),
             consumers: metrics.consumers.into_iter().map(|consumer| consumer.name).collect(),
             replication: metrics.replication,
+            ring_links: self.ring_links.describe(),
             closed: TopicCore::closed(self),
         }
     }

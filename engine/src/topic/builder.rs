@@ -6,6 +6,7 @@ use super::gathering::Gathering;
 use super::identity::ProducerIdentities;
 use super::registry::Registry;
 use super::restore_names;
+use super::ring_link::RingLinks;
 use super::settings::{Shape, TopicSettings};
 use super::{SlotFactory, SlotFactoryError, Topic, TopicCore};
 use crate::base::ids::TopicId;
@@ -450,6 +451,7 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
                 limiter,
                 identities: ProducerIdentities::default(),
                 ids: deduplication.map(|(window, _)| Arc::new(DedupIndex::new(window))),
+                ring_links: RingLinks::default(),
             };
             let made = if is_deferred { inner.defer(partitions) } else { inner.grow(|_| partitions) };
             if let Err(refused) = made {

@@ -4,6 +4,7 @@ use crate::base::closed::Closed;
 use crate::base::ids::TopicId;
 use crate::topic::Shape;
 use crate::topic::metrics::{PartitionMetrics, ReplicationMetrics};
+use crate::topic::ring_link::RingLinkDescription;
 use std::fmt;
 
 /// A topic's settings and its state at one moment. [`Display`](fmt::Display) writes it as text for people.
@@ -48,6 +49,8 @@ pub struct Description {
     pub consumers: Vec<String>,
     /// The topic's bridge to other machines; `None` if none was attached since the topic was opened.
     pub replication: Option<ReplicationMetrics>,
+    /// The topic's links with shared rings of other processes, running or ended.
+    pub ring_links: Vec<RingLinkDescription>,
     /// Why the topic has ended; `None` while it is open.
     pub closed: Option<Closed>,
 }
@@ -65,6 +68,9 @@ impl fmt::Display for Description {
         writeln!(f, "  producers: {producers}; consumers: {consumers}")?;
         if let Some(bridge) = &self.replication {
             writeln!(f, "  {bridge}")?;
+        }
+        for link in &self.ring_links {
+            writeln!(f, "  {link}")?;
         }
         for PartitionMetrics { partition, earliest, published, fill, capacity, .. } in &self.partitions {
             writeln!(f, "  partition {partition}: offsets {earliest}..{published}, fill {fill}/{capacity}")?;

@@ -60,6 +60,7 @@ pub(crate) mod registry;
 pub(crate) mod replication;
 pub(crate) mod report;
 pub(crate) mod restore_names;
+pub(crate) mod ring_link;
 mod ring_source;
 mod settings;
 mod slots;
@@ -104,6 +105,7 @@ use consumers::{ConsumerIndex, ConsumerRun};
 use gathering::Gathering;
 use identity::ProducerIdentities;
 use slipring_journal::JournalId;
+use ring_link::RingLinks;
 use slipring_ring::{Multi, OnError};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -182,6 +184,7 @@ pub(crate) struct TopicCore<E, K: Producers> {
     pub(crate) identities: ProducerIdentities,
     /// The remembered ids of published messages; `None` unless the topic deduplicates.
     pub(crate) ids: Option<Arc<DedupIndex>>,
+    pub(crate) ring_links: RingLinks,
 }
 
 /// Counts as one of a topic's producers, from its creation until its drop.

@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 10] = [
     &["face"],
     &["edge"],
     &["engine"],
-    &["transform", "group", "queue"],
+    &["transform", "group", "queue", "share"],
     &["read"],
     &["produce"],
     &["topic"],
