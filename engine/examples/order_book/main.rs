@@ -14,6 +14,7 @@
 //! cargo run --release --example order_book
 //! cargo run --release --example order_book -- --speed 100x --wait backoff --json run.json
 //! cargo run --release --example order_book -- --journal rows     # kill it, run it again: the same end
+//! cargo run --release --example order_book -- --speed 100x --share best-prices   # and another process reads the prices
 //! ```
 //!
 //! It is a book feed, not order entry: nothing here matches orders as an exchange does.
@@ -35,6 +36,7 @@ pub mod fetch;
 pub mod journal;
 pub mod order;
 pub mod run;
+pub mod share;
 pub mod stages;
 pub mod station;
 pub mod stats;
@@ -106,6 +108,10 @@ struct Args {
     /// Keep the feed's rows in a journal there; a run that was killed goes on behind the last row
     #[arg(long, value_name = "FOLDER")]
     journal: Option<PathBuf>,
+
+    /// Share the best prices with other processes, through a ring in shared memory: see ring/python/examples
+    #[arg(long, value_name = "RING")]
+    share: Option<String>,
 
     /// Where to keep the real feed, instead of cargo's target folder
     #[arg(long, value_name = "FOLDER", conflicts_with = "data")]
@@ -194,6 +200,7 @@ fn try_run(args: Args, stdout: &Output, stderr: &Output, progress: bool) -> Resu
     let mut plan =
         Plan::new(args.speed, args.wait, args.pin, args.capacity, args.fault).map_err(|error| (BAD_INPUT, error))?;
     plan.journal = args.journal;
+    plan.share = args.share;
     say(format_args!("{name}: {} orders", stats::grouped(feed.orders.len() as u64)))?;
     say(format_args!("{plan}\n"))?;
 

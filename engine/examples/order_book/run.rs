@@ -18,6 +18,7 @@ use super::Output;
 use super::feed::Feed;
 use super::journal;
 use super::order::{Order, OrderSlot, Quote};
+use super::share;
 use super::stages::{self, BookStage, DepthStage, SignalStage, TapeStage};
 use super::station::{Clock, Lent, Station, Stopped};
 use super::stats::{Consumer, Known, Report};
@@ -113,6 +114,8 @@ pub struct Plan {
     allowed: usize,
     /// Where the rows are kept.
     pub journal: Option<PathBuf>,
+    /// The ring to which the best prices are shared.
+    pub share: Option<String>,
 }
 
 impl Plan {
@@ -137,7 +140,7 @@ impl Plan {
             Pin::Auto if allowed.len() >= THREADS.len() => Some(spread(&allowed)),
             Pin::Auto | Pin::None => None,
         };
-        Ok(Plan { speed, wait, capacity, fault, pin, cores, allowed: allowed.len(), journal: None })
+        Ok(Plan { speed, wait, capacity, fault, pin, cores, allowed: allowed.len(), journal: None, share: None })
     }
 
     fn core(&self, name: &str) -> Option<usize> {
@@ -239,6 +242,10 @@ pub fn run(
         .run(move |slot: &OrderSlot, _| lent.get().behind_book(slot, LAST_STAGES, |signal| signal.handle(slot)));
     started.map_err(text)?;
 
+    if let Some(ring) = &plan.share {
+        share::share(&engine, &quotes, ring)?;
+    }
+
     let mut lags = Lags::default();
     let producer = orders.producer().create().map_err(text)?;
     let first_ns = clock.now_ns();
@@ -252,6 +259,7 @@ pub fn run(
         lags.watch(&engine, feed.orders.len() as u64, progress, &published)
     });
     let ended = engine.shutdown(DRAIN);
+    plan.share.iter().try_for_each(|ring| share::end(ring))?;
     // A quote that the tape did not take stops the book as well: the tape's cause comes first.
     let failures = ended.failures().map(|(topic, name, cause)| (topic != "quotes", name, cause));
     if let Some((_, name, cause)) = failures.min() {
