@@ -1,4 +1,5 @@
 use super::*;
+use slipring_ring::WaitStrategy;
 use std::collections::HashSet;
 
 const LATER: Duration = Duration::from_secs(600);
@@ -47,9 +48,22 @@ impl Counting {
     }
 }
 
+/// Looks 1,000 times with a spin hint and 20 times with a yield, then sleeps: the same on every processor.
+struct Counted;
+
+impl WaitStrategy for Counted {
+    fn idle(&self, looks: u32) -> Idle {
+        match looks {
+            ..=1_000 => std::hint::spin_loop(),
+            ..=1_020 => std::thread::yield_now(),
+            _ => return Idle::Sleep,
+        }
+        Idle::Look
+    }
+}
+
 fn waiting(sources: usize) -> MultiWait {
-    let mut watch =
-        MultiWait::new(Wait::spin_then_park().spin_for(Duration::from_micros(40)).yields(20), Arc::new(Waiter::new()));
+    let mut watch = MultiWait::new(Wait::custom(Counted), Arc::new(Waiter::new()));
     (0..sources).for_each(|source| watch.add(source));
     watch
 }
