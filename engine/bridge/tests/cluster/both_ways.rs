@@ -57,6 +57,7 @@ impl Machine {
 fn two_machines_copy_a_topic_both_ways_while_servers_die() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut servers) = Servers::start() else { return };
+    servers.settle();
     let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::connect(&servers.addresses()).unwrap());
     let start = || [("a", "b"), ("b", "a")].map(|(own, other)| Machine::start(dir.path(), &cluster, own, other));
     let mut machines = start();
@@ -67,10 +68,12 @@ fn two_machines_copy_a_topic_both_ways_while_servers_die() {
         servers.kill(round);
         let until = Instant::now() + LONG;
         while machines.iter().any(|machine| machine.imported() < u64::from(published)) {
-            assert!(Instant::now() < until, "{:?}", machines.each_ref().map(|machine| machine.import.status()));
+            let told = || machines.each_ref().map(|machine| (machine.import.status(), machine.out.status()));
+            assert!(Instant::now() < until, "{:?}", told());
             std::thread::sleep(Duration::from_millis(20));
         }
         servers.run(round);
+        servers.settle();
         machines.into_iter().for_each(Machine::end);
         machines = start();
     }

@@ -1,5 +1,6 @@
 //! Three real servers on loopback, which are killed, stopped and started again, and end with the test.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -41,7 +42,7 @@ impl Servers {
             );
             return None;
         };
-        let listeners: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let listeners: Vec<_> = (0..9).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(listeners);
         let dir = tempfile::tempdir().unwrap();
@@ -83,17 +84,42 @@ impl Servers {
     }
 
     fn configure(&self, number: usize) -> PathBuf {
-        let routes: Vec<_> = self.ports[3..].iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+        let routes: Vec<_> = self.ports[3..6].iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
         let (port, route, routes) = (self.ports[number], self.ports[number + 3], routes.join(", "));
+        let told = self.ports[number + 6];
         let store = self.dir.path().join(number.to_string());
         let config = self.dir.path().join(format!("{number}.conf"));
         let text = format!(
-            "server_name: n{number}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?} }}\n\
+            "server_name: n{number}\nlisten: 127.0.0.1:{port}\nhttp: 127.0.0.1:{told}\njetstream {{ store_dir: {store:?} }}\n\
              cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{routes}] }}\n{}\n",
             self.more
         );
         std::fs::write(&config, text).unwrap();
         config
+    }
+
+    /// Waits until each running server has found the others and has all that they have. Three servers that lose one before that
+    /// may find no leader until it is back.
+    pub(crate) fn settle(&self) {
+        let until = Instant::now() + Duration::from_secs(60);
+        for number in (0..3).filter(|number| self.running[*number].is_some()) {
+            while !self.is_settled(number) {
+                assert!(Instant::now() < until, "server {number} does not settle");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    fn is_settled(&self, number: usize) -> bool {
+        let ask = || -> std::io::Result<String> {
+            let mut server = TcpStream::connect(("127.0.0.1", self.ports[number + 6]))?;
+            server.set_read_timeout(Some(Duration::from_secs(5)))?;
+            server.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+            let mut told = String::new();
+            server.read_to_string(&mut told)?;
+            Ok(told)
+        };
+        ask().is_ok_and(|told| told.contains("\"ok\""))
     }
 
     fn signal(&self, number: usize, signal: &str) {

@@ -54,8 +54,8 @@ struct Counted;
 impl WaitStrategy for Counted {
     fn idle(&self, looks: u32) -> Idle {
         match looks {
-            ..=1_000 => std::hint::spin_loop(),
-            ..=1_020 => std::thread::yield_now(),
+            0..=1_000 => std::hint::spin_loop(),
+            1_001..=1_020 => std::thread::yield_now(),
             _ => return Idle::Sleep,
         }
         Idle::Look
