@@ -265,11 +265,16 @@ fn check(root: &Path, cluster: &Cluster) -> (usize, usize) {
     (values.iter().map(Vec::len).sum(), told)
 }
 
+/// How many faults are to be drawn.
+pub(crate) fn faults() -> u32 {
+    std::env::var("SLIPRING_BRIDGE_FAULTS").map_or(8, |count| count.parse().unwrap())
+}
+
 #[test]
 fn no_fault_loses_doubles_or_reorders_a_replicated_record() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(mut servers) = Servers::start() else { return };
-    let faults: u32 = std::env::var("SLIPRING_BRIDGE_FAULTS").map_or(8, |count| count.parse().unwrap());
+    let faults = faults();
     let seed = std::env::var("SLIPRING_BRIDGE_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     fastrand::seed(seed);
     let (root, mut number) = (tempfile::tempdir().unwrap(), 0);
