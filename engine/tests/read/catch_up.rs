@@ -268,8 +268,9 @@ fn a_paused_partition_holds_nobody_up_and_nothing_for_itself() {
         }
     }
     assert_eq!(seen, [of_each; 8]);
-    // Once with the others, and once for the one that came later.
-    assert_at_most(take_sum(&disk).read, 2.2, bytes, "a group with a pause");
+    // Once with the others, and once for the one that came later, each a fifth more, and what was at hand at the pause. With one
+    // core for all threads up to 2.5 times; each partition for itself would read 8 times as much.
+    assert_at_most(take_sum(&disk).read, 2.7, bytes, "a group with a pause");
 }
 
 /// Nanoseconds that this thread has run.
