@@ -112,19 +112,15 @@ pub trait Drain<E>: Send + 'static {
     fn drain<const SLICES: bool>(&mut self, most: usize, see: impl FnMut(&E)) -> Option<usize>;
 }
 
-/// Gives the events of a batch to `see`: as slices if `SLICES` and `$slices` is not `None`, otherwise one by one.
+/// Gives the events of a batch to `see`: as slices if `SLICES` and `$slices` is not `None`, otherwise by `$one_by_one`.
 macro_rules! see_all {
-    ($see:ident, $slices:expr, $batch:expr) => {
+    ($see:ident, $slices:expr, $one_by_one:expr) => {
         match if SLICES { $slices } else { None } {
             Some((head, tail)) => {
                 head.iter().for_each(&mut $see);
                 tail.iter().for_each(&mut $see);
             }
-            None => {
-                for event in $batch {
-                    $see(event);
-                }
-            }
+            None => $one_by_one,
         }
     };
 }
@@ -134,13 +130,7 @@ impl<E: Send + Sync + 'static, K: Kind, O: Send + 'static> Drain<E> for Reader<C
     fn drain<const SLICES: bool>(&mut self, most: usize, mut see: impl FnMut(&E)) -> Option<usize> {
         let mut batch = self.reads.poll_wait(most).ok()?;
         let count = batch.len();
-        match if SLICES { K::of_ring(&mut batch) } else { None } {
-            Some((head, tail)) => {
-                head.iter().for_each(&mut see);
-                tail.iter().for_each(&mut see);
-            }
-            None => batch.for_each(|_, event| see(event)),
-        }
+        see_all!(see, K::of_ring(&mut batch), batch.for_each(|_, event| see(event)));
         Some(count)
     }
 }
@@ -161,7 +151,7 @@ impl<E: Send + Sync + 'static, K: Kind, O: Send + 'static> Drain<E> for Reader<S
         // The longest limit waits without a deadline, and so without reading a clock.
         let mut batch = self.reads.poll(Duration::MAX).ok()??;
         let count = batch.len();
-        see_all!(see, K::of_topic(&mut batch), (&mut batch).into_iter().map(|(event, _)| event));
+        see_all!(see, K::of_topic(&mut batch), (&mut batch).into_iter().for_each(|(event, _)| see(event)));
         Some(count)
     }
 }
@@ -171,7 +161,7 @@ impl<E: Send + Sync + 'static, K: Kind, O: Send + 'static> Drain<E> for Reader<M
     fn drain<const SLICES: bool>(&mut self, _most: usize, mut see: impl FnMut(&E)) -> Option<usize> {
         let batch = self.reads.poll(Duration::MAX).ok()??;
         let count = batch.len();
-        see_all!(see, K::of_group(&batch), batch.iter().map(|(event, _)| event));
+        see_all!(see, K::of_group(&batch), batch.iter().for_each(|(event, _)| see(event)));
         batch.commit().ok()?;
         Some(count)
     }

@@ -77,6 +77,13 @@ pub(crate) fn hints(nanoseconds: u64) -> u32 {
     hints.min(u64::from(u32::MAX)) as u32
 }
 
+/// Executes the spin hints of the longest pause. Not where schedules are explored, in which another thread may run anyway.
+pub(crate) fn pause_longest(wait: &Wait) {
+    if cfg!(not(any(loom, shuttle))) {
+        (0..hints(wait.longest_pause().as_nanos() as u64)).for_each(|_| std::hint::spin_loop());
+    }
+}
+
 /// The pace of one consumer or producer, in spin hints and looks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {

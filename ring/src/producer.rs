@@ -9,6 +9,7 @@ use crate::fault::{Fault, fault};
 use crate::gates::GateSet;
 use crate::kind::{Kind, Multi, Single};
 use crate::ordering::LOOK_AT_STAGE;
+use crate::pace;
 use crate::room::RoomLook;
 use crate::sequence::{Sequence, Sequences, ahead};
 use crate::sync::{Arc, AtomicU32, Instant};
@@ -313,9 +314,7 @@ impl<E, K: Kind> Producer<E, K> {
     /// more claims. Two producers that retry at once would take the line from each other at every claim.
     #[cold]
     pub(crate) fn make_way(&self) {
-        if cfg!(not(any(loom, shuttle))) {
-            self.waiting.pause_longest();
-        }
+        pace::pause_longest(self.waiting.wait());
     }
 
     /// Claims `len` slots without waiting, and returns the first sequence. `None` if there is not enough room or the

@@ -75,11 +75,6 @@ impl Waiting {
         &self.wait
     }
 
-    /// Executes the spin hints of the longest pause.
-    pub(crate) fn pause_longest(&self) {
-        (0..self.pace.longest).for_each(|_| sync::spin_loop());
-    }
-
     /// A handle by which another thread ends the present or the next wait.
     pub(crate) fn wakeup(&mut self) -> Wakeup {
         Wakeup::new(&self.waiter.get_or_insert_default().shared)

@@ -22,14 +22,12 @@ impl RingSettings {
     /// Opens the ring, as it is or with the program's size, and creates it if it is not there, with the size `otherwise` if
     /// the program has given none.
     pub(super) fn open_or_create<E: shared::Event>(&self, otherwise: Size) -> Result<SharedRing<E>, RingLinkError> {
-        match self.size {
-            Some(size) => SharedRing::open_or_create(&self.name, size).map_err(|cause| self.refused(cause)),
-            None => match self.open() {
-                Err(RingLinkError::Ring { cause: SharedError::NotFound { .. }, .. }) => {
-                    SharedRing::open_or_create(&self.name, otherwise).map_err(|cause| self.refused(cause))
-                }
-                outcome => outcome,
-            },
+        match self.open() {
+            Err(RingLinkError::Ring { cause: SharedError::NotFound { .. }, .. }) => {
+                SharedRing::open_or_create(&self.name, self.size.unwrap_or(otherwise))
+                    .map_err(|cause| self.refused(cause))
+            }
+            outcome => outcome,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Messages that cannot become dead letters: they are larger than the topic for dead letters takes, or cannot be read back.
 
+use crate::listener::listen;
 use slipring::journal::{simulated::SimulatedDisk, storage::Storage};
 use slipring::queue::{Lease, Order, Worker};
 use slipring::{Engine, Level, Message, Persist, Topic, topic::Unreadable};
@@ -147,10 +148,7 @@ fn a_message_that_damage_has_taken_holds_up_no_other_dead_letter_and_is_named() 
         });
     }
     let told = Arc::default();
-    // With one dispatcher in the process, the first thread that comes to an event's place decides for all whether it is told:
-    // with a second one, all dispatchers are asked.
-    let _second = tracing::Dispatch::new(Errors(Arc::default()));
-    let _told = tracing::subscriber::set_default(Errors(Arc::clone(&told)));
+    let _told = listen(Errors(Arc::clone(&told)), Errors(Arc::default()));
     while let Some(lease) = leases.pop() {
         lease.nack(NOW, "no").unwrap();
     }

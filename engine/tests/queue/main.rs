@@ -7,6 +7,8 @@ mod crash;
 mod durable;
 mod large_letters;
 mod leases;
+#[path = "../common/listener.rs"]
+mod listener;
 mod run;
 mod shutdown;
 #[path = "../common/sleeps.rs"]

@@ -1,6 +1,7 @@
 //! Code of the user's that calls the engine which runs it: clocks, wakers, callbacks, partitioners, subscribers of
 //! `tracing`, and the drop of an event. No lock of the engine's is held meanwhile, so nothing here waits for itself.
 
+use crate::listener::listen;
 use crate::soon::{LONG, soon};
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::{
@@ -386,10 +387,7 @@ impl tracing::Subscriber for Curious {
 fn a_subscriber_of_tracing_may_call_the_engine_that_tells_it() {
     soon("a subscriber of tracing that calls the engine", || {
         let call_back = CallBack::default();
-        // With one dispatcher in the process, the first thread that comes to an event's place decides for all whether it is
-        // told: with a second one, all dispatchers are asked.
-        let _second = tracing::Dispatch::new(Curious(CallBack::default()));
-        let _told = tracing::subscriber::set_default(Curious(call_back.clone()));
+        let _told = listen(Curious(call_back.clone()), Curious(CallBack::default()));
         let clock = ManualClock::new();
         let engine = Engine::builder().clock(clock.clone()).build().unwrap();
         let inside = engine.clone();

@@ -5,6 +5,8 @@ mod closing;
 mod contradictions;
 mod ends;
 mod engine;
+#[path = "../common/listener.rs"]
+mod listener;
 mod overload;
 mod policies;
 #[path = "../common/sleeps.rs"]

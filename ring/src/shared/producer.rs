@@ -14,7 +14,7 @@ use crate::ordering::{
     SHARED_CHECK_VERSION, SHARED_GATE, SHARED_LOOK_AT_ANNOUNCED, SHARED_LOOK_AT_GATE, SHARED_LOOK_AT_PUBLISHED,
     SHARED_LOOK_AT_ROLE, SHARED_PUBLISH, SHARED_READ_ROLE, SHARED_READ_VERSION, SHARED_REFRESH_FENCE,
 };
-use crate::pace::Pace;
+use crate::pace;
 use crate::sequence::Sequence;
 use crate::stamps::SKIPPED;
 use crate::sync::Instant;
@@ -220,9 +220,7 @@ impl<E: Event> SharedProducer<E> {
     /// Pauses, and returns the next sequence to be claimed.
     #[cold]
     fn make_way(&self) -> u64 {
-        if cfg!(not(any(loom, shuttle))) {
-            (0..Pace::of(&self.wait).longest).for_each(|_| crate::sync::spin_loop());
-        }
+        pace::pause_longest(&self.wait);
         claims::claimed(&self.member.region)
     }
 
