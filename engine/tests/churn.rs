@@ -13,7 +13,8 @@ use slipring::{
     Engine, Level, Message, Record, Topic,
     clock::ManualClock,
     producer::{MAX_PRODUCER_NAMES, PRODUCER_NAME_EXPIRY, ProducerError},
-    subscriber::Selector,
+    share::{RingLinkEnd, SharedRing},
+    subscriber::{Selector, StartAt},
     topic::Deduplication,
 };
 use std::convert::Infallible;
@@ -67,6 +68,33 @@ fn subscribers_that_are_cancelled_or_dropped_leave_nothing() {
     drop(first);
     let report = engine.shutdown(LONG);
     assert!(report.is_complete() && report.topics[0].consumers.is_empty(), "{report}");
+}
+
+#[test]
+fn links_with_shared_rings_leave_nothing() {
+    let _alone = alone();
+    let engine = Engine::builder().build().unwrap();
+    let topic = |name: &str| engine.topic::<u64>(name).capacity(64).create().unwrap();
+    let (ticks, copies) = (topic("ticks"), topic("copies"));
+    let mut producer = ticks.producer().create().unwrap();
+    let name = format!("churn-{}", std::process::id());
+    stays_flat("links with shared rings", |_| {
+        let out = ticks.share(&*name).start(StartAt::Latest).hold(["copies"]).open().unwrap();
+        let back = copies.feed_from(&*name).open().unwrap();
+        producer.publish(|_| ()).unwrap();
+        let until = Instant::now() + LONG;
+        while back.events() == 0 {
+            assert!(Instant::now() < until, "the event does not come");
+            std::thread::yield_now();
+        }
+        out.stop();
+        assert_eq!(out.wait(), RingLinkEnd::Stopped);
+        SharedRing::<u64>::open(&name).unwrap().close();
+        assert_eq!(back.wait(), RingLinkEnd::Finished);
+        SharedRing::<u64>::remove(&name).unwrap();
+    });
+    assert!(!slipring_ring::shared::names().unwrap().contains(&name));
+    assert_eq!(engine.describe("ticks").unwrap().ring_links.len(), 1);
 }
 
 #[test]
