@@ -190,6 +190,18 @@ fn too_many_keys_end_the_subscriber_after_what_was_gathered() {
     assert!(again.is_ok(), "the name is free once the reader has its error");
 }
 
+#[test]
+fn however_much_is_there_no_more_than_a_part_is_gathered_beyond_the_allowed_keys() {
+    let engine = Engine::builder().build().unwrap();
+    let ticks = topic(&engine, 1 << 15);
+    let mut producer = ticks.producer().create().unwrap();
+    (0..20_000).for_each(|value| _ = producer.publish(|place| *place = (value, value)).unwrap());
+    let mut last = ticks.subscribe("last").start(StartAt::Earliest).conflate(key).keys(10).start().unwrap();
+    let (changes, error) = loop_to_the_error(&mut last);
+    assert!(matches!(error, ConflateError::TooManyKeys { limit: 10, .. }), "{error}");
+    assert!((11..=10 + 1024).contains(&changes.len()), "{}", changes.len());
+}
+
 /// Looks until the error. What the looks had, and the error.
 fn loop_to_the_error(last: &mut ConflatedSubscriber<u32, Tick>) -> (Look, ConflateError) {
     let mut all = Look::new();

@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 pub(super) const PART: usize = 1024;
 
 /// The most parts that are gathered, while more is there and no reader sleeps, before the reader can get them: each key is moved
-/// into its box once then, however often it has changed.
+/// into its box once then, however often it has changed. Fewer where the box may have more keys than it may hold.
 const PARTS_LEFT: usize = 16;
 
 /// The mailbox between the thread and the reader. It ends with `Ok` if the topic was closed and read to its end.
@@ -88,7 +88,8 @@ where
 {
     let mut part = Box::new(NewestEvents::new(hasher.clone()));
     let mut next: Vec<u64> = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
-    let mut parts = 0;
+    // The parts since the box was left, and the most keys that it can hold: it had so many then, and the reader may have taken it.
+    let (mut parts, mut held) = (0, 0);
     loop {
         let (mut read, mut over) = (None, None);
         match subscriber.poll_by(parts > 0, None) {
@@ -112,14 +113,15 @@ where
             }
             next[partition] = last + 1;
             parts += 1;
-            if parts < PARTS_LEFT && !mailbox.is_awaited() {
+            let is_within = held + part.entries().len() <= keys;
+            if is_within && parts < PARTS_LEFT && !mailbox.is_awaited() {
                 continue;
             }
         }
         if parts > 0 {
             parts = 0;
             part.next.clone_from(&next);
-            let mut held = part.entries().len();
+            held = part.entries().len();
             let merge = |left: &mut NewestEvents<Q, E>, newer: &mut NewestEvents<Q, E>| {
                 left.absorb(newer);
                 held = left.entries().len();

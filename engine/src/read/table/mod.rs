@@ -115,8 +115,9 @@ impl<E: Keep + Send + Sync + 'static, K: Producers, F> TableBuilder<E, F, K> {
     }
 
     /// Sets the greatest count of keys; 1,048,576 by default. An event of one more key ends the table with
-    /// [`TableError::TooManyKeys`]. The table's memory is bounded by two copies of so many keys and events. There may be
-    /// more copies while readers hold [views](TableView): see [`Table`].
+    /// [`TableError::TooManyKeys`]. The table's memory is bounded by two copies of so many keys and events, and while
+    /// readers hold one of them by as many again beside it. There may be more copies while readers hold
+    /// [views](TableView): see [`Table`].
     pub fn keys(mut self, most: usize) -> Self {
         self.keys = most;
         self

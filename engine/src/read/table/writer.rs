@@ -98,7 +98,11 @@ where
             let limit = if self.since.is_some() { LOOK_EVERY } else { Duration::MAX };
             let mut read = self.read(source, limit, &mut key);
             for _ in 1..PARTS_SHOWN {
-                if self.is_full || !matches!(read, Ok(Some(1..))) || self.state.is_abandoned() {
+                if self.is_full
+                    || self.has_many_pending()
+                    || !matches!(read, Ok(Some(1..)))
+                    || self.state.is_abandoned()
+                {
                     break;
                 }
                 read = self.read(source, Duration::ZERO, &mut key);
@@ -108,8 +112,9 @@ where
             }
             // What was read before an error or the end is shown first.
             let is_last = !matches!(read, Ok(Some(_)));
+            let is_late = self.since.is_some_and(|since| since.elapsed() >= COPY_AFTER);
             let next = (0..).map_while(|partition| source.position(partition)).collect();
-            self.show(next, is_last || self.since.is_some_and(|since| since.elapsed() >= COPY_AFTER));
+            self.show(next, is_last || is_late || self.has_many_pending());
             if self.is_full {
                 let TableState { topic, name, .. } = &*self.state;
                 let (topic, table) = (topic.clone(), name.clone());
@@ -119,6 +124,11 @@ where
                 return Ok(());
             }
         }
+    }
+
+    /// Whether as many keys wait for a copy as the table may have: more may not be gathered.
+    fn has_many_pending(&self) -> bool {
+        self.pending.entries().len() >= self.keys
     }
 
     fn read(
