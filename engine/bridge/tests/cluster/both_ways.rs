@@ -62,6 +62,12 @@ fn two_machines_copy_a_topic_both_ways_while_servers_die() {
     let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::connect(&servers.addresses()).unwrap());
     let start = || [("a", "b"), ("b", "a")].map(|(own, other)| Machine::start(dir.path(), &cluster, own, other));
     let mut machines = start();
+    // Three replicas find no place on two servers, so the streams are there before one dies.
+    let until = Instant::now() + LONG;
+    while machines.iter().any(|machine| machine.out.status().partitions.is_empty()) {
+        assert!(Instant::now() < until, "{:?}", machines.each_ref().map(|machine| machine.out.status()));
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let mut published = 0;
     // A few faults with one death of a server, as the gate has them; the soak's with one of each.
     let rounds = if faults() > 8 { 3 } else { 1 };
