@@ -97,7 +97,7 @@ impl Stream {
     /// The servers do not answer, or refuse it.
     pub fn delete_stream(&mut self) -> Result<bool, RemoteError> {
         let (context, name) = (&self.cluster.context, &self.name);
-        let deleted = self.cluster.runtime.block_on(async {
+        let deleted = self.cluster.wait(2, async {
             if Self::info(context, name).await?.is_none() {
                 return Ok(false);
             }
@@ -178,7 +178,7 @@ impl Remote for Stream {
             storage: StorageType::File,
             ..Config::default()
         };
-        let found = self.cluster.runtime.block_on(async {
+        let found = self.cluster.wait(3, async {
             if let Some(info) = Self::info(context, name).await? {
                 return Ok(info);
             }
@@ -262,7 +262,7 @@ impl Remote for Stream {
 
     fn numbers(&mut self) -> Result<Range<u64>, RemoteError> {
         let (context, name) = (&self.cluster.context, &self.name);
-        let found = self.cluster.runtime.block_on(Self::info(context, name));
+        let found = self.cluster.wait(1, Self::info(context, name));
         match found.map_err(|error| self.explain(error))? {
             Some(info) => {
                 (self.missing, self.seen) = (0, true);
@@ -289,20 +289,23 @@ impl Remote for Stream {
             while found.len() < sequences.end.saturating_sub(sequences.start) as usize {
                 while asked.len() < at_once && next < sequences.end {
                     let (stream, sequence) = (stream.clone(), next);
-                    asked.push_back(tokio::spawn(async move { stream.get_raw_message(sequence).await }));
+                    let answer = async move { stream.get_raw_message(sequence).await };
+                    // The client's own limit begins once the question is in its queue.
+                    asked.push_back(tokio::spawn(async { tokio::time::timeout(2 * ANSWER, answer).await }));
                     next += 1;
                 }
                 let Some(answer) = asked.pop_front() else { break };
                 found.push(match answer.await.map_err(transient)? {
-                    Ok(message) => Some(stored(&message.headers, &message.payload)),
-                    Err(cause) if cause.kind() == LastRawMessageErrorKind::NoMessageFound => None,
+                    Ok(Ok(message)) => Some(stored(&message.headers, &message.payload)),
+                    Ok(Err(cause)) if cause.kind() == LastRawMessageErrorKind::NoMessageFound => None,
                     // Servers that are slow answer fewer questions in time: the rest is asked again, by fewer at a time.
-                    Err(_) if at_once > 1 => {
+                    Ok(Err(_)) if at_once > 1 => {
                         asked.clear();
                         (next, at_once) = (sequences.start + found.len() as u64, at_once / 4);
                         continue;
                     }
-                    Err(cause) => return Err(transient(cause)),
+                    Ok(Err(cause)) => return Err(transient(cause)),
+                    Err(_) => return Err(transient("no connection takes a request")),
                 });
             }
             Ok(found)
@@ -320,7 +323,7 @@ impl Remote for Stream {
 
     fn delete(&mut self, sequence: u64) -> Result<(), RemoteError> {
         let (context, name) = (&self.cluster.context, &self.name);
-        self.cluster.runtime.block_on(async {
+        self.cluster.wait(1, async {
             let stream = context.get_stream_no_info(name).await.map_err(transient)?;
             stream.delete_message(sequence).await.map(drop).map_err(transient)
         })

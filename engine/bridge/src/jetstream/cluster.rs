@@ -1,10 +1,12 @@
 //! The connection to a cluster of NATS servers, and how the client shows who it is.
 
-use super::{ANSWER, CONFIRMATION, Stream};
+use super::{ANSWER, CONFIRMATION, Stream, transient};
+use crate::remote::RemoteError;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectOptions, Event};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -264,6 +266,18 @@ impl Cluster {
         self.stream(format!("{prefix}-{name}-{partition}"), subject, replicas)
     }
 
+    /// Waits for the end of some requests, each of which has its own limit. The client's limits begin once a request is in its
+    /// queue, and for room in the queue it waits without one while there is no connection. So all of it has a limit here.
+    pub(super) fn wait<T>(
+        &self,
+        requests: u32,
+        work: impl Future<Output = Result<T, RemoteError>>,
+    ) -> Result<T, RemoteError> {
+        let limit = (requests + 1) * ANSWER;
+        let ended = self.runtime.block_on(async { tokio::time::timeout(limit, work).await });
+        ended.unwrap_or_else(|_| Err(transient(format!("no connection takes a request for {limit:?}"))))
+    }
+
     /// What the servers or the client have said last against the connection, with the account; `None` while it stands.
     pub fn refusal(&self) -> Option<String> {
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -286,6 +300,8 @@ impl std::fmt::Debug for Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::{Envelope, Kind, Tip, Writer};
+    use crate::remote::Remote as _;
 
     #[test]
     fn what_the_program_was_built_without_is_named_and_secrets_are_not() {
@@ -302,5 +318,32 @@ mod tests {
         }
         let shown = format!("{:?} {:?}", to().user_and_password("shop", "hush"), to().token("hush"));
         assert!(shown.contains("as user \"shop\"") && !shown.contains("hush"), "{shown}");
+    }
+
+    /// While there is no connection the client keeps requests in a queue. Once it was full, a bridge waited for room in it until the
+    /// connection was back, and could not be ended before.
+    #[test]
+    fn nobody_waits_for_room_in_the_client_while_there_is_no_connection() {
+        let cluster = Cluster::connect("nats://127.0.0.1:1").unwrap();
+        let (mut stream, writer) = (cluster.partition("none", "orders", 0, 3), Writer { journal: [0; 16], epoch: 1, nonce: 1 });
+        let mark = Envelope::mark(Kind::Mark, writer, Tip::default());
+        let mut sent = 1..=100_000;
+        assert!(sent.any(|sequence| stream.send(&mark, sequence).is_err()), "the queue has an end");
+        type Request = fn(&mut Stream) -> RemoteError;
+        let requests: [Request; 4] = [
+            |stream| stream.numbers().unwrap_err(),
+            |stream| stream.read(1..3).unwrap_err(),
+            |stream| stream.follow(1, Duration::ZERO).unwrap_err(),
+            |stream| stream.delete(1).unwrap_err(),
+        ];
+        let (answer, answers) = std::sync::mpsc::channel();
+        for request in requests {
+            let (mut stream, answer) = (cluster.partition("none", "orders", 0, 3), answer.clone());
+            std::thread::spawn(move || answer.send(request(&mut stream)));
+        }
+        for _ in requests {
+            let cause = answers.recv_timeout(Duration::from_secs(60)).expect("every wait has a limit").to_string();
+            assert!(cause.contains("no connection takes a request"), "{cause}");
+        }
     }
 }

@@ -14,6 +14,9 @@ use async_nats::jetstream::kv::{Config, CreateErrorKind, Operation, Store, Updat
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
+/// How many requests taking a lease needs at most: finding the bucket, creating it, reading the entry and writing it.
+const REQUESTS: u32 = 4;
+
 /// A lease that this machine wants, holds or has lost.
 pub struct Lease {
     cluster: Cluster,
@@ -79,14 +82,14 @@ impl Lease {
     /// # Errors
     /// The servers do not answer. A lease that was held is held until its time has passed.
     pub fn keep(&mut self) -> Result<bool, RemoteError> {
-        let runtime = std::sync::Arc::clone(&self.cluster.runtime);
+        let cluster = self.cluster.clone();
         if self.held.is_some() && !self.is_held() {
             self.held = None;
         }
         match self.held {
             Some((_, renewed)) if renewed.elapsed() < self.lasts / 3 => Ok(true),
-            Some((revision, _)) => runtime.block_on(self.write(Some(revision))),
-            None => runtime.block_on(self.take()),
+            Some((revision, _)) => cluster.wait(REQUESTS, self.write(Some(revision))),
+            None => cluster.wait(REQUESTS, self.take()),
         }
     }
 
@@ -95,9 +98,9 @@ impl Lease {
     /// # Errors
     /// The servers do not answer. Then the lease ends by itself.
     pub fn give_up(&mut self) -> Result<(), RemoteError> {
-        let runtime = std::sync::Arc::clone(&self.cluster.runtime);
+        let cluster = self.cluster.clone();
         let Some((revision, _)) = self.held.take() else { return Ok(()) };
-        runtime.block_on(async {
+        cluster.wait(REQUESTS, async {
             let (key, store) = (self.key.clone(), self.store().await?);
             store.update(key, Bytes::new(), revision).await.map(drop).map_err(transient)
         })

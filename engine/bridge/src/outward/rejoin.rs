@@ -20,7 +20,11 @@ impl<R: Remote> Outward<R> {
         match there {
             Ok(()) => {
                 self.suspects = 0;
-                self.error = None;
+                // Servers without a majority tell where the stream stands and confirm nothing, so the error is over only with the
+                // next confirmation.
+                if self.entries.is_empty() {
+                    self.error = None;
+                }
                 Ok(true)
             }
             Err(Halt::Stopped(stopped)) => Err(stopped),

@@ -303,6 +303,21 @@ fn a_full_stream_and_an_outage_only_delay() {
     check(&cluster, &offsets);
 }
 
+/// Servers without a majority say where the stream stands, and confirm nothing.
+#[test]
+fn an_error_is_told_until_a_message_is_confirmed() {
+    let (cluster, mut side, offsets) = (MemoryCluster::new(1, Faults::default()), Side::new(JOURNAL), offsets(60));
+    let mut copier = side.start(&cluster);
+    assert!(side.run(&mut copier, &offsets[..20], 1000, true).unwrap());
+    cluster.set_faults(Faults { message_lost: 1000, ..Faults::default() });
+    offsets[20..30].iter().for_each(|offset| copier.push(record(*offset)).unwrap());
+    let mut step = || copier.step(Duration::ZERO, &mut |_| Ok(())).map(|_| copier.error().is_some()).unwrap();
+    assert!((0..100).any(|_| step()));
+    assert!((0..100).all(|_| step()));
+    cluster.set_faults(Faults::default());
+    assert!((0..1000).any(|_| !step()));
+}
+
 #[test]
 fn skipped_offsets_stand_in_the_stream() {
     let (cluster, mut side) = (MemoryCluster::new(1, Faults::default()), Side::new(JOURNAL));
