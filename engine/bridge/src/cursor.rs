@@ -12,8 +12,11 @@ use crate::stopped::{Halt, Stopped};
 use std::ops::Range;
 use std::time::Duration;
 
-/// How many answers in turn that contradict what was read are taken for those of a server that was stopped.
+/// How many answers in turn that contradict what was read are taken for those of a server that was stopped, or of a new leader
+/// that has not applied all messages yet.
 const SUSPECTS: u32 = 25;
+/// How many answers in turn that the last messages are not there are taken for those of a new leader.
+const ABSENT: u32 = 10;
 
 /// A place in a stream, from which it is read in order.
 #[derive(Debug, Default)]
@@ -26,6 +29,10 @@ pub(crate) struct StreamCursor {
     lag: u64,
     /// Answers in turn by which the stream ends before the next message.
     suspects: u32,
+    /// Answers in turn by which the next message does not follow what was read.
+    breaks: u32,
+    /// Answers in turn by which the stream ends behind the next message and has none from there on.
+    absent: u32,
 }
 
 impl StreamCursor {
@@ -62,21 +69,28 @@ impl StreamCursor {
     ) -> Result<bool, Halt> {
         let from = match self.next {
             Some(from) => from,
-            None => self.search(remote, has)?,
+            None => self.search(remote, &has)?,
         };
         self.next = Some(from);
         let followed = remote.follow(from, limit)?;
         if followed.end < from {
             self.suspects += 1;
             let (stream, confirmed, next) = (remote.name(), self.tip().next, 0);
-            let lost = Stopped::Lost { stream, confirmed, next };
-            return Err(match self.suspects > SUSPECTS {
-                true => lost.into(),
-                false => RemoteError::Transient(format!("a server has answered with old data, or: {lost}")).into(),
-            });
+            return Err(old_data(self.suspects > SUSPECTS, Stopped::Lost { stream, confirmed, next }));
         }
         self.suspects = 0;
         self.lag = followed.end - from;
+        if followed.next == from && followed.end > from {
+            self.absent += 1;
+            if self.absent <= ABSENT {
+                let cause = format!("the servers do not have the messages {from}..{} yet", followed.end);
+                return Err(RemoteError::Transient(cause).into());
+            }
+            // They were deleted.
+            self.next = Some(followed.end);
+            return Ok(true);
+        }
+        self.absent = 0;
         let has_read = followed.next > from;
         for (sequence, stored) in followed.messages {
             let Some(head) = stored.head else {
@@ -84,12 +98,15 @@ impl StreamCursor {
             };
             let is_late = self.newest.is_some_and(|newest| head.writer.epoch < newest.writer.epoch);
             if !is_late {
-                let follows = self.newest.is_none_or(|newest| newest.tip == head.behind);
-                if !follows || Some(stored.records.len() as u64) != head.tip.count.checked_sub(head.behind.count) {
+                if self.newest.map_or_else(|| !has(&head.behind), |newest| newest.tip != head.behind) {
+                    return Err(self.breaks(remote.name(), sequence, head));
+                }
+                if Some(stored.records.len() as u64) != head.tip.count.checked_sub(head.behind.count) {
                     return Err(Stopped::Broken { stream: remote.name(), sequence }.into());
                 }
                 each(sequence, head, stored.records)?;
                 self.newest = Some(head);
+                self.breaks = 0;
             }
             self.next = Some(sequence + 1);
         }
@@ -98,9 +115,23 @@ impl StreamCursor {
         Ok(has_read)
     }
 
+    /// A message does not follow what was read, or, if nothing was read yet, what the reader has. Those between are read again
+    /// before this is believed.
+    fn breaks(&mut self, stream: String, sequence: u64, head: Head) -> Halt {
+        self.breaks += 1;
+        let stopped = match self.newest {
+            Some(_) => Stopped::Broken { stream, sequence },
+            None => Stopped::Missing { stream, earliest: head.behind.count + 1 },
+        };
+        if self.newest.is_none() {
+            self.next = None;
+        }
+        old_data(self.breaks > SUSPECTS, stopped)
+    }
+
     /// The number of the message at which to begin: so far in front of what the reader lacks that a message of an older writer
     /// among those of a newer one is known as late.
-    fn search<R: Remote>(&self, remote: &mut R, has: impl Fn(&Tip) -> bool) -> Result<u64, Halt> {
+    fn search<R: Remote>(&self, remote: &mut R, has: &impl Fn(&Tip) -> bool) -> Result<u64, Halt> {
         let numbers: Range<u64> = remote.numbers()?;
         let (mut low, mut high) = (numbers.start, numbers.end);
         while low < high {
@@ -113,15 +144,14 @@ impl StreamCursor {
                 _ => high = middle,
             }
         }
-        let from = low.saturating_sub(FENCE as u64 + 3).max(numbers.start);
-        // Records of the stream's beginning that the reader lacks and that are gone.
-        let first = remote.read(from..numbers.end.min(from + 1))?.pop().flatten().and_then(|stored| stored.head);
-        match first {
-            Some(head) if !has(&head.behind) => {
-                let (stream, earliest) = (remote.name(), head.behind.count + 1);
-                Err(Stopped::Missing { stream, earliest }.into())
-            }
-            _ => Ok(from),
-        }
+        Ok(low.saturating_sub(FENCE as u64 + 3).max(numbers.start))
+    }
+}
+
+/// An answer that contradicts what was read: the end, if it was given often enough.
+fn old_data(is_believed: bool, stopped: Stopped) -> Halt {
+    match is_believed {
+        true => stopped.into(),
+        false => RemoteError::Transient(format!("a server has answered with old data, or: {stopped}")).into(),
     }
 }

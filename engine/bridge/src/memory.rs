@@ -21,6 +21,8 @@ pub struct Faults {
     pub unanswered: u32,
     /// The stream's last message is asked for, and a server with old data answers.
     pub stale: u32,
+    /// Messages are read, and a new leader answers that some of the last ones are not there, as it has not applied them yet.
+    pub unapplied: u32,
 }
 
 #[derive(Debug)]
@@ -314,7 +316,13 @@ impl Remote for MemoryStream {
         if log.down || log.happens(unanswered) {
             return Err(RemoteError::Transient("nobody answers".to_owned()));
         }
+        let unapplied = log.faults.unapplied;
+        let is_new = log.happens(unapplied);
+        let applied = if is_new { log.random.u64(sequences.start..=sequences.end) } else { sequences.end };
         let found = sequences.map(|sequence| {
+            if sequence >= applied {
+                return None;
+            }
             let at = log.messages.binary_search_by_key(&sequence, |(number, _)| *number).ok()?;
             let message = log.messages[at].1.as_ref();
             Some(Stored {

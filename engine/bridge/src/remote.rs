@@ -106,14 +106,16 @@ pub trait Remote: Send {
     /// The leader did not answer.
     fn numbers(&mut self) -> Result<Range<u64>, RemoteError>;
 
-    /// Reads the messages with these sequence numbers, `None` for each that the stream does not have.
+    /// Reads the messages with these sequence numbers, `None` for each that the stream does not have. A new leader that has not
+    /// applied all of its log yet may answer so for messages that are there.
     ///
     /// # Errors
     /// The leader did not answer.
     fn read(&mut self, sequences: Range<u64>) -> Result<Vec<Option<Stored>>, RemoteError>;
 
     /// Reads messages in order from the number `from` on, some hundreds at most, and waits up to `limit` for the first.
-    /// A stream that ends before `from` has lost messages, or a server has answered with old data.
+    /// A stream that ends before `from` has lost messages, or a server has answered with old data. Where none of the messages up to
+    /// the stream's end can be read, the result does not go on.
     ///
     /// A stream that sends its messages by itself overrides this.
     ///
@@ -122,16 +124,13 @@ pub trait Remote: Send {
     fn follow(&mut self, from: u64, limit: Duration) -> Result<Followed, RemoteError> {
         let until = Instant::now() + limit;
         loop {
-            let end = self.numbers()?.end;
-            if end > from {
-                let next = end.min(from + AT_MOST);
-                let messages = self.read(from..next)?.into_iter().zip(from..);
-                let messages = messages.filter_map(|(stored, sequence)| Some((sequence, stored?))).collect();
-                return Ok(Followed { messages, next, end });
-            }
+            let numbers = self.numbers()?;
+            let end = numbers.end;
+            let followed =
+                if end > from { read_on(self, from, numbers)? } else { Followed::new(Vec::new(), from, end) };
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || end < from {
-                return Ok(Followed { messages: Vec::new(), next: from, end });
+            if followed.next > from || left.is_zero() || end < from {
+                return Ok(followed);
             }
             std::thread::sleep(left.min(Duration::from_millis(20)));
         }
@@ -143,4 +142,27 @@ pub trait Remote: Send {
     /// # Errors
     /// The leader did not answer, or the stream does not allow it.
     fn delete(&mut self, sequence: u64) -> Result<(), RemoteError>;
+}
+
+/// Reads the next messages of a stream that has these numbers. It goes on behind the last message that was read and not up to the
+/// stream's end: what a new leader has not applied yet looks like a message that was deleted.
+pub(crate) fn read_on<R: Remote + ?Sized>(
+    remote: &mut R,
+    from: u64,
+    numbers: Range<u64>,
+) -> Result<Followed, RemoteError> {
+    let end = numbers.end;
+    // What was in front of the stream's first message is gone.
+    let mut next = from.max(numbers.start);
+    let is_empty = next == end;
+    while next < end {
+        let to = end.min(next + AT_MOST);
+        let messages = remote.read(next..to)?.into_iter().zip(next..);
+        let messages: Vec<_> = messages.filter_map(|(stored, sequence)| Some((sequence, stored?))).collect();
+        if let Some((last, _)) = messages.last() {
+            return Ok(Followed { next: last + 1, messages, end });
+        }
+        next = to;
+    }
+    Ok(Followed { messages: Vec::new(), next: if is_empty { end } else { from }, end })
 }

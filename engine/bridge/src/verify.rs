@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const NAMED: usize = 20;
 /// How many messages are read at a time.
 const BATCH: u64 = 256;
+/// After which time messages are read again that are not there.
+const AGAIN: Duration = Duration::from_millis(300);
 /// How long an error of the servers is tried again.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -186,7 +188,13 @@ fn walk(
     let (mut next, mut newest): (u64, Option<Head>) = (numbers.start, None);
     while next < numbers.end {
         let end = numbers.end.min(next + BATCH);
-        let batch = patiently(remote, |remote| remote.read(next..end))?;
+        let mut batch = patiently(remote, |remote| remote.read(next..end))?;
+        if batch.contains(&None) {
+            // A new leader may not have applied them yet.
+            std::thread::sleep(AGAIN);
+            let again = patiently(remote, |remote| remote.read(next..end))?;
+            batch.iter_mut().zip(again).for_each(|(stored, again)| *stored = stored.take().or(again));
+        }
         for (stored, sequence) in batch.into_iter().zip(next..) {
             // A message that is not there came late behind a mark, and was deleted; the chain says if it was another.
             let Some(stored) = stored else { continue };

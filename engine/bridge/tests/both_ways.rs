@@ -135,7 +135,7 @@ fn wait_for_all(machines: &[Machine], each: u32) {
 
 #[test]
 fn two_machines_copy_a_topic_both_ways_through_faults_and_restarts_and_no_record_goes_round() {
-    let faults = Faults { message_lost: 20, answer_lost: 20, late: 200, unanswered: 100, stale: 100 };
+    let faults = Faults { message_lost: 20, answer_lost: 20, late: 200, unanswered: 100, stale: 100, unapplied: 100 };
     let (disks, streams) = ([SimulatedDisk::new(), SimulatedDisk::new()], streams(2, faults));
     for round in 0..3 {
         // Alternately in single messages and in packed ones.

@@ -71,7 +71,7 @@ fn wait_for(mut done: impl FnMut() -> bool) {
 
 #[test]
 fn a_topic_is_in_the_streams_as_it_is_in_the_journal_through_faults_and_restarts() {
-    let faults = Faults { message_lost: 20, answer_lost: 20, late: 200, unanswered: 100, stale: 100 };
+    let faults = Faults { message_lost: 20, answer_lost: 20, late: 200, unanswered: 100, stale: 100, unapplied: 100 };
     let (disk, clusters) = (SimulatedDisk::new(), clusters(7, faults));
     for round in 0..3 {
         let engine = engine(&disk);
@@ -320,7 +320,7 @@ fn as_published(mut records: Vec<Record>) -> Vec<Record> {
 
 #[test]
 fn a_second_engine_imports_each_record_once_through_faults_restarts_and_a_bridge_that_was_killed() {
-    let faults = Faults { message_lost: 20, answer_lost: 20, late: 200, unanswered: 100, stale: 100 };
+    let faults = Faults { message_lost: 20, answer_lost: 20, late: 200, unanswered: 100, stale: 100, unapplied: 100 };
     let (ours, theirs, clusters) = (SimulatedDisk::new(), SimulatedDisk::new(), clusters(11, faults));
     for round in 1..4_u64 {
         let (origin, copy) = (engine(&ours), engine(&theirs));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(2);
-const FAULTS: Faults = Faults { message_lost: 2, answer_lost: 2, late: 200, unanswered: 50, stale: 50 };
+const FAULTS: Faults = Faults { message_lost: 2, answer_lost: 2, late: 200, unanswered: 50, stale: 50, unapplied: 50 };
 
 fn options() -> Options {
     Options { segment_size: 1 << 18, ..Options::default() }

@@ -325,7 +325,8 @@ mod tests {
     #[test]
     fn nobody_waits_for_room_in_the_client_while_there_is_no_connection() {
         let cluster = Cluster::connect("nats://127.0.0.1:1").unwrap();
-        let (mut stream, writer) = (cluster.partition("none", "orders", 0, 3), Writer { journal: [0; 16], epoch: 1, nonce: 1 });
+        let (mut stream, writer) =
+            (cluster.partition("none", "orders", 0, 3), Writer { journal: [0; 16], epoch: 1, nonce: 1 });
         let mark = Envelope::mark(Kind::Mark, writer, Tip::default());
         let mut sent = 1..=100_000;
         assert!(sent.any(|sequence| stream.send(&mark, sequence).is_err()), "the queue has an end");

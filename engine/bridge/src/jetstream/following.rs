@@ -4,7 +4,7 @@
 //! message says where the records end without it.
 
 use super::{Stream, stored, transient};
-use crate::remote::{AT_MOST, Followed, Remote, RemoteError, Stored};
+use crate::remote::{AT_MOST, Followed, Remote, RemoteError, Stored, read_on};
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use futures_core::Stream as _;
@@ -75,21 +75,16 @@ impl Stream {
         }
         if following.heard.elapsed() >= SILENCE {
             following.heard = Instant::now();
-            let end = self.numbers()?.end;
+            let numbers = self.numbers()?;
+            let end = numbers.end;
             if end > from {
                 // Deleted messages at the end, or a consumer that the servers have forgotten.
                 self.following = None;
-                return self.read_on(from, end);
+                return read_on(self, from, numbers);
             }
             return Ok(Followed::new(Vec::new(), from, end));
         }
         Ok(Followed::new(Vec::new(), from, from))
-    }
-
-    fn read_on(&mut self, from: u64, end: u64) -> Result<Followed, RemoteError> {
-        let next = end.min(from + AT_MOST);
-        let messages = self.read(from..next)?.into_iter().zip(from..);
-        Ok(Followed::new(messages.filter_map(|(stored, sequence)| Some((sequence, stored?))).collect(), next, end))
     }
 
     fn begin(&self, from: u64, end: u64) -> Result<Following, RemoteError> {
@@ -98,7 +93,7 @@ impl Stream {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from },
             ..OrderedConfig::default()
         };
-        let messages = self.cluster.runtime.block_on(async {
+        let messages = self.cluster.wait(2, async {
             let stream = context.get_stream_no_info(name).await.map_err(transient)?;
             let consumer = stream.create_consumer(config).await.map_err(transient)?;
             consumer.messages().await.map_err(transient)

@@ -1,8 +1,8 @@
 //! How a copier begins: who has written the stream last, what the journal has of it, and the fence.
 
-use super::{Outward, Phase, RecordPosition, meets, size};
+use super::{Outward, Phase, RecordPosition, SUSPECTS, meets, size};
 use crate::envelope::{Envelope, Head, Kind, Tip, Writer};
-use crate::remote::Remote;
+use crate::remote::{Remote, RemoteError};
 use crate::stopped::{Halt, Stopped};
 use std::ops::Range;
 
@@ -101,7 +101,13 @@ impl<R: Remote> Outward<R> {
         }
         // The fence, the mark in front of it, and what that stands behind.
         let first = last.saturating_sub(self.fence + 2).max(1);
-        for (stored, sequence) in self.remote.read(first..last + 1)?.into_iter().zip(first..) {
+        let read = self.remote.read(first..last + 1)?;
+        if read.last().is_none_or(Option::is_none) && self.suspects <= SUSPECTS {
+            // A new leader may not have applied it yet. If it came late behind a mark and was deleted, the answer stays so.
+            self.suspects += 1;
+            return Err(RemoteError::Transient(format!("the servers do not have message {last} yet")).into());
+        }
+        for (stored, sequence) in read.into_iter().zip(first..) {
             let stream = || self.remote.name();
             let Some(stored) = stored else { continue };
             let Some(head) = stored.head else { return Err(Stopped::Foreign { stream: stream(), sequence }.into()) };
@@ -112,7 +118,8 @@ impl<R: Remote> Outward<R> {
                 }
                 let is_next = head.writer == before.writer || head.kind == Kind::Mark;
                 if !is_next || head.behind != before.tip {
-                    return Err(Stopped::Broken { stream: stream(), sequence }.into());
+                    let broken = Stopped::Broken { stream: stream(), sequence };
+                    return Err(self.suspect(broken));
                 }
             }
             newest = Some(head);

@@ -66,9 +66,10 @@ impl<R: Remote> Outward<R> {
                 Some(Some(Head { writer, .. })) if writer.epoch > self.writer.epoch => {
                     return Err(Stopped::Fenced { stream, by: writer.to_string() }.into());
                 }
-                None if sequence == self.base => return Err(lost.into()),
+                // A new leader may not have applied it yet.
+                None if sequence == self.base => return Err(self.suspect(lost)),
                 Some(None) => return Err(Stopped::Foreign { stream, sequence }.into()),
-                _ => return Err(Stopped::Broken { stream, sequence }.into()),
+                _ => return Err(self.suspect(Stopped::Broken { stream, sequence })),
             }
         }
         (self.found, self.sent, self.phase) = (found, found, Phase::Writing);

@@ -76,7 +76,8 @@ fn check(cluster: &MemoryCluster, offsets: &[u64]) {
     assert_eq!(cluster.records(), expected);
 }
 
-const FAULTS: Faults = Faults { message_lost: 60, answer_lost: 60, late: 300, unanswered: 200, stale: 200 };
+const FAULTS: Faults =
+    Faults { message_lost: 60, answer_lost: 60, late: 300, unanswered: 200, stale: 200, unapplied: 200 };
 
 #[test]
 fn each_record_comes_once_and_in_order_whatever_is_lost_late_or_old() {
