@@ -54,7 +54,10 @@ use std::time::{Duration, Instant};
 /// # Dropping
 /// Dropping the last handle stops no thread. A topic also stays open when its last producer is dropped, because a new
 /// one may be created. Call [`shutdown`](Self::shutdown), or [`Topic::close`](crate::Topic::close), to end subscribers;
-/// [`shutdown`](Self::shutdown) also reports what was read.
+/// [`shutdown`](Self::shutdown) also reports what was read. Without it the journal is closed later, on a thread of its own,
+/// and what no call has waited for may be lost with a queue, for example acks of the last 20 ms at
+/// [`Level::Published`](crate::Level::Published): those messages are leased again. So call it before `main` returns, and
+/// before you open the directory again.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) shared: Arc<Registry>,
@@ -242,7 +245,8 @@ impl Engine {
 
     /// Describes all groups at this moment: members, their partitions, committed offsets and lag. Includes groups that
     /// the journal has but that no member has joined since the engine was opened. Two groups with different types of
-    /// events may have one name; they share nothing.
+    /// events may have one name; they share nothing. A look changes no
+    /// group: a member whose deadline has passed is listed until the engine's timer has fenced it.
     pub fn groups(&self) -> Vec<GroupDescription> {
         let mut groups = Groups::of(&self.shared.host).describe();
         if let Some(committer) = &self.shared.host.committer {
@@ -390,8 +394,8 @@ impl Engine {
         Ok(self.shared.find(name)?.describe())
     }
 
-    /// A snapshot of the positions and counters of all topics, consumers and groups. It makes no producer and no
-    /// subscriber wait. The lock of a queue or a group is held while its counts are read.
+    /// A snapshot of the positions and counters of all topics, consumers and groups. It changes nothing, and makes no producer
+    /// and no subscriber wait. The lock of a queue or a group is held while its counts are read.
     pub fn metrics(&self) -> Metrics {
         let topics = self.shared.open();
         let gaps = self.gaps().into_iter().map(Into::into).collect();

@@ -15,7 +15,8 @@ use std::time::Duration;
 /// A group whose type of events the caller does not know.
 pub(crate) trait AnyGroup: Send + Sync {
     fn name(&self) -> &str;
-    /// Returns the group's description. `ranges` is a cache that all groups of one snapshot share.
+    /// Returns the group's description, and changes nothing: a member past its deadline is listed until the timer has fenced
+    /// it. `ranges` is a cache that all groups of one snapshot share.
     fn describe(&self, ranges: &mut PartitionRanges) -> GroupDescription;
     fn forget(&self, topic: TopicId);
     /// Adds a topic that was created to the members whose patterns find it.
@@ -41,11 +42,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyGroup for Group<E, K> {
     }
 
     fn describe(&self, ranges: &mut PartitionRanges) -> GroupDescription {
-        let now = self.now();
-        let mut state = self.state();
-        self.expire(&mut state, now);
-        self.settle(&mut state);
-        describe::describe(&self.name, &state, ranges)
+        describe::describe(&self.name, &self.state(), ranges)
     }
 
     fn forget(&self, topic: TopicId) {

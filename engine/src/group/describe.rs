@@ -71,8 +71,8 @@ pub struct MemberDescription {
     pub partitions: Vec<TopicPartition>,
 }
 
-/// The progress of a group in a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The progress of a group in a partition. `Debug` shows up to 64 bytes of the metadata.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupPartition {
     /// The partition.
@@ -95,6 +95,27 @@ pub struct GroupPartition {
     pub catching_up: bool,
     /// The number of the member that has the partition; `None` if no member has it.
     pub member: Option<u64>,
+}
+
+impl fmt::Debug for GroupPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partition, committed, metadata, earliest, latest, lag, gates, catching_up, member } = self;
+        let metadata = metadata.as_deref().map(|metadata| match metadata.split_at_checked(64) {
+            Some((first, rest)) if !rest.is_empty() => format!("{} and {} more bytes", text::value(first), rest.len()),
+            _ => text::value(metadata).to_string(),
+        });
+        f.debug_struct("GroupPartition")
+            .field("partition", partition)
+            .field("committed", committed)
+            .field("metadata", &metadata)
+            .field("earliest", earliest)
+            .field("latest", latest)
+            .field("lag", lag)
+            .field("gates", gates)
+            .field("catching_up", catching_up)
+            .field("member", member)
+            .finish()
+    }
 }
 
 impl GroupDescription {

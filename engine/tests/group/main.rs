@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use slipring::{
     Engine, Idle, Message, Producer, Record, Topic, Wait, WaitStrategy,
-    clock::{ManualClock, Timestamp},
+    clock::{Clock, ManualClock, Tick, Timestamp},
     dead_letter::DeadLetter,
     group::{Assignor, Commit, CommitError, GroupBuilder, GroupError, GroupState, Member, MemberEnd, Rebalance},
     subscriber::{OnError, PositionError, StartAt},
@@ -12,7 +12,7 @@ use slipring::{
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::Duration;
 
 mod commits;

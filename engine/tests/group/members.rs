@@ -325,3 +325,46 @@ fn the_description_is_for_people() {
   numbers/1: committed 0 of 0, lag 0, member 1";
     assert_eq!(group.to_string(), expected);
 }
+
+/// A clock that has moved and has not told of it yet.
+#[derive(Clone, Default)]
+struct LateClock {
+    now: Arc<Mutex<Duration>>,
+    ticks: Arc<Mutex<Vec<Weak<dyn Tick>>>>,
+}
+
+impl Clock for LateClock {
+    fn now(&self) -> Duration {
+        *self.now.lock().unwrap()
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::default()
+    }
+
+    fn watch(&self, tick: Weak<dyn Tick>) -> bool {
+        self.ticks.lock().unwrap().push(tick);
+        true
+    }
+}
+
+/// A look at a group fenced the members whose deadline had passed before the timer did: what was looked at changed.
+#[test]
+fn a_look_at_a_group_fences_nobody() {
+    let clock = LateClock::default();
+    let engine = Engine::builder().clock(clock.clone()).build().unwrap();
+    let topic = engine.topic::<u64>("numbers").create().unwrap();
+    topic.producer().create().unwrap().publish(|_| ()).unwrap();
+    let mut member = topic.group("sums").start(StartAt::Earliest).deadline(DEADLINE).join().unwrap();
+    let batch = member.poll(NOW).unwrap().unwrap();
+    let before = engine.groups();
+    *clock.now.lock().unwrap() = DEADLINE * 2;
+    assert_eq!(engine.metrics().groups[0].members.len(), 1);
+    assert_eq!(engine.groups(), before);
+    assert_eq!(engine.group_offsets("sums"), before[0].partitions);
+    batch.commit().unwrap();
+    *clock.now.lock().unwrap() = DEADLINE * 4;
+    let ticks = std::mem::take(&mut *clock.ticks.lock().unwrap());
+    ticks.iter().filter_map(Weak::upgrade).for_each(|tick| tick.tick());
+    assert!(engine.groups()[0].members.is_empty(), "the timer has fenced it");
+}

@@ -52,6 +52,8 @@ fn metadata_is_kept_with_its_offset_and_goes_to_the_next_member() {
     assert_eq!(described(&world.engine), (Some(5), None));
     batch.commit_with_metadata(&long[1..]).unwrap();
     assert_eq!(member.metadata(&first()).unwrap().unwrap().len(), MAX_METADATA);
+    let shown = format!("{:?}", world.engine.group_offsets("sums"));
+    assert!(shown.contains("more bytes") && shown.len() < 600, "{shown}");
     assert!(matches!(member.metadata(&TopicPartition::new("numbers", 1)), Err(GroupError::NotAssigned { .. })));
 
     // The successor of a member that left, and of one that was fenced.
