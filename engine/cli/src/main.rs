@@ -10,6 +10,7 @@ macro_rules! eprintln {
 
 mod failure;
 mod group;
+mod hints;
 mod inspected;
 mod journal;
 mod output;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 /// Inspects slipring engines and their journals from outside.
 #[derive(Parser)]
-#[command(name = "slipring", version, about)]
+#[command(name = "slipring", version, about, after_help = hints::QUESTIONS)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -43,7 +44,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let arguments = Arguments::try_parse().unwrap_or_else(|refused| {
+        let hint = hints::elsewhere(&refused);
+        let _ = refused.print();
+        if let Some(command) = hint {
+            eprintln!("\n  tip: {command}");
+        }
+        // 2 for what was not understood, 0 for help.
+        std::process::exit(refused.exit_code())
+    });
+    let done = match arguments.command {
         Command::Group(arguments) => group::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
