@@ -106,6 +106,15 @@ impl Stream {
         deleted.map_err(|error| self.explain(error))
     }
 
+    /// Whether the stream exists, as far as the servers know. During an election they may say that it does not.
+    ///
+    /// # Errors
+    /// The servers do not answer, or refuse it.
+    pub fn exists(&self) -> Result<bool, RemoteError> {
+        let found = self.cluster.wait(1, Self::info(&self.cluster.context, &self.name));
+        found.map(|info| info.is_some()).map_err(|error| self.explain(error))
+    }
+
     fn mark_subject(&self) -> String {
         format!("{}.mark", self.subject)
     }

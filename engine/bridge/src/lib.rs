@@ -81,3 +81,10 @@ pub use record::Record;
 pub use remote::{Followed, Limits, Remote, RemoteError, Stored};
 pub use standby::{Standby, StandbyBuilder, StandbyError, StandbyTopic};
 pub use stopped::Stopped;
+
+/// The code in the page compiles.
+#[cfg(all(doctest, feature = "nats"))]
+mod pages {
+    #[doc = include_str!("../../../docs/SCALING.md")]
+    struct Scaling;
+}

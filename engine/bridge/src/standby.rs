@@ -163,6 +163,11 @@ impl<R: Remote> Standby<R> {
         self.copies.iter().map(|copy| copy.end).collect()
     }
 
+    /// Each partition: its topic, its number, and the offset after its last record.
+    pub fn partitions(&self) -> Vec<(String, u32, u64)> {
+        self.copies.iter().map(|copy| (copy.topic.clone(), copy.of.partition, copy.end)).collect()
+    }
+
     /// Copies some records of each stream, durably, and waits up to `limit` for the first. Returns false if there were none,
     /// or if the servers do not answer: then [`error`](Self::error) says why.
     ///

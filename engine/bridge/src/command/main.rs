@@ -11,6 +11,7 @@ macro_rules! eprintln {
 mod compare;
 mod failure;
 mod holder;
+mod left_out;
 mod recorded;
 mod reset;
 mod run;
@@ -44,6 +45,11 @@ enum Command {
     /// Exit codes: 0 ended, 1 failed, 2 wrong arguments, 7 a bridge has stopped for good, 8 the lease is lost, or the program
     /// has failed.
     Run(run::Arguments),
+    /// Takes the streams of another machine over: copies them into this machine's journal, and fences the other machine
+    ///
+    /// Afterwards the program of that journal goes on where the other one has ended. No program may have the journal open. A
+    /// takeover that was interrupted can be repeated. A file with a lease is for `run`.
+    TakeOver(takeover::Arguments),
     /// Shows how far each partition is copied, also while another program has the journal open
     Status(state::Arguments),
     /// Compares each record of the journal with its stream, also while another program has the journal open
@@ -73,6 +79,7 @@ impl Settings {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::TakeOver(arguments) => takeover::run(&arguments),
         Command::Status(arguments) => state::run(&arguments),
         Command::Verify(arguments) => compare::run(&arguments),
         Command::Reset(arguments) => reset::run(&arguments),

@@ -3,6 +3,7 @@
 use crate::Settings;
 use crate::failure::{Done, FAILED, Failure, LOST, STOPPED};
 use crate::holder::LeaseHolder;
+use crate::left_out::left_out;
 use crate::recorded::RecordedJournal;
 use crate::signals::Ending;
 use crate::takeover;
@@ -24,6 +25,8 @@ pub(crate) struct Arguments {
 
 /// How often the bridges are looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long the servers are waited for before an import starts without their answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the engine's end may take.
 const END: Duration = Duration::from_secs(30);
 
@@ -98,6 +101,15 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
         running.push((label, Running::Outward(started), Seen::default()));
     }
     for import in &config.inward {
+        let (name, has) = (&import.topic.name, size(&import.topic.name));
+        let partitions = import.topic.partitions.or(has.map(|has| has.0)).unwrap_or(1);
+        let next = import.stream(&config.cluster, &cluster, partitions as u32);
+        match left_out(name, partitions, &next, PATIENCE) {
+            // The topic is not made yet.
+            Some(cause) if has.is_none() => return Err(Failure::new(FAILED, cause)),
+            Some(cause) => eprintln!("inward {}: {cause}", import.name),
+            None => {}
+        }
         let topic = import.topic.open(&engine, size(&import.topic.name))?;
         let started =
             import.settings().start(&topic, |partition| import.stream(&config.cluster, &cluster, partition))?;

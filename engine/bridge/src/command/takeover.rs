@@ -1,13 +1,16 @@
-//! What `slipring-bridge run` does with a lease: it keeps the journal as a copy of the streams until it holds the lease, takes
-//! the streams over, and runs a program.
+//! `slipring-bridge take-over`, and what `slipring-bridge run` does with a lease: it keeps the journal as a copy of the streams until it
+//! holds the lease, takes the streams over, and runs a program.
 
+use crate::Settings;
 use crate::failure::{Done, FAILED, Failure, LOST};
 use crate::holder::LeaseHolder;
+use crate::left_out::left_out;
 use crate::signals::Ending;
 use slipring::text;
 use slipring_bridge::config::Config;
 use slipring_bridge::jetstream::{Cluster, Stream};
 use slipring_bridge::{Bridge, Standby, StandbyError};
+use std::io::Write as _;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -19,6 +22,58 @@ const TAKEOVER: Duration = Duration::from_secs(30);
 const NEAR: u64 = 10_000;
 /// How long the program may take to end by itself.
 const PROGRAM: Duration = Duration::from_secs(10);
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    /// The longest time without progress after which the takeover is given up
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    limit: Duration,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Done {
+    let config = arguments.settings.read()?;
+    let wrong = match () {
+        () if config.outward.is_empty() => "the file has no [[outward]], so there is nothing to take over",
+        () if config.lease.is_some() => "the file has a [lease]: `run` takes over once this machine holds it",
+        () => "",
+    };
+    if !wrong.is_empty() {
+        return Err(Failure::new(FAILED, wrong));
+    }
+    let cluster = config.cluster.connect()?;
+    let mut standby = standby(&config, &cluster)?;
+    check_partitions(&config, &cluster, &standby, arguments.limit)?;
+    let taken = standby.take_over(arguments.limit);
+    let ends = standby.partitions();
+    standby.close()?;
+    taken?;
+    if ends.iter().all(|(.., end)| *end == 0) {
+        return Err(Failure::new(
+            FAILED,
+            "the streams have no records: are `prefix` and `topic` those of the other machine?",
+        ));
+    }
+    let mut out = std::io::stdout().lock();
+    for (topic, partition, end) in ends {
+        writeln!(out, "topic {topic}, partition {partition}: taken over, the next offset is {end} or more")?;
+    }
+    Ok(())
+}
+
+/// Checks that no topic has more streams than the journal has partitions.
+fn check_partitions(config: &Config, cluster: &Cluster, standby: &Standby<Stream>, limit: Duration) -> Done {
+    for bridge in &config.outward {
+        let topic = &bridge.topic.name;
+        let has = standby.partitions().iter().filter(|(of, ..)| of == topic).count();
+        let next = bridge.stream(&config.cluster, cluster, has as u32);
+        if let Some(cause) = left_out(topic, has, &next, limit) {
+            return Err(Failure::new(FAILED, format!("{cause}, and begin with an empty directory")));
+        }
+    }
+    Ok(())
+}
 
 fn standby(config: &Config, cluster: &Cluster) -> Result<Standby<Stream>, Failure> {
     let (of, to, bridges) = (config.cluster.clone(), cluster.clone(), config.outward.clone());
@@ -33,7 +88,7 @@ fn standby(config: &Config, cluster: &Cluster) -> Result<Standby<Stream>, Failur
 /// Waits until this machine holds the lease, and takes the streams over. Returns false if it was told to end before.
 pub(crate) fn wait(config: &Config, cluster: &Cluster, holder: &LeaseHolder, ending: &Ending) -> Result<bool, Failure> {
     let mut standby = standby(config, cluster)?;
-    let (mut error, mut is_level) = (None, false);
+    let (mut error, mut is_level, mut is_checked) = (None, false, false);
     loop {
         if ending.is_told() {
             standby.close()?;
@@ -55,6 +110,10 @@ pub(crate) fn wait(config: &Config, cluster: &Cluster, holder: &LeaseHolder, end
         // What is far behind is copied here, where an ending is noticed.
         if !holder.is_held() || (has_moved && standby.lag() > NEAR) {
             continue;
+        }
+        if !is_checked {
+            check_partitions(config, cluster, &standby, TAKEOVER)?;
+            is_checked = true;
         }
         match standby.take_over(TAKEOVER) {
             Ok(()) => break,

@@ -142,6 +142,13 @@ fn the_program_copies_a_journal_shows_it_compares_it_and_forgets_it() {
     assert!(verified.contains("topic copy, partition 1: 60 equal, 0 not copied yet, 0 wrong"), "{verified}");
     assert!(copy.prints(&["status"]).contains("partition 0: imported 60 of 60 records, lag 0"));
 
+    // Without a number of partitions a new topic has one, and half of the records would be missing.
+    let half = Machine::new(&servers, "prefix = 'cli'", &import.replace("partitions = 2", ""));
+    let refused = half.call(&["run"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("there is a stream cli-orders-1 at nats://") && said.contains("set `partitions`"), "{said}");
+
     // Another journal is refused the streams, and differs.
     let other = Machine::new(&servers, "prefix = 'cli'", OUTWARD);
     publish(&other.journal(), 10);
@@ -156,6 +163,35 @@ fn the_program_copies_a_journal_shows_it_compares_it_and_forgets_it() {
     assert!(forgotten.contains("2 positions of topic orders are forgotten"), "{forgotten}");
     assert!(origin.call(&["run", "--drain"]).status.success());
     assert!(origin.prints(&["verify"]).contains("partition 0: 60 equal, 0 not copied yet, 0 wrong"));
+}
+
+#[test]
+fn a_second_machine_takes_over_by_a_command_and_the_first_one_is_fenced() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(servers) = Servers::start() else { return };
+    let [first, second] = ["", "partitions = 2\n"]
+        .map(|partitions| Machine::new(&servers, "prefix = 'hand'", &format!("{OUTWARD}{partitions}")));
+    let nothing = second.call(&["take-over"]);
+    let said = String::from_utf8_lossy(&nothing.stderr).into_owned();
+    assert_eq!(nothing.status.code(), Some(1), "{said}");
+    assert!(said.contains("the streams have no records"), "{said}");
+    publish(&first.journal(), 100);
+    let mut running = first.start(&["run"]);
+    running.wait_for("topic orders: all is copied");
+    running.0.kill().unwrap();
+    // A file that says nothing of the partitions would take one of them over.
+    let third = Machine::new(&servers, "prefix = 'hand'", OUTWARD);
+    let refused = third.call(&["take-over"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("there is a stream hand-orders-1"), "{refused:?}");
+    let taken = second.prints(&["take-over"]);
+    assert!(taken.contains("topic orders, partition 1: taken over, the next offset is 50 or more"), "{taken}");
+    publish(&second.journal(), 20);
+    assert!(second.call(&["run", "--drain"]).status.success());
+    assert!(second.prints(&["verify"]).contains("partition 1: 60 equal, 0 not copied yet, 0 wrong"));
+    let fenced = first.call(&["run"]);
+    let said = String::from_utf8_lossy(&fenced.stderr).into_owned();
+    assert_eq!(fenced.status.code(), Some(7), "{said}");
+    assert!(said.contains("another bridge has taken the stream over"), "{said}");
 }
 
 #[test]
