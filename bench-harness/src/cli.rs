@@ -70,6 +70,13 @@ pub enum Command {
     Baseline(BaselineArgs),
     /// Draw a stored result again
     Report(ReportArgs),
+    /// What the harness starts itself with
+    #[cfg(target_os = "linux")]
+    #[command(name = crate::peers::SECOND, hide = true)]
+    Second {
+        /// What the process is to do
+        order: String,
+    },
     /// Say what a figure means and how it was measured
     Explain {
         /// The word to explain; without it, all of them
@@ -90,6 +97,8 @@ impl Command {
             Self::Sweep(arguments) => Some(&arguments.output),
             Self::Growth(arguments) => Some(&arguments.output),
             Self::Doctor(_) | Self::Compare(_) | Self::Baseline(_) | Self::Report(_) | Self::Explain { .. } => None,
+            #[cfg(target_os = "linux")]
+            Self::Second { .. } => None,
         }
     }
 }

@@ -69,6 +69,8 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::command(&arguments),
         Command::Baseline(arguments) => baseline::command(&arguments),
         Command::Report(arguments) => report::command(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Second { order } => peers::second(&order),
         Command::Explain { word } => explain::command(word.as_deref()),
     });
     let outcome = outcome.and_then(|()| match say::refused() {

@@ -2,13 +2,15 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A pin list that can't be read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("`{0}` is not a pin list; write p=0,c=1 or p=0,p=2,c=1,c=3, or none")]
 pub struct BadPlan(String);
 
 /// Which core each producer and consumer runs on.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PinPlan {
     producers: Vec<usize>,
     consumers: Vec<usize>,

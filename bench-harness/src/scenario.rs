@@ -47,6 +47,24 @@ pub enum Scenario {
     Message,
     /// One producer, and a group of one member, which commits each batch
     Group,
+    /// Rings between processes: all that follow here with `shared` in their names (peers only)
+    Shared,
+    /// A producer and a consumer in a process each (peers only)
+    SharedSpsc,
+    /// The same through a ring that takes several producers (peers only)
+    #[value(name = "shared-mpsc-1")]
+    #[serde(rename = "shared-mpsc-1")]
+    SharedMpscOne,
+    /// Two producers and a consumer in a process each (peers only)
+    #[value(name = "shared-mpsc-2")]
+    #[serde(rename = "shared-mpsc-2")]
+    SharedMpscTwo,
+    /// Three producers and a consumer in a process each (peers only)
+    #[value(name = "shared-mpsc-3")]
+    #[serde(rename = "shared-mpsc-3")]
+    SharedMpscThree,
+    /// A request to another process, and its answer (peers only)
+    SharedPingPong,
     /// A durable topic (a command of its own: journal)
     Journal,
     /// Consume, transform, produce (a command of its own: transform)
@@ -73,9 +91,24 @@ impl Scenario {
             Self::TopicMulti => "topic-multi",
             Self::Message => "message",
             Self::Group => "group",
+            Self::Shared => "shared",
+            Self::SharedSpsc => "shared-spsc",
+            Self::SharedMpscOne => "shared-mpsc-1",
+            Self::SharedMpscTwo => "shared-mpsc-2",
+            Self::SharedMpscThree => "shared-mpsc-3",
+            Self::SharedPingPong => "shared-ping-pong",
             Self::Journal => "journal",
             Self::Transform => "transform",
         }
+    }
+
+    /// The scenarios whose threads are in processes of their own: what [`Shared`](Self::Shared) stands for.
+    pub const BETWEEN_PROCESSES: [Self; 5] =
+        [Self::SharedSpsc, Self::SharedMpscOne, Self::SharedMpscTwo, Self::SharedMpscThree, Self::SharedPingPong];
+
+    /// True if its producers and its consumer are in a process each.
+    pub fn is_between_processes(self) -> bool {
+        Self::BETWEEN_PROCESSES.contains(&self)
     }
 
     /// The stages of the ring, each with the stages that it reads after. A fanout has `consumers` stages.
@@ -238,6 +271,41 @@ impl Scenario {
   The work of topic, read by the only member of a group, which commits each
   batch, so that its cost over a bare poll can be read off."
             }
+            Self::Shared | Self::SharedSpsc | Self::SharedMpscOne => {
+                r"
+      process 1             memory of both         process 2
+    +----------+     +-------------------------+     +----------+
+    | producer |---->| ring, pipe, socket, ... |---->| consumer |
+    +----------+     +-------------------------+     +----------+
+    core p                                           core c
+
+  The work of spsc between two processes, and between threads of one: the
+  rows that begin with threads-. The consumer verifies every message."
+            }
+            Self::SharedMpscTwo | Self::SharedMpscThree => {
+                r"
+    +------------+
+    | producer 0 |---+     +-------------+     +----------+
+    +------------+   +---->| shared ring |---->| consumer |
+    | producer 1 |---+     +-------------+     +----------+
+    +------------+
+     a process each                             a process
+
+  Should one of the producers be killed in its claim, whoever waits for it
+  skips the claim."
+            }
+            Self::SharedPingPong => {
+                r"
+     process 1                      process 2
+    +--------+   ring, pipe, ...   +--------+
+    |        |-------------------->|        |
+    | client |                     | server |
+    |        |<--------------------|        |
+    +--------+   another one       +--------+
+
+  One message is in flight at a time. A round trip runs from before the
+  request's publication to the reading of the verified answer."
+            }
             Self::Journal => "\n  A durable topic: `bench-harness journal`.",
             Self::Transform => "\n  Consume, transform, produce in one atomic frame: `bench-harness transform`.",
         }
@@ -262,6 +330,12 @@ impl Scenario {
             Self::TopicMulti => "the same through a topic that takes many producers",
             Self::Message => "messages of 128 bytes with a key, through a topic of four partitions",
             Self::Group => "one producer and a group of one member, which commits each batch",
+            Self::Shared => "rings between processes: all whose names begin with shared-",
+            Self::SharedSpsc => "one producer, one consumer, each a process",
+            Self::SharedMpscOne => "the multi-producer ring with one active producer, one consumer, each a process",
+            Self::SharedMpscTwo => "two producers, one consumer, each a process",
+            Self::SharedMpscThree => "three producers, one consumer, each a process",
+            Self::SharedPingPong => "a request to another process, and its answer",
             Self::Journal => "a durable topic (`bench-harness journal`)",
             Self::Transform => "consume, transform, produce (`bench-harness transform`)",
         }

@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 use super::WaitClass;
 use super::contender::{GROUPS, WORDS};
 use super::plan::Plan;
+#[cfg(target_os = "linux")]
+use super::second::Janitor;
 use super::{java, render};
 use crate::cli::OutputArgs;
 use crate::environment::Environment;
@@ -24,6 +26,10 @@ pub const HELP: &str = "Measure our rings, their rivals and the floor in turn.\n
     are interleaved (A B C, B C A, ...), every value is verified, and medians stand with their\n\
     lowest and highest round. Ratios are over paired rounds, with a 95 % bootstrap interval.\n\
     N/A stands where a contender's semantics differ.\n\n\
+    The scenarios with shared in their names run between processes: this program starts itself\n\
+    anew. The rows threads-... are the same work between threads of one process, through the\n\
+    shared ring and through the ordinary one. Pipes and sockets have the system's buffers,\n\
+    whatever the capacity.\n\n\
     rtrb+pause is rtrb with the short-batch pause of our own consumers. The bare-ring rows are\n\
     the floor: slots and two positions, which know no closing, no gates and no stages.";
 
@@ -32,11 +38,12 @@ pub const HELP: &str = "Measure our rings, their rivals and the floor in turn.\n
 #[command(after_long_help = crate::scenario::gallery(PEERS))]
 pub struct PeersArgs {
     /// One or more of spsc, mpsc-1, mpsc-2, mpsc (both), fanout, pipeline, diamond, ping-pong, idle-wake, open-100k, open-1m,
-    /// topic, topic-multi and group (against the bare ring), message (against a channel of vectors)
+    /// topic, topic-multi and group (against the bare ring), message (against a channel of vectors); between processes
+    /// shared-spsc, shared-mpsc-1, shared-mpsc-2, shared-mpsc-3, shared-ping-pong, or shared for all five
     #[arg(required = true, value_parser = peers_scenario)]
     pub scenarios: Vec<Scenario>,
-    /// Rivals: all, none, or some of crossbeam,crossfire,rtrb,disruptor,gil,kanal,nexus,flume,std; native adds the
-    /// channels' own blocking calls
+    /// Rivals: all, none, or some of crossbeam,crossfire,rtrb,disruptor,gil,kanal,nexus,flume,std, and between processes
+    /// pipe,socket; native adds the blocking calls of channels, pipes and sockets
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub with: Vec<String>,
     /// Under a minute: five short rounds
@@ -104,11 +111,17 @@ pub const PEERS: &[Scenario] = &[
     Scenario::TopicMulti,
     Scenario::Group,
     Scenario::Message,
+    Scenario::SharedSpsc,
+    Scenario::SharedMpscOne,
+    Scenario::SharedMpscTwo,
+    Scenario::SharedMpscThree,
+    Scenario::SharedPingPong,
 ];
 
-/// The scenario of this name, if `peers` measures it. `mpsc` stands for mpsc-1 and mpsc-2.
+/// The scenario of this name, if `peers` measures it. `mpsc` stands for mpsc-1 and mpsc-2, `shared` for all between processes.
 fn peers_scenario(name: &str) -> Result<Scenario, String> {
-    scenario_of(name, |scenario| scenario == Scenario::Mpsc || PEERS.contains(&scenario), "peers", "run")
+    let several = [Scenario::Mpsc, Scenario::Shared];
+    scenario_of(name, |scenario| several.contains(&scenario) || PEERS.contains(&scenario), "peers", "run")
 }
 
 /// Runs `peers`.
@@ -121,6 +134,12 @@ pub fn command(arguments: PeersArgs) -> Result<(), Failure> {
     let label = plan.scenarios.iter().map(|it| it.name()).collect::<Vec<_>>().join("-");
     let compiled = arguments.jar.as_deref().map(java::prepare).transpose()?;
     let mut output = Output::new(&arguments.output, &format!("peers-{label}"));
+    #[cfg(target_os = "linux")]
+    let _janitor = if plan.scenarios.iter().any(|it| it.is_between_processes()) {
+        Some(Janitor::start().map_err(Failure::Invalid)?)
+    } else {
+        None
+    };
     let document = plan.run(Environment::capture(), &Progress::new());
     drop(compiled);
     render::write(&document, &mut output)?;
@@ -133,6 +152,7 @@ fn plan(arguments: &PeersArgs) -> Result<Plan, Failure> {
     for scenario in &arguments.scenarios {
         match scenario {
             Scenario::Mpsc => scenarios.extend([Scenario::MpscOne, Scenario::MpscTwo]),
+            Scenario::Shared => scenarios.extend(Scenario::BETWEEN_PROCESSES),
             known => scenarios.push(*known),
         }
     }
@@ -144,7 +164,8 @@ fn plan(arguments: &PeersArgs) -> Result<Plan, Failure> {
                 GROUPS.join(", ")
             )));
         }
-        if cfg!(not(feature = "rivals")) && !matches!(name.as_str(), "all" | "none") {
+        let is_built = matches!(name.as_str(), "all" | "none" | "pipe" | "socket");
+        if cfg!(not(feature = "rivals")) && !is_built {
             return Err(Failure::usage(format!(
                 "this build has no rivals: build it with the feature `rivals` to measure {name}"
             )));
@@ -160,6 +181,9 @@ fn plan(arguments: &PeersArgs) -> Result<Plan, Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     if arguments.batch == 0 || arguments.rounds == Some(0) {
         return Err(Failure::usage("--batch and --rounds are at least 1"));
+    }
+    if cfg!(not(target_os = "linux")) && scenarios.iter().any(|it| it.is_between_processes()) {
+        return Err(Failure::usage("rings between processes are measured on Linux only, as there are none elsewhere"));
     }
     let smallest = arguments.capacity.iter().copied().min().unwrap_or(1);
     if arguments.mode != Mode::OneByOne && arguments.batch > smallest {

@@ -38,7 +38,7 @@ pub struct Contender {
 }
 
 impl Contender {
-    fn new(name: &str, group: &'static str, family: Family, run: Measure) -> Self {
+    pub fn new(name: &str, group: &'static str, family: Family, run: Measure) -> Self {
         Self { name: name.to_owned(), group, family, run }
     }
 }
@@ -64,8 +64,12 @@ pub fn shape(scenario: Scenario) -> Option<Shape> {
         | Scenario::MpscTwo
         | Scenario::Topic
         | Scenario::TopicMulti
-        | Scenario::Group => Some(Shape::Stream),
-        Scenario::PingPong => Some(Shape::PingPong),
+        | Scenario::Group
+        | Scenario::SharedSpsc
+        | Scenario::SharedMpscOne
+        | Scenario::SharedMpscTwo
+        | Scenario::SharedMpscThree => Some(Shape::Stream),
+        Scenario::PingPong | Scenario::SharedPingPong => Some(Shape::PingPong),
         Scenario::IdleWake => Some(Shape::IdleWake),
         Scenario::OpenSlow | Scenario::OpenFast => Some(Shape::OpenLoop),
         _ => None,
@@ -90,7 +94,7 @@ fn native<L: Link<1> + Link<8> + Link<32>>(scenario: Scenario, work: &Work) -> R
 
 /// Measures a number's round trip in two cache lines.
 pub fn line(scenario: Scenario, work: &Work) -> Result<Round, NoFigure> {
-    if scenario != Scenario::PingPong {
+    if !matches!(scenario, Scenario::PingPong | Scenario::SharedPingPong) {
         return Err(NoFigure::NotApplicable("a bare line holds one number"));
     }
     match work.waiting {
@@ -134,14 +138,31 @@ where
 }
 
 /// The groups that `--with` takes beside `native`.
-pub const GROUPS: [&str; 11] =
-    ["all", "none", "crossbeam", "crossfire", "rtrb", "disruptor", "gil", "kanal", "nexus", "flume", "std"];
+pub const GROUPS: [&str; 13] = [
+    "all",
+    "none",
+    "crossbeam",
+    "crossfire",
+    "rtrb",
+    "disruptor",
+    "gil",
+    "kanal",
+    "nexus",
+    "flume",
+    "std",
+    "pipe",
+    "socket",
+];
 
 /// The contenders of `scenario`, ours first, the floor last. A topic or a group has only the parts under it as rivals,
 /// messages only a channel of vectors; these scenarios have no floor.
 ///
 /// `groups` are names of [`GROUPS`] or `native`, which adds the channels' own blocking calls.
 pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
+    #[cfg(target_os = "linux")]
+    if scenario.is_between_processes() {
+        return super::shared::contenders(scenario, groups);
+    }
     let mut all = Vec::new();
     all.extend(
         ours::contenders(scenario).into_iter().map(|(name, run)| Contender::new(name, "ours", Family::Ours, run)),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 use slipring_ring::pin::pin_current;
 
 use super::latencies::Latencies;
@@ -16,7 +17,7 @@ use crate::payload::{Check, InOrder, Payload, PerProducer, first_of};
 use crate::pin::PinPlan;
 
 /// The work of a round, equal for all contenders.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Work {
     /// Slots of the ring or channel.
     pub capacity: usize,

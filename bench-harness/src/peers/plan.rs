@@ -42,7 +42,8 @@ pub struct Plan {
 /// The counts of producers and consumers of a scenario.
 pub fn threads(scenario: Scenario) -> (usize, usize) {
     match scenario {
-        Scenario::MpscTwo => (2, 1),
+        Scenario::MpscTwo | Scenario::SharedMpscTwo => (2, 1),
+        Scenario::SharedMpscThree => (3, 1),
         Scenario::Fanout => (1, 2),
         Scenario::Pipeline | Scenario::Diamond => (1, 3),
         _ => (1, 1),
@@ -51,7 +52,8 @@ pub fn threads(scenario: Scenario) -> (usize, usize) {
 
 /// True if the scenario's figure is a latency, not a rate.
 pub fn is_latency(scenario: Scenario) -> bool {
-    matches!(scenario, Scenario::PingPong | Scenario::IdleWake) || interval(scenario).is_some()
+    matches!(scenario, Scenario::PingPong | Scenario::SharedPingPong | Scenario::IdleWake)
+        || interval(scenario).is_some()
 }
 
 /// The time from one message to the next of an open loop; `None` for other scenarios.

@@ -137,6 +137,11 @@ impl Row {
         is_floor(&self.contender)
     }
 
+    /// True if the contender is a rival.
+    pub fn is_rival(&self) -> bool {
+        !self.ours && is_rival(&self.contender)
+    }
+
     /// True if `line` was measured beside this row's rounds.
     pub fn is_of(&self, line: &Line) -> bool {
         self.is_of_table(line) && self.capacity == line.capacity
@@ -159,6 +164,12 @@ pub fn is_floor(contender: &str) -> bool {
     contender.starts_with("bare-")
 }
 
+/// True if a contender of this name, which is not ours in its table, is a rival: neither the floor nor our rings between
+/// threads of one process, which stand beside those between processes.
+pub fn is_rival(contender: &str) -> bool {
+    !is_floor(contender) && !contender.starts_with("threads-")
+}
+
 impl PeersDocument {
     /// True if every row is valid and no round was discarded.
     pub fn valid(&self) -> bool {
@@ -168,7 +179,7 @@ impl PeersDocument {
     /// The warning that counts the ratios against rivals with intervals wider than [`WIDE`], and names the widest;
     /// `None` if there are none.
     pub fn warning(&self) -> Option<String> {
-        let rivals = || self.ratios.iter().filter(|ratio| !ratio.floor);
+        let rivals = || self.ratios.iter().filter(|ratio| is_rival(&ratio.against));
         let wide = || rivals().filter(|ratio| ratio.breadth() > WIDE);
         let widest = wide().max_by(|one, other| one.breadth().total_cmp(&other.breadth()))?;
         Some(format!(

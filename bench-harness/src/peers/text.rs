@@ -146,7 +146,7 @@ impl Table<'_> {
 
     /// The rival with the best median at a capacity; `None` if there is no rival.
     pub fn best_rival(&self, capacity: usize) -> Option<&Row> {
-        let rivals = self.rows.iter().filter(|row| row.capacity == capacity && !row.ours && !row.is_floor()).copied();
+        let rivals = self.rows.iter().filter(|row| row.capacity == capacity && row.is_rival()).copied();
         let better = |one: &&Row, other: &&Row| one.median.total_cmp(&other.median);
         if self.rows[0].more_is_better() { rivals.max_by(better) } else { rivals.min_by(better) }
     }
@@ -154,13 +154,15 @@ impl Table<'_> {
     fn render(&self, document: &PeersDocument) -> String {
         let capacities = self.capacities();
         let mut text = format!("{}\n", self.title());
-        let _ = write!(text, "  {:<16}", "");
+        let contenders = self.contenders();
+        let width = contenders.iter().map(|name| name.len()).max().unwrap_or(0).max(16);
+        let _ = write!(text, "  {:<width$}", "");
         for capacity in &capacities {
             let _ = write!(text, "{:>26}", format!("capacity {}", grouped(*capacity as u64)));
         }
         text.push('\n');
-        for contender in self.contenders() {
-            let _ = write!(text, "  {contender:<16}");
+        for contender in contenders {
+            let _ = write!(text, "  {contender:<width$}");
             for capacity in &capacities {
                 let cell = self.cell(contender, *capacity).map_or_else(
                     || "-".to_owned(),

@@ -1,0 +1,198 @@
+//! Tests of `peers shared`: what is measured between processes, and that neither process nor ring outlives it.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::{Scratch, bench, check, code, schema};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// The most that a busy machine may need for a step.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Held by a test while it runs: all of them would be pinned to the same cores.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the program without waiting for its end.
+fn start(words: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench-harness"));
+    command.args(words).current_dir(std::env::temp_dir()).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// The second processes of the harness `of`, with their command lines.
+fn seconds(of: u32) -> Vec<(u32, String)> {
+    let ids = std::fs::read_dir("/proc").unwrap().filter_map(|it| it.ok()?.file_name().to_str()?.parse().ok());
+    let second = |id: u32| {
+        // The parent is the second field behind the name, which stands in brackets.
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        let words = std::fs::read_to_string(format!("/proc/{id}/cmdline")).ok()?;
+        (parent == of && words.contains("second")).then_some((id, words))
+    };
+    ids.filter_map(second).collect()
+}
+
+/// The rings that the harness `of` has left.
+fn rings(of: u32) -> Vec<String> {
+    let names = slipring_ring::shared::names().unwrap();
+    names.into_iter().filter(|name| name.starts_with(&format!("bench-harness-{of}-"))).collect()
+}
+
+/// Waits until `found` returns something.
+fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(begun.elapsed() < LONG, "{what}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// True while a process of this id is there and has not ended.
+fn lives(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+#[test]
+fn rings_between_processes_are_measured_beside_threads_pipes_and_sockets() {
+    let _alone = alone();
+    let scratch = Scratch::new("shared");
+    let measured = |mode: &str, extra: &[&str]| {
+        let short = ["--rounds", "1", "--duration", "1ms", "--capacity", "64", "--batch", "16", "--wait", "yield"];
+        let out = ["--out", scratch.text(), "--format", "json,text,html", "--mode", mode];
+        let output = bench(&[&["peers"], extra, &short[..], &out].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let document = scratch.json("peers.json");
+        check(&schema("peers.schema.json"), &document, "peers");
+        assert!(document["rows"].as_array().unwrap().iter().all(|row| row["valid"] == true));
+        (document, scratch.read("peers.txt"))
+    };
+    fn contenders(document: &Value, scenario: &str) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for row in document["rows"].as_array().unwrap().iter().filter(|row| row["scenario"] == scenario) {
+            let name = row["contender"].as_str().unwrap();
+            assert_eq!(row["ours"], name.starts_with("shared"), "{row}");
+            names.push(name.to_owned());
+        }
+        names.dedup();
+        names
+    }
+    let several = ["shared-multi", "threads-shared-multi", "threads-ring-multi"];
+    let wires = ["pipe", "pipe+block", "socket", "socket+block"];
+    let one = [&["shared", "threads-shared", "threads-ring"][..], &wires].concat();
+    let (batches, text) = measured("batch", &["shared-spsc", "shared-mpsc-2", "--with", "all,native"]);
+    assert_eq!(contenders(&batches, "shared-spsc"), one);
+    assert_eq!(contenders(&batches, "shared-mpsc-2"), several);
+    // Threads of one process are no rivals, and yet each has its ratio.
+    assert!(!text.contains("best rival, threads"), "{text}");
+    let against = |name: &str| batches["ratios"].as_array().unwrap().iter().any(|ratio| ratio["against"] == name);
+    assert!(against("threads-shared") && against("threads-ring-multi") && against("pipe"), "{text}");
+    let (document, _) = measured("one-by-one", &["shared", "--with", "pipe,socket"]);
+    for scenario in ["shared-mpsc-1", "shared-mpsc-2", "shared-mpsc-3"] {
+        assert_eq!(contenders(&document, scenario), several, "{scenario}");
+    }
+    for (scenario, name) in [
+        ("shared-spsc", "shared"),
+        ("shared-spsc", "socket"),
+        ("shared-ping-pong", "shared-multi"),
+        ("shared-ping-pong", "shared"),
+        ("shared-ping-pong", "threads-ring"),
+        ("shared-ping-pong", "pipe"),
+        ("shared-ping-pong", "bare-line"),
+    ] {
+        assert!(contenders(&document, scenario).contains(&name.to_owned()), "{scenario} {name}");
+    }
+    assert_eq!(code(&["peers", "shared-spsc", "--with", "fifo"]), 64);
+    assert_eq!(code(&["second", "by hand"]), 64);
+}
+
+/// However the harness ends: by Ctrl-C, as a terminal tells its process group, or killed.
+#[test]
+fn neither_processes_nor_rings_outlive_a_harness_that_is_killed() {
+    let _alone = alone();
+    for (contender, signal) in [("shared", Signal::INT), ("shared-multi", Signal::KILL), ("pipe", Signal::KILL)] {
+        let scenario = if contender == "shared-multi" { "shared-mpsc-2" } else { "shared-spsc" };
+        let mut harness = start(&["peers", scenario, "--duration", "20ms", "--rounds", "1000000", "--wait", "yield"]);
+        let id = harness.id();
+        let medium = format!("\"medium\":\"{contender}\"");
+        let seen = until("no second process", || {
+            let seen = seconds(id);
+            let is_measured = seen.iter().any(|(_, words)| words.contains(&medium));
+            (is_measured && seen.len() > 1).then_some(seen)
+        });
+        kill_process(Pid::from_child(&harness), signal).unwrap();
+        assert!(!harness.wait().unwrap().success());
+        until("a second process lives on", || seen.iter().all(|(id, _)| !lives(*id)).then_some(()));
+        until("a ring is left", || rings(id).is_empty().then_some(()));
+    }
+}
+
+/// The round has no figure, and says why. The other contenders are measured.
+#[test]
+fn a_second_process_that_is_killed_is_a_fault_of_its_round() {
+    let _alone = alone();
+    for (scenario, contender) in [
+        ("shared-spsc", "shared"),
+        ("shared-spsc", "socket"),
+        ("shared-mpsc-2", "shared-multi"),
+        ("shared-ping-pong", "shared-multi"),
+        ("shared-ping-pong", "pipe"),
+    ] {
+        let scratch = Scratch::new("killed");
+        let words =
+            ["--duration", "100ms", "--rounds", "1", "--capacity", "64", "--mode", "one-by-one", "--wait", "yield"];
+        let out = ["--format", "json", "--out", scratch.text(), "--with", "pipe,socket"];
+        let mut harness = start(&[&["peers", scenario], &words[..], &out].concat());
+        let (id, medium) = (harness.id(), format!("\"medium\":\"{contender}\""));
+        // The first of them may be done before it is found: so all that come.
+        until("the harness hangs", || {
+            for (victim, _) in seconds(id).into_iter().filter(|(_, words)| words.contains(&medium)) {
+                let _ = kill_process(Pid::from_raw(victim as i32).unwrap(), Signal::KILL);
+            }
+            harness.try_wait().unwrap()
+        });
+        let ended = harness.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(2), "{scenario} {contender}: {told}");
+        assert!(told.contains(&format!("{scenario} {contender} one-by-one")), "{told}");
+        let document = scratch.json("peers.json");
+        let figures = document["rows"].as_array().unwrap();
+        assert!(figures.iter().any(|row| row["contender"].as_str().unwrap().starts_with("threads-")), "{document}");
+        assert_eq!(rings(id), [""; 0], "rings are left");
+    }
+}
+
+/// A ring whose harness was killed together with its janitor goes at the next run; that of a harness that runs stays.
+#[test]
+fn a_run_removes_what_dead_ones_left_and_nothing_else() {
+    let _alone = alone();
+    use slipring_ring::shared::SharedRing;
+    let mut gone = Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let (left, mine) =
+        (format!("bench-harness-{}-7-ask", gone.id()), format!("bench-harness-{}-7", std::process::id()));
+    let other = format!("bench-harness-of-mine-{}", std::process::id());
+    for name in [&left, &mine, &other] {
+        SharedRing::<u64>::create(name, 8).unwrap();
+    }
+    let short = ["--rounds", "1", "--duration", "1ms", "--capacity", "64", "--with", "none", "--format", "text"];
+    assert_eq!(code(&[&["peers", "shared-spsc", "--mode", "one-by-one"], &short[..]].concat()), 0);
+    let names = slipring_ring::shared::names().unwrap();
+    assert!(!names.contains(&left) && !Path::new(&format!("/proc/{}", gone.id())).exists());
+    for name in [&mine, &other] {
+        assert!(names.contains(name), "{name} of {names:?}");
+        SharedRing::<u64>::remove(name).unwrap();
+    }
+}
