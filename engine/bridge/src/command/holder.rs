@@ -28,13 +28,20 @@ impl LeaseHolder {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("slipring-lease".to_owned()).spawn(move || {
-            let (mut was_held, mut known) = (false, None);
+            let (mut was_held, mut known, mut error) = (false, None, None);
             while !of_thread.ends.load(Ordering::Acquire) {
                 let kept = lease.keep();
                 *of_thread.held_until.lock().unwrap_or_else(PoisonError::into_inner) = lease.held_until();
                 let holder = lease.holder().map(str::to_owned);
+                let failed = kept.as_ref().err().cloned();
+                if failed != error {
+                    match &failed {
+                        Some(cause) => eprintln!("lease: tries again: {}", text::line(cause)),
+                        None => eprintln!("lease: works again"),
+                    }
+                    error = failed;
+                }
                 match kept {
-                    Err(cause) => eprintln!("lease: tries again: {}", text::line(cause)),
                     Ok(is_held) if is_held != was_held => {
                         was_held = is_held;
                         eprintln!("lease: {}", if is_held { "held" } else { "not held any more" });
@@ -42,7 +49,7 @@ impl LeaseHolder {
                     Ok(false) if holder != known => {
                         eprintln!("lease: held by {}", text::line(holder.as_deref().unwrap_or("nobody")));
                     }
-                    Ok(_) => {}
+                    _ => {}
                 }
                 known = holder;
                 std::thread::sleep(LOOK);

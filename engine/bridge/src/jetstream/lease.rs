@@ -10,12 +10,14 @@
 
 use super::{Cluster, transient};
 use crate::remote::RemoteError;
-use async_nats::jetstream::kv::{Config, CreateErrorKind, Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::kv::{CreateErrorKind, Operation, Store, UpdateErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
-/// How many requests taking a lease needs at most: finding the bucket, creating it, reading the entry and writing it.
-const REQUESTS: u32 = 4;
+/// How many requests taking a lease needs at most: finding the bucket, creating it and finding it, reading the entry
+/// and writing it.
+const REQUESTS: u32 = 5;
 
 /// A lease that this machine wants, holds or has lost.
 pub struct Lease {
@@ -108,16 +110,34 @@ impl Lease {
 
     async fn store(&mut self) -> Result<&Store, RemoteError> {
         if self.store.is_none() {
-            let config =
-                Config { bucket: self.bucket.clone(), history: 1, num_replicas: self.replicas, ..Config::default() };
             let context = &self.cluster.context;
             let store = match context.get_key_value(&self.bucket).await {
                 Ok(store) => store,
-                Err(_) => context.create_key_value(config).await.map_err(transient)?,
+                Err(_) => {
+                    context.create_stream(self.bucket_stream()).await.map_err(transient)?;
+                    context.get_key_value(&self.bucket).await.map_err(transient)?
+                }
             };
             self.store = Some(store);
         }
         self.store.as_ref().ok_or_else(|| transient("there is no bucket"))
+    }
+
+    /// The stream that is the bucket. The client's own call for it first asks for the account, and does not read the answer of a
+    /// server of version 2.9.
+    fn bucket_stream(&self) -> Config {
+        Config {
+            name: format!("KV_{}", self.bucket),
+            subjects: vec![format!("$KV.{}.>", self.bucket)],
+            max_messages_per_subject: 1,
+            num_replicas: self.replicas,
+            discard: DiscardPolicy::New,
+            storage: StorageType::File,
+            allow_rollup: true,
+            allow_direct: true,
+            deny_delete: true,
+            ..Config::default()
+        }
     }
 
     /// Writes this machine's entry over the one of this revision, or as the first one.
