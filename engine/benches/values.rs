@@ -3,7 +3,9 @@
 //! publishing rate. All as ratios of rounds that take turns; the medians are printed with the lowest and the highest
 //! round. Not a goal: figures of one machine against another.
 //!
-//!     cargo bench -p slipring --bench values [-- quick]
+//!     cargo bench -p slipring --bench values [-- quick] [tables] [conflating] [compaction]
+//!
+//! Without a word of the last three it measures all of them.
 #![allow(clippy::unwrap_used)]
 
 use slipring::journal::Options;
@@ -30,6 +32,12 @@ fn spread(mut rounds: Vec<f64>) -> String {
 
 fn per_second(count: u64, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
+}
+
+/// One rate as a part of another one. Prints both.
+fn ratio(rate: f64, other: f64) -> f64 {
+    println!("  {:.1} and {:.1} M/s", rate / 1e6, other / 1e6);
+    rate / other
 }
 
 fn quote(number: u64, keys: u64) -> Quote {
@@ -186,15 +194,26 @@ fn main() {
         (_, true) => (20_000, 400_000, 3),
         _ => (1_000_000, 10_000_000, 5),
     };
-    table_get(1000, events / 4);
-    table_get(keys, events / 4);
-    let updates = (0..rounds).map(|_| followed(1000, events, true) / followed(1000, events, false));
-    println!("table updates, 1000 keys: {} x the rate of a bare reader", spread(updates.collect()));
-    let conflates = (0..rounds).map(|_| published(1000, events, true) / published(1000, events, false));
-    println!("producers beside a conflating reader: {} x the rate without it", spread(conflates.collect()));
+    let all = !["tables", "conflating", "compaction"].into_iter().any(asks);
+    if all || asks("tables") {
+        table_get(1000, events / 4);
+        table_get(keys, events / 4);
+        let updates = (0..rounds).map(|_| ratio(followed(1000, events, true), followed(1000, events, false)));
+        println!("table updates, 1000 keys: {} x the rate of a bare reader", spread(updates.collect()));
+    }
+    if all || asks("conflating") {
+        let conflates = (0..rounds).map(|_| ratio(published(1000, events, true), published(1000, events, false)));
+        println!("producers beside a conflating reader: {} x the rate without it", spread(conflates.collect()));
+    }
+    if all || asks("compaction") {
+        compaction(keys, rounds.min(3));
+    }
+}
+
+fn compaction(keys: u64, rounds: usize) {
     // What one record of each key takes where nothing else was written.
     let (_, live, _) = compacted(keys, 1, Compacts::Nothing);
-    let rounds = (0..rounds.min(3)).map(|_| {
+    let rounds = (0..rounds).map(|_| {
         let (plain, all, _) = compacted(keys, 10, Compacts::Nothing);
         let (background, left, took) = compacted(keys, 10, Compacts::Background);
         let (always, ..) = compacted(keys, 10, Compacts::Always);

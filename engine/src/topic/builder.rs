@@ -303,8 +303,10 @@ impl<E: Send + Sync + 'static, K: Producers> TopicBuilder<E, K> {
     /// Readers pass over removed records without an error, as over offsets that a crash has left unused. The thread that
     /// makes the journal's files compacts it, once a minute by the engine's clock if half as much was written as there
     /// was after the last pass, at most [`compaction_rate`](crate::journal::Options::compaction_rate) bytes a second;
-    /// [`Engine::compact`](crate::Engine::compact) does it at once. The segment that is being written stays as it is, and so does what a
-    /// [bridge](crate::replication) has not copied. A segment is written anew only where that makes its records an eighth smaller;
+    /// [`Engine::compact`](crate::Engine::compact) does it at once. The segment that is being written is ended for it once its records of
+    /// compacted topics have not grown for a minute, or `Engine::compact` asks, if they are a 64th of a segment and half of
+    /// what was there before. So a topic at rest takes about twice its live data at most, and no less than a 64th of a segment.
+    /// What a [bridge](crate::replication) has not copied stays. A segment is written anew only where that makes its records an eighth smaller;
     /// a record whose neighbours are gone takes 32 bytes more. A pass takes 24 to 48 bytes of memory for each key, for
     /// 1,048,576 keys and those of one more segment; topics with more keys need several passes.
     ///

@@ -1,6 +1,7 @@
 //! Topics that are compacted by key: what stays, what readers see, what outlives a restart, and what is refused.
 
 use super::durable::LONG;
+use slipring::clock::ManualClock;
 use slipring::journal::simulated::SimulatedDisk;
 use slipring::journal::{Options, inspect, recorded_topics};
 use slipring::queue::QueueError;
@@ -208,6 +209,41 @@ fn a_field_is_the_key_in_each_layout_that_has_it() {
     let count = replayed(&quotes, |quote| _ = last.insert(quote.symbol, quote.ticks));
     assert!(count < 300, "{count}");
     assert_eq!(last, BTreeMap::from([(0, 1299), (1, 1297), (2, 1298), (3, 399)]));
+}
+
+#[test]
+fn a_topic_smaller_than_a_segment_is_compacted_when_asked() {
+    let disk = SimulatedDisk::new();
+    let engine = with_segments(&disk, 4 << 20);
+    let topic = prices(&engine);
+    let mut last = Values::new();
+    publish(&topic, 0, 1000, 97, &mut last);
+    let done = engine.compact().unwrap();
+    assert!(done.segments == 1 && done.rewritten == 1, "{done:?}");
+    let left = check(&topic, &last);
+    assert!(left <= 10, "{left}");
+    // What has come since is too little to end a segment for it, however often somebody asks.
+    publish(&topic, 1000, 10, 97, &mut last);
+    assert_eq!((0..5).map(|_| engine.compact().unwrap().segments).max(), Some(1));
+    check(&topic, &last);
+}
+
+#[test]
+fn a_topic_smaller_than_a_segment_is_compacted_in_the_background_when_it_rests() {
+    let (disk, clock) = (SimulatedDisk::new(), ManualClock::new());
+    let options = Options { segment_size: 4 << 20, ..Options::default() };
+    let builder = Engine::builder().journal_in(disk.clone()).journal_options(options);
+    let engine = builder.clock(clock.clone()).build().unwrap();
+    let topic = prices(&engine);
+    let mut last = Values::new();
+    publish(&topic, 0, 1000, 97, &mut last);
+    let until = Instant::now() + LONG;
+    while engine.metrics().journal.unwrap().compacted_bytes == 0 {
+        assert!(Instant::now() < until, "nothing was compacted");
+        clock.advance(Duration::from_secs(61));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(check(&topic, &last) <= 10);
 }
 
 #[test]

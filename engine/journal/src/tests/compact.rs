@@ -157,6 +157,7 @@ fn segment_states(disk: &SimulatedDisk) -> BTreeMap<u64, (State, u64)> {
 enum Step {
     Append { seed: u64, frames: u64 },
     Compact { below: u64, old: bool, only: Option<u32> },
+    EndSegment { at_rest: bool },
     Crash { seed: u64 },
     Close,
     Read { seed: u64 },
@@ -168,6 +169,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (1_u64.., 1..30_u64).prop_map(|(seed, frames)| Step::Append { seed, frames }),
         4 => (prop_oneof![Just(u64::MAX), 0..200_u64], any::<bool>(), only)
             .prop_map(|(below, old, only)| Step::Compact { below, old, only }),
+        2 => any::<bool>().prop_map(|at_rest| Step::EndSegment { at_rest }),
         1 => any::<u64>().prop_map(|seed| Step::Crash { seed }),
         1 => Just(Step::Close),
         2 => any::<u64>().prop_map(|seed| Step::Read { seed }),
@@ -213,6 +215,8 @@ proptest! {
                         prop_assert!(after[&number].1 <= end);
                     }
                 }
+                Step::EndSegment { at_rest: true } => _ = writer.end_segment_at_rest(&ALL, time).unwrap(),
+                Step::EndSegment { at_rest: false } => _ = writer.end_segment_to_compact(&ALL, time).unwrap(),
                 Step::Crash { seed } => {
                     disk = disk.crash(seed);
                     readers.clear();
@@ -273,18 +277,33 @@ fn filled(options: &Options, frames: u64) -> (SimulatedDisk, Writer, Model) {
 
 #[test]
 fn a_crash_at_any_call_of_a_compaction_leaves_the_old_segment_or_the_new_one() {
+    let (done, states) = crash_at_each_call(60);
+    assert!(done.rewritten >= 5 && done.tombstones > 0 && states > 200, "{done:?}, {states}");
+}
+
+#[test]
+fn a_crash_while_the_present_segment_is_ended_and_compacted_loses_nothing() {
+    let (done, states) = crash_at_each_call(8);
+    assert!((done.segments, done.rewritten) == (1, 1) && done.removed > 0 && states > 50, "{done:?}, {states}");
+}
+
+/// Ends the present segment if that is worth it, and compacts. What a whole compaction does, and how many crashes there were.
+fn crash_at_each_call(frames: u64) -> (Compacted, usize) {
     let options = small();
     let mut states = 0;
-    let (disk, writer, _) = filled(&options, 60);
+    let (disk, mut writer, _) = filled(&options, frames);
     let before = disk.calls();
+    writer.end_segment_to_compact(&ALL, frames + 1).unwrap();
+    writer.sync().unwrap();
     let done = compact(&writer, ALL);
-    assert!(done.rewritten >= 5 && done.tombstones > 0, "{done:?}");
     let calls = disk.calls() - before;
     drop(writer);
     for cut in 1..=calls {
-        let (disk, writer, model) = filled(&options, 60);
+        let (disk, mut writer, model) = filled(&options, frames);
         disk.fail_after(cut, Fault::PowerCut);
-        let _ = writer.compact(Arc::new(ALL)).unwrap().recv();
+        // Each of them may fail once the power is cut.
+        let _ = (writer.end_segment_to_compact(&ALL, frames + 1), writer.sync());
+        let _ = writer.compact(Arc::new(ALL)).map(|outcome| outcome.recv());
         drop(writer);
         for subset in 0..6 {
             let left = disk.crash(subset * 977 + cut);
@@ -306,7 +325,34 @@ fn a_crash_at_any_call_of_a_compaction_leaves_the_old_segment_or_the_new_one() {
             states += 1;
         }
     }
-    assert!(states > 200, "{states}");
+    (done, states)
+}
+
+#[test]
+fn what_is_being_written_can_be_compacted_once_it_is_at_rest() {
+    let (_, mut writer, model) = filled(&small(), 12);
+    let last = |writer: &Writer| writer.shared().segments().last().unwrap().header.number;
+    let before = last(&writer);
+    assert!(!writer.end_segment_at_rest(&ALL, 61).unwrap(), "it may have been written just now");
+    let nothing = Rules { only: Some(9), ..ALL };
+    assert!(!writer.end_segment_at_rest(&nothing, 62).unwrap(), "no partition is compacted");
+    assert!(!writer.end_segment_at_rest(&ALL, 63).unwrap());
+    assert_eq!(last(&writer), before);
+    assert!(writer.end_segment_at_rest(&ALL, 64).unwrap());
+    assert_eq!(last(&writer), before + 1);
+    assert!(
+        !writer.end_segment_at_rest(&ALL, 65).unwrap() && !writer.end_segment_at_rest(&ALL, 66).unwrap(),
+        "it is empty"
+    );
+    writer.sync().unwrap();
+    compact(&writer, ALL);
+    model.check_all(&writer.journal(), false);
+    let left: usize = (0..3).map(|number| read(&writer.journal(), part(number), 0)).map(|left| left.len()).sum();
+    let without_key = |of| model.records(part(of)).iter().filter(|(_, bytes)| !bytes.contains(&b':')).count();
+    assert!(
+        left <= 3 * 12 + (0..3).map(without_key).sum::<usize>(),
+        "{left} records: one of each key is left, and what has none"
+    );
 }
 
 #[test]

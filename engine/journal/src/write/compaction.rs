@@ -2,12 +2,50 @@
 
 use crate::compact::{CompactError, Compacted, CompactionOrder, CompactionRules};
 use crate::error::WriteError;
+use crate::segment::Segment;
 use crate::write::helper::Task;
 use crate::write::writer::Writer;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+/// The present segment is ended for a compaction if its records of compacted partitions are at least one part in this many of
+/// a segment. So segments whose records have nearly all gone do not become many times more than they would be without that.
+const WORTH_ENDING: u64 = 64;
+
 impl Writer {
+    /// Goes on in the next segment, so that a [compaction](Self::compact) reaches the records of the present one once they are
+    /// durable, if that is worth it: they are a 64th of a segment at least, and half as many bytes as the segments before have
+    /// of compacted partitions. Returns whether it was. `time` is in nanoseconds since the epoch.
+    ///
+    /// # Errors
+    /// The journal is poisoned. If the next segment cannot be made, nothing happens.
+    pub fn end_segment_to_compact(&mut self, rules: &dyn CompactionRules, time: u64) -> Result<bool, WriteError> {
+        self.shared().check_poisoned()?;
+        let segments = self.shared().segments().clone();
+        let Some((present, before)) = segments.split_last() else { return Ok(false) };
+        let (bytes, before): (u64, u64) =
+            (to_compact(present, rules), before.iter().map(|it| to_compact(it, rules)).sum());
+        let least = (self.shared().options.segment_size / WORTH_ENDING).max(1);
+        if bytes < least || bytes < before / 2 {
+            return Ok(false);
+        }
+        let Ok(next) = self.next_segment() else { return Ok(false) };
+        self.roll(next, time)?;
+        Ok(true)
+    }
+
+    /// Does that if no record of a compacted partition has come since the last call: while more come, the segment fills and
+    /// ends by itself.
+    ///
+    /// # Errors
+    /// The journal is poisoned.
+    pub fn end_segment_at_rest(&mut self, rules: &dyn CompactionRules, time: u64) -> Result<bool, WriteError> {
+        let present = self.shared().segments().last().cloned();
+        let now = present.map_or((0, 0), |present| (present.header.number, to_compact(&present, rules)));
+        let is_at_rest = std::mem::replace(&mut self.seen_to_compact, now) == now;
+        Ok(is_at_rest && self.end_segment_to_compact(rules, time)?)
+    }
+
     /// Begins a pass of [compaction](CompactionRules) over all segments but the one that is being written, as fast as it can
     /// be. The receiver gets the result; it gets nothing if the journal is closed before the pass has ended. Without a
     /// helper thread, the pass has ended when this returns.
@@ -39,4 +77,10 @@ impl Writer {
         self.helper()?.submit(Task::Compact(order));
         Ok(())
     }
+}
+
+/// Size of the segment's records of compacted partitions, in bytes.
+fn to_compact(segment: &Segment, rules: &dyn CompactionRules) -> u64 {
+    let index = segment.index();
+    index.partitions.iter().filter(|(of, _)| rules.rule(**of).is_some()).map(|(_, indexed)| indexed.bytes).sum()
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! At most one sync is in flight. The next sync covers all frames that are appended meanwhile. The writer moves to a
-//! new segment only if the next frame does not fit, and the job that syncs that frame syncs the old segment first. So
+//! new segment if the next frame does not fit, or so that the present one can be compacted, and the job that syncs that frame syncs the old segment first. So
 //! no frame is acknowledged before the frames that precede it.
 
 use crate::checkpoint::Checkpoint;
@@ -51,6 +51,9 @@ pub struct Writer {
     pub(crate) expiry: BTreeMap<Duration, ExpiryPoint>,
     /// For some partitions, the offset after the last issued one: see [`note_issued`](Self::note_issued).
     issued: BTreeMap<PartitionId, u64>,
+    /// The number of the present segment, and the size of its records of compacted partitions in bytes, when
+    /// [`end_segment_at_rest`](Self::end_segment_at_rest) was last called.
+    pub(super) seen_to_compact: (u64, u64),
 }
 
 impl std::fmt::Debug for Writer {
@@ -91,6 +94,7 @@ impl Writer {
             pending_removal: Vec::new(),
             expiry: BTreeMap::new(),
             issued: BTreeMap::new(),
+            seen_to_compact: (0, 0),
         };
         // The first frame of an opening carries the new incarnation. Frames that an earlier opening left after it in
         // the file have a lower one, so the chain does not continue with them.
@@ -276,7 +280,7 @@ impl Writer {
     }
 
     /// Returns the next segment. If it cannot be created, nothing has changed.
-    fn next_segment(&mut self) -> Result<Segment, WriteError> {
+    pub(super) fn next_segment(&mut self) -> Result<Segment, WriteError> {
         if let Some(made) = self.helper()?.take_next() {
             return Ok(made);
         }
@@ -289,7 +293,7 @@ impl Writer {
     }
 
     /// Continues in the next segment, which begins with a snapshot.
-    fn roll(&mut self, segment: Segment, time: u64) -> Result<(), WriteError> {
+    pub(super) fn roll(&mut self, segment: Segment, time: u64) -> Result<(), WriteError> {
         let segment = Arc::new(segment);
         self.file =
             segment.file.hold_unshared().map_err(|cause| self.shared.fail(segment.disk_error("open", &cause)))?;

@@ -57,14 +57,19 @@ impl CommitterThread {
                     let _ = reply.send(freed);
                     outcome?;
                     if !self.compactions.is_empty() {
-                        let rules = Arc::new(self.compaction_rules());
+                        let (rules, now) = (Arc::new(self.compaction_rules()), self.now());
+                        self.writer().end_segment_at_rest(&*rules, now)?;
                         self.writer().compact_if_due(rules)?;
                     }
                 }
                 Command::Compaction(topic, Some(compaction)) => _ = self.compactions.insert(topic, compaction),
                 Command::Compaction(topic, None) => _ = self.compactions.remove(&topic),
                 Command::Compact(reply) => {
-                    let rules = Arc::new(self.compaction_rules());
+                    let (rules, now) = (Arc::new(self.compaction_rules()), self.now());
+                    if self.writer().end_segment_to_compact(&*rules, now)? {
+                        // A pass looks at what is durable.
+                        self.sync(true)?;
+                    }
                     let _ = reply.send(self.writer().compact(rules));
                 }
                 Command::CommittedOffsets(reply) => match self.write_committed_offsets() {

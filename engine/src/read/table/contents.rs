@@ -13,14 +13,19 @@ const NONE: u32 = u32::MAX;
 ///
 /// The keys stand in a list, and a key keeps its place in it for ever. All places are linked in the order in which they
 /// last changed. So the places that have changed since any moment are found by going back from the newest, at a cost
-/// that does not grow with the count of keys.
+/// that does not grow with the count of keys. They are linked once before the contents are shown, however often they have
+/// changed: the links of an event are three more places in memory.
 pub(super) struct TableContents<Q, E> {
     rows: Vec<StoredRow<Q, E>>,
     /// The places in `rows`, by the hash of the key.
     index: HashTable<u32>,
     hasher: RandomState,
-    /// The place that was changed last; `NONE` if there is none.
+    /// The place that is linked last; `NONE` if there is none.
     newest: u32,
+    /// The places that have changed since they were linked, each once.
+    changed: Vec<u32>,
+    /// The count of events when the places were linked.
+    linked: u64,
     /// Count of events that the contents stand for.
     pub(super) events: u64,
     /// For each partition: the contents stand for every event below this offset.
@@ -35,14 +40,23 @@ pub(super) struct StoredRow<Q, E> {
     pub(super) at: At,
     /// The count of events of the table when this row was changed. No two rows have the same.
     version: u64,
-    /// The places that were changed before and after this one.
+    /// The places that were changed before and after this one, as they were linked. Both are `NONE` before that.
     older: u32,
     newer: u32,
 }
 
 impl<Q: Hash + Eq + Clone, E: Keep> TableContents<Q, E> {
     pub(super) fn new(hasher: RandomState) -> Self {
-        Self { rows: Vec::new(), index: HashTable::new(), hasher, newest: NONE, events: 0, next: Vec::new() }
+        Self {
+            rows: Vec::new(),
+            index: HashTable::new(),
+            hasher,
+            newest: NONE,
+            changed: Vec::new(),
+            linked: 0,
+            events: 0,
+            next: Vec::new(),
+        }
     }
 
     /// A copy of everything.
@@ -53,35 +67,44 @@ impl<Q: Hash + Eq + Clone, E: Keep> TableContents<Q, E> {
     }
 
     /// Makes the key's last event `event`, which stands for `events` events of the key. False, without a change, if the
-    /// key is new and there are `most` keys.
+    /// key is new and there are `most` keys. [`order`](Self::order) must follow before the contents are shown.
     #[inline]
     pub(super) fn put(&mut self, key: Q, event: &E, at: At, events: u64, most: usize) -> bool {
         let hash = self.hasher.hash_one(&key);
         let version = self.events + events;
-        let place = match self.find(hash, &key) {
+        match self.find(hash, &key) {
             Some(place) => {
                 let row = &mut self.rows[place as usize];
                 event.keep_in(&mut row.event);
-                (row.at, row.version) = (at, version);
-                if place != self.newest {
-                    self.unlink(place);
-                    self.link(place);
+                if row.version <= self.linked {
+                    self.changed.push(place);
                 }
-                place
+                (row.at, row.version) = (at, version);
             }
             None if self.rows.len() >= most.min(NONE as usize) => return false,
             None => {
                 let event = event.keep_copy();
-                self.push(StoredRow { hash, key, event, at, version, older: NONE, newer: NONE })
+                let place = self.push(StoredRow { hash, key, event, at, version, older: NONE, newer: NONE });
+                self.changed.push(place);
             }
-        };
-        debug_assert_eq!(self.newest, place);
+        }
         self.events = version;
         true
     }
 
-    /// Brings these contents, which are an earlier state of `newer`, to the state of `newer`.
+    /// Links the places that have changed, in the order in which they last changed.
+    pub(super) fn order(&mut self) {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_by_cached_key(|&place| self.rows[place as usize].version);
+        changed.drain(..).for_each(|place| self.link(place));
+        // Its memory serves again.
+        self.changed = changed;
+        self.linked = self.events;
+    }
+
+    /// Brings these contents, which are an earlier state of `newer`, to the state of `newer`. Both are in order.
     pub(super) fn catch_up(&mut self, newer: &Self) {
+        debug_assert!(self.changed.is_empty() && newer.changed.is_empty());
         let changed: Vec<u32> = newer.changed_since(self.events).collect();
         // In the order of the changes, so that they are linked as they are in `newer`. A new key has the place that it
         // has there, so new keys come first and by their place.
@@ -98,12 +121,9 @@ impl<Q: Hash + Eq + Clone, E: Keep> TableContents<Q, E> {
                 from.event.keep_in(&mut row.event);
                 (row.at, row.version) = (from.at, from.version);
             }
-            if place != self.newest {
-                self.unlink(place);
-                self.link(place);
-            }
+            self.link(place);
         }
-        self.events = newer.events;
+        (self.events, self.linked) = (newer.events, newer.events);
         self.next.clone_from(&newer.next);
     }
 
@@ -120,13 +140,12 @@ impl<Q: Hash + Eq + Clone, E: Keep> TableContents<Q, E> {
         self.index.find(hash, is_it).copied()
     }
 
-    /// Adds a row, which is the newest.
+    /// Adds a row, which is not linked.
     fn push(&mut self, row: StoredRow<Q, E>) -> u32 {
         let (hash, place) = (row.hash, self.rows.len() as u32);
         self.rows.push(row);
         let rows = &self.rows;
         self.index.insert_unique(hash, place, |&place| rows[place as usize].hash);
-        self.link(place);
         place
     }
 }
@@ -147,24 +166,25 @@ impl<Q, E> TableContents<Q, E> {
         })
     }
 
+    /// Makes the place the newest, whether it was linked before or not.
     fn link(&mut self, place: u32) {
+        if place == self.newest {
+            return;
+        }
+        let StoredRow { older, newer: next, .. } = self.rows[place as usize];
+        // Only the newest has none that is newer, and a place that was never linked.
+        if let Some(newer) = self.rows.get_mut(next as usize) {
+            newer.older = older;
+            if let Some(older) = self.rows.get_mut(older as usize) {
+                older.newer = next;
+            }
+        }
         let before = std::mem::replace(&mut self.newest, place);
         if let Some(before) = self.rows.get_mut(before as usize) {
             before.newer = place;
         }
         let row = &mut self.rows[place as usize];
         (row.older, row.newer) = (before, NONE);
-    }
-
-    fn unlink(&mut self, place: u32) {
-        let StoredRow { older, newer, .. } = self.rows[place as usize];
-        if let Some(older) = self.rows.get_mut(older as usize) {
-            older.newer = newer;
-        }
-        match self.rows.get_mut(newer as usize) {
-            Some(newer) => newer.older = older,
-            None => self.newest = older,
-        }
     }
 }
 
@@ -207,6 +227,7 @@ mod tests {
                     prop_assert!(one.put(event.0, &event.1, At::new(0, all.len() as u64, false), 1, 30));
                     all.push(event);
                 }
+                one.order();
                 std::mem::swap(&mut one, &mut other);
             }
             one.catch_up(&other);

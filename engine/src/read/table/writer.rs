@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 /// once, however often it has changed.
 const PARTS_SHOWN: usize = 16;
 
+/// How long the thread looks for a further part: so long that the search pauses as it does before it sleeps, and a producer is not
+/// disturbed at each event.
+const PAUSE: Duration = Duration::from_nanos(1);
+
 /// How long the thread waits for readers to let the copy go that it wants to change, before it makes a new one.
 const COPY_AFTER: Duration = Duration::from_millis(10);
 
@@ -105,7 +109,7 @@ where
                 {
                     break;
                 }
-                read = self.read(source, Duration::ZERO, &mut key);
+                read = self.read(source, PAUSE, &mut key);
             }
             if self.state.is_abandoned() {
                 return Ok(());
@@ -186,6 +190,7 @@ where
         drop(shown);
         if !is_same {
             contents.next = next;
+            contents.order();
             let before = state.show(Arc::clone(spare));
             *spare = before;
         }
