@@ -194,9 +194,16 @@ fn too_many_keys_end_the_subscriber_after_what_was_gathered() {
 fn however_much_is_there_no_more_than_a_part_is_gathered_beyond_the_allowed_keys() {
     let engine = Engine::builder().build().unwrap();
     let ticks = topic(&engine, 1 << 15);
+    let (publish, published) = std::sync::mpsc::channel::<()>();
+    // The thread stands at the first event until the last one is there.
+    let held = move |tick: &Tick| {
+        let _ = published.recv();
+        key(tick)
+    };
+    let mut last = ticks.subscribe("last").conflate(held).keys(10).start().unwrap();
     let mut producer = ticks.producer().create().unwrap();
     (0..20_000).for_each(|value| _ = producer.publish(|place| *place = (value, value)).unwrap());
-    let mut last = ticks.subscribe("last").start(StartAt::Earliest).conflate(key).keys(10).start().unwrap();
+    drop(publish);
     let (changes, error) = loop_to_the_error(&mut last);
     assert!(matches!(error, ConflateError::TooManyKeys { limit: 10, .. }), "{error}");
     assert!((11..=10 + 1024).contains(&changes.len()), "{}", changes.len());
