@@ -176,9 +176,9 @@ impl Named {
                 json!({ "version": 1, "topic": self.topic, "queue": self.queue, "dry_run": dry_run, what: count });
             return print_json(&mut out, &document);
         }
-        writeln!(out, "{what}: {count}")?;
-        if dry_run {
-            writeln!(out, "nothing was changed")?;
+        match dry_run {
+            true => writeln!(out, "would be {what}: {count}\nnothing was changed")?,
+            false => writeln!(out, "{what}: {count}")?,
         }
         Ok(())
     }

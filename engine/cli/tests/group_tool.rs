@@ -294,9 +294,9 @@ fn a_rehearsed_forget_forgets_nothing() {
     written(&dir);
     let before = committed(&dir, "audit");
     let (code, out, err) = run("forget", &dir, &["audit", "--dry-run"]);
-    assert_eq!((code, &*out, &*err), (0, "forgotten: audit in 3 partitions\nnothing was changed\n", ""));
+    assert_eq!((code, &*out, &*err), (0, "would be forgotten: audit in 3 partitions\nnothing was changed\n", ""));
     let (code, out, _) = run("acknowledge", &dir, &["audit", "--dry-run"]);
-    assert_eq!((code, &*out), (0, "acknowledged: 0 gaps of audit\nnothing was changed\n"));
+    assert_eq!((code, &*out), (0, "would be acknowledged: 0 gaps of audit\nnothing was changed\n"));
     assert_eq!(committed(&dir, "audit"), before);
 }
 

@@ -86,10 +86,10 @@ fn a_queue_is_listed_described_peeked_at_sent_back_and_purged() {
 
     // Rehearsals count what would be done, and do nothing.
     let rehearsed = |verb: &str, more: &[&str]| done(verb, &dir, &[&OF[..], more, &["--dry-run"]].concat());
-    assert_eq!(rehearsed("redrive", &["-n", "1"]), "sent back: 1\nnothing was changed\n");
-    assert_eq!(rehearsed("redrive", &[]), "sent back: 2\nnothing was changed\n");
-    assert_eq!(rehearsed("purge", &["--dead"]), "purged: 2\nnothing was changed\n");
-    assert_eq!(rehearsed("purge", &[]), "purged: 2\nnothing was changed\n");
+    assert_eq!(rehearsed("redrive", &["-n", "1"]), "would be sent back: 1\nnothing was changed\n");
+    assert_eq!(rehearsed("redrive", &[]), "would be sent back: 2\nnothing was changed\n");
+    assert_eq!(rehearsed("purge", &["--dead"]), "would be purged: 2\nnothing was changed\n");
+    assert_eq!(rehearsed("purge", &[]), "would be purged: 2\nnothing was changed\n");
     assert_eq!((json("describe", &dir, &OF), done("peek", &dir, &OF)), (shown, peeked));
     assert_eq!(done("list", &dir, &[]), done("ls", &dir, &[]));
 
@@ -108,7 +108,7 @@ fn a_queue_is_listed_described_peeked_at_sent_back_and_purged() {
     }
     assert_eq!(json("redrive", &dir, &OF)["sent_back"], 1);
     // The message that was sent back and the two that were not read are deleted; the leased one stays.
-    assert_eq!(rehearsed("purge", &[]), "purged: 3\nnothing was changed\n");
+    assert_eq!(rehearsed("purge", &[]), "would be purged: 3\nnothing was changed\n");
     assert_eq!(done("purge", &dir, &OF), "purged: 3\n");
     let (engine, mut worker) = open(&dir);
     assert!(worker.receive(Duration::ZERO).unwrap().is_none());

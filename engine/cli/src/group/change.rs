@@ -279,9 +279,9 @@ fn change<T>(
 /// Prints what a command did, or with `dry_run` would do.
 fn tell(done: &str, dry_run: bool) -> Done {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{done}")?;
-    if dry_run {
-        writeln!(out, "nothing was changed")?;
+    match dry_run {
+        true => writeln!(out, "would be {done}\nnothing was changed")?,
+        false => writeln!(out, "{done}")?,
     }
     Ok(())
 }
