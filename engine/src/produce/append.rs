@@ -222,12 +222,16 @@ impl<E, K: Producers> Appender<E, K> {
             );
             let slowest = self.ring.slowest().and_then(|it| topic.slow(it)).filter(|(_, slow)| slow.evicts(begun));
             let Some((slowest, Slow::EvictAfter(patience))) = slowest else {
-                let soon = Instant::now() + COMMITTER_WAIT;
-                if topic.durable.is_none() || !waits || deadline.is_some_and(|deadline| deadline <= soon) {
+                // The slowest consumer cannot be evicted: it is the committer, or its policy is to be waited for. After a
+                // short wait for it this checks again, because a consumer that can be evicted may be the slowest by then.
+                let soon = Instant::now() + (begun.elapsed() / 8).clamp(SLOWEST_CHECK, 20 * SLOWEST_CHECK);
+                let own = || handler_thread::consumer_of(topic.id, self.partition.index);
+                if !waits
+                    || deadline.is_some_and(|deadline| deadline <= soon)
+                    || own().is_some_and(|own| self.waits_for(&own))
+                {
                     break;
                 }
-                // The slowest consumer cannot be evicted. On a durable topic it may be the committer, so after a short
-                // wait for it this checks again: a consumer that can be evicted may be the slowest by then.
                 match self.attempt::<DRY>(Attempt::Until(soon), len, meta, fill) {
                     Ok(first) => return Ok(Some(first)),
                     Err(ClaimError::TimedOut { .. }) => continue,
@@ -337,6 +341,6 @@ impl<E, K: Producers> Appender<E, K> {
 /// handler's own consumer.
 const OWN_CONSUMER_CHECK: Duration = Duration::from_millis(10);
 
-/// The time for which a publish waits for the committer of a full partition before it checks again which consumer is
-/// the slowest.
-const COMMITTER_WAIT: Duration = Duration::from_millis(1);
+/// The least time for which a publish waits for a consumer that cannot be evicted before it checks again which consumer of
+/// the full partition is the slowest.
+const SLOWEST_CHECK: Duration = Duration::from_millis(1);

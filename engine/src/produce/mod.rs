@@ -420,7 +420,7 @@ impl<E, K: Producers> Producer<E, K> {
         self.place_one(Route::To(partition), WhenFull::Policy, size_of::<E>(), |event, _| fill(event))
     }
 
-    /// Moves `value` into the next event, or returns it with the error.
+    /// Moves `value` into the next event, or returns it with the error. Waits where [`publish`](Self::publish) would.
     ///
     /// # Errors
     /// Those of [`publish`](Self::publish).

@@ -228,6 +228,34 @@ fn a_subscriber_has_its_time_before_it_is_evicted() {
     assert_eq!(topic.metrics().evicted, 1);
 }
 
+/// The producer waited for the subscriber that was furthest behind at first, and then for the other one without end.
+#[test]
+fn who_is_furthest_behind_only_later_is_evicted_too() {
+    let topic = engine().topic::<u64>("ticks").capacity(4).create().unwrap();
+    let mut held = topic.subscribe("held").poll().unwrap();
+    let mut slow = topic.subscribe("slow").slow(Slow::EvictAfter(Duration::from_millis(1))).poll().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    producer.publish(|_| ()).unwrap();
+    assert_eq!(read(&mut slow).len(), 1);
+    (0..3).for_each(|_| _ = producer.publish(|_| ()).unwrap());
+    let (tell, told) = mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        let _ = producer.publish_batch(2, |_, _| ()).unwrap();
+        tell.send(()).unwrap();
+    });
+    let waits_for_held = || topic.metrics().consumers.iter().any(|it| it.name == "held" && it.stalls > 0);
+    let begun = Instant::now();
+    while !waits_for_held() {
+        assert!(begun.elapsed() < LONG, "{:?}", topic.metrics());
+        std::thread::yield_now();
+    }
+    assert_eq!(read(&mut held).len(), 4);
+    told.recv_timeout(LONG).expect("it goes on without the slow one");
+    waiting.join().unwrap();
+    assert!(matches!(&slow.poll(LONG).unwrap_err().reason, Closed::Evicted { consumer } if consumer == "slow"));
+    assert_eq!(topic.metrics().evicted, 1);
+}
+
 #[test]
 fn whoever_stands_behind_goes_first() {
     let topic = engine().topic::<u64>("ticks").capacity(2).slow(Slow::EVICT).partitions(2).create().unwrap();
