@@ -147,6 +147,51 @@ def test_arrays_keep_their_memory_when_everything_else_is_gone(name):
     assert part.tolist() == [1, 2, 3]
 
 
+def test_a_limit_below_1_is_refused_and_the_batch_before_it_stays(name):
+    ring = slipring.create(name, QUOTE, 8)
+    with ring.producer() as out, ring.consumer("c") as tape:
+        out.publish(quotes(5, 2))
+        batch = tape.poll()
+        for limit in (0, -1):
+            with pytest.raises(ValueError, match="ask for 1 or more"):
+                tape.poll(limit)
+        assert batch["px"].tolist() == [5, 6]
+
+
+def test_what_is_published_goes_by_the_names_of_fields_and_is_never_cut(name):
+    """NumPy goes by the places of fields, gives a plain number to each of them, and cuts numbers to what fits."""
+    ring = slipring.create(name, "px:i64 qty:u32 part:f32", 64)
+    with ring.producer() as out, ring.consumer("c") as tape:
+        turned = np.array([(0.5, 100, 7)], [("part", "f8"), ("px", "i2"), ("qty", "u8")])
+        for events in (turned, turned[0], (100, 7, 0.5), [(100.0, 7, 0.5)], [np.array([(100, 7, 0.5)], ring.dtype)[0]]):
+            out.publish(events)
+            with tape.poll(timeout=LONG) as batch:
+                assert batch.copy().tolist() == [(100, 7, 0.5)]
+        for refused, why in [
+            ((1.5, 7, 0), "px.*1.5"),
+            ([(1, 2.5, 0)], "qty.*2.5"),
+            ([[1, 2, 0]], "take a tuple"),
+            ([1, 2, 3], "take a tuple"),
+            ([], "no event"),
+            (np.arange(3), "plain numbers"),
+            (turned[["px", "qty"]], "have the fields"),
+            (np.array([(-1, 2, 3)], [("qty", "i8"), ("px", "i8"), ("part", "f4")]), "qty.*fit"),
+            (np.array([(1, 2.5, 3)], [("qty", "i8"), ("px", "f8"), ("part", "f4")]), "px.*fit"),
+        ]:
+            with pytest.raises(slipring.Invalid, match=why):
+                out.publish(refused)
+        assert ring.published == 5
+    numbers = slipring.create(name + "-numbers", "u1", 8)
+    try:
+        with numbers.producer() as out:
+            assert [out.publish(it) for it in ([1, 2], 3, (4,), np.arange(2), np.array([2.0]))] == [0, 2, 3, 4, 6]
+            for refused in (np.array([256]), np.array([0.5]), [0.5], (-1,)):
+                with pytest.raises((slipring.Invalid, OverflowError)):
+                    out.publish(refused)
+    finally:
+        slipring.remove(numbers.name, force=True)
+
+
 def test_batches_end_where_the_slots_do_and_nothing_is_lost(name):
     ring = slipring.create(name, QUOTE, 4)
     with ring.producer() as out, ring.consumer("research") as tape:

@@ -100,6 +100,50 @@ def _dtype(fields: Sequence[Tuple[str, str, Optional[int], int]], size: int) -> 
     )
 
 
+def _events(given: Any, dtype: np.dtype) -> np.ndarray:
+    """These events as an array of `dtype`. NumPy alone would go by the place of a field and not by its name, give a plain
+    number to each field, and cut numbers to what fits."""
+    found = getattr(given, "dtype", None)
+    if found == dtype:
+        return np.asarray(given)
+    names = list(dtype.names or ())
+    if found is None:
+        _refuse_parts(given, dtype)
+        if isinstance(given, list) and not given:
+            raise Invalid("there is no event to publish: the list is empty")
+        return np.asarray(given, dtype)
+    if found.names is None and len(names) > 1:
+        raise Invalid(f"the events are plain numbers ({found}), and the ring's have the fields {names}: take tuples")
+    if found.names is not None and sorted(found.names) != sorted(names):
+        raise Invalid(f"the events have the fields {list(found.names)}, and the ring's have {names}")
+    given = np.asarray(given)
+    given = given if found.names is None else given[names]
+    events = given.astype(dtype)
+    for name in names:
+        numbers = given if found.names is None else given[name]
+        if events[name].dtype.kind in "iu" and not np.array_equal(events[name], numbers):
+            raise Invalid(f"the field {name!r} is {dtype[name]}, into which not all of the given numbers ({numbers.dtype}) fit")
+    return events
+
+
+def _refuse_parts(given: Any, dtype: np.dtype) -> None:
+    """An error if an event of several fields is no tuple, or a number with a fraction stands in the place of a whole one."""
+    names = list(dtype.names or ())
+    whole = [place for place, name in enumerate(names) if dtype[name].kind in "iu"]
+    for event in given if isinstance(given, list) else [given]:
+        if isinstance(event, np.void):
+            if list(event.dtype.names or ()) != names:
+                raise Invalid(f"an event has the fields {list(event.dtype.names or ())}, and the ring's have {names}")
+        elif not isinstance(event, tuple) and len(names) > 1:
+            raise Invalid(f"an event is {event!r}, and the ring's have the fields {names}: take a tuple")
+        numbers = event if isinstance(event, tuple) else (event,)
+        for place in whole if isinstance(event, (tuple, int, float)) else ():
+            number = numbers[place] if place < len(numbers) else 0
+            if isinstance(number, float) and not number.is_integer():
+                name = names[place]
+                raise Invalid(f"the field {name!r} is {dtype[name]}, into which {number!r} does not fit: round it, or scale it")
+
+
 class Participant(NamedTuple):
     """A participant of a ring, as it was at one moment."""
 
@@ -204,8 +248,9 @@ class Producer:
 
     def publish(self, events: Any, timeout: Optional[float] = None) -> int:
         """Publishes events: an array of the ring's dtype, a list of tuples, or one tuple. Waits for room, for at most
-        `timeout` seconds. Returns the sequence of the first. All of them are published, or none."""
-        array = np.ascontiguousarray(np.asarray(events, self._ring.dtype))
+        `timeout` seconds. Returns the sequence of the first. All of them are published, or none. An array of another dtype
+        must have the same fields, in any order, and values that fit; otherwise `Invalid` is raised."""
+        array = np.ascontiguousarray(_events(events, self._ring.dtype))
         return self._native.publish(array.tobytes(), timeout)
 
     def end(self) -> None:
@@ -329,6 +374,8 @@ class Consumer:
         """Waits for events, for at most `timeout` seconds (None: without end; 0: not at all). Returns a batch of up to
         `limit` events, fewer where the slots end; None after the timeout. The batch before this one is void, and is
         returned again unless it was released."""
+        if limit < 1:
+            raise ValueError(f"the limit is {limit}: ask for 1 or more events")
         if self._last is not None:
             self._last._void()
             self._last = None
