@@ -238,7 +238,11 @@ fn producers_die(capacity: usize, rounds: usize, seed: u64) {
         let begun = Instant::now();
         let mut victim = alive.swap_remove(random.usize(..alive.len()));
         while !tape.counts.contains_key(&victim.number) {
-            tape.read(random.usize(1..9), Duration::from_millis(50)).unwrap();
+            match tape.read(random.usize(1..9), Duration::from_millis(50)) {
+                // All that have joined may have killed themselves before the next one joins.
+                Ok(_) | Err(Ended::ProducerDied) => {}
+                Err(other) => panic!("{other}"),
+            }
             assert!(begun.elapsed() < LONG, "stalled: {:?}", ring.participants());
             if victim.child.try_wait().unwrap().is_some() {
                 break;
