@@ -166,7 +166,8 @@ impl MemoryCluster {
         self.log().held = held;
     }
 
-    /// Lets each confirmation take this long and have one message, as of servers with much to do. Zero for no delay.
+    /// Lets each confirmation take this long and have one message, as of servers with much to do. While the servers are down, each
+    /// question for the stream's end takes this long, too. Zero for no delay.
     pub fn set_slow(&self, slow: Duration) {
         self.log().slow = slow;
     }
@@ -298,6 +299,13 @@ impl Remote for MemoryStream {
     }
 
     fn numbers(&mut self) -> Result<Range<u64>, RemoteError> {
+        let (is_down, slow) = {
+            let log = self.cluster.log();
+            (log.down, log.slow)
+        };
+        if is_down {
+            std::thread::sleep(slow);
+        }
         let mut log = self.cluster.log();
         log.arrive();
         let (unanswered, stale) = (log.faults.unanswered, log.faults.stale);

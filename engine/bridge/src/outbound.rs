@@ -176,6 +176,7 @@ impl Outbound {
             stops: None,
             level: Vec::new(),
             recorded: Instant::now(),
+            ends_at: None,
             told: Vec::new(),
             shared: Arc::clone(&shared),
             make: Box::new(move |partition, nonce| {

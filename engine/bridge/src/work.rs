@@ -49,6 +49,8 @@ pub(crate) struct Work<K: Producers, R> {
     /// When each partition was last found to be replicated as far as it is durable.
     pub(crate) level: Vec<Instant>,
     pub(crate) recorded: Instant,
+    /// Until when an ended bridge waits for what is in flight; `None` while it was not ended.
+    pub(crate) ends_at: Option<Instant>,
     /// What was recorded last of each partition: the offset and the bridge's own bytes.
     pub(crate) told: Vec<Option<(u64, Vec<u8>)>>,
     pub(crate) shared: Arc<Shared>,
@@ -80,6 +82,7 @@ impl<K: Producers, R: Remote> Work<K, R> {
     /// Waits for what is in flight, and says in each stream that nothing is left.
     fn finish(&mut self) {
         let (until, mut has_said) = (Instant::now() + LAST, false);
+        self.ends_at = Some(until);
         while Instant::now() < until {
             if self.copiers.iter().all(Outward::is_idle) {
                 if has_said {
@@ -256,6 +259,10 @@ impl<K: Producers, R: Remote> Work<K, R> {
         let ended = |cause: &dyn std::fmt::Display| Stopped::Ended(cause.to_string());
         let mut has_moved = false;
         for (partition, copier) in self.copiers.iter_mut().enumerate() {
+            // Servers that do not answer take seconds for each partition.
+            if self.shared.ends() && self.ends_at.is_none_or(|until| Instant::now() >= until) {
+                break;
+            }
             let partition = partition as u32;
             let mut record = |position: &Position| {
                 replication.record(partition, &position.encode()).map_err(|cause| cause.to_string())

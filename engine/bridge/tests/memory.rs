@@ -95,6 +95,33 @@ fn a_topic_is_in_the_streams_as_it_is_in_the_journal_through_faults_and_restarts
     }
 }
 
+/// Each partition waits for servers that do not answer, and the end of the bridge waited for all of them in turn, twice.
+#[test]
+fn a_bridge_of_many_partitions_ends_soon_while_the_servers_are_away() {
+    const PARTITIONS: u32 = 40;
+    let engine = engine(&SimulatedDisk::new());
+    let topic = engine.topic::<Message>("orders").partitions(PARTITIONS as usize).capacity(64).max_message(512);
+    let topic = topic.durable().create().unwrap();
+    let clusters: Vec<_> = (0..PARTITIONS).map(|at| MemoryCluster::new(u64::from(at), Faults::default())).collect();
+    let to = clusters.clone();
+    let bridge = Bridge::outward("b").start(&engine, &topic, move |at| to[at as usize].stream()).unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    let mut send = || {
+        let all = 0..PARTITIONS;
+        all.map(|at| producer.send(slipring::Record::new("an order").partition(at)).unwrap()).collect::<Vec<_>>()
+    };
+    send().iter().for_each(|receipt| assert!(receipt.wait(Level::Replicated).is_ok()));
+    clusters.iter().for_each(|cluster| cluster.set_held(true));
+    send();
+    // All of them are on their way.
+    wait_for(|| bridge.status().lag_bytes >= Some(256 * u64::from(PARTITIONS)));
+    clusters.iter().for_each(|cluster| cluster.set_slow(Duration::from_secs(1)));
+    clusters.iter().for_each(|cluster| cluster.set_down(true));
+    let began = Instant::now();
+    bridge.end();
+    assert!(began.elapsed() < Duration::from_secs(u64::from(PARTITIONS) / 2), "{:?}", began.elapsed());
+}
+
 #[test]
 fn offsets_that_a_crash_has_left_without_records_are_no_lag() {
     let (disk, clusters) = (SimulatedDisk::new(), clusters(1, Faults::default()));
