@@ -10,6 +10,8 @@
 
 mod counting;
 
+#[cfg(target_os = "linux")]
+use slipring_ring::shared::{SharedRing, Size};
 use slipring_ring::{Builder, Kind, LossyRing, Start};
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -19,7 +21,7 @@ const TOLERANCE: f64 = 0.04;
 
 /// Instructions for each operation, on x86-64 with `rustc` 1.95, `--profile bench`. Behind each stands the count, by the
 /// same compiler, before the rings' end was made safe against late commits (`docs/decisions/`, 14) and stamps got one fence (18).
-const RECORD: [(&str, f64); 14] = [
+const RECORD: [(&str, f64); 26] = [
     ("single publish", 48.1),      // 46.1
     ("single claim 1", 45.1),      // 46.1
     ("single batch of 16", 126.9), // 122.2
@@ -34,6 +36,18 @@ const RECORD: [(&str, f64); 14] = [
     ("multi poll nothing", 69.0),  // 113.0
     ("multi in turns", 90.9),
     ("lossy write and read", 74.0), // 74.0
+    ("shared single publish", 118.4),
+    ("shared single claim 1", 121.4),
+    ("shared single batch of 16", 173.6),
+    ("shared single poll 1", 159.4),
+    ("shared single poll 16", 330.7),
+    ("shared single poll nothing", 75.0),
+    ("shared multi publish", 160.5),
+    ("shared multi claim 1", 163.5),
+    ("shared multi batch of 16", 473.4),
+    ("shared multi poll 1", 226.4),
+    ("shared multi poll 16", 648.9),
+    ("shared multi poll nothing", 136.0),
 ];
 
 /// Runs `rounds` of the operation called `name`. What reads publishes as well: its record holds both.
@@ -53,6 +67,14 @@ fn operate(name: &str, rounds: u64) {
     }
     if let Some(what) = name.strip_prefix("multi ") {
         return operate_on(Builder::multi(1024, || 0u64), what, rounds);
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(what) = name.strip_prefix("shared single ") {
+        return operate_on_shared(Size::slots(1024), what, rounds);
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(what) = name.strip_prefix("shared multi ") {
+        return operate_on_shared(Size::slots(1024).multi_producer(), what, rounds);
     }
     let (mut writer, ring) = LossyRing::single(1024).unwrap();
     let mut reader = ring.reader(Start::Latest);
@@ -95,6 +117,36 @@ fn operate_on<K: Kind>(mut builder: Builder<u64, K>, what: &str, rounds: u64) {
             }
         }
     }
+}
+
+/// As [`operate_on`], on a ring in shared memory.
+#[cfg(target_os = "linux")]
+fn operate_on_shared(size: Size, what: &str, rounds: u64) {
+    let name = format!("instructions-{}", std::process::id());
+    let ring = SharedRing::<u64>::create(&name, size).unwrap();
+    let mut tape = what.starts_with("poll").then(|| ring.consumer("tape").join().unwrap());
+    let mut producer = if ring.is_multi_producer() { ring.multi_producer() } else { ring.producer() }.unwrap();
+    let len = match what {
+        "batch of 16" | "poll 16" => 16,
+        _ => 1,
+    };
+    for round in 0..rounds {
+        match what {
+            "publish" => drop(black_box(producer.publish(|event| *event = round))),
+            "poll nothing" => {}
+            _ => {
+                let mut claim = producer.claim(black_box(len)).unwrap();
+                claim.iter_mut().for_each(|(_, event)| *event = round);
+                black_box(claim.commit().unwrap());
+            }
+        }
+        if let Some(tape) = &mut tape {
+            for (_, event) in &mut tape.poll(black_box(16)).unwrap() {
+                black_box(*event);
+            }
+        }
+    }
+    SharedRing::<u64>::remove_forced(&name).unwrap();
 }
 
 fn main() -> ExitCode {
