@@ -215,15 +215,20 @@ impl<E, K: Producers> Appender<E, K> {
                 Err(why) => why,
             };
         }
+        // True if nobody can be evicted now: who was evicted still has a batch in hand, or nobody was named.
+        let mut is_leaving = false;
         while refused == ClaimError::Full && topic.evicts() {
             let waits = matches!(
                 (full, topic.settings.overflow),
                 (WhenFull::Until(_), _) | (WhenFull::Policy, Overflow::Block | Overflow::BlockFor(_))
             );
-            let slowest = self.ring.slowest().and_then(|it| topic.slow(it)).filter(|(_, slow)| slow.evicts(begun));
+            let slowest = self.ring.slowest().filter(|_| !is_leaving).and_then(|it| topic.slow(it));
+            let slowest = slowest.filter(|(_, slow)| slow.evicts(begun));
+            is_leaving = false;
             let Some((slowest, Slow::EvictAfter(patience))) = slowest else {
-                // The slowest consumer cannot be evicted: it is the committer, or its policy is to be waited for. After a
-                // short wait for it this checks again, because a consumer that can be evicted may be the slowest by then.
+                // The slowest consumer cannot be evicted: it is the committer, its policy is to be waited for, or it was
+                // evicted and ends its batch. After a short wait for it this checks again, because a consumer that can
+                // be evicted may be the slowest by then.
                 let soon = Instant::now() + (begun.elapsed() / 8).clamp(SLOWEST_CHECK, 20 * SLOWEST_CHECK);
                 let own = || handler_thread::consumer_of(topic.id, self.partition.index);
                 if !waits
@@ -257,9 +262,7 @@ impl<E, K: Producers> Appender<E, K> {
                     // By now another consumer may be the slowest, with a time limit of its own.
                     Err(ClaimError::TimedOut { by }) if by.as_ref() != Some(&slowest) => {
                         refused = ClaimError::Full;
-                        if by.is_none() {
-                            break;
-                        }
+                        is_leaving = by.is_none();
                         continue;
                     }
                     Err(ClaimError::TimedOut { .. }) => {}
@@ -275,9 +278,7 @@ impl<E, K: Producers> Appender<E, K> {
                 Ok(first) => return Ok(Some(first)),
                 Err(other) => refused = other,
             }
-            if evicted != Evicted::Gone {
-                break;
-            }
+            is_leaving = evicted != Evicted::Gone;
         }
         if refused == ClaimError::Full {
             let last = match (full, topic.settings.overflow) {

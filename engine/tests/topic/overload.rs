@@ -257,6 +257,35 @@ fn who_is_furthest_behind_only_later_is_evicted_too() {
 }
 
 #[test]
+fn who_is_furthest_behind_once_an_evicted_one_has_ended_its_batch_is_evicted_too() {
+    let topic = engine().topic::<u64>("ticks").capacity(4).create().unwrap();
+    let mut first = topic.subscribe("first").slow(Slow::EVICT).poll().unwrap();
+    let mut second = topic.subscribe("second").slow(Slow::EvictAfter(Duration::from_millis(1))).poll().unwrap();
+    let mut producer = topic.producer().create().unwrap();
+    producer.publish(|_| ()).unwrap();
+    let in_hand = first.poll(LONG).unwrap().unwrap();
+    assert_eq!(read(&mut second).len(), 1);
+    (0..3).for_each(|_| _ = producer.publish(|_| ()).unwrap());
+    let (tell, told) = mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        let _ = producer.publish_batch(2, |_, _| ()).unwrap();
+        tell.send(()).unwrap();
+    });
+    let begun = Instant::now();
+    while topic.metrics().consumers.iter().all(|it| it.stalls == 0) {
+        assert!(begun.elapsed() < LONG, "{:?}", topic.metrics());
+        std::thread::yield_now();
+    }
+    drop(in_hand);
+    told.recv_timeout(LONG).expect("it goes on without either");
+    waiting.join().unwrap();
+    for (reader, name) in [(&mut first, "first"), (&mut second, "second")] {
+        assert!(matches!(&reader.poll(LONG).unwrap_err().reason, Closed::Evicted { consumer } if consumer == name));
+    }
+    assert_eq!(topic.metrics().evicted, 2);
+}
+
+#[test]
 fn whoever_stands_behind_goes_first() {
     let topic = engine().topic::<u64>("ticks").capacity(2).slow(Slow::EVICT).partitions(2).create().unwrap();
     let mut first = topic.subscribe("first").poll().unwrap();
