@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// The most that a busy machine may need for a step.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(240);
 
 /// Held by a test while it runs: all of them would be pinned to the same cores.
 fn alone() -> MutexGuard<'static, ()> {
