@@ -170,6 +170,7 @@ fn main() {
         return;
     }
     let Some(servers) = servers::Servers::start() else { return };
+    servers.settle();
     let (rounds, count) = (number("SLIPRING_FIGURES_ROUNDS", 5), number("SLIPRING_FIGURES_RECORDS", 50_000));
     let (bare, cluster) = (Bare::connect(&servers.addresses()), Cluster::connect(&servers.addresses()).unwrap());
     println!(
