@@ -27,7 +27,7 @@ use crate::waits::WaitsArgs;
         bench-harness doctor                  is this machine fit to measure on?\n  \
         bench-harness peers spsc --quick      a table and a page in under a minute\n  \
         bench-harness run spsc --rate 1M/s    latency at a million messages a second\n\n\
-        Exit codes: 0 fine, 1 an assertion failed or a regression was found,\n\
+        Exit codes: 0 fine, 1 an assertion (--assert) or a comparison (--fail-on) failed,\n\
         2 the run is invalid, 64 usage, 74 a file could not be read or written.\n\n\
         Build with --release: figures of a debug build mean nothing."
 )]

@@ -21,7 +21,12 @@ pub const HELP: &str = "Compare two results, or two builds of this program.\n\n\
     baseline, or a bench-harness binary. Two binaries are run in turn (A B, B A, ...) with the\n\
     arguments after --, for example:\n\n\
     bench-harness compare ./old ./new --rounds 7 -- spsc --rate 1M/s --duration 500ms\n\n\
-    A verdict needs the whole 95 % bootstrap interval on one side of no change.";
+    Runs of a stored result, and rounds of two binaries, are compared by their medians. A verdict\n\
+    (improved, regressed, no change) needs three on each side, so store results with --runs 3 or\n\
+    more, and the whole 95 % bootstrap interval on one side of no change; else it is inconclusive.\n\n\
+    The exit code is 0 whatever the verdicts, unless --fail-on asks: then it is 1 for a regression\n\
+    beyond its limit, and 64 if a figure of it could not be judged. Results that are INVALID or\n\
+    of a debug build are named, and compared all the same.";
 
 /// Options of `compare`.
 #[derive(Clone, Debug, Args)]
@@ -33,7 +38,7 @@ pub struct CompareArgs {
     /// Rounds of two binaries
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// Exit with 1 if a figure is worse by more: 'p99>5%', 'p50>10%,rate>3%'
+    /// Exit with 1 if a figure regressed by more: 'p99>5%', 'p50>10%,rate>3%'; of peers results 'median>5%'
     #[arg(long)]
     pub fail_on: Option<String>,
     /// Changes smaller than this are no change
@@ -60,6 +65,17 @@ enum Side {
     Binary(PathBuf),
 }
 
+impl Side {
+    /// What an error calls it.
+    fn words(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "a result of `run`",
+            Self::Peers(_) => "a result of `peers`",
+            Self::Binary(_) => "taken for a binary, as its name does not end in .json",
+        }
+    }
+}
+
 /// A figure that both sides have.
 struct Figure {
     name: String,
@@ -72,6 +88,16 @@ struct Figure {
 }
 
 impl Figure {
+    /// The number of runs or rounds of the side that has fewer.
+    fn rounds(&self) -> usize {
+        self.base.len().min(self.new.len())
+    }
+
+    /// True if the limit `name` of `--fail-on` is about this figure.
+    fn is_named(&self, name: &str) -> bool {
+        self.name == name || (name == "median" && self.name.contains(' '))
+    }
+
     /// A value with its unit.
     fn show(&self, value: f64) -> String {
         if self.less { nanos(value.max(0.0).round() as u64) } else { per_second(value * 1e6) }
@@ -109,6 +135,9 @@ pub fn command(arguments: &CompareArgs) -> Result<(), Failure> {
     let base = side(&arguments.base, arguments)?;
     let new = side(&arguments.new, arguments)?;
     let figures = match (base, new) {
+        (Side::Run(_) | Side::Peers(_), Side::Run(_) | Side::Peers(_)) if !arguments.work.is_empty() => {
+            return Err(Failure::usage("the words after -- are what two binaries run; these are stored results"));
+        }
         (Side::Run(base), Side::Run(new)) => {
             same_machine(&base.environment, &new.environment, arguments.force)?;
             same_work(&work(&base), &work(&new), arguments.force)?;
@@ -120,7 +149,15 @@ pub fn command(arguments: &CompareArgs) -> Result<(), Failure> {
             stored_peers(&base, &new)
         }
         (Side::Binary(base), Side::Binary(new)) => take_turns(&base, &new, arguments)?,
-        _ => return Err(Failure::usage("compare like with like: two runs, two peers results, or two binaries")),
+        (base, new) => {
+            return Err(Failure::usage(format!(
+                "compare like with like: two runs, two peers results, or two binaries; {} is {}, {} is {}",
+                arguments.base,
+                base.words(),
+                arguments.new,
+                new.words()
+            )));
+        }
     };
     if figures.is_empty() {
         return Err(Failure::usage("the two results have no figure in common"));
@@ -153,8 +190,7 @@ fn report(figures: &[Figure], margin: f64, limits: &[(String, f64)]) -> Result<(
             statistics::unpaired_ratio(&figure.base, &figure.new)
         };
         let Some(interval) = interval else { continue };
-        let rounds = figure.base.len().min(figure.new.len());
-        let verdict = verdict(interval, figure.less, margin, rounds);
+        let verdict = verdict(interval, figure.less, margin, figure.rounds());
         let change = (interval.median - 1.0) * 100.0;
         println!(
             "{:<44}{:>12}{:>12}{:>10}{:>20}  {}",
@@ -167,13 +203,43 @@ fn report(figures: &[Figure], margin: f64, limits: &[(String, f64)]) -> Result<(
         );
         let worse = if figure.less { change } else { -change };
         for (name, limit) in limits {
-            let named = figure.name == *name || (name == "median" && figure.name.contains(' '));
-            if named && verdict == Verdict::Regressed && worse > *limit * 100.0 {
+            if figure.is_named(name) && verdict == Verdict::Regressed && worse > *limit * 100.0 {
                 failures.push(format!("{} is worse by {worse:.1} %", figure.name));
             }
         }
     }
-    if failures.is_empty() { Ok(()) } else { Err(Failure::Regression(failures.join("; "))) }
+    if figures.iter().all(|figure| figure.rounds() < FEWEST) {
+        println!("\nno verdict: it needs {FEWEST} runs or rounds on each side (--runs {FEWEST}, --rounds {FEWEST})");
+    }
+    if !failures.is_empty() {
+        return Err(Failure::Regression(failures.join("; ")));
+    }
+    limits.iter().try_for_each(|(name, _)| judged(figures, name))
+}
+
+/// Whether a figure of `--fail-on` was judged: a limit that nothing is held to would pass in silence.
+fn judged(figures: &[Figure], name: &str) -> Result<(), Failure> {
+    let mut named = figures.iter().filter(|figure| figure.is_named(name)).peekable();
+    if named.peek().is_none() {
+        let known: Vec<&str> =
+            figures.iter().map(|figure| figure.name.as_str()).filter(|name| !name.contains(' ')).collect();
+        return Err(Failure::usage(match known.is_empty() {
+            true => format!("--fail-on {name} was not judged: results of peers are held to `median`"),
+            false => format!(
+                "--fail-on {name} was not judged: both results have {} and no more; a high percentile needs longer runs or \
+                 a higher rate",
+                known.join(", ")
+            ),
+        }));
+    }
+    match named.find(|figure| figure.rounds() < FEWEST) {
+        None => Ok(()),
+        Some(figure) => Err(Failure::usage(format!(
+            "--fail-on {name} was not judged: {} has {} run(s) or round(s) on a side, and a verdict needs {FEWEST}",
+            figure.name,
+            figure.rounds()
+        ))),
+    }
 }
 
 fn verdict(interval: Interval, less: bool, margin: f64, rounds: usize) -> Verdict {
@@ -203,14 +269,13 @@ fn percent(text: &str) -> Result<f64, Failure> {
 fn limits(text: &str) -> Result<Vec<(String, f64)>, Failure> {
     text.split(',')
         .map(|part| {
-            let (name, limit) = part.split_once('>').unwrap_or((part, ""));
-            let name = name.trim();
-            if !is_figure(name) && name != "median" {
-                return Err(Failure::usage(format!(
+            let read = part.split_once('>').map(|(name, limit)| (name.trim(), limit));
+            match read {
+                Some((name, limit)) if is_figure(name) || name == "median" => Ok((name.to_owned(), percent(limit)?)),
+                _ => Err(Failure::usage(format!(
                     "--fail-on {part}: write for example p99>5%,rate>3%; of peers results median>5%"
-                )));
+                ))),
             }
-            Ok((name.to_owned(), percent(limit)?))
         })
         .collect()
 }
@@ -388,6 +453,11 @@ fn one_run(binary: &Path, work: &[String], scratch: &Path) -> Result<RunDocument
         .map_err(|error| Failure::file(binary, error))?;
     // Exit codes 1 and 2, a broken assertion and an invalid run, have a result as well.
     match output.status.code() {
+        Some(0..=2) if !scratch.join("run.json").is_file() => Err(Failure::usage(format!(
+            "{} run {} wrote no result: is it a bench-harness?",
+            binary.display(),
+            work.join(" ")
+        ))),
         Some(0..=2) => load(&scratch.join("run.json")),
         code => Err(Failure::usage(format!(
             "{} run {} ended with {code:?}: {}",

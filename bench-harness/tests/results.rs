@@ -151,18 +151,32 @@ fn a_comparison_finds_what_was_put_in() {
             .collect()
     };
     base["runs"] = runs(1.0).into();
-    let (mut slower, mut elsewhere) = (base.clone(), base.clone());
+    let (mut slower, mut elsewhere, mut once, mut short) = (base.clone(), base.clone(), base.clone(), base.clone());
+    once["runs"] = runs(1.5)[..1].into();
+    for run in short["runs"].as_array_mut().unwrap() {
+        run["p99"] = Value::Null;
+    }
     slower["runs"] = runs(1.5).into();
     elsewhere["environment"]["machine"] = "another".into();
     let base = stored(&scratch, "base", &base);
     let slower = stored(&scratch, "slower", &slower);
     let elsewhere = stored(&scratch, "elsewhere", &elsewhere);
+    let once = stored(&scratch, "once", &once);
+    let short = stored(&scratch, "short", &short);
     assert_eq!(code(&["compare", &base, &base, "--fail-on", "p99>5%"]), 0);
     assert_eq!(code(&["compare", &base, &slower, "--fail-on", "p99>5%"]), 1);
     assert_eq!(code(&["compare", &base, &slower, "--fail-on", "p99>60%"]), 0);
     assert_eq!(code(&["compare", &slower, &base, "--fail-on", "p99>5%"]), 0);
     assert_eq!(code(&["compare", &base, &elsewhere]), 64);
     assert_eq!(code(&["compare", &base, &elsewhere, "--force"]), 0);
+    // A limit that cannot be judged passed in silence: the results lack the figure, or have too few runs.
+    for (new, says) in [(&short, "p99 was not judged: both results have"), (&once, "a verdict needs 3")] {
+        let told = bench(&["compare", &base, new, "--fail-on", "p50>400%,p99>5%"]);
+        let error = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(told.status.code() == Some(64) && error.contains(says), "{:?}: {error}", told.status);
+        assert_eq!(code(&["compare", &base, new]), 0);
+    }
+    assert_eq!(code(&["compare", &base, &base, "--", "spsc"]), 64);
     let told = bench(&["compare", &base, &slower]);
     let table = String::from_utf8_lossy(&told.stdout).into_owned();
     let line = table.lines().find(|line| line.starts_with("p99 ")).unwrap();
