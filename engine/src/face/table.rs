@@ -25,8 +25,9 @@
 //! there are too many keys; then each call returns the error, so no old value is taken for a present one.
 //!
 //! # Unlike Kafka
-//! A table is not shared between processes, and reads the whole journal when it is opened: the journal is not compacted by
-//! key. A key is never deleted.
+//! A table is not shared between processes, and reads the whole journal when it is opened, which
+//! [`TopicBuilder::compact`](crate::TopicBuilder::compact) keeps short. A table deletes no key: a tombstone is an event as any
+//! other, and its key is missing in a table that is opened after compaction has removed it.
 
 pub use crate::event::keep::Keep;
 pub use crate::log::gap::OnGap;

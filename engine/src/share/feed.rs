@@ -167,7 +167,7 @@ impl<E: shared::Event, K: Producers> FeedBuilder<E, K> {
                 Ok(Err(failure)) => RingLinkEnd::Failed(failure),
                 Err(panic) => {
                     let topic = feeds.name().to_owned();
-                    RingLinkEnd::Failed(RingLinkFailure::Panicked { topic, cause: panic.to_string() })
+                    RingLinkEnd::Failed(RingLinkFailure::Panicked { topic, cause: panic.said() })
                 }
             };
             let _ = caught(move || drop(feed));

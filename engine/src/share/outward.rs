@@ -232,9 +232,7 @@ pub(super) fn run<E: shared::Event>(
     let ended = match caught(|| share(&mut source, &mut to, name)) {
         Ok(Ok(end)) => end,
         Ok(Err(failure)) => RingLinkEnd::Failed(failure),
-        Err(panic) => {
-            RingLinkEnd::Failed(RingLinkFailure::Panicked { topic: to.topic.clone(), cause: panic.to_string() })
-        }
+        Err(panic) => RingLinkEnd::Failed(RingLinkFailure::Panicked { topic: to.topic.clone(), cause: panic.said() }),
     };
     let mut consumed = source.positions();
     consumed.extend(to.take_unsent().map(|at| (at.partition, at.offset)));

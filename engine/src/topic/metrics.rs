@@ -424,7 +424,10 @@ mod maybe_seconds {
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for topic in &self.topics {
-            writeln!(f, "{}: published {}, fill {}/{}", topic.name, topic.published, topic.fill, topic.capacity)?;
+            write!(f, "{}: published {}, fill {}/{}", topic.name, topic.published, topic.fill, topic.capacity)?;
+            let lost = [("refused", topic.refused), ("timed out", topic.timed_out), ("dropped", topic.dropped)];
+            lost.iter().filter(|(_, count)| *count > 0).try_for_each(|(word, count)| write!(f, ", {word} {count}"))?;
+            writeln!(f)?;
             for consumer in &topic.consumers {
                 let ConsumerMetrics { name, consumed, lag, stalls, skipped, .. } = consumer;
                 writeln!(f, "  {name}: consumed {consumed}, lag {lag}, stalls {stalls}, skipped {skipped}")?;

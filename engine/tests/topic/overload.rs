@@ -34,6 +34,22 @@ fn read(tape: &mut Subscriber<u64>) -> Vec<u64> {
     (&mut tape.poll(NOW).unwrap().unwrap()).into_iter().map(|(event, _)| *event).collect()
 }
 
+/// The text of the metrics showed a full topic, and not that events were lost.
+#[test]
+fn the_text_of_the_metrics_says_what_was_not_published() {
+    let engine = engine();
+    let make = |name, overflow| engine.topic::<u64>(name).capacity(4).overflow(overflow).create().unwrap();
+    let topics = [make("drops", Overflow::DropNewest), make("fails", Overflow::Fail)];
+    let _tapes = topics.each_ref().map(|topic| topic.subscribe("tape").poll().unwrap());
+    for topic in &topics {
+        let mut producer = topic.producer().create().unwrap();
+        (0..6).for_each(|number| _ = producer.publish(|event| *event = number));
+    }
+    let text = engine.metrics().to_string();
+    assert!(text.contains("drops: published 4, fill 4/4, dropped 2\n"), "{text}");
+    assert!(text.contains("fails: published 4, fill 4/4, refused 2\n"), "{text}");
+}
+
 /// It once waited for itself, and nothing said so.
 #[test]
 fn a_handler_that_publishes_into_its_own_full_topic_is_refused_and_told_why() {

@@ -55,7 +55,7 @@ where
         let gathered =
             caught(|| gather(&mut subscriber, &mut key, &mailbox, (keys, &hasher))).unwrap_or_else(|panic| {
                 let (topic, consumer) = (subscriber.topic.name.clone(), subscriber.name().to_owned());
-                Err(ConflateError::Panicked { topic, consumer, cause: panic.to_string() })
+                Err(ConflateError::Panicked { topic, consumer, cause: panic.said() })
             });
         let ending = match &gathered {
             Ok(()) => Ending::Drained,

@@ -205,7 +205,7 @@ impl TableSettings {
             let ran = caught(|| writer.run(&mut source, key));
             let ended = ran.unwrap_or_else(|panic| {
                 let (topic, table) = (told.topic.clone(), told.name.clone());
-                Err(TableError::Panicked { topic, table, cause: panic.to_string() })
+                Err(TableError::Panicked { topic, table, cause: panic.said() })
             });
             let consumed = (0..).map_while(|partition| Some((partition, source.position(partition)?))).collect();
             drop(source);
