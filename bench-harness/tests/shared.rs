@@ -66,6 +66,7 @@ fn lives(id: u32) -> bool {
 }
 
 #[test]
+#[cfg_attr(not(feature = "rivals"), ignore = "measures rivals")]
 fn rings_between_processes_are_measured_beside_threads_pipes_and_sockets() {
     let _alone = alone();
     let scratch = Scratch::new("shared");
