@@ -76,7 +76,7 @@ impl StreamCursor {
         if followed.end < from {
             self.suspects += 1;
             let (stream, confirmed, next) = (remote.name(), self.tip().next, 0);
-            return Err(old_data(self.suspects > SUSPECTS, Stopped::Lost { stream, confirmed, next }));
+            return Err(Halt::contradiction(Stopped::Lost { stream, confirmed, next }, self.suspects > SUSPECTS));
         }
         self.suspects = 0;
         self.lag = followed.end - from;
@@ -126,7 +126,7 @@ impl StreamCursor {
         if self.newest.is_none() {
             self.next = None;
         }
-        old_data(self.breaks > SUSPECTS, stopped)
+        Halt::contradiction(stopped, self.breaks > SUSPECTS)
     }
 
     /// The number of the message at which to begin: so far in front of what the reader lacks that a message of an older writer
@@ -145,13 +145,5 @@ impl StreamCursor {
             }
         }
         Ok(low.saturating_sub(FENCE as u64 + 3).max(numbers.start))
-    }
-}
-
-/// An answer that contradicts what was read: the end, if it was given often enough.
-fn old_data(is_believed: bool, stopped: Stopped) -> Halt {
-    match is_believed {
-        true => stopped.into(),
-        false => RemoteError::Transient(format!("a server has answered with old data, or: {stopped}")).into(),
     }
 }

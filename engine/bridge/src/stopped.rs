@@ -127,6 +127,16 @@ pub(crate) enum Halt {
     Remote(RemoteError),
 }
 
+impl Halt {
+    /// An answer that contradicts what is known: that of a server with old data, unless it is believed, as it was given again and again.
+    pub(crate) fn contradiction(stopped: Stopped, is_believed: bool) -> Self {
+        match is_believed {
+            true => stopped.into(),
+            false => RemoteError::Transient(format!("a server has answered with old data, or: {stopped}")).into(),
+        }
+    }
+}
+
 impl From<Stopped> for Halt {
     fn from(stopped: Stopped) -> Self {
         Self::Stopped(stopped)

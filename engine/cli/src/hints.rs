@@ -21,7 +21,7 @@ Questions and their commands. DIR is the directory of a journal; SOCKET is what 
   What is between processes?          slipring shm ls";
 
 /// For words that other systems' commands have: the command that does it here.
-const ELSEWHERE: [(&[&str], &str); 8] = [
+const ELSEWHERE: [(&[&str], &str); 9] = [
     (
         &["lag", "behind", "consumer", "consumers", "member", "members", "offset", "offsets"],
         "slipring group describe DIR GROUP",
@@ -32,11 +32,12 @@ const ELSEWHERE: [(&[&str], &str); 8] = [
     (&["dead", "dead-letters", "dlq", "peek", "lease", "leases"], "slipring queue peek DIR TOPIC QUEUE --dead"),
     (&["retry", "redrive"], "slipring queue redrive DIR TOPIC QUEUE --dry-run"),
     (&["dump", "export", "records", "events", "consume"], "slipring journal export DIR --topic TOPIC"),
+    (&["backup"], "slipring journal copy DIR BACKUP"),
     (&["metrics", "monitor", "stats", "status", "watch", "web"], "slipring top --socket SOCKET"),
 ];
 
 /// The words of `slipring journal`, which people also type without it.
-const OF_THE_JOURNAL: [&str; 8] = ["backup", "cat", "convert", "copy", "repair", "stat", "tail", "verify"];
+const OF_THE_JOURNAL: [&str; 7] = ["cat", "convert", "copy", "repair", "stat", "tail", "verify"];
 
 /// The command that does what the unknown subcommand of `refused` means elsewhere; `None` if no subcommand is unknown or
 /// nothing is known of its word.
@@ -50,10 +51,7 @@ pub(crate) fn elsewhere(refused: &clap::Error) -> Option<String> {
 
 fn of(word: &str) -> Option<String> {
     let known = ELSEWHERE.iter().find(|(words, _)| words.contains(&word)).map(|(_, command)| (*command).to_owned());
-    known.or_else(|| match word {
-        "backup" => Some("slipring journal copy DIR BACKUP".to_owned()),
-        _ => OF_THE_JOURNAL.contains(&word).then(|| format!("slipring journal {word} DIR")),
-    })
+    known.or_else(|| OF_THE_JOURNAL.contains(&word).then(|| format!("slipring journal {word} DIR")))
 }
 
 #[cfg(test)]

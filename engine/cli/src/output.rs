@@ -19,6 +19,15 @@ pub(crate) fn print_json(out: &mut impl Write, document: &impl Display) -> Done 
     Ok(writeln!(out, "{}", text::json(&document.to_string()))?)
 }
 
+/// Prints what a command did, or with `dry_run` would do.
+pub(crate) fn tell(out: &mut impl Write, done: &str, dry_run: bool) -> Done {
+    match dry_run {
+        true => writeln!(out, "would be {done}\nnothing was changed")?,
+        false => writeln!(out, "{done}")?,
+    }
+    Ok(())
+}
+
 /// A name from a journal or a socket as one line without characters that control a terminal.
 pub(crate) fn plain(name: &str) -> String {
     text::line(name).to_string()

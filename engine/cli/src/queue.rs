@@ -2,7 +2,7 @@
 
 use crate::failure::{Done, FAILED, Failure};
 use crate::inspected::{Directory, Inspected, Listing};
-use crate::output::{Table, cells, now, plain, print_json, put_bytes, time};
+use crate::output::{Table, cells, now, plain, print_json, put_bytes, tell, time};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use slipring::clock::Timestamp;
@@ -176,11 +176,7 @@ impl Named {
                 json!({ "version": 1, "topic": self.topic, "queue": self.queue, "dry_run": dry_run, what: count });
             return print_json(&mut out, &document);
         }
-        match dry_run {
-            true => writeln!(out, "would be {what}: {count}\nnothing was changed")?,
-            false => writeln!(out, "{what}: {count}")?,
-        }
-        Ok(())
+        tell(&mut out, &format!("{what}: {count}"), dry_run)
     }
 }
 

@@ -40,6 +40,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use visibility::VisibilityLimit;
 
+/// The shortest limit of a [`poll`](Subscriber::poll) that pauses as one does that will sleep next: for threads that look for more before
+/// they hand over what they have, so that they do not disturb a producer at each event.
+const PAUSE: Duration = Duration::from_nanos(1);
+
 /// A subscriber that the caller polls, without a thread of its own.
 ///
 /// ```

@@ -244,6 +244,15 @@ fn a_subscriber_has_its_time_before_it_is_evicted() {
     assert_eq!(topic.metrics().evicted, 1);
 }
 
+/// Waits until a producer has waited for one of these consumers.
+fn wait_for_a_stall(topic: &Topic<u64>, of: &[&str]) {
+    let begun = Instant::now();
+    while !topic.metrics().consumers.iter().any(|it| of.contains(&&*it.name) && it.stalls > 0) {
+        assert!(begun.elapsed() < LONG, "{:?}", topic.metrics());
+        std::thread::yield_now();
+    }
+}
+
 /// The producer waited for the subscriber that was furthest behind at first, and then for the other one without end.
 #[test]
 fn who_is_furthest_behind_only_later_is_evicted_too() {
@@ -259,12 +268,7 @@ fn who_is_furthest_behind_only_later_is_evicted_too() {
         let _ = producer.publish_batch(2, |_, _| ()).unwrap();
         tell.send(()).unwrap();
     });
-    let waits_for_held = || topic.metrics().consumers.iter().any(|it| it.name == "held" && it.stalls > 0);
-    let begun = Instant::now();
-    while !waits_for_held() {
-        assert!(begun.elapsed() < LONG, "{:?}", topic.metrics());
-        std::thread::yield_now();
-    }
+    wait_for_a_stall(&topic, &["held"]);
     assert_eq!(read(&mut held).len(), 4);
     told.recv_timeout(LONG).expect("it goes on without the slow one");
     waiting.join().unwrap();
@@ -287,11 +291,7 @@ fn who_is_furthest_behind_once_an_evicted_one_has_ended_its_batch_is_evicted_too
         let _ = producer.publish_batch(2, |_, _| ()).unwrap();
         tell.send(()).unwrap();
     });
-    let begun = Instant::now();
-    while topic.metrics().consumers.iter().all(|it| it.stalls == 0) {
-        assert!(begun.elapsed() < LONG, "{:?}", topic.metrics());
-        std::thread::yield_now();
-    }
+    wait_for_a_stall(&topic, &["first", "second"]);
     drop(in_hand);
     told.recv_timeout(LONG).expect("it goes on without either");
     waiting.join().unwrap();

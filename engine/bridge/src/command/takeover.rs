@@ -34,13 +34,11 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Done {
     let config = arguments.settings.read()?;
-    let wrong = match () {
-        () if config.outward.is_empty() => "the file has no [[outward]], so there is nothing to take over",
-        () if config.lease.is_some() => "the file has a [lease]: `run` takes over once this machine holds it",
-        () => "",
-    };
-    if !wrong.is_empty() {
-        return Err(Failure::new(FAILED, wrong));
+    if config.outward.is_empty() {
+        return Err(Failure::new(FAILED, "the file has no [[outward]], so there is nothing to take over"));
+    }
+    if config.lease.is_some() {
+        return Err(Failure::new(FAILED, "the file has a [lease]: `run` takes over once this machine holds it"));
     }
     let cluster = config.cluster.connect()?;
     let mut standby = standby(&config, &cluster)?;

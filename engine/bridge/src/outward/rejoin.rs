@@ -35,10 +35,7 @@ impl<R: Remote> Outward<R> {
     /// An answer that contradicts what is known: that of a leader that was stopped, unless it is given again and again.
     pub(super) fn suspect(&mut self, stopped: Stopped) -> Halt {
         self.suspects += 1;
-        if self.suspects > SUSPECTS {
-            return Halt::Stopped(stopped);
-        }
-        Halt::Remote(RemoteError::Transient(format!("a server has answered with old data, or: {stopped}")))
+        Halt::contradiction(stopped, self.suspects > SUSPECTS)
     }
 
     /// Compares the messages from the last confirmed one on with the entries.

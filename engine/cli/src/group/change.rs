@@ -5,7 +5,7 @@ use super::position::Position;
 use super::{Kind, Reader};
 use crate::failure::{Done, FAILED, Failure};
 use crate::inspected::{Directory, Inspected};
-use crate::output::{now, plain, print_json, time};
+use crate::output::{now, plain, print_json, tell, time};
 use clap::Args;
 use serde_json::json;
 use slipring::journal::{
@@ -276,16 +276,6 @@ fn change<T>(
     Ok(counted)
 }
 
-/// Prints what a command did, or with `dry_run` would do.
-fn tell(done: &str, dry_run: bool) -> Done {
-    let mut out = std::io::stdout().lock();
-    match dry_run {
-        true => writeln!(out, "would be {done}\nnothing was changed")?,
-        false => writeln!(out, "{done}")?,
-    }
-    Ok(())
-}
-
 pub(super) fn forget(arguments: &Forget) -> Done {
     let reader = &arguments.reader;
     let gone = change(&arguments.directory, arguments.dry_run, |state, journal, frame| {
@@ -297,7 +287,11 @@ pub(super) fn forget(arguments: &Forget) -> Done {
         }
         Ok(gone.len())
     })?;
-    tell(&format!("forgotten: {} in {gone} partitions", plain(&reader.name)), arguments.dry_run)
+    tell(
+        &mut std::io::stdout().lock(),
+        &format!("forgotten: {} in {gone} partitions", plain(&reader.name)),
+        arguments.dry_run,
+    )
 }
 
 pub(super) fn acknowledge(arguments: &Acknowledge) -> Done {
@@ -306,5 +300,9 @@ pub(super) fn acknowledge(arguments: &Acknowledge) -> Done {
         let kind = reader.kind(&Position::all(state, journal))?;
         Ok(acknowledge_gaps(state, kind.reader(), &reader.name, frame))
     })?;
-    tell(&format!("acknowledged: {count} gaps of {}", plain(&reader.name)), arguments.dry_run)
+    tell(
+        &mut std::io::stdout().lock(),
+        &format!("acknowledged: {count} gaps of {}", plain(&reader.name)),
+        arguments.dry_run,
+    )
 }

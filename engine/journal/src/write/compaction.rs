@@ -21,17 +21,20 @@ impl Writer {
     /// The journal is poisoned. If the next segment cannot be made, nothing happens.
     pub fn end_segment_to_compact(&mut self, rules: &dyn CompactionRules, time: u64) -> Result<bool, WriteError> {
         self.shared().check_poisoned()?;
-        let segments = self.shared().segments().clone();
-        let Some((present, before)) = segments.split_last() else { return Ok(false) };
-        let (bytes, before): (u64, u64) =
-            (to_compact(present, rules), before.iter().map(|it| to_compact(it, rules)).sum());
-        let least = (self.shared().options.segment_size / WORTH_ENDING).max(1);
-        if bytes < least || bytes < before / 2 {
+        if !self.is_worth_ending(rules) {
             return Ok(false);
         }
         let Ok(next) = self.next_segment() else { return Ok(false) };
         self.roll(next, time)?;
         Ok(true)
+    }
+
+    fn is_worth_ending(&self, rules: &dyn CompactionRules) -> bool {
+        let segments = self.shared().segments();
+        let Some((present, before)) = segments.split_last() else { return false };
+        let (bytes, least) = (to_compact(present, rules), self.shared().options.segment_size / WORTH_ENDING);
+        // The many before are looked at only if there is enough in the present one.
+        bytes >= least.max(1) && bytes >= before.iter().map(|segment| to_compact(segment, rules)).sum::<u64>() / 2
     }
 
     /// Does that if no record of a compacted partition has come since the last call: while more come, the segment fills and

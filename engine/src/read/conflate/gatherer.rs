@@ -6,14 +6,14 @@ use super::newest::NewestEvents;
 use crate::base::kind::Producers;
 use crate::base::threads::caught;
 use crate::event::keep::Keep;
-use crate::read::{Subscriber, reader_thread};
+use crate::read::{PAUSE, Subscriber, reader_thread};
 use crate::topic::consumers::SetWait;
 use crate::topic::error::SubscribeError;
 use foldhash::fast::RandomState;
 use slipring_ring::{Ending, Wait};
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::Duration;
 
 /// The greatest count of events that are gathered before a reader that sleeps can get them, and before a producer that needs
 /// their slots can have them.
@@ -91,11 +91,9 @@ where
     let mut next: Vec<u64> = subscriber.parts.iter().map(|part| part.consumer.consumed().0).collect();
     // The parts since the box was left, and the most keys that it can hold: it had so many then, and the reader may have taken it.
     let (mut parts, mut held) = (0, 0);
-    // A limit that has passed: the search pauses as it does before it sleeps, so that a producer is not disturbed at each event.
-    let passed = Instant::now();
     loop {
         let (mut read, mut over) = (None, None);
-        match subscriber.poll_by(false, (parts > 0).then_some(passed)) {
+        match subscriber.poll(if parts > 0 { PAUSE } else { Duration::MAX }) {
             Ok(Some(mut batch)) => {
                 if mailbox.is_abandoned() {
                     return Ok(());

@@ -12,7 +12,7 @@ use crate::base::kind::Producers;
 use crate::event::keep::Keep;
 use crate::read::conflate::newest::NewestEvents;
 use crate::read::replay::Replay;
-use crate::read::{At, Subscriber};
+use crate::read::{At, PAUSE, Subscriber};
 use foldhash::fast::RandomState;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -21,10 +21,6 @@ use std::time::{Duration, Instant};
 /// The most parts that the thread reads while more is there, before it shows what it has read. The other copy then takes each key
 /// once, however often it has changed.
 const PARTS_SHOWN: usize = 16;
-
-/// How long the thread looks for a further part: so long that the search pauses as it does before it sleeps, and a producer is not
-/// disturbed at each event.
-const PAUSE: Duration = Duration::from_nanos(1);
 
 /// How long the thread waits for readers to let the copy go that it wants to change, before it makes a new one.
 const COPY_AFTER: Duration = Duration::from_millis(10);
