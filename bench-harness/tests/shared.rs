@@ -15,6 +15,9 @@ use serde_json::Value;
 /// The most that a busy machine may need for a step.
 const LONG: Duration = Duration::from_secs(240);
 
+/// True if iceoryx2 is a contender.
+const ICEORYX: bool = cfg!(feature = "iceoryx2");
+
 /// Held by a test while it runs: all of them would be pinned to the same cores.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -41,10 +44,14 @@ fn seconds(of: u32) -> Vec<(u32, String)> {
     ids.filter_map(second).collect()
 }
 
-/// The rings that the harness `of` has left.
+/// The rings that the harness `of` has left, and the files of iceoryx2.
 fn rings(of: u32) -> Vec<String> {
-    let names = slipring_ring::shared::names().unwrap();
-    names.into_iter().filter(|name| name.starts_with(&format!("bench-harness-{of}-"))).collect()
+    let mut names = slipring_ring::shared::names().unwrap();
+    for folder in [std::env::temp_dir().as_path(), Path::new("/dev/shm")] {
+        names.extend(std::fs::read_dir(folder).unwrap().filter_map(|it| it.ok()?.file_name().into_string().ok()));
+    }
+    let is_of = |name: &String| name.trim_start_matches("iceoryx2-").starts_with(&format!("bench-harness-{of}-"));
+    names.into_iter().filter(is_of).collect()
 }
 
 /// Waits until `found` returns something.
@@ -90,9 +97,10 @@ fn rings_between_processes_are_measured_beside_threads_pipes_and_sockets() {
         names.dedup();
         names
     }
-    let several = ["shared-multi", "threads-shared-multi", "threads-ring-multi"];
+    let iceoryx: &[&str] = if ICEORYX { &["iceoryx2"] } else { &[] };
+    let several = [&["shared-multi", "threads-shared-multi", "threads-ring-multi"][..], iceoryx].concat();
     let wires = ["pipe", "pipe+block", "socket", "socket+block"];
-    let one = [&["shared", "threads-shared", "threads-ring"][..], &wires].concat();
+    let one = [&["shared", "threads-shared", "threads-ring"][..], iceoryx, &wires].concat();
     let (batches, text) = measured("batch", &["shared-spsc", "shared-mpsc-2", "--with", "all,native"]);
     assert_eq!(contenders(&batches, "shared-spsc"), one);
     assert_eq!(contenders(&batches, "shared-mpsc-2"), several);
@@ -100,7 +108,8 @@ fn rings_between_processes_are_measured_beside_threads_pipes_and_sockets() {
     assert!(!text.contains("best rival, threads"), "{text}");
     let against = |name: &str| batches["ratios"].as_array().unwrap().iter().any(|ratio| ratio["against"] == name);
     assert!(against("threads-shared") && against("threads-ring-multi") && against("pipe"), "{text}");
-    let (document, _) = measured("one-by-one", &["shared", "--with", "pipe,socket"]);
+    let with = if ICEORYX { "pipe,socket,iceoryx2" } else { "pipe,socket" };
+    let (document, _) = measured("one-by-one", &["shared", "--with", with]);
     for scenario in ["shared-mpsc-1", "shared-mpsc-2", "shared-mpsc-3"] {
         assert_eq!(contenders(&document, scenario), several, "{scenario}");
     }
@@ -115,6 +124,12 @@ fn rings_between_processes_are_measured_beside_threads_pipes_and_sockets() {
     ] {
         assert!(contenders(&document, scenario).contains(&name.to_owned()), "{scenario} {name}");
     }
+    for scenario in ["shared-spsc", "shared-ping-pong"] {
+        assert_eq!(contenders(&document, scenario).contains(&"iceoryx2".to_owned()), ICEORYX, "{scenario}");
+    }
+    let lone = ["--mode", "one-by-one", "--duration", "1ms", "--rounds", "1", "--format", "text"];
+    let asked = code(&[&["peers", "shared-spsc", "--with", "iceoryx2"], &lone[..]].concat());
+    assert_eq!(asked, if ICEORYX { 0 } else { 64 });
     assert_eq!(code(&["peers", "shared-spsc", "--with", "fifo"]), 64);
     assert_eq!(code(&["second", "by hand"]), 64);
 }
@@ -123,8 +138,14 @@ fn rings_between_processes_are_measured_beside_threads_pipes_and_sockets() {
 #[test]
 fn neither_processes_nor_rings_outlive_a_harness_that_is_killed() {
     let _alone = alone();
-    for (contender, signal) in [("shared", Signal::TERM), ("shared-multi", Signal::KILL), ("pipe", Signal::KILL)] {
-        let scenario = if contender == "shared-multi" { "shared-mpsc-2" } else { "shared-spsc" };
+    let all = [
+        ("shared-spsc", "shared", Signal::TERM),
+        ("shared-mpsc-2", "shared-multi", Signal::KILL),
+        ("shared-spsc", "pipe", Signal::KILL),
+        ("shared-mpsc-2", "iceoryx2", Signal::TERM),
+        ("shared-ping-pong", "iceoryx2", Signal::KILL),
+    ];
+    for (scenario, contender, signal) in all.into_iter().filter(|it| ICEORYX || it.1 != "iceoryx2") {
         let mut harness = start(&["peers", scenario, "--duration", "20ms", "--rounds", "1000000", "--wait", "yield"]);
         let id = harness.id();
         let medium = format!("\"medium\":\"{contender}\"");
@@ -144,17 +165,21 @@ fn neither_processes_nor_rings_outlive_a_harness_that_is_killed() {
 #[test]
 fn a_second_process_that_is_killed_is_a_fault_of_its_round() {
     let _alone = alone();
-    for (scenario, contender) in [
+    let all = [
         ("shared-spsc", "shared"),
         ("shared-spsc", "socket"),
         ("shared-mpsc-2", "shared-multi"),
         ("shared-ping-pong", "shared-multi"),
         ("shared-ping-pong", "pipe"),
-    ] {
+        ("shared-mpsc-2", "iceoryx2"),
+        ("shared-ping-pong", "iceoryx2"),
+    ];
+    for (scenario, contender) in all.into_iter().filter(|it| ICEORYX || it.1 != "iceoryx2") {
         let scratch = Scratch::new("killed");
         let words =
             ["--duration", "100ms", "--rounds", "1", "--capacity", "64", "--mode", "one-by-one", "--wait", "yield"];
-        let out = ["--format", "json", "--out", scratch.text(), "--with", "pipe,socket"];
+        let with = if contender.starts_with("shared") { "none" } else { contender };
+        let out = ["--format", "json", "--out", scratch.text(), "--with", with];
         let mut harness = start(&[&["peers", scenario], &words[..], &out].concat());
         let (id, medium) = (harness.id(), format!("\"medium\":\"{contender}\""));
         // The first of them may be done before it is found: so all that come.
@@ -188,6 +213,16 @@ fn a_run_removes_what_dead_ones_left_and_nothing_else() {
     for name in [&left, &mine, &other] {
         SharedRing::<u64>::create(name, 8).unwrap();
     }
+    // What iceoryx2 leaves, a folder and shared memory: of the dead harness, of this one, and of somebody else.
+    let (temp, memory) = (std::env::temp_dir(), Path::new("/dev/shm"));
+    let foreign = format!("bench-harness-{}-7-mine", gone.id());
+    let iceoryx =
+        [&left, &mine].map(|name| (temp.join(format!("iceoryx2-{name}")), memory.join(format!("iceoryx2-{name}-x"))));
+    let foreign = (temp.join(&foreign), memory.join(&foreign));
+    for (folder, file) in iceoryx.iter().chain([&foreign]) {
+        std::fs::create_dir_all(folder.join("nodes")).unwrap();
+        std::fs::write(file, "x").unwrap();
+    }
     let short = ["--rounds", "1", "--duration", "1ms", "--capacity", "64", "--with", "none", "--format", "text"];
     assert_eq!(code(&[&["peers", "shared-spsc", "--mode", "one-by-one"], &short[..]].concat()), 0);
     let names = slipring_ring::shared::names().unwrap();
@@ -195,5 +230,11 @@ fn a_run_removes_what_dead_ones_left_and_nothing_else() {
     for name in [&mine, &other] {
         assert!(names.contains(name), "{name} of {names:?}");
         SharedRing::<u64>::remove(name).unwrap();
+    }
+    let [(left_folder, left_file), mine] = iceoryx;
+    assert_eq!([left_folder.exists(), left_file.exists()], [!ICEORYX; 2]);
+    let _ = std::fs::remove_dir_all(left_folder).and(std::fs::remove_file(left_file));
+    for (folder, file) in [mine, foreign] {
+        std::fs::remove_file(file).and(std::fs::remove_dir_all(folder)).unwrap();
     }
 }

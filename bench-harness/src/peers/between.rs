@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use slipring_ring::pin;
 
 use super::contender::by_words;
-use super::link::{NoFigure, Receiver, Round, Sender, StartLine, Work, join, produce, round_trips};
+use super::link::{NoFigure, Receiver, Round, Sender, StartLine, Work, join, produce, round_trips, trip};
 use super::second::{self, Order, Part, Second, Spec, Wire, nanos_of};
 use super::shared::ring_name;
 use super::waiting::{Native, Spin, WaitClass, Waiting, Yield};
@@ -70,6 +71,10 @@ impl WireKind {
         self != Self::Lines
     }
 }
+
+/// The time that a consumer has for what is left once all producers have sent everything, which is at most what the ring holds. One
+/// that is not done by then waits for a message that was lost.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The name of a round's rings: of this process, and used once.
 pub fn next_name() -> String {
@@ -137,12 +142,18 @@ fn stream<M: Medium<N>, C: Check, W: Waiting, const N: usize>(work: &Work) -> Re
     let mut seconds = (0..work.producers).map(start).collect::<Result<Vec<_>, _>>()?;
     seconds.iter().try_for_each(Second::ready).map_err(NoFigure::Wrong)?;
     let wire = seconds.first().ok_or("no producer".to_owned()).and_then(Second::wire).map_err(NoFigure::Wrong)?;
-    let (mut receiver, gone) = (M::receiver(&name, work, wire).map_err(NoFigure::Wrong)?, Arc::clone(&wire.gone));
+    let (wire, gone) = (wire.share().map_err(NoFigure::Wrong)?, Arc::clone(&wire.gone));
     let (line, core, batched) = (StartLine::new(2), work.pins.consumer(0), work.batch > 1);
     let total = work.each * work.producers as u64;
+    // Closed by the end of the consumer's thread.
+    let (reading, read) = channel::<()>();
     let consumer = {
-        let line = Arc::clone(&line);
+        let (line, work) = (Arc::clone(&line), work.clone());
         std::thread::spawn(move || {
+            let _reading = reading;
+            let receiver = M::receiver(&name, &work, &wire);
+            drop(wire);
+            let mut receiver = receiver.map_err(|reason| line.withdraw(reason)).ok()?;
             line.take_place(core).then(|| {
                 let mut check = C::default();
                 if batched {
@@ -150,7 +161,7 @@ fn stream<M: Medium<N>, C: Check, W: Waiting, const N: usize>(work: &Work) -> Re
                 } else {
                     receiver.receive::<W, false>(total, |message| check.see(message));
                 }
-                (Instant::now(), check, receiver)
+                (Instant::now(), check)
             })
         })
     };
@@ -162,7 +173,8 @@ fn stream<M: Medium<N>, C: Check, W: Waiting, const N: usize>(work: &Work) -> Re
         Ok(())
     };
     let begun = begun().and_then(|()| if M::WIRE.has_messages() { Ok(None) } else { first_of(&mut seconds).map(Some) });
-    if begun.is_err() {
+    let is_lost = matches!(begun, Ok(Some(_))) && read.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+    if begun.is_err() || is_lost {
         // Otherwise the consumer waits for the rest of the messages while one of several producers lives.
         gone.store(true, Ordering::Release);
         seconds.iter_mut().for_each(Second::kill);
@@ -173,14 +185,14 @@ fn stream<M: Medium<N>, C: Check, W: Waiting, const N: usize>(work: &Work) -> Re
         // The messages had to be read before the line behind them.
         None => first_of(&mut seconds).map_err(NoFigure::Wrong)?,
     };
-    let Some((ended, check, _receiver)) = received else { return Err(wrong(line.reason())) };
+    let Some((ended, check)) = received else { return Err(wrong(line.reason())) };
     check.verdict::<N>(work.producers, work.each).map_err(NoFigure::Wrong)?;
     Ok(Round::Rate(total as f64 / nanos_of(ended).saturating_sub(begun).max(1) as f64 * 1e9))
 }
 
 /// The time of the first message of all producers, once all of them are done.
 fn first_of(seconds: &mut [Second]) -> Result<u64, String> {
-    let begun = seconds.iter().map(Second::done).collect::<Result<Vec<_>, _>>()?;
+    let begun = seconds.iter().map(|second| second.wire()?.done()).collect::<Result<Vec<_>, _>>()?;
     begun.into_iter().min().ok_or_else(|| "there is no producer".to_owned())
 }
 
@@ -189,26 +201,23 @@ fn trips<M: Medium<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Round,
     let name = next_name();
     let [ask, answer] = ways(&name);
     let _places = [M::make(&ask, work).map_err(NoFigure::Wrong)?, M::make(&answer, work).map_err(NoFigure::Wrong)?];
-    let second = Arc::new(start::<M, N>(&name, Part::Serve, work)?);
+    let second = start::<M, N>(&name, Part::Serve, work)?;
     second.ready().map_err(NoFigure::Wrong)?;
-    let wire = second.wire().map_err(NoFigure::Wrong)?;
-    let mut sender = M::sender(&ask, work, wire).map_err(NoFigure::Wrong)?;
-    let mut receiver = M::receiver(&answer, work, wire).map_err(NoFigure::Wrong)?;
-    wire.tell("go").map_err(NoFigure::Wrong)?;
-    let server = Arc::clone(&second);
+    let share = || second.wire().and_then(Wire::share).map_err(NoFigure::Wrong);
+    let (wire, wire_of_client, work_of_client) = (share()?, share()?, work.clone());
     round_trips(
         work,
         move |line, _| {
             // The server is pinned in its own process. This thread only learns of its death.
             if line.take_place(None) && !M::WIRE.has_messages() {
-                let _ = server.done();
+                let _ = wire.done();
             }
         },
-        move |number| {
-            sender.send::<W>(number);
-            let mut value = u64::MAX;
-            receiver.receive::<W, false>(1, |message| value = message.value());
-            value
+        move || {
+            let (work, wire) = (&work_of_client, &wire_of_client);
+            let (mut sender, mut receiver) = (M::sender(&ask, work, wire)?, M::receiver(&answer, work, wire)?);
+            wire.tell("go")?;
+            Ok(move |number| trip::<_, _, W, N>(&mut sender, &mut receiver, number))
         },
     )
 }
@@ -248,7 +257,7 @@ fn second_of<M: Medium<N>, W: Waiting, const N: usize>(spec: &Spec, wire: &Wire)
     let start = || {
         wire.tell("ready")?;
         let go = wire.hear()?;
-        let watch = (!M::WIRE.has_messages()).then(|| second::watch(wire, &done)).transpose()?;
+        let watch = (!M::WIRE.has_messages()).then(|| second::watch(wire, &done, name)).transpose()?;
         if go == "go" { Ok(watch) } else { Err(format!("`{go}` is no start")) }
     };
     let end = |line: &str, watch: Option<std::thread::JoinHandle<()>>| {

@@ -29,7 +29,8 @@ pub const HELP: &str = "Measure our rings, their rivals and the floor in turn.\n
     The scenarios with shared in their names run between processes: this program starts itself\n\
     anew. The rows threads-... are the same work between threads of one process, through the\n\
     shared ring and through the ordinary one. Pipes and sockets have the system's buffers,\n\
-    whatever the capacity.\n\n\
+    whatever the capacity. iceoryx2 is there in a build with the feature of that name; one of its\n\
+    samples holds a message, or a batch.\n\n\
     rtrb+pause is rtrb with the short-batch pause of our own consumers. The bare-ring rows are\n\
     the floor: slots and two positions, which know no closing, no gates and no stages.";
 
@@ -43,7 +44,7 @@ pub struct PeersArgs {
     #[arg(required = true, value_parser = peers_scenario)]
     pub scenarios: Vec<Scenario>,
     /// Rivals: all, none, or some of crossbeam,crossfire,rtrb,disruptor,gil,kanal,nexus,flume,std, and between processes
-    /// pipe,socket; native adds the blocking calls of channels, pipes and sockets
+    /// pipe,socket,iceoryx2; native adds the blocking calls of channels, pipes and sockets
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub with: Vec<String>,
     /// Under a minute: five short rounds
@@ -164,7 +165,11 @@ fn plan(arguments: &PeersArgs) -> Result<Plan, Failure> {
                 GROUPS.join(", ")
             )));
         }
-        let is_built = matches!(name.as_str(), "all" | "none" | "pipe" | "socket");
+        let is_of_processes = name == "iceoryx2";
+        if is_of_processes && cfg!(not(all(feature = "iceoryx2", target_os = "linux"))) {
+            return Err(Failure::usage("this build has no iceoryx2: build it on Linux with the feature `iceoryx2`"));
+        }
+        let is_built = is_of_processes || matches!(name.as_str(), "all" | "none" | "pipe" | "socket");
         if cfg!(not(feature = "rivals")) && !is_built {
             return Err(Failure::usage(format!(
                 "this build has no rivals: build it with the feature `rivals` to measure {name}"

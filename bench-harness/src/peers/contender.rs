@@ -138,7 +138,7 @@ where
 }
 
 /// The groups that `--with` takes beside `native`.
-pub const GROUPS: [&str; 13] = [
+pub const GROUPS: [&str; 14] = [
     "all",
     "none",
     "crossbeam",
@@ -152,6 +152,7 @@ pub const GROUPS: [&str; 13] = [
     "std",
     "pipe",
     "socket",
+    "iceoryx2",
 ];
 
 /// The contenders of `scenario`, ours first, the floor last. A topic or a group has only the parts under it as rivals,

@@ -146,16 +146,18 @@ pub fn bare_line<W: Waiting>(work: &Work) -> Result<Round, NoFigure> {
                 }
             })
         },
-        move |number| {
-            lines[0].store(number + 1, Ordering::Release);
-            let mut waiting = W::begin();
-            loop {
-                let answer = lines[1].load(Ordering::Acquire);
-                if answer == number + 1 {
-                    return answer - 1;
+        move || {
+            Ok(move |number| {
+                lines[0].store(number + 1, Ordering::Release);
+                let mut waiting = W::begin();
+                loop {
+                    let answer = lines[1].load(Ordering::Acquire);
+                    if answer == number + 1 {
+                        return answer - 1;
+                    }
+                    waiting.idle();
                 }
-                waiting.idle();
-            }
+            })
         },
     )
 }

@@ -63,8 +63,8 @@ pub enum NoFigure {
     Wrong(String),
 }
 
-/// The sending half.
-pub trait Sender<const N: usize>: Send + 'static {
+/// The sending half. It need not be [`Send`]: one between processes is opened by the thread that is measured.
+pub trait Sender<const N: usize>: 'static {
     /// Sends one message, waiting for room.
     fn send<W: Waiting>(&mut self, value: u64);
 
@@ -72,8 +72,8 @@ pub trait Sender<const N: usize>: Send + 'static {
     fn send_batch<W: Waiting>(&mut self, first: u64, count: usize);
 }
 
-/// The receiving half.
-pub trait Receiver<const N: usize>: Send + 'static {
+/// The receiving half, as [`Sender`] is the sending one.
+pub trait Receiver<const N: usize>: 'static {
     /// Receives `total` messages, waiting for them, and gives each to `see`; fewer only if the senders are gone.
     /// `BATCHED` is true if they are published in batches: then they may be read in chunks, too.
     fn receive<W: Waiting, const BATCHED: bool>(&mut self, total: u64, see: impl FnMut(&Payload<N>));
@@ -88,9 +88,9 @@ pub trait Link<const N: usize>: 'static {
     /// True if it has a blocking receive that sleeps.
     const SLEEPS: bool;
     /// The sending half.
-    type Sender: Sender<N>;
+    type Sender: Sender<N> + Send;
     /// The receiving half.
-    type Receiver: Receiver<N>;
+    type Receiver: Receiver<N> + Send;
 
     /// A new link with this many senders.
     fn open(
@@ -117,14 +117,24 @@ impl StartLine {
     /// Pins the calling thread and waits for all others. Returns false if one of them could not be pinned.
     pub fn take_place(&self, core: Option<usize>) -> bool {
         if let Some(Err(error)) = core.map(pin_current) {
-            *self.reason.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(error.to_string());
-            self.failed.store(true, Ordering::Release);
+            self.fail(error.to_string());
         }
         self.missing.fetch_sub(1, Ordering::AcqRel);
         while self.missing.load(Ordering::Acquire) != 0 {
             std::thread::yield_now();
         }
         !self.failed.load(Ordering::Acquire)
+    }
+
+    /// Takes the place of a thread that cannot start, for this reason: no other one does either.
+    pub fn withdraw(&self, reason: String) {
+        self.fail(reason);
+        self.missing.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn fail(&self, reason: String) {
+        *self.reason.lock().unwrap_or_else(|poison| poison.into_inner()) = Some(reason);
+        self.failed.store(true, Ordering::Release);
     }
 
     /// Why no thread has started, in words. A second call no longer knows the reason.
@@ -214,24 +224,33 @@ fn ping_pong<L: Link<N>, W: Waiting, const N: usize>(work: &Work) -> Result<Roun
             // without an answer.
             (request_end, answer)
         },
-        move |number| {
-            ask.send::<W>(number);
-            let mut value = u64::MAX;
-            answer_end.receive::<W, false>(1, |message| value = message.value());
-            value
-        },
+        move || Ok(move |number| trip::<_, _, W, N>(&mut ask, &mut answer_end, number)),
     )
+}
+
+/// Sends a request and waits for its answer. Returns the answer's number, or the largest one if there is no answer.
+#[inline(always)]
+pub fn trip<S: Sender<N>, R: Receiver<N>, W: Waiting, const N: usize>(
+    ask: &mut S,
+    answers: &mut R,
+    number: u64,
+) -> u64 {
+    ask.send::<W>(number);
+    let mut value = u64::MAX;
+    answers.receive::<W, false>(1, |message| value = message.value());
+    value
 }
 
 /// The trips of a group. A counter's steps of 10 nanoseconds and its reading decide nothing in their mean.
 const GROUP: u64 = 100;
 
-/// Measures the round trips between a client and a server on another core, half of them in groups, half one by one. `serve` answers all requests; `trip` sends
-/// the request of a number and returns the number in the answer.
-pub fn round_trips<T: Send + 'static>(
+/// Measures the round trips between a client and a server on another core, half of them in groups, half one by one. `serve` answers
+/// all requests; `open` makes, in the client's thread, the trip that sends the request of a number and returns the number in the
+/// answer.
+pub fn round_trips<T: Send + 'static, F: FnMut(u64) -> u64>(
     work: &Work,
     serve: impl FnOnce(&StartLine, Option<usize>) -> T + Send + 'static,
-    mut trip: impl FnMut(u64) -> u64 + Send + 'static,
+    open: impl FnOnce() -> Result<F, String> + Send + 'static,
 ) -> Result<Round, NoFigure> {
     let line = StartLine::new(2);
     let server = {
@@ -243,6 +262,7 @@ pub fn round_trips<T: Send + 'static>(
         let clock = Clock::new();
         std::thread::spawn(move || {
             let mut latencies = Latencies::new();
+            let mut trip = open().map_err(|reason| line.withdraw(reason)).ok()?;
             line.take_place(core).then(|| {
                 let mut astray = 0;
                 let grouped = each / 2 / GROUP;
@@ -260,7 +280,7 @@ pub fn round_trips<T: Send + 'static>(
                     let ended = clock.now();
                     latencies.record(clock.nanos(ended.saturating_sub(begun)));
                 }
-                (latencies, astray, trip)
+                (latencies, astray)
             })
         })
     };
@@ -268,10 +288,8 @@ pub fn round_trips<T: Send + 'static>(
     join(server)?;
     match done {
         None => Err(NoFigure::Wrong(line.reason())),
-        Some((_, astray, _)) if astray != 0 => {
-            Err(NoFigure::Wrong("an answer did not belong to its request".to_owned()))
-        }
-        Some((latencies, ..)) => latencies.figure(),
+        Some((_, astray)) if astray != 0 => Err(NoFigure::Wrong("an answer did not belong to its request".to_owned())),
+        Some((latencies, _)) => latencies.figure(),
     }
 }
 

@@ -9,6 +9,8 @@ mod contender;
 #[cfg(feature = "rivals")]
 mod disruptor;
 mod floor;
+#[cfg(all(target_os = "linux", feature = "iceoryx2"))]
+mod iceoryx;
 mod java;
 pub mod latencies;
 pub mod link;

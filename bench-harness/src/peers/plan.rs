@@ -207,7 +207,9 @@ impl Plan {
             }
             return;
         }
-        lane.each = round_up(4_096, work.batch);
+        // On a busy machine a round trip may take some milliseconds.
+        let first = if matches!(scenario, Scenario::PingPong | Scenario::SharedPingPong) { 512 } else { 4_096 };
+        lane.each = round_up(first, work.batch);
         for _ in 0..3 {
             let trial = Work { each: lane.each, ..work.clone() };
             match (lane.contender.run)(scenario, &trial) {

@@ -7,6 +7,7 @@
 //!    by whatever means; the first one kills it when it drops it.
 //! 2. No ring's file stays. Rings are made by the first process only, with its process id in their names, and
 //!    [`Janitor`] is a process that removes them when the first one dies. One that was killed with it leaves them to the next run.
+//!    A second process removes the files of other media, which it makes, too.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -82,6 +83,15 @@ impl Wire {
         Self::new(std::io::stdin(), std::io::stdout())
     }
 
+    /// The same wire, for another thread.
+    ///
+    /// # Errors
+    ///
+    /// The system refused a descriptor.
+    pub fn share(&self) -> Result<Self, String> {
+        Ok(Self { gone: Arc::clone(&self.gone), ..Self::new(&self.input, &self.output)? })
+    }
+
     /// The end to read from. If `blocking`, a read waits; otherwise it fails where there is nothing.
     ///
     /// # Errors
@@ -128,6 +138,23 @@ impl Wire {
                 Err(error) => return Err(refused(error)),
             }
         }
+    }
+
+    /// Waits until the other process says that it is done, and returns the number that it says: the time of its first message. An
+    /// error is also noted in [`gone`](Self::gone).
+    ///
+    /// # Errors
+    ///
+    /// It has gone.
+    pub fn done(&self) -> Result<u64, String> {
+        let heard = self.hear().and_then(|line| {
+            let number = line.strip_prefix("done ").and_then(|number| number.parse().ok());
+            number.ok_or_else(|| refused(line))
+        });
+        if heard.is_err() {
+            self.gone.store(true, Ordering::Release);
+        }
+        heard.map_err(|_| refused("it ended before it was done"))
     }
 
     /// Waits until the other process closes its end.
@@ -206,24 +233,6 @@ impl Second {
         if line == "ready" { Ok(()) } else { Err(refused(line)) }
     }
 
-    /// Waits until it says that it is done, and returns the number that it says: the time of its first message. An error is also
-    /// noted in [`Wire::gone`].
-    ///
-    /// # Errors
-    ///
-    /// It has gone.
-    pub fn done(&self) -> Result<u64, String> {
-        let wire = self.wire()?;
-        let heard = wire.hear().and_then(|line| {
-            let number = line.strip_prefix("done ").and_then(|number| number.parse().ok());
-            number.ok_or_else(|| refused(line))
-        });
-        if heard.is_err() {
-            wire.gone.store(true, Ordering::Release);
-        }
-        heard.map_err(|_| refused("it ended before it was done"))
-    }
-
     /// Kills it.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -266,14 +275,15 @@ impl Janitor {
     }
 }
 
-/// Ends this second process when the first one dies, unless its work is done by then. `done` is set when it is. Returns when
-/// the first process needs it no more.
-pub fn watch(wire: &Wire, done: &Arc<AtomicBool>) -> Result<std::thread::JoinHandle<()>, String> {
-    let wire = Wire::new(&wire.input, &wire.output)?;
-    let done = Arc::clone(done);
+/// Ends this second process when the first one dies, unless its work is done by then, and removes what it made for the round
+/// `name`. `done` is set when it is. Returns when the first process needs it no more.
+pub fn watch(wire: &Wire, done: &Arc<AtomicBool>, name: &str) -> Result<std::thread::JoinHandle<()>, String> {
+    let wire = wire.share()?;
+    let (done, name) = (Arc::clone(done), name.to_owned());
     let watch = move || {
         wire.hear_the_end();
         if !done.load(Ordering::Acquire) {
+            shared::remove_files(&name);
             std::process::exit(1);
         }
     };

@@ -5,6 +5,8 @@ use slipring_ring::{Multi, Single};
 
 use super::between::{self, Medium, WireKind, between};
 use super::contender::{Contender, Family, Measure, line, on_link};
+#[cfg(feature = "iceoryx2")]
+use super::iceoryx;
 use super::link::{Link, NoFigure, Receiver, Sender, Work};
 use super::ours::{self, Ours};
 use super::second::{Order, Wire};
@@ -30,12 +32,23 @@ fn maker_of(name: &str) -> Option<u32> {
 /// Removes the rings of process `of`, or those of all processes that have gone.
 pub fn sweep(of: Option<u32>) {
     let has_gone = |id: u32| !std::path::Path::new(&format!("/proc/{id}")).exists();
+    let is_left = |name: &str| maker_of(name).is_some_and(|maker| of.map_or_else(|| has_gone(maker), |of| of == maker));
     for name in names().unwrap_or_default() {
-        if maker_of(&name).is_some_and(|maker| of.map_or_else(|| has_gone(maker), |of| of == maker)) {
+        if is_left(&name) {
             // Of any events: only the file is removed.
             let _ = slipring_ring::shared::RawRing::remove_forced(&name);
         }
     }
+    #[cfg(feature = "iceoryx2")]
+    iceoryx::remove(is_left);
+}
+
+/// Removes the files of a round beside its rings.
+pub fn remove_files(round: &str) {
+    #[cfg(feature = "iceoryx2")]
+    iceoryx::remove(|name| iceoryx::is_of(name, round));
+    #[cfg(not(feature = "iceoryx2"))]
+    let _ = round;
 }
 
 /// The event of a message with `N` words.
@@ -224,6 +237,10 @@ pub fn contenders(scenario: Scenario, groups: &[String]) -> Vec<Contender> {
         add("threads-ring", "ring", below, on_link::<Ours<Single>>);
     }
     let picked = |group: &str| groups.iter().any(|name| name == "all" || name == group);
+    #[cfg(feature = "iceoryx2")]
+    if picked("iceoryx2") {
+        add("iceoryx2", "iceoryx2", below, between::<iceoryx::Iceoryx>);
+    }
     for (group, run, blocking) in [
         ("pipe", between::<Pipe> as Measure, between::blocking::<Pipe> as Measure),
         ("socket", between::<Socket>, between::blocking::<Socket>),
@@ -265,8 +282,14 @@ pub fn command(order: &str) -> Result<(), Failure> {
         "shared-multi" => between::second::<Shared<true>>(&spec, &wire),
         "pipe" => between::second::<Pipe>(&spec, &wire),
         "socket" => between::second::<Socket>(&spec, &wire),
+        #[cfg(feature = "iceoryx2")]
+        "iceoryx2" => between::second::<iceoryx::Iceoryx>(&spec, &wire),
         other => Err(format!("this build has no `{other}`")),
     };
     // The first process says why, if it lives; it waits for a line.
-    done.or_else(|reason| wire.tell(&reason.replace('\n', " "))).map_err(Failure::Invalid)
+    let told = done.or_else(|reason| wire.tell(&reason.replace('\n', " ")));
+    if told.is_err() {
+        remove_files(&spec.name);
+    }
+    told.map_err(Failure::Invalid)
 }
