@@ -43,7 +43,7 @@ impl<'r, E: Event> ConsumerBuilder<'r, E> {
     ///
     /// # Errors
     /// [`SharedError::NameTaken`], [`SharedError::OutOfRange`], [`SharedError::Full`]; [`SharedError::Busy`] if the
-    /// process of another joining participant is stopped.
+    /// process of another joining participant is stopped; [`SharedError::Ended`] if the ring is damaged.
     pub fn join(self) -> Result<SharedConsumer<E>, SharedError> {
         let (region, locks) = self.ring.open_own(false)?;
         let (member, next) = member::join(region, locks, &self.how)?;

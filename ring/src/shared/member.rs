@@ -3,7 +3,8 @@
 //! Holding the lock of byte `i` of the file is being participant `i`. It is locked first, then the entry is written; so
 //! an entry that is not free and whose byte nobody has locked belonged to somebody who died, or who is *held*.
 
-use super::error::SharedError;
+use super::claims::LARGEST_SEQUENCE;
+use super::error::{Ended, SharedError};
 use super::heir;
 use super::layout::Event;
 use super::lock::{Locks, REGISTER};
@@ -107,6 +108,11 @@ pub(crate) fn check_name(name: &str, longest: usize) -> Result<(), SharedError> 
     if fits { Ok(()) } else { Err(SharedError::Name { name: name.to_owned(), longest }) }
 }
 
+/// Refuses a position at which a participant cannot begin: none is as large, and sums with a larger one would overflow.
+pub(crate) fn check_position(what: &'static str, found: u64) -> Result<(), Ended> {
+    if found <= LARGEST_SEQUENCE { Ok(()) } else { Err(Ended::Damaged { what, found }) }
+}
+
 /// How a consumer joins.
 #[derive(Clone, Debug)]
 pub(crate) struct Joining {
@@ -123,8 +129,9 @@ pub(crate) fn join<E: Event>(region: Region<E>, locks: Locks, how: &Joining) -> 
     bury(&region, &locks, None);
     if let Some(index) = rejoin(control, &locks, &how.name)? {
         let entry = &control.table[index];
-        begin(entry, &how.name, how.hold);
         let gate = entry.moving.0.gate.load(SHARED_LOOK_AT_GATE.get());
+        check_position("the position of a held consumer", gate).inspect_err(|_| locks.unlock(index))?;
+        begin(entry, &how.name, how.hold);
         drop(register);
         return Ok((Member::new(region, locks, index), gate));
     }
@@ -153,6 +160,10 @@ pub(crate) fn join<E: Event>(region: Region<E>, locks: Locks, how: &Joining) -> 
         let (earliest, latest) = (Sequence(earliest), Sequence(latest));
         return Err(SharedError::OutOfRange { name: how.name.clone(), asked, earliest, latest });
     };
+    check_position("the lowest position", start).inspect_err(|_| {
+        vacate(entry);
+        locks.unlock(index);
+    })?;
     entry.moving.0.gate.store(start, SHARED_START.get());
     entry.role.store(role::CONSUMER, SHARED_ROLE.get());
     drop(register);
@@ -210,8 +221,15 @@ fn free_entry(control: &Control, locks: &Locks) -> Result<usize, SharedError> {
         if entry.role.load(SHARED_LOOK_AT_ROLE.get()) == role::FREE
             && locks.try_lock(index).map_err(system("locking an entry of the ring"))?
         {
-            // Whoever died before it cleared its claim's announcement has no entry with the role FREE.
-            debug_assert_eq!(entry.moving.0.from.load(COUNT.get()), NONE);
+            // Whoever died before it cleared its claim's announcement has no entry with the role FREE. Another announcement there
+            // was written by somebody else, and heirs would take it for that of the new owner.
+            let from = &entry.moving.0.from;
+            if from.load(COUNT.get()) != NONE {
+                #[cfg(any(loom, shuttle))]
+                panic!("an entry was freed with its announcement");
+                #[cfg(not(any(loom, shuttle)))]
+                from.store(NONE, COUNT.get());
+            }
             return Ok(index);
         }
     }

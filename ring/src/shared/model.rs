@@ -33,7 +33,7 @@ impl<E: Event> ModelRing<E> {
     /// Joins as a producer, as a process of its own.
     pub fn producer(&self, wait: Wait) -> Result<SharedProducer<E>, SharedError> {
         let member = member::produce(self.region.clone(), Locks::of(&self.region), "p")?;
-        Ok(SharedProducer::new(member).wait(wait))
+        Ok(SharedProducer::new(member)?.wait(wait))
     }
 
     /// Joins as a consumer, as a process of its own.

@@ -5,7 +5,7 @@ use super::claim::SharedClaim;
 use super::claims::LARGEST_SEQUENCE;
 use super::error::{Ended, PublishError};
 use super::layout::Event;
-use super::member::{Member, bury};
+use super::member::{Member, bury, check_position};
 use super::region::{Control, NONE, role};
 use super::waiting::{self, Condition};
 use super::{claims, ending};
@@ -60,12 +60,19 @@ pub struct SharedProducer<E: Event> {
 }
 
 impl<E: Event> SharedProducer<E> {
-    pub(crate) fn new(member: Member<E>) -> Self {
-        let next = match member.region.is_multi {
-            false => member.region.control().published.0.load(SHARED_LOOK_AT_PUBLISHED.get()),
-            true => claims::claimed(&member.region),
+    /// # Errors
+    /// [`Ended::Damaged`]: the position at which it would go on is impossible. The entry is free again.
+    pub(crate) fn new(member: Member<E>) -> Result<Self, Ended> {
+        let (what, next) = match member.region.is_multi {
+            false => {
+                ("the published position", member.region.control().published.0.load(SHARED_LOOK_AT_PUBLISHED.get()))
+            }
+            true => ("the claimed position", claims::claimed(&member.region)),
         };
-        Self { member, next, limit: next, is_at_floor: false, unfinished: 0, wait: Wait::default() }
+        // Dropped in an error, it leaves.
+        let new = Self { member, next, limit: next, is_at_floor: false, unfinished: 0, wait: Wait::default() };
+        check_position(what, next)?;
+        Ok(new)
     }
 
     fn control(&self) -> &Control {

@@ -115,7 +115,7 @@ impl<E: Event> SharedRing<E> {
     ///
     /// # Errors
     /// [`SharedError::ProducerTaken`]: another producer lives. [`SharedError::Mismatch`]: the ring is for several
-    /// producers. [`SharedError::Ended`]: the ring has ended.
+    /// producers. [`SharedError::Ended`]: the ring has ended, or is damaged.
     pub fn producer(&self) -> Result<SharedProducer<E>, SharedError> {
         self.check_kind(false)?;
         self.produce("producer")
@@ -165,7 +165,7 @@ impl<E: Event> SharedRing<E> {
     pub(crate) fn produce(&self, name: &str) -> Result<SharedProducer<E>, SharedError> {
         self.check_open()?;
         let (region, locks) = self.open_own(true)?;
-        Ok(SharedProducer::new(member::produce(region, locks, name)?))
+        Ok(SharedProducer::new(member::produce(region, locks, name)?)?)
     }
 
     fn check_kind(&self, is_multi: bool) -> Result<(), SharedError> {
