@@ -21,10 +21,10 @@ pub struct Writer {
     pub nonce: u64,
 }
 
+/// As text: the journal's id, the epoch, and the nonce, with a dot between them; id and nonce in hexadecimal.
 impl fmt::Display for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.journal.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        write!(f, ".{}.{:016x}", self.epoch, self.nonce)
+        write!(f, "{:032x}.{}.{:016x}", u128::from_be_bytes(self.journal), self.epoch, self.nonce)
     }
 }
 
@@ -116,20 +116,7 @@ impl Envelope {
 
     /// The names and values of the headers.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
-        let Head { kind, writer, tip, behind } = self.head;
-        let kind = match kind {
-            Kind::Record => "record",
-            Kind::Pack => "pack",
-            Kind::Mark => "mark",
-            Kind::End => "end",
-            Kind::Skip => "skip",
-        };
-        let mut headers = vec![
-            ("Slipring-Kind", kind.to_owned()),
-            ("Slipring-Writer", writer.to_string()),
-            ("Slipring-Tip", tip.to_string()),
-            ("Slipring-Behind", behind.to_string()),
-        ];
+        let mut headers = vec![("Slipring-Head", self.head.to_string())];
         headers.extend(self.skipped_from.map(|from| ("Slipring-Skipped-From", from.to_string())));
         if let (Kind::Pack, [first, .., last]) = (self.head.kind, &self.records[..]) {
             headers.push(("Slipring-Partition", first.partition.to_string()));
@@ -225,23 +212,33 @@ impl Tip {
     }
 }
 
+impl Kind {
+    const ALL: [(Self, &str); 5] = [
+        (Self::Record, "record"),
+        (Self::Pack, "pack"),
+        (Self::Mark, "mark"),
+        (Self::End, "end"),
+        (Self::Skip, "skip"),
+    ];
+}
+
+/// One header for all four parts: clients and servers search and copy each header of a message by itself, so four cost more.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Kind::ALL.into_iter().find(|(kind, _)| *kind == self.kind).map_or("", |(_, name)| name);
+        write!(f, "{name};{};{};{}", self.writer, self.tip, self.behind)
+    }
+}
+
 impl Head {
     /// The head of a message with these headers; `None` if a bridge did not write it.
     pub fn parse<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option<Self> {
-        let kind = match header("Slipring-Kind")? {
-            "record" => Kind::Record,
-            "pack" => Kind::Pack,
-            "mark" => Kind::Mark,
-            "end" => Kind::End,
-            "skip" => Kind::Skip,
-            _ => return None,
-        };
-        Some(Self {
-            kind,
-            writer: Writer::parse(header("Slipring-Writer")?)?,
-            tip: Tip::parse(header("Slipring-Tip")?)?,
-            behind: Tip::parse(header("Slipring-Behind")?)?,
-        })
+        let mut parts = header("Slipring-Head")?.split(';');
+        let mut part = || parts.next();
+        let (kind, writer, tip, behind) = (part()?, part()?, part()?, part()?);
+        let (kind, _) = Kind::ALL.into_iter().find(|(_, name)| *name == kind)?;
+        let head = Self { kind, writer: Writer::parse(writer)?, tip: Tip::parse(tip)?, behind: Tip::parse(behind)? };
+        part().is_none().then_some(head)
     }
 }
 
@@ -249,7 +246,14 @@ impl Record {
     /// The record of a message with these headers and this payload; `None` if it is no single record of a bridge, or if its
     /// checksum does not match.
     pub fn parse<'h>(header: impl Fn(&'static str) -> Option<&'h str>, payload: &[u8]) -> Option<Self> {
-        let head = Head::parse(&header).filter(|head| head.kind == Kind::Record)?;
+        let head = Head::parse(&header)?;
+        Self::parse_one(&head, header, payload)
+    }
+
+    fn parse_one<'h>(head: &Head, header: impl Fn(&'static str) -> Option<&'h str>, payload: &[u8]) -> Option<Self> {
+        if head.kind != Kind::Record {
+            return None;
+        }
         let own = header("Slipring-Headers").unwrap_or_default();
         let own = own.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=')?;
@@ -271,10 +275,19 @@ impl Record {
 
     /// The records of a message with these headers and this payload, one or several. None if it has none, or if a checksum
     /// does not match.
-    pub fn parse_all<'h>(header: impl Fn(&'static str) -> Option<&'h str>, mut payload: &[u8]) -> Vec<Self> {
-        let Some(head) = Head::parse(&header).filter(|head| head.kind == Kind::Pack) else {
-            return Self::parse(header, payload).into_iter().collect();
-        };
+    pub fn parse_all<'h>(header: impl Fn(&'static str) -> Option<&'h str>, payload: &[u8]) -> Vec<Self> {
+        Head::parse(&header).map_or_else(Vec::new, |head| Self::parse_behind(&head, header, payload))
+    }
+
+    /// As [`parse_all`](Self::parse_all), of a message whose head is known.
+    pub(crate) fn parse_behind<'h>(
+        head: &Head,
+        header: impl Fn(&'static str) -> Option<&'h str>,
+        mut payload: &[u8],
+    ) -> Vec<Self> {
+        if head.kind != Kind::Pack {
+            return Self::parse_one(head, header, payload).into_iter().collect();
+        }
         let partition = header("Slipring-Partition").and_then(|number| number.parse().ok());
         let Some(partition) = partition else { return Vec::new() };
         let records: Vec<_> = std::iter::from_fn(|| Self::unpack(&mut payload, partition)).collect();

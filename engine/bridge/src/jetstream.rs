@@ -24,7 +24,7 @@ use crate::envelope::{Envelope, Head};
 use crate::record::Record;
 use crate::remote::{Followed, Limits, Remote, RemoteError, Stored};
 use async_nats::HeaderMap;
-use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM};
+use async_nats::header::{HeaderName, NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
@@ -39,7 +39,9 @@ use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
 use std::ops::Range;
 use std::pin::Pin;
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 /// How long the answer to a request may take.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -211,19 +213,22 @@ impl Remote for Stream {
     fn send(&mut self, message: &Envelope, sequence: u64) -> Result<(), RemoteError> {
         let mut headers = HeaderMap::new();
         for (name, value) in message.headers() {
-            headers.insert(name, value);
+            headers.insert(HeaderName::from_static(name), value);
         }
         headers.insert(NATS_EXPECTED_STREAM, self.name.as_str());
         headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (sequence - 1).to_string());
         let subject = if message.records.is_empty() { self.mark_subject() } else { self.subject.clone() };
         let payload = Bytes::from(message.payload().into_owned());
-        let context = &self.cluster.context;
-        let sent = self.cluster.runtime.block_on(async {
+        let (context, runtime) = (&self.cluster.context, &self.cluster.runtime);
+        let mut sending = std::pin::pin!(context.publish_with_headers(subject, headers, payload));
+        let sent = match at_once(runtime, sending.as_mut()) {
+            Some(sent) => sent,
             // The client has a buffer for a lost connection, which may be full.
-            let sending = context.publish_with_headers(subject, headers, payload);
-            tokio::time::timeout(ANSWER, sending).await
-        });
-        let sent = sent.map_err(|_| self.explain(transient("the connection takes no more messages")))?;
+            None => match runtime.block_on(async { tokio::time::timeout(ANSWER, sending).await }) {
+                Ok(sent) => sent,
+                Err(_) => return Err(self.explain(transient("the connection takes no more messages"))),
+            },
+        };
         let confirmation = sent.map_err(|cause| publish_error(&cause))?.into_future();
         self.flight.push_back((Instant::now(), sequence, confirmation));
         Ok(())
@@ -233,28 +238,36 @@ impl Remote for Stream {
         if let Some(failed) = self.failed.take() {
             return Err(failed);
         }
-        let flight = &mut self.flight;
-        let (count, failed) = self.cluster.runtime.block_on(async {
-            let mut count = 0;
-            let until = Instant::now() + limit;
-            while let Some((sent, sequence, confirmation)) = flight.front_mut() {
-                let wait = if count > 0 { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
-                let left = (*sent + CONFIRMATION).saturating_duration_since(Instant::now());
-                let failed = match tokio::time::timeout(wait.min(left), confirmation).await {
-                    Ok(Ok(ack)) if ack.sequence == *sequence => {
-                        flight.pop_front();
-                        count += 1;
-                        continue;
+        let (flight, runtime) = (&mut self.flight, &self.cluster.runtime);
+        let (mut count, mut failed) = (0, None);
+        while let Some((sent, sequence, confirmation)) = flight.front_mut() {
+            let answer = match at_once(runtime, confirmation.as_mut()) {
+                Some(answer) => answer,
+                None if count > 0 => break,
+                None => {
+                    let left = (*sent + CONFIRMATION).saturating_duration_since(Instant::now());
+                    let waited = async { tokio::time::timeout(limit.min(left), confirmation).await };
+                    match if limit.is_zero() { None } else { runtime.block_on(waited).ok() } {
+                        Some(answer) => answer,
+                        None if limit < left => break,
+                        None => {
+                            failed = Some(transient("a message was not confirmed in time"));
+                            break;
+                        }
                     }
-                    Ok(Ok(ack)) => transient(format!("message {sequence} was stored as {}", ack.sequence)),
-                    Ok(Err(cause)) => publish_error(&cause),
-                    Err(_) if !left.is_zero() => break,
-                    Err(_) => transient("a message was not confirmed in time"),
-                };
-                return (count, Some(failed));
+                }
+            };
+            failed = match answer {
+                Ok(ack) if ack.sequence == *sequence => None,
+                Ok(ack) => Some(transient(format!("message {sequence} was stored as {}", ack.sequence))),
+                Err(cause) => Some(publish_error(&cause)),
+            };
+            if failed.is_some() {
+                break;
             }
-            (count, None)
-        });
+            flight.pop_front();
+            count += 1;
+        }
         match failed {
             Some(failed) if count == 0 => Err(failed),
             failed => {
@@ -305,7 +318,7 @@ impl Remote for Stream {
                 }
                 let Some(answer) = asked.pop_front() else { break };
                 found.push(match answer.await.map_err(transient)? {
-                    Ok(Ok(message)) => Some(stored(&message.headers, &message.payload)),
+                    Ok(Ok(message)) => Some(stored(Some(&message.headers), &message.payload)),
                     Ok(Err(cause)) if cause.kind() == LastRawMessageErrorKind::NoMessageFound => None,
                     // Servers that are slow answer fewer questions in time: the rest is asked again, by fewer at a time.
                     Ok(Err(_)) if at_once > 1 => {
@@ -339,8 +352,19 @@ impl Remote for Stream {
     }
 }
 
+/// What a future gives without waiting; `None` if it has to wait. To block on the runtime costs as much as to send a message.
+fn at_once<F: Future + ?Sized>(runtime: &Runtime, future: Pin<&mut F>) -> Option<F::Output> {
+    let _entered = runtime.enter();
+    match future.poll(&mut task::Context::from_waker(task::Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
 /// What a bridge reads of a message.
-fn stored(headers: &HeaderMap, payload: &[u8]) -> Stored {
-    let header = |name: &'static str| headers.get(name).map(|value| value.as_str());
-    Stored { head: Head::parse(header), records: Record::parse_all(header, payload) }
+fn stored(headers: Option<&HeaderMap>, payload: &[u8]) -> Stored {
+    let header = |name: &'static str| headers?.get(HeaderName::from_static(name)).map(|value| value.as_str());
+    let head = Head::parse(header);
+    let records = head.map_or_else(Vec::new, |head| Record::parse_behind(&head, header, payload));
+    Stored { head, records }
 }

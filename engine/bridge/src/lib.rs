@@ -27,11 +27,12 @@
 //! # What is in a stream
 //! The message's payload is the record's value. The headers `Slipring-Partition`, `Slipring-Offset`, `Slipring-Key`,
 //! `Slipring-Time` (nanoseconds since 1970) and `Slipring-Headers` (`name=value` pairs joined by `&`) have the rest; keys, names
-//! and values are escaped as in a URL. [`Record::parse`] reads a message back. Marks and other messages of the bridge's own have a
+//! and values are escaped as in a URL. [`Record::parse`] reads a message back. The header `Slipring-Head` is the bridge's own: the
+//! kind of the message, who wrote it, and where the records end with it and without it. Marks and other messages of the bridge's own have a
 //! subject of their own. A start behind a bridge that was killed writes about a thousand of them, an ended bridge leaves two.
 //!
 //! A reader that was there at the very moment of a takeover may have met a record that an older bridge still had on its way; it is
-//! deleted from the stream before the newer one's first record. Its `Slipring-Writer` has a lower epoch than the mark before it.
+//! deleted from the stream before the newer one's first record. Its `Slipring-Head` has a lower epoch than the mark before it.
 //!
 //! With [`packed`](Outbound::packed) a message has several records. Its headers `Slipring-First` and `Slipring-Last` are the first and
 //! the last offset. Its payload is the records one behind the other: the lengths of key and value and the count of headers (4 bytes

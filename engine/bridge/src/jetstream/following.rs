@@ -48,8 +48,8 @@ impl Stream {
                             let info = message.info().map_err(transient)?;
                             let (sequence, pending) = (info.stream_sequence, info.pending);
                             if sequence >= following.next {
-                                let headers = message.headers.clone().unwrap_or_default();
-                                came.push((sequence, stored(&headers, &message.payload)));
+                                let stored = stored(message.headers.as_ref(), &message.payload);
+                                came.push((sequence, stored));
                                 (following.next, following.end) = (sequence + 1, sequence + 1 + pending);
                             }
                             if came.len() as u64 >= AT_MOST {
