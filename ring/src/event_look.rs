@@ -89,6 +89,11 @@ impl<E, K: Kind> Look for EventLook<'_, E, K> {
     fn look(&mut self) -> Option<Self::Found> {
         let run = self.run();
         if run.end != self.next {
+            if size_of::<K::Stamp>() == 0 {
+                // The event has a line of its own, which comes while the checks before the batch are made. Beside a stamp it
+                // has come with the stamp.
+                self.core.buffer.prefetch_read(run.start);
+            }
             return Some(Ok(run));
         }
         if *self.through != self.next {
