@@ -216,6 +216,7 @@ impl<E: Send + Sync + 'static, K: Producers> AnyTopic for TopicCore<E, K> {
             slot_bytes: self.slot_bytes(),
             memory: self.memory(),
             memory_limit,
+            spin_hint: slipring_ring::spin_hint_cost(),
             producers: self.lent.load(Ordering::Acquire),
             consumers: metrics.consumers.into_iter().map(|consumer| consumer.name).collect(),
             replication: metrics.replication,

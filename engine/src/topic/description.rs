@@ -6,6 +6,7 @@ use crate::topic::Shape;
 use crate::topic::metrics::{PartitionMetrics, ReplicationMetrics};
 use crate::topic::ring_link::RingLinkDescription;
 use std::fmt;
+use std::time::Duration;
 
 /// A topic's settings and its state at one moment. [`Display`](fmt::Display) writes it as text for people.
 ///
@@ -15,6 +16,7 @@ use std::fmt;
 /// engine.topic::<Message>("orders").partitions(4).capacity(1024).max_message(4096).create()?;
 /// let orders = engine.describe("orders")?;
 /// assert!(orders.memory >= 4 * 1024 * 4096 && orders.memory <= orders.memory_limit);
+/// assert!(!orders.spin_hint.is_zero() && orders.to_string().contains("spin hints of"));
 /// println!("{orders}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -43,6 +45,9 @@ pub struct Description {
     pub memory: u64,
     /// The limit for [`memory`](Self::memory), in bytes.
     pub memory_limit: u64,
+    /// What a spin hint takes on this processor, as this process has measured it once. Waiting threads count their times
+    /// ([`Wait::spin_for`](crate::Wait::spin_for), [`Wait::pause`](crate::Wait::pause)) in it.
+    pub spin_hint: Duration,
     /// The number of producers of the topic that exist now.
     pub producers: usize,
     /// The names of the topic's consumers.
@@ -66,6 +71,7 @@ impl fmt::Display for Description {
         writeln!(f, "  retains {} events of each partition{times}", self.retain)?;
         let consumers = if self.consumers.is_empty() { "none".to_owned() } else { self.consumers.join(", ") };
         writeln!(f, "  producers: {producers}; consumers: {consumers}")?;
+        writeln!(f, "  waits count their times in spin hints of {} ns", self.spin_hint.as_nanos())?;
         if let Some(bridge) = &self.replication {
             writeln!(f, "  {bridge}")?;
         }
