@@ -46,7 +46,8 @@ pub struct PartitionImport {
     pub partition: u32,
     /// How many records of the stream are in the topic.
     pub imported: u64,
-    /// How many messages of the stream are not read yet.
+    /// How many messages of the stream are not read yet, as far as it is known: 0 also while an
+    /// [`error`](ImportStatus::error) says that the stream has not answered yet.
     pub lag: u64,
 }
 

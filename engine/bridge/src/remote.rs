@@ -22,14 +22,22 @@ pub struct Followed {
     pub messages: Vec<(u64, Stored)>,
     /// The number with which to go on.
     pub next: u64,
-    /// The number that the stream gives next, as far as it is known.
+    /// The number that the stream gives next, as far as the stream has said so with this answer.
     pub end: u64,
+    /// How many messages the stream has from `next` on, as far as it is known, also from earlier answers.
+    pub left: u64,
 }
 
 impl Followed {
-    /// Messages, the number with which to go on, and the number that the stream gives next.
+    /// Messages, the number with which to go on, and the number that the stream gives next. What is left is what lies between
+    /// the two.
     pub fn new(messages: Vec<(u64, Stored)>, next: u64, end: u64) -> Self {
-        Self { messages, next, end }
+        Self { messages, next, end, left: end.saturating_sub(next) }
+    }
+
+    /// No messages in time, and no answer about the stream's end. `left` messages are known to be there.
+    pub fn nothing(from: u64, left: u64) -> Self {
+        Self { left, ..Self::new(Vec::new(), from, from) }
     }
 }
 
@@ -160,9 +168,10 @@ pub(crate) fn read_on<R: Remote + ?Sized>(
         let messages = remote.read(next..to)?.into_iter().zip(next..);
         let messages: Vec<_> = messages.filter_map(|(stored, sequence)| Some((sequence, stored?))).collect();
         if let Some((last, _)) = messages.last() {
-            return Ok(Followed { next: last + 1, messages, end });
+            let next = last + 1;
+            return Ok(Followed::new(messages, next, end));
         }
         next = to;
     }
-    Ok(Followed { messages: Vec::new(), next: if is_empty { end } else { from }, end })
+    Ok(Followed::new(Vec::new(), if is_empty { end } else { from }, end))
 }

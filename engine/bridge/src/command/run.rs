@@ -49,14 +49,16 @@ impl Running {
         match self {
             Self::Outward(bridge) => {
                 let status = bridge.status();
-                let is_level = !status.partitions.is_empty()
-                    && status.partitions.iter().all(|partition| partition.replicated >= partition.durable);
+                let is_known = status.error.is_none() && !status.partitions.is_empty();
+                let is_level =
+                    is_known && status.partitions.iter().all(|partition| partition.replicated >= partition.durable);
                 Seen { stopped: status.stopped, error: status.error, is_level }
             }
             Self::Inward(import) => {
                 let status = import.status();
-                let is_level =
-                    !status.partitions.is_empty() && status.partitions.iter().all(|partition| partition.lag == 0);
+                // Of a stream that does not answer, or is not there, nothing is known.
+                let is_known = status.error.is_none() && !status.partitions.is_empty();
+                let is_level = is_known && status.partitions.iter().all(|partition| partition.lag == 0);
                 Seen { stopped: status.stopped, error: status.error, is_level }
             }
         }

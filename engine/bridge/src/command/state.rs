@@ -110,6 +110,7 @@ fn outward(
             }
         }
     }
+    row["lag_is_exact"] = json!(count < SUMMED);
     if count < SUMMED {
         (row["lag_bytes"], row["lag"]) = (json!(bytes), json!(own));
     }
@@ -166,7 +167,14 @@ fn print(rows: Vec<Value>, as_json: bool) -> Done {
         }
         match direction {
             "outward" => {
-                write!(out, "replicated to {} of {}, lag {} records", row["replicated"], row["end"], row["lag"])?;
+                let (next, end, lag) = (&row["replicated"], &row["end"], &row["lag"]);
+                if next.as_u64() > end.as_u64() {
+                    write!(out, "the stream ends at offset {next}, this journal at {end}: it lacks records")?;
+                } else {
+                    // Records that an import has brought are not copied. Of many, only the first are looked at.
+                    let most = if row["lag_is_exact"] == true { "" } else { "at most " };
+                    write!(out, "replicated to {next} of {end}, lag {most}{lag} records")?;
+                }
                 if let Some(bytes) = row["lag_bytes"].as_u64() {
                     write!(out, ", {bytes} bytes")?;
                 }

@@ -6,6 +6,7 @@
 mod both_ways;
 mod command;
 mod faults;
+mod level;
 mod limits;
 mod servers;
 #[cfg(feature = "tls")]
