@@ -44,7 +44,8 @@ pub enum Stopped {
     },
     /// The stream has other records than this journal.
     #[error(
-        "{stream}: the stream's record before offset {next} is not the one that this journal has: compare both sides"
+        "{stream}: the stream's record before offset {next} is not the one that this journal has: compare both \
+         sides; a machine that lost a takeover begins with an empty directory"
     )]
     Diverged {
         /// The stream's name.

@@ -8,9 +8,8 @@ use std::process::ExitCode;
 pub(crate) const FAILED: u8 = 1;
 /// Exit code of `verify`: the sides differ.
 pub(crate) const DIFFERS: u8 = 3;
-/// Exit code of `run`: a bridge has stopped for good.
+/// Exit code of `run` and `take-over`: a bridge has stopped for good, or journal and streams do not fit.
 pub(crate) const STOPPED: u8 = 7;
-
 /// Exit code of `run`: the lease is lost, or the program that runs with it has failed.
 pub(crate) const LOST: u8 = 8;
 

@@ -2,7 +2,7 @@
 //! holds the lease, takes the streams over, and runs a program.
 
 use crate::Settings;
-use crate::failure::{Done, FAILED, Failure, LOST};
+use crate::failure::{Done, FAILED, Failure, LOST, STOPPED};
 use crate::holder::LeaseHolder;
 use crate::left_out::left_out;
 use crate::signals::Ending;
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done {
     let taken = standby.take_over(arguments.limit);
     let ends = standby.partitions();
     standby.close()?;
-    taken?;
+    taken.map_err(refused)?;
     if ends.iter().all(|(.., end)| *end == 0) {
         return Err(Failure::new(
             FAILED,
@@ -73,6 +73,12 @@ fn check_partitions(config: &Config, cluster: &Cluster, standby: &Standby<Stream
     Ok(())
 }
 
+/// What the streams refuse stays so: it has the exit code of a bridge that has stopped for good.
+fn refused(cause: StandbyError) -> Failure {
+    let code = if matches!(cause, StandbyError::Stopped(_)) { STOPPED } else { FAILED };
+    Failure::new(code, cause)
+}
+
 fn standby(config: &Config, cluster: &Cluster) -> Result<Standby<Stream>, Failure> {
     let (of, to, bridges) = (config.cluster.clone(), cluster.clone(), config.outward.clone());
     let remote = move |topic: &str, partition| {
@@ -92,7 +98,7 @@ pub(crate) fn wait(config: &Config, cluster: &Cluster, holder: &LeaseHolder, end
             standby.close()?;
             return Ok(false);
         }
-        let has_moved = standby.copy(LOOK)?;
+        let has_moved = standby.copy(LOOK).map_err(refused)?;
         let now = standby.error().map(str::to_owned);
         if now != error {
             match &now {
@@ -101,7 +107,7 @@ pub(crate) fn wait(config: &Config, cluster: &Cluster, holder: &LeaseHolder, end
             }
             error = now;
         }
-        if !has_moved && error.is_none() && !is_level {
+        if !has_moved && error.is_none() && standby.lag() == 0 && !is_level {
             is_level = true;
             eprintln!("standby: all is copied");
         }
@@ -119,7 +125,7 @@ pub(crate) fn wait(config: &Config, cluster: &Cluster, holder: &LeaseHolder, end
             Err(StandbyError::TimedOut { cause }) => {
                 eprintln!("standby: the takeover is tried again: {}", text::line(&cause));
             }
-            Err(cause) => return Err(cause.into()),
+            Err(cause) => return Err(refused(cause)),
         }
     }
     let ends = standby.ends();

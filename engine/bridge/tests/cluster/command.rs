@@ -192,6 +192,12 @@ fn a_second_machine_takes_over_by_a_command_and_the_first_one_is_fenced() {
     let said = String::from_utf8_lossy(&fenced.stderr).into_owned();
     assert_eq!(fenced.status.code(), Some(7), "{said}");
     assert!(said.contains("another bridge has taken the stream over"), "{said}");
+    // It has records that were never replicated, so it cannot come back as it is.
+    publish(&first.journal(), 30);
+    let refused = first.call(&["take-over"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(7), "{said}");
+    assert!(said.contains("begins with an empty directory"), "{said}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use slipring_ring::ClaimError;
 pub enum PublishError {
     /// The event was published, but the journal failed before the event reached its acknowledgement level. When the
     /// journal is opened again, it may or may not have the event.
-    #[error("partition {partition} of topic {topic:?}: offset {offset} was published, but {}", text::line(.cause))]
+    #[error("partition {partition} of topic {topic:?}: offset {offset} was published: {}", text::line(.cause))]
     Unknown {
         /// The topic's name.
         topic: String,
