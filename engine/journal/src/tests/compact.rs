@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::format::{FrameKind, entries};
+use crate::shared::Shared;
 use crate::simulated::{Fault, SimulatedDisk};
 use crate::storage::Storage;
 use fastrand::Rng;
@@ -353,6 +354,31 @@ fn what_is_being_written_can_be_compacted_once_it_is_at_rest() {
         left <= 3 * 12 + (0..3).map(without_key).sum::<usize>(),
         "{left} records: one of each key is left, and what has none"
     );
+}
+
+/// The rules are the user's code, which may wait for another thread that uses the journal.
+#[test]
+fn no_lock_is_held_while_rules_are_asked() {
+    struct Waits(Arc<Shared>);
+    impl CompactionRules for Waits {
+        fn rule(&self, partition: PartitionId) -> Option<CompactionRule> {
+            let (shared, (done, is_done)) = (Arc::clone(&self.0), std::sync::mpsc::channel());
+            std::thread::spawn(move || {
+                shared.segments_mut().iter().for_each(|segment| drop(segment.index()));
+                done.send(())
+            });
+            is_done.recv_timeout(std::time::Duration::from_secs(60)).expect("nobody holds a lock");
+            ALL.rule(partition)
+        }
+
+        fn key<'r>(&self, partition: PartitionId, offset: u64, bytes: &'r [u8]) -> Option<RecordKey<'r>> {
+            ALL.key(partition, offset, bytes)
+        }
+    }
+    let (_, mut writer, _) = filled(&small(), 12);
+    let rules = Waits(Arc::clone(writer.shared()));
+    assert!(!writer.end_segment_at_rest(&rules, 61).unwrap());
+    assert!(writer.end_segment_at_rest(&rules, 62).unwrap());
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Writer {
     }
 
     fn is_worth_ending(&self, rules: &dyn CompactionRules) -> bool {
-        let segments = self.shared().segments();
+        let segments = self.shared().segments().clone();
         let Some((present, before)) = segments.split_last() else { return false };
         let (bytes, least) = (to_compact(present, rules), self.shared().options.segment_size / WORTH_ENDING);
         // The many before are looked at only if there is enough in the present one.
@@ -84,6 +84,7 @@ impl Writer {
 
 /// Size of the segment's records of compacted partitions, in bytes.
 fn to_compact(segment: &Segment, rules: &dyn CompactionRules) -> u64 {
-    let index = segment.index();
-    index.partitions.iter().filter(|(of, _)| rules.rule(**of).is_some()).map(|(_, indexed)| indexed.bytes).sum()
+    // The rules are asked once the lock of the index is released.
+    let has: Vec<_> = segment.index().partitions.iter().map(|(of, indexed)| (*of, indexed.bytes)).collect();
+    has.into_iter().filter(|(of, _)| rules.rule(*of).is_some()).map(|(_, bytes)| bytes).sum()
 }
