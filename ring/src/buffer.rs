@@ -295,14 +295,20 @@ impl<E, S> Buffer<E, S> {
         Slots { start: self.start, places: self.places, mask: self.capacity - 1, of: PhantomData }
     }
 
+    /// The address of the event of `sequence`, for a hint to the processor.
+    #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
+    #[inline(always)]
+    fn event_at(&self, sequence: u64) -> *const u8 {
+        self.start.as_ptr().wrapping_add(self.places.event(self.slots().index(sequence)))
+    }
+
     /// Hints to an x86-64 processor that the event of `sequence` will be written soon: prefetches its first cache
     /// lines, at most 4. Has no other effect, and none on other processors.
     #[inline(always)]
     pub(crate) fn prefetch_write(&self, sequence: u64) {
         #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         {
-            let slots = self.slots();
-            let slot = self.start.as_ptr().wrapping_add(self.places.event(slots.index(sequence)));
+            let slot = self.event_at(sequence);
             let mut line = 0;
             while line < self.places.settled().event_step.min(4 * LINE) {
                 let line_at = slot.wrapping_add(line);
@@ -325,8 +331,7 @@ impl<E, S> Buffer<E, S> {
     pub(crate) fn prefetch_read(&self, sequence: u64) {
         #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle, miri))))]
         {
-            let slots = self.slots();
-            let slot = self.start.as_ptr().wrapping_add(self.places.event(slots.index(sequence)));
+            let slot = self.event_at(sequence);
             // SAFETY: a prefetch changes no register, flag or memory, and cannot fault.
             unsafe {
                 core::arch::asm!("prefetcht0 [{at}]", at = in(reg) slot, options(nostack, preserves_flags, readonly));

@@ -79,7 +79,7 @@ impl StreamCursor {
             return Err(Halt::contradiction(Stopped::Lost { stream, confirmed, next }, self.suspects > SUSPECTS));
         }
         self.suspects = 0;
-        self.lag = followed.left + (followed.next - from);
+        self.lag = followed.left;
         if followed.next == from && followed.end > from {
             self.absent += 1;
             if self.absent <= ABSENT {
@@ -111,7 +111,6 @@ impl StreamCursor {
             self.next = Some(sequence + 1);
         }
         self.next = Some(followed.next);
-        self.lag = followed.left;
         Ok(has_read)
     }
 

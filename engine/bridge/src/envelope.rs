@@ -246,8 +246,7 @@ impl Record {
     /// The record of a message with these headers and this payload; `None` if it is no single record of a bridge, or if its
     /// checksum does not match.
     pub fn parse<'h>(header: impl Fn(&'static str) -> Option<&'h str>, payload: &[u8]) -> Option<Self> {
-        let head = Head::parse(&header)?;
-        Self::parse_one(&head, header, payload)
+        Self::parse_one(&Head::parse(&header)?, header, payload)
     }
 
     fn parse_one<'h>(head: &Head, header: impl Fn(&'static str) -> Option<&'h str>, payload: &[u8]) -> Option<Self> {
@@ -276,11 +275,11 @@ impl Record {
     /// The records of a message with these headers and this payload, one or several. None if it has none, or if a checksum
     /// does not match.
     pub fn parse_all<'h>(header: impl Fn(&'static str) -> Option<&'h str>, payload: &[u8]) -> Vec<Self> {
-        Head::parse(&header).map_or_else(Vec::new, |head| Self::parse_behind(&head, header, payload))
+        Head::parse(&header).map_or_else(Vec::new, |head| Self::parse_with(&head, header, payload))
     }
 
     /// As [`parse_all`](Self::parse_all), of a message whose head is known.
-    pub(crate) fn parse_behind<'h>(
+    pub(crate) fn parse_with<'h>(
         head: &Head,
         header: impl Fn(&'static str) -> Option<&'h str>,
         mut payload: &[u8],

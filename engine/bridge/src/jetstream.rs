@@ -220,15 +220,9 @@ impl Remote for Stream {
         let subject = if message.records.is_empty() { self.mark_subject() } else { self.subject.clone() };
         let payload = Bytes::from(message.payload().into_owned());
         let (context, runtime) = (&self.cluster.context, &self.cluster.runtime);
-        let mut sending = std::pin::pin!(context.publish_with_headers(subject, headers, payload));
-        let sent = match at_once(runtime, sending.as_mut()) {
-            Some(sent) => sent,
-            // The client has a buffer for a lost connection, which may be full.
-            None => match runtime.block_on(async { tokio::time::timeout(ANSWER, sending).await }) {
-                Ok(sent) => sent,
-                Err(_) => return Err(self.explain(transient("the connection takes no more messages"))),
-            },
-        };
+        // The client has a buffer for a lost connection, which may be full.
+        let sent = within(runtime, ANSWER, std::pin::pin!(context.publish_with_headers(subject, headers, payload)));
+        let sent = sent.ok_or_else(|| self.explain(transient("the connection takes no more messages")))?;
         let confirmation = sent.map_err(|cause| publish_error(&cause))?.into_future();
         self.flight.push_back((Instant::now(), sequence, confirmation));
         Ok(())
@@ -241,32 +235,20 @@ impl Remote for Stream {
         let (flight, runtime) = (&mut self.flight, &self.cluster.runtime);
         let (mut count, mut failed) = (0, None);
         while let Some((sent, sequence, confirmation)) = flight.front_mut() {
-            let answer = match at_once(runtime, confirmation.as_mut()) {
-                Some(answer) => answer,
-                None if count > 0 => break,
-                None => {
-                    let left = (*sent + CONFIRMATION).saturating_duration_since(Instant::now());
-                    let waited = async { tokio::time::timeout(limit.min(left), confirmation).await };
-                    match if limit.is_zero() { None } else { runtime.block_on(waited).ok() } {
-                        Some(answer) => answer,
-                        None if limit < left => break,
-                        None => {
-                            failed = Some(transient("a message was not confirmed in time"));
-                            break;
-                        }
-                    }
+            let wait = if count > 0 { Duration::ZERO } else { limit };
+            let left = (*sent + CONFIRMATION).saturating_duration_since(Instant::now());
+            failed = match within(runtime, wait.min(left), confirmation.as_mut()) {
+                Some(Ok(ack)) if ack.sequence == *sequence => {
+                    flight.pop_front();
+                    count += 1;
+                    continue;
                 }
+                Some(Ok(ack)) => Some(transient(format!("message {sequence} was stored as {}", ack.sequence))),
+                Some(Err(cause)) => Some(publish_error(&cause)),
+                None if !left.is_zero() => None,
+                None => Some(transient("a message was not confirmed in time")),
             };
-            failed = match answer {
-                Ok(ack) if ack.sequence == *sequence => None,
-                Ok(ack) => Some(transient(format!("message {sequence} was stored as {}", ack.sequence))),
-                Err(cause) => Some(publish_error(&cause)),
-            };
-            if failed.is_some() {
-                break;
-            }
-            flight.pop_front();
-            count += 1;
+            break;
         }
         match failed {
             Some(failed) if count == 0 => Err(failed),
@@ -352,12 +334,17 @@ impl Remote for Stream {
     }
 }
 
-/// What a future gives without waiting; `None` if it has to wait. To block on the runtime costs as much as to send a message.
-fn at_once<F: Future + ?Sized>(runtime: &Runtime, future: Pin<&mut F>) -> Option<F::Output> {
-    let _entered = runtime.enter();
-    match future.poll(&mut task::Context::from_waker(task::Waker::noop())) {
+/// What a future gives within this time; `None` if it gives nothing. The runtime is blocked on only if there is something to wait for:
+/// that costs as much as to send a message.
+fn within<F: Future + ?Sized>(runtime: &Runtime, limit: Duration, mut future: Pin<&mut F>) -> Option<F::Output> {
+    let at_once = {
+        let _entered = runtime.enter();
+        future.as_mut().poll(&mut task::Context::from_waker(task::Waker::noop()))
+    };
+    match at_once {
         Poll::Ready(output) => Some(output),
-        Poll::Pending => None,
+        Poll::Pending if limit.is_zero() => None,
+        Poll::Pending => runtime.block_on(async { tokio::time::timeout(limit, future).await }).ok(),
     }
 }
 
@@ -365,6 +352,6 @@ fn at_once<F: Future + ?Sized>(runtime: &Runtime, future: Pin<&mut F>) -> Option
 fn stored(headers: Option<&HeaderMap>, payload: &[u8]) -> Stored {
     let header = |name: &'static str| headers?.get(HeaderName::from_static(name)).map(|value| value.as_str());
     let head = Head::parse(header);
-    let records = head.map_or_else(Vec::new, |head| Record::parse_behind(&head, header, payload));
+    let records = head.map_or_else(Vec::new, |head| Record::parse_with(&head, header, payload));
     Stored { head, records }
 }

@@ -39,6 +39,14 @@ struct Seen {
     is_level: bool,
 }
 
+impl Seen {
+    /// `level` says of each partition whether nothing is left. Of a stream that does not answer, or is not there, nothing is known.
+    fn new(stopped: Option<Stopped>, error: Option<String>, mut level: impl ExactSizeIterator<Item = bool>) -> Self {
+        let is_level = error.is_none() && level.len() > 0 && level.all(|is_level| is_level);
+        Self { stopped, error, is_level }
+    }
+}
+
 enum Running {
     Outward(Bridge),
     Inward(Import),
@@ -49,17 +57,13 @@ impl Running {
         match self {
             Self::Outward(bridge) => {
                 let status = bridge.status();
-                let is_known = status.error.is_none() && !status.partitions.is_empty();
-                let is_level =
-                    is_known && status.partitions.iter().all(|partition| partition.replicated >= partition.durable);
-                Seen { stopped: status.stopped, error: status.error, is_level }
+                let level = status.partitions.iter().map(|partition| partition.replicated >= partition.durable);
+                Seen::new(status.stopped, status.error, level)
             }
             Self::Inward(import) => {
                 let status = import.status();
-                // Of a stream that does not answer, or is not there, nothing is known.
-                let is_known = status.error.is_none() && !status.partitions.is_empty();
-                let is_level = is_known && status.partitions.iter().all(|partition| partition.lag == 0);
-                Seen { stopped: status.stopped, error: status.error, is_level }
+                let level = status.partitions.iter().map(|partition| partition.lag == 0);
+                Seen::new(status.stopped, status.error, level)
             }
         }
     }

@@ -174,12 +174,12 @@ fn print(rows: Vec<Value>, as_json: bool) -> Done {
                     // Records that an import has brought are not copied. Of many, only the first are looked at.
                     let most = if row["lag_is_exact"] == true { "" } else { "at most " };
                     write!(out, "replicated to {next} of {end}, lag {most}{lag} records")?;
-                }
-                if let Some(bytes) = row["lag_bytes"].as_u64() {
-                    write!(out, ", {bytes} bytes")?;
-                }
-                if let Some(seconds) = row["lag_seconds"].as_f64() {
-                    write!(out, ", {seconds:.1} s")?;
+                    if let Some(bytes) = row["lag_bytes"].as_u64() {
+                        write!(out, ", {bytes} bytes")?;
+                    }
+                    if let Some(seconds) = row["lag_seconds"].as_f64() {
+                        write!(out, ", {seconds:.1} s")?;
+                    }
                 }
                 if let Some(by) = row["written_by"].as_str() {
                     let ended = if row["has_ended"] == true { ", ended" } else { "" };

@@ -188,6 +188,9 @@ fn a_second_machine_takes_over_by_a_command_and_the_first_one_is_fenced() {
     publish(&second.journal(), 20);
     assert!(second.call(&["run", "--drain"]).status.success());
     assert!(second.prints(&["verify"]).contains("partition 1: 60 equal, 0 not copied yet, 0 wrong"));
+    // What a machine lacks that has not begun again since is no lag of 0.
+    let status = first.prints(&["status"]);
+    assert!(status.contains("this journal at 50: it lacks records; written by another journal"), "{status}");
     let fenced = first.call(&["run"]);
     let said = String::from_utf8_lossy(&fenced.stderr).into_owned();
     assert_eq!(fenced.status.code(), Some(7), "{said}");
